@@ -1,0 +1,47 @@
+"""LWFM-SPM: few-shot image classification by semantic-pixel matching.
+
+Submodules load on first use, so that ``import lwfm.lap`` never loads torch:
+
+* :mod:`lwfm.lap` -- batched linear assignment on NumPy arrays;
+* :mod:`lwfm.ops` -- the same and semantic-pixel matching on torch tensors;
+* :mod:`lwfm.nn` -- the head as a module; :mod:`lwfm.model` -- backbone and head;
+* :mod:`lwfm.training`, :mod:`lwfm.evaluation`, :mod:`lwfm.cli` -- the tools on top.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+_SUBMODULES = (
+    "backbones",
+    "data",
+    "evaluation",
+    "figures",
+    "lap",
+    "model",
+    "nn",
+    "ops",
+    "reference",
+    "training",
+)
+
+__all__ = ["__version__", *_SUBMODULES]
+
+
+def __getattr__(name: str) -> ModuleType | str:
+    """Load a submodule, or the version from the installed metadata, on first use."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("lwfm")
+    if name in _SUBMODULES:
+        return importlib.import_module(f"lwfm.{name}")
+    raise AttributeError(f"module 'lwfm' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,20 @@
+"""How pictures are scaled before a backbone sees them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Normalization:
+    """Mean and standard deviation of each colour channel, for pixel values in 0..1.
+
+    A picture ``x`` of values in 0..1 enters the backbone as ``(x - mean) / std``.
+    """
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+IMAGENET = Normalization(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+"""The statistics that torchvision's pretrained networks were trained with."""
