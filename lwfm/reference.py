@@ -1,0 +1,211 @@
+"""The oracle: the mathematics of LWFM-SPM as plain, slow PyTorch and SciPy.
+
+Every name mirrors one of :mod:`lwfm.ops` or :mod:`lwfm.nn` and computes the same thing, one (query,
+support) pair and one layer at a time, in the order of the paper's equations and with the LWE weights
+multiplied into the maps as the published code does. Tests and benchmarks compare with it; nothing else
+uses it.
+
+Letters: S support pictures, Q queries, P and M positions, C channels, C_l channels of layer l.
+
+Source: "Layer-Wise Feature Metric of Semantic-Pixel Matching for Few-Shot Learning", arXiv 2411.06363.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+CORRELATION_EPS = 1e-6
+"""Added to squared norms in the correlation of layer-wise embedding."""
+STANDARDISE_EPS = 1e-5
+"""Added to the variance when correlations are standardised."""
+
+
+def linear_assignment(cost: Tensor, maximize: bool = False) -> Tensor:
+    """Solve each [N, M] problem of ``cost`` [..., N, M] with SciPy: the column of each row, -1 for none.
+
+    Examples
+    --------
+    >>> linear_assignment(torch.tensor([[4.0, 1.0, 3.0], [2.0, 0.0, 5.0]]))
+    tensor([1, 0])
+    """
+    *batch, N, M = cost.shape
+    columns = torch.full((*batch, N), -1, dtype=torch.int64)
+    for index in np.ndindex(*batch):
+        rows, assigned = linear_sum_assignment(cost[index].detach().cpu().double().numpy(), maximize)
+        columns[index][torch.from_numpy(rows)] = torch.from_numpy(assigned)
+    return columns.to(cost.device)
+
+
+def cosine(x: Tensor, y: Tensor) -> Tensor:
+    """Cosine of x [..., C] and y [..., C] along the last dimension, clamped as torch's (eps 1e-8)."""
+    return F.cosine_similarity(x, y, dim=-1)
+
+
+def match_pair(s: Tensor, q: Tensor) -> Tensor:
+    """Assign positions of one pair: s [P, C], q [M, C] -> column of each row [P], -1 where unmatched.
+
+    ``cost = 1 - cos(s_i, q_j)``; the assignment minimises its total. No gradient passes.
+    """
+    return linear_assignment(1 - cosine(s[:, None, :], q[None, :, :]).detach())
+
+
+def pair_similarity(s: Tensor, q: Tensor, columns: Tensor, top_k: int | None) -> Tensor:
+    """Mean of the ``top_k`` largest cosines (None: all) over matched positions of s [P, C], q [M, C]."""
+    matched = columns >= 0
+    similarity = cosine(s[matched], q[columns[matched]])  # [min(P, M)]
+    return similarity.topk(len(similarity) if top_k is None else top_k).values.mean()
+
+
+def paired_pixel_matching(
+    support: Tensor,
+    query: Tensor,
+    *,
+    support_embedded: Tensor | None = None,
+    query_embedded: Tensor | None = None,
+    top_k: int | None = 1,
+) -> tuple[Tensor, Tensor]:
+    """Match support [B, P, C] with query [B, M, C], pair by pair -> similarity [B], assignment [B, P]."""
+    support_embedded = support if support_embedded is None else support_embedded
+    query_embedded = query if query_embedded is None else query_embedded
+    assignment = torch.stack([match_pair(s, q) for s, q in zip(support, query, strict=True)])
+    similarity = [
+        pair_similarity(s, q, columns, top_k)
+        for s, q, columns in zip(support_embedded, query_embedded, assignment, strict=True)
+    ]
+    return torch.stack(similarity), assignment
+
+
+def semantic_pixel_matching(
+    support: Tensor,
+    query: Tensor,
+    *,
+    support_embedded: Tensor | None = None,
+    query_embedded: Tensor | None = None,
+    top_k: int | None = 1,
+) -> tuple[Tensor, Tensor]:
+    """Match every support [S, P, C] with every query [Q, M, C] -> similarity [Q, S], assignment [Q, S, P]."""
+    rows = [
+        paired_pixel_matching(
+            support,
+            q.expand(len(support), *q.shape),
+            support_embedded=support_embedded,
+            query_embedded=None
+            if query_embedded is None
+            else query_embedded[index].expand(len(support), *query_embedded[index].shape),
+            top_k=top_k,
+        )
+        for index, q in enumerate(query)
+    ]
+    return torch.stack([similarity for similarity, _ in rows]), torch.stack([pi for _, pi in rows])
+
+
+def standardise(x: Tensor, dim: int) -> Tensor:
+    """``g_d``: zero mean and unit (unbiased) variance along ``dim``; a single element becomes zero."""
+    variance = x.var(dim, keepdim=True) if x.shape[dim] > 1 else torch.zeros_like(x)
+    return (x - x.mean(dim, keepdim=True)) / (variance + STANDARDISE_EPS).sqrt()
+
+
+def layer_wise_embedding(s: Tensor, q: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    """LWE weights of one pair on one layer: s [P, C], q [M, C] -> a [P], b [M]."""
+    norm_s = (s.square().sum(-1) + CORRELATION_EPS).sqrt()  # [P]
+    norm_q = (q.square().sum(-1) + CORRELATION_EPS).sqrt()  # [M]
+    correlation = (s @ q.T) / (norm_s[:, None] * norm_q[None, :])  # [P, M]
+    a = (standardise(correlation, 0) / temperature).softmax(0).sum(1)
+    b = (standardise(correlation, 1) / temperature).softmax(1).sum(0)
+    return a, b
+
+
+class LWFMHead(nn.Module):
+    """The head of :class:`lwfm.nn.LWFMHead`, pair by pair; same arguments, same parameters, same results."""
+
+    def __init__(
+        self,
+        layer_dims: Sequence[int],
+        *,
+        feature_size: int | Sequence[int] = 3,
+        num_classes: int | None = None,
+        embedding: bool = True,
+        matching_weight: float = 0.25,
+        attention_temperature: float = 5.0,
+        temperature: float = 0.2,
+        top_k: int | None = 1,
+    ) -> None:
+        super().__init__()
+        self.layer_dims = tuple(layer_dims)
+        self.own_resolutions = not isinstance(feature_size, int)
+        self.matching_weight = matching_weight
+        self.attention_temperature = attention_temperature
+        self.temperature = temperature
+        self.top_k = top_k
+        self.embeddings = nn.ModuleList()
+        if embedding:
+            for C_l in layer_dims:
+                self.embeddings.append(
+                    nn.Sequential(
+                        nn.Linear(C_l, C_l // 2, bias=False),
+                        nn.ReLU(),
+                        nn.Linear(C_l // 2, C_l, bias=False),
+                        nn.ReLU(),
+                    )
+                )
+        self.classifier = None if num_classes is None else nn.Linear(sum(layer_dims), num_classes)
+
+    def positions(self, maps: Tensor | Sequence[Tensor]) -> list[Tensor]:
+        """Centre maps [B, C, F, F] (or one per layer) and cut them into layers [B, P_l, C_l]."""
+        if isinstance(maps, Tensor):
+            maps = maps.split(self.layer_dims, dim=1)
+        layers = [x.flatten(2).transpose(1, 2) for x in maps]
+        if self.own_resolutions:
+            return [x - x.mean(-1, keepdim=True) for x in layers]
+        mean = torch.cat(layers, dim=-1).mean(-1, keepdim=True)
+        return [x - mean for x in layers]
+
+    def pair(self, s: list[Tensor], q: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """One pair, layers s[l] [P_l, C_l] and q[l] -> weighted means [C] and [C], matched similarity []."""
+        pooled_s, pooled_q, matched = [], [], []
+        for layer, (s_l, q_l) in enumerate(zip(s, q, strict=True)):
+            a, b = layer_wise_embedding(s_l, q_l, self.attention_temperature)
+            s_l, q_l = a[:, None] * s_l, b[:, None] * q_l
+            pooled_s.append(s_l.mean(0))
+            pooled_q.append(q_l.mean(0))
+            columns = match_pair(s_l, q_l)
+            if self.embeddings:
+                phi = self.embeddings[layer]
+                s_l, q_l = s_l + phi(s_l), q_l + phi(q_l)
+            matched.append(pair_similarity(s_l, q_l, columns, self.top_k))
+        return torch.cat(pooled_s), torch.cat(pooled_q), torch.stack(matched).max()
+
+    def forward(
+        self, support: Tensor | Sequence[Tensor], support_labels: Tensor, query: Tensor | Sequence[Tensor]
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """Logits [Q, way], and class logits [Q, num_classes] in training with a classifier."""
+        support_layers, query_layers = self.positions(support), self.positions(query)
+        way = int(support_labels.max()) + 1
+        logits, features = [], []
+        for index in range(len(query_layers[0])):
+            pairs = [
+                self.pair([s[shot] for s in support_layers], [q[index] for q in query_layers])
+                for shot in range(len(support_labels))
+            ]
+            row, read = [], []
+            for label in range(way):
+                of_class = [pair for pair, own in zip(pairs, support_labels, strict=True) if own == label]
+                pooled_s = torch.stack([pair[0] for pair in of_class]).mean(0)  # [C]
+                pooled_q = torch.stack([pair[1] for pair in of_class]).mean(0)  # [C]
+                spm = self.matching_weight * torch.stack([pair[2] for pair in of_class]).mean()
+                row.append((cosine(pooled_s, pooled_q) + spm) / self.temperature)
+                read.append(pooled_q)
+            logits.append(torch.stack(row))
+            features.append(torch.stack(read).mean(0))
+        if self.training and self.classifier is not None:
+            return torch.stack(logits), self.classifier(torch.stack(features))
+        return torch.stack(logits)
