@@ -37,7 +37,7 @@ def linear_assignment(cost: Tensor, maximize: bool = False) -> Tensor:
     >>> linear_assignment(torch.tensor([[4.0, 1.0, 3.0], [2.0, 0.0, 5.0]]))
     tensor([1, 0])
     """
-    *batch, N, M = cost.shape
+    *batch, N, _ = cost.shape
     columns = torch.full((*batch, N), -1, dtype=torch.int64)
     for index in np.ndindex(*batch):
         rows, assigned = linear_sum_assignment(cost[index].detach().cpu().double().numpy(), maximize)
@@ -46,7 +46,12 @@ def linear_assignment(cost: Tensor, maximize: bool = False) -> Tensor:
 
 
 def cosine(x: Tensor, y: Tensor) -> Tensor:
-    """Cosine of x [..., C] and y [..., C] along the last dimension, clamped as torch's (eps 1e-8)."""
+    """Cosine of x [..., C] and y [..., C] along the last dimension, clamped as torch's (eps 1e-8).
+
+    A zero vector has cosine 0 with everything and receives no gradient: there the cosine has no
+    derivative, and torch's clamp would pass 1e8 times the other vector.
+    """
+    x, y = (z.masked_fill((z == 0).all(-1, keepdim=True), 0) for z in (x, y))
     return F.cosine_similarity(x, y, dim=-1)
 
 
@@ -162,7 +167,7 @@ class LWFMHead(nn.Module):
     def positions(self, maps: Tensor | Sequence[Tensor]) -> list[Tensor]:
         """Centre maps [B, C, F, F] (or one per layer) and cut them into layers [B, P_l, C_l]."""
         if isinstance(maps, Tensor):
-            maps = maps.split(self.layer_dims, dim=1)
+            maps = torch.split_with_sizes(maps, list(self.layer_dims), dim=1)
         layers = [x.flatten(2).transpose(1, 2) for x in maps]
         if self.own_resolutions:
             return [x - x.mean(-1, keepdim=True) for x in layers]

@@ -1,0 +1,280 @@
+"""Modules: the LWFM-SPM head and its parts, ready to stand behind any backbone.
+
+Letters in shape comments: Q queries, S support pictures, P positions (F x F), C channels, l a layer.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lwfm.blocks import (
+    COSINE_EPS,
+    compute_dtype,
+    embedding_weights,
+    matched_similarity,
+    pair_cosines,
+    raw_correlation,
+)
+from lwfm.maps import MapLayout
+from lwfm.ops import linear_assignment, semantic_pixel_matching
+from lwfm.shots import ClassShots, quadratic_forms
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from lwfm.maps import Maps
+
+
+class PixelEmbedding(nn.Sequential):
+    """``phi(x) = x + ReLU(W2 ReLU(W1 x))`` on the last dimension, without bias.
+
+    Being positively homogeneous it commutes with any positive weight of a position, which is why the
+    head embeds each picture once instead of each pair.
+
+    Parameters
+    ----------
+    dim : int
+        C_l, at least 2; the hidden layer has ``dim // 2`` channels.
+
+    Examples
+    --------
+    >>> PixelEmbedding(8)(torch.ones(2, 9, 8)).shape
+    torch.Size([2, 9, 8])
+    """
+
+    def __init__(self, dim: int) -> None:
+        if dim < 2:
+            raise ValueError(f"an embedded layer needs at least 2 channels, got {dim}")
+        hidden = dim // 2
+        super().__init__(
+            nn.Linear(dim, hidden, bias=False), nn.ReLU(), nn.Linear(hidden, dim, bias=False), nn.ReLU()
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Embed x [..., C_l] in its own dtype, whatever the parameters' dtype."""
+        w1, w2 = (cast("nn.Linear", self[index]).weight.to(x.dtype) for index in (0, 2))
+        return x + F.relu(F.linear(F.relu(F.linear(x, w1)), w2))
+
+
+class SemanticPixelMatching(nn.Module):
+    """Similarity of every query with every support picture on one layer: SPM as a drop-in module.
+
+    Parameters
+    ----------
+    dim : int
+        C_l, channels of the maps.
+    embedding : bool
+        Compare matched positions after a learned :class:`PixelEmbedding` (the paper) or as they are.
+    top_k : int or None
+        Mean of the k most similar matched pairs; 1 is the paper's maximum, None averages all.
+
+    Examples
+    --------
+    >>> matching = SemanticPixelMatching(64)
+    >>> matching(torch.rand(5, 64, 3, 3), torch.rand(7, 64, 3, 3)).shape
+    torch.Size([7, 5])
+    """
+
+    def __init__(self, dim: int, *, embedding: bool = True, top_k: int | None = 1) -> None:
+        super().__init__()
+        self.dim = dim
+        self.top_k = top_k
+        self.embedding = PixelEmbedding(dim) if embedding else None
+
+    def forward(self, support: Tensor, query: Tensor) -> Tensor:
+        """Compare maps support [S, C, F, F] with query [Q, C, F', F'] -> [Q, S], in -1..1.
+
+        Raises
+        ------
+        ValueError
+            For a wrong rank, channel count, dtype or device, or NaN features (naming the pair).
+        """
+        for name, maps in (("support", support), ("query", query)):
+            if maps.ndim != 4 or maps.shape[1] != self.dim:
+                raise ValueError(f"{name} must be maps [B, {self.dim}, F, F], got {list(maps.shape)}")
+        positions = [compute_dtype(maps).flatten(2).transpose(1, 2) for maps in (support, query)]
+        if self.embedding is None:
+            return semantic_pixel_matching(*positions, top_k=self.top_k)[0]
+        with torch.autocast(support.device.type, enabled=False):
+            embedded = [self.embedding(x) for x in positions]
+        return semantic_pixel_matching(
+            *positions, support_embedded=embedded[0], query_embedded=embedded[1], top_k=self.top_k
+        )[0]
+
+
+class EpisodeSimilarities(NamedTuple):
+    """What the logits of an episode are made of: ``logits = (base + matching) / temperature``."""
+
+    base: Tensor
+    """[Q, way]: cosine of the LWE-weighted means, in -1..1."""
+    matching: Tensor
+    """[Q, way]: matched similarity times ``matching_weight``; zeros where that is 0."""
+    query_features: Tensor
+    """[Q, C]: LWE-weighted mean of each query, what the classifier reads."""
+
+
+class LWFMHead(nn.Module):
+    """The LWFM-SPM head: logits of an episode from the backbone maps of its pictures.
+
+    Layer-wise embedding weighs positions by mutual cross-correlation, semantic-pixel matching pairs them
+    one to one; both work on P x P blocks, so no pair of maps is ever expanded. The head computes in
+    float32 (float64 for float64 maps), under autocast too.
+
+    Parameters
+    ----------
+    layer_dims : sequence of int
+        C_l, the channels of each layer.
+    feature_size : int or sequence of int
+        F, the maps' height and width. An int: all layers share it and the mean over all C channels is
+        subtracted at each position (the paper). A sequence: a resolution of its own for each layer,
+        centred over its own channels.
+    num_classes : int, optional
+        Training classes of the auxiliary linear classifier; None leaves it out.
+    embedding : bool
+        Learn a :class:`PixelEmbedding` per layer for the matched similarity.
+    matching_weight : float
+        Weight of the matched similarity beside the base term, at least 0; 0 skips the matching.
+    attention_temperature : float
+        t_attn of layer-wise embedding, positive. The paper: 5, on CUB 2.
+    temperature : float
+        t that divides the logits, positive.
+    top_k : int or None
+        Matched pairs averaged per layer, at most the smallest F_l^2; None for all.
+
+    Raises
+    ------
+    ValueError
+        For an argument out of its range.
+
+    References
+    ----------
+    "Layer-Wise Feature Metric of Semantic-Pixel Matching for Few-Shot Learning", arXiv 2411.06363.
+
+    Examples
+    --------
+    >>> head = LWFMHead([64, 128], feature_size=3).eval()
+    >>> support, labels = torch.rand(10, 192, 3, 3), torch.arange(10) % 5  # 5-way 2-shot
+    >>> head(support, labels, torch.rand(15, 192, 3, 3)).shape
+    torch.Size([15, 5])
+    """
+
+    def __init__(
+        self,
+        layer_dims: Sequence[int],
+        *,
+        feature_size: int | Sequence[int] = 3,
+        num_classes: int | None = None,
+        embedding: bool = True,
+        matching_weight: float = 0.25,
+        attention_temperature: float = 5.0,
+        temperature: float = 0.2,
+        top_k: int | None = 1,
+    ) -> None:
+        super().__init__()
+        self.layout = MapLayout(layer_dims, feature_size)
+        self.matching_weight = matching_weight
+        self.attention_temperature = attention_temperature
+        self.temperature = temperature
+        self.top_k = top_k
+        self._check_arguments()
+        self.embeddings = nn.ModuleList(PixelEmbedding(dim) for dim in self.layout.dims if embedding)
+        self.classifier = None if num_classes is None else nn.Linear(sum(self.layout.dims), num_classes)
+
+    def _check_arguments(self) -> None:
+        if self.matching_weight < 0:
+            raise ValueError(f"matching_weight must be at least 0, got {self.matching_weight}")
+        for name in ("attention_temperature", "temperature"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        pairs = min(self.layout.sizes) ** 2
+        if self.top_k is not None and not 1 <= self.top_k <= pairs:
+            raise ValueError(f"top_k must be 1 to {pairs} (positions of the smallest map), got {self.top_k}")
+
+    def forward(self, support: Maps, support_labels: Tensor, query: Maps) -> Tensor | tuple[Tensor, Tensor]:
+        """Classify the queries of one episode.
+
+        Parameters
+        ----------
+        support : Tensor or sequence of Tensor
+            [S, C, F, F], or one [S, C_l, F_l, F_l] per layer; any floating dtype.
+        support_labels : Tensor
+            [S] integers 0..way-1, in any order; each class at least once, shots may differ.
+        query : Tensor or sequence of Tensor
+            [Q, C, F, F] or per layer; Q may be 0.
+
+        Returns
+        -------
+        Tensor or tuple of Tensor
+            Logits [Q, way]; in training mode with ``num_classes`` also the class logits [Q, num_classes].
+
+        Raises
+        ------
+        ValueError
+            For maps or labels of the wrong shape, dtype or device, a class without support pictures, or
+            NaN features (naming the first pair [query, support]).
+        """
+        episode = self.similarities(support, support_labels, query)
+        logits = (episode.base + episode.matching) / self.temperature
+        if self.training and self.classifier is not None:
+            return logits, self._classify(episode.query_features)
+        return logits
+
+    def similarities(self, support: Maps, support_labels: Tensor, query: Maps) -> EpisodeSimilarities:
+        """Compute the terms of the logits; arguments and errors as in :meth:`forward`."""
+        device = support_labels.device
+        with torch.autocast(device.type, enabled=False):
+            support_layers = self.layout.positions(support, "support")
+            query_layers = self.layout.positions(query, "query")
+            for name, layers in (("support", support_layers), ("query", query_layers)):
+                if any(x.device != device for x in layers):
+                    raise ValueError(f"{name} is on {layers[0].device}, but support_labels are on {device}")
+            shots = ClassShots(support_labels, len(support_layers[0]))
+            terms, features, matched = [], [], []
+            for layer, (s, q) in enumerate(zip(support_layers, query_layers, strict=True)):
+                raw = raw_correlation(s, q)  # [Q, S, P, P]
+                a, b = embedding_weights(raw, s, q, self.attention_temperature)
+                a, b = a / a.shape[-1], b / b.shape[-1]  # pooling is the mean over positions
+                b = shots.mean_over_class(b)  # [Q, way, P]
+                terms.append(torch.stack(quadratic_forms(raw, a, b, s, q, shots)))
+                features.append((b.mean(1, keepdim=True) @ q).squeeze(1))  # [Q, C_l]
+                if self.matching_weight > 0:
+                    matched.append(self._match_layer(layer, raw, s, q))
+            inner, square_s, square_q = torch.stack(terms).sum(0)  # each [Q, way]
+            norms = (square_s.clamp_min(COSINE_EPS**2) * square_q.clamp_min(COSINE_EPS**2)).sqrt()
+            base = inner / norms
+            matching = torch.zeros_like(base)
+            if matched:
+                best = torch.stack(matched).max(0).values  # [Q, S]
+                matching = self.matching_weight * shots.mean_over_class(best.unsqueeze(-1)).squeeze(-1)
+        return EpisodeSimilarities(base, matching, torch.cat(features, dim=-1))
+
+    def classify(self, maps: Maps) -> Tensor:
+        """Class logits [B, num_classes] of ordinary pictures from their globally averaged maps.
+
+        Raises
+        ------
+        ValueError
+            If the head was built without ``num_classes``, or the maps have the wrong shape.
+        """
+        features = torch.cat([x.mean((2, 3)) for x in self.layout.layers(maps, "maps")], dim=1)
+        with torch.autocast(features.device.type, enabled=False):
+            return self._classify(features)
+
+    def _classify(self, features: Tensor) -> Tensor:
+        if self.classifier is None:
+            raise ValueError("this head has no classifier: build it with num_classes")
+        weight, bias = (x.to(features.dtype) for x in (self.classifier.weight, self.classifier.bias))
+        return F.linear(features, weight, bias)
+
+    def _match_layer(self, layer: int, raw: Tensor, s: Tensor, q: Tensor) -> Tensor:
+        """Match one layer: R [Q, S, P, P] of s [S, P, C_l] and q [Q, P, C_l] -> similarity [Q, S]."""
+        cosines = pair_cosines(raw, s, q)
+        assignment = linear_assignment(1 - cosines.detach())
+        if self.embeddings:
+            s, q = self.embeddings[layer](s), self.embeddings[layer](q)
+            cosines = pair_cosines(raw_correlation(s, q), s, q)
+        return matched_similarity(cosines, assignment, self.top_k)
