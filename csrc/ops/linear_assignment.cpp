@@ -1,0 +1,142 @@
+// lwfm::linear_assignment: cost [..., N, M] -> column of each row [..., N], int64.
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <new>
+#include <stdexcept>
+#include <vector>
+
+#include "core/assignment.h"
+#include "core/failure.h"
+
+namespace {
+
+using lwfm::CostMatrix;
+using lwfm::Status;
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+
+// A tensor [..., N, M] of any strides as a sequence of matrices.
+template <class T>
+class Matrices {
+ public:
+  explicit Matrices(const Tensor& cost) : first_{} {
+    const std::int64_t batch_dims = cost.dim() - 2;
+    for (std::int64_t d = 0; d < batch_dims; ++d) {
+      sizes_.push_back(cost.size(d));
+      strides_.push_back(cost.stride(d));
+      count_ *= cost.size(d);
+    }
+    first_ = {static_cast<const T*>(cost.const_data_ptr()), cost.size(batch_dims),
+              cost.size(batch_dims + 1), cost.stride(batch_dims), cost.stride(batch_dims + 1)};
+  }
+
+  std::int64_t count() const { return count_; }
+  std::int64_t rows() const { return first_.rows; }
+  std::int64_t columns() const { return first_.columns; }
+
+  std::vector<std::int64_t> index_of(std::int64_t b) const {
+    std::vector<std::int64_t> index(sizes_.size());
+    for (std::size_t d = sizes_.size(); d-- > 0; b /= sizes_[d]) index[d] = b % sizes_[d];
+    return index;
+  }
+
+  CostMatrix<T> problem(std::int64_t b) const {
+    CostMatrix<T> cost = first_;
+    for (std::size_t d = sizes_.size(); d-- > 0; b /= sizes_[d]) {
+      cost.data += (b % sizes_[d]) * strides_[d];
+    }
+    return cost;
+  }
+
+ private:
+  std::vector<std::int64_t> sizes_;
+  std::vector<std::int64_t> strides_;
+  std::int64_t count_ = 1;
+  CostMatrix<T> first_;
+};
+
+template <class T>
+void solve_all(const Tensor& cost, bool maximize, std::int64_t* assignment) {
+  const Matrices<T> matrices(cost);
+  std::vector<Status> statuses(static_cast<std::size_t>(matrices.count()), Status::ok);
+  const std::int64_t entries = std::max<std::int64_t>(1, matrices.rows() * matrices.columns());
+  const std::int64_t grain = std::max<std::int64_t>(1, 16384 / entries);
+  torch::stable::parallel_for(
+      0, matrices.count(), grain, [&](std::int64_t begin, std::int64_t end) {
+        thread_local lwfm::Workspace workspace;
+        for (std::int64_t b = begin; b < end; ++b) {
+          statuses[static_cast<std::size_t>(b)] = lwfm::solve(
+              matrices.problem(b), maximize, workspace, assignment + b * matrices.rows());
+        }
+      });
+  const auto bad = std::find_if(statuses.begin(), statuses.end(),
+                                [](Status status) { return status != Status::ok; });
+  if (bad == statuses.end()) return;
+  if (*bad == Status::out_of_memory) throw std::bad_alloc();
+  const std::int64_t b = bad - statuses.begin();
+  throw std::invalid_argument(
+      lwfm::describe_failure(*bad, matrices.problem(b), maximize, "cost", matrices.index_of(b)));
+}
+
+using SolveAll = void (*)(const Tensor&, bool, std::int64_t*);
+
+SolveAll solver_for(ScalarType dtype) {
+  switch (dtype) {
+    case ScalarType::Float:
+      return solve_all<float>;
+    case ScalarType::Double:
+      return solve_all<double>;
+    case ScalarType::Char:
+      return solve_all<std::int8_t>;
+    case ScalarType::Short:
+      return solve_all<std::int16_t>;
+    case ScalarType::Int:
+      return solve_all<std::int32_t>;
+    case ScalarType::Long:
+      return solve_all<std::int64_t>;
+    case ScalarType::Bool:
+    case ScalarType::Byte:
+      return solve_all<std::uint8_t>;
+    default:
+      throw std::invalid_argument(
+          "linear_assignment: cost must be a floating-point, integer or bool tensor");
+  }
+}
+
+Tensor linear_assignment_cpu(const Tensor& cost, bool maximize) {
+  const std::int64_t dim = cost.dim();
+  if (dim < 2) throw std::invalid_argument("linear_assignment: cost must be [..., N, M]");
+  Tensor input = cost;
+  ScalarType dtype = cost.scalar_type();
+  if (dtype == ScalarType::Half || dtype == ScalarType::BFloat16) {
+    dtype = ScalarType::Float;
+    input = torch::stable::to(cost, dtype);
+  }
+  const SolveAll solve = solver_for(dtype);
+  const auto sizes = cost.sizes();
+  const std::vector<std::int64_t> shape(sizes.begin(), sizes.end() - 1);
+  Tensor assignment = torch::stable::new_empty(input, shape, ScalarType::Long);
+  solve(input, maximize, static_cast<std::int64_t*>(assignment.mutable_data_ptr()));
+  return assignment;
+}
+
+// Through the host: one transfer each way.
+Tensor linear_assignment_cuda(const Tensor& cost, bool maximize) {
+  const torch::stable::Device host(torch::headeronly::DeviceType::CPU);
+  return torch::stable::to(linear_assignment_cpu(torch::stable::to(cost, host), maximize),
+                           cost.device());
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_IMPL(lwfm, CPU, library) {
+  library.impl("linear_assignment", TORCH_BOX(&linear_assignment_cpu));
+}
+
+STABLE_TORCH_LIBRARY_IMPL(lwfm, CUDA, library) {
+  library.impl("linear_assignment", TORCH_BOX(&linear_assignment_cuda));
+}

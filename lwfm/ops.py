@@ -1,0 +1,281 @@
+"""Operators on torch tensors.
+
+``linear_assignment`` is a registered custom operator in the namespace ``lwfm``; the matching functions are
+differentiable expressions around it. All work under ``torch.compile`` and autocast, on CPU and CUDA tensors.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from lwfm import _ops as _ops  # importing the module registers the operators
+from lwfm.blocks import (
+    compute_dtype,
+    embedding_weights,
+    matched_similarity,
+    pair_cosines,
+    paired_cosines,
+    raw_correlation,
+)
+
+__all__ = [
+    "layer_wise_embedding",
+    "linear_assignment",
+    "paired_pixel_matching",
+    "semantic_pixel_matching",
+]
+
+
+def linear_assignment(cost: Tensor, maximize: bool = False) -> Tensor:
+    """Solve a batch of linear assignment problems exactly.
+
+    Parameters
+    ----------
+    cost : Tensor [..., N, M]
+        Cost of giving row ``i`` the column ``j``; floating-point, integer or bool, of any strides.
+        ``+inf`` forbids a pair (``-inf`` when maximising). float16 and bfloat16 are read as float32;
+        sums and dual variables are float64 for every dtype. Integers are exact as long as the entries
+        of one problem span less than 2^53.
+    maximize : bool
+        Maximise the total instead of minimising it.
+
+    Returns
+    -------
+    Tensor [..., N]
+        int64, on the device of ``cost``: the column of each row, and -1 for a row without one (there
+        are ``N - M`` of those if ``N > M``). It carries no gradient.
+
+    Raises
+    ------
+    ValueError
+        ``cost`` has fewer than two dimensions or a complex dtype; an entry is NaN or an infinity of the
+        wrong sign, or a problem has no complete assignment (the message names the first such problem
+        by its index in the batch).
+
+    Notes
+    -----
+    The problems of a batch are shared among torch's threads (``torch.set_num_threads``). A CUDA tensor is
+    solved on the host: it is copied there and the result back, one transfer each way, so the call waits
+    for the device. Ties are broken deterministically, whatever the number of threads; see
+    :func:`lwfm.lap.linear_sum_assignment` for the algorithm and its references.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from lwfm.ops import linear_assignment
+    >>> cost = torch.tensor([[4.0, 1.0, 3.0], [2.0, 0.0, 5.0], [3.0, 2.0, 2.0]])
+    >>> linear_assignment(cost)
+    tensor([1, 0, 2])
+    >>> linear_assignment(torch.stack([cost, -cost]), maximize=True)
+    tensor([[0, 2, 1],
+            [1, 0, 2]])
+    """
+    return cast("Tensor", torch.ops.lwfm.linear_assignment(cost, maximize))
+
+
+def _linear_assignment_fake(cost: Tensor, maximize: bool = False) -> Tensor:  # noqa: ARG001
+    if cost.dim() < 2:
+        raise ValueError("linear_assignment: cost must be [..., N, M]")
+    return cost.new_empty(cost.shape[:-1], dtype=torch.int64)
+
+
+def _linear_assignment_vmap(
+    _info: object, in_dims: tuple[int | None, ...], cost: Tensor, maximize: bool = False
+) -> tuple[Tensor, int]:
+    batch_dim = in_dims[0] or 0  # the cost is the only tensor, so it is the one that is batched
+    return linear_assignment(cost.movedim(batch_dim, 0), maximize), 0
+
+
+torch.library.register_fake("lwfm::linear_assignment", _linear_assignment_fake)
+torch.library.register_vmap("lwfm::linear_assignment", _linear_assignment_vmap)
+
+
+def semantic_pixel_matching(
+    support: Tensor,
+    query: Tensor,
+    *,
+    support_embedded: Tensor | None = None,
+    query_embedded: Tensor | None = None,
+    top_k: int | None = 1,
+) -> tuple[Tensor, Tensor]:
+    """Match every support picture with every query, position by position (SPM).
+
+    For each pair, positions are assigned one to one so that the total of
+    ``cost[i, j] = 1 - cos(support_i, query_j)`` is least; the similarity is the mean of the ``top_k``
+    largest cosines over the assigned positions, taken from the embedded features where they are given.
+    No gradient flows through the assignment. A zero vector has cosine 0.
+
+    Parameters
+    ----------
+    support : Tensor
+        [S, P, C]: S pictures of P positions with C channels; any floating dtype.
+    query : Tensor
+        [Q, M, C], same dtype and device; M may differ from P.
+    support_embedded, query_embedded : Tensor, optional
+        [S, P, D] and [Q, M, D]: the features that the similarity compares; both or neither.
+        Default: ``support`` and ``query``.
+    top_k : int or None
+        How many matched pairs are averaged, 1 to min(P, M); None for all. 1 is the paper's maximum.
+
+    Returns
+    -------
+    similarity : Tensor
+        [Q, S], in -1..1; float64 for float64 input, else float32. Differentiable.
+    assignment : Tensor
+        [Q, S, P] int64: the query position of each support position, -1 where unmatched (P > M).
+
+    Raises
+    ------
+    ValueError
+        For a wrong rank, dtype, device, channel count or ``top_k``, or NaN features: the message names
+        the first pair [query, support].
+
+    References
+    ----------
+    "Layer-Wise Feature Metric of Semantic-Pixel Matching for Few-Shot Learning", arXiv 2411.06363.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from lwfm.ops import semantic_pixel_matching
+    >>> support = torch.eye(3)[None]  # [1, 3, 3]: three positions
+    >>> similarity, assignment = semantic_pixel_matching(support, support[:, [2, 0, 1]], top_k=None)
+    >>> similarity, assignment
+    (tensor([[1.]]), tensor([[[1, 2, 0]]]))
+    """
+    features = _matching_features(support, query, support_embedded, query_embedded, top_k)
+    with torch.autocast(support.device.type, enabled=False):
+        cosines, *embedded = (pair_cosines(raw_correlation(s, q), s, q) for s, q in features)
+        assignment = linear_assignment(1 - cosines.detach())  # [Q, S, P] from [Q, S, P, M]
+        return matched_similarity(embedded[0] if embedded else cosines, assignment, top_k), assignment
+
+
+def paired_pixel_matching(
+    support: Tensor,
+    query: Tensor,
+    *,
+    support_embedded: Tensor | None = None,
+    query_embedded: Tensor | None = None,
+    top_k: int | None = 1,
+) -> tuple[Tensor, Tensor]:
+    """Match support picture b with query b only: :func:`semantic_pixel_matching` on paired batches.
+
+    Parameters
+    ----------
+    support, query : Tensor
+        [B, P, C] and [B, M, C], same floating dtype and device.
+    support_embedded, query_embedded : Tensor, optional
+        [B, P, D] and [B, M, D]; both or neither. Default: ``support`` and ``query``.
+    top_k : int or None
+        How many matched pairs are averaged, 1 to min(P, M); None for all.
+
+    Returns
+    -------
+    similarity : Tensor
+        [B], in -1..1; float64 for float64 input, else float32. Differentiable.
+    assignment : Tensor
+        [B, P] int64: the query position of each support position, -1 where unmatched (P > M).
+
+    Raises
+    ------
+    ValueError
+        As :func:`semantic_pixel_matching`, and for unequal batch sizes.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from lwfm.ops import paired_pixel_matching
+    >>> similarity, assignment = paired_pixel_matching(torch.eye(3)[None], -torch.eye(3)[None])
+    >>> similarity.shape, assignment.shape
+    (torch.Size([1]), torch.Size([1, 3]))
+    """
+    features = _matching_features(support, query, support_embedded, query_embedded, top_k)
+    if len(support) != len(query):
+        raise ValueError(f"support and query pair up, but there are {len(support)} and {len(query)} pictures")
+    with torch.autocast(support.device.type, enabled=False):
+        cosines, *embedded = (paired_cosines(s, q) for s, q in features)
+        assignment = linear_assignment(1 - cosines.detach())  # [B, P] from [B, P, M]
+        return matched_similarity(embedded[0] if embedded else cosines, assignment, top_k), assignment
+
+
+def layer_wise_embedding(
+    support: Tensor, query: Tensor, *, temperature: float = 5.0
+) -> tuple[Tensor, Tensor]:
+    """Weigh positions by mutual cross-correlation (LWE), for every (query, support) pair.
+
+    A position of one picture weighs much where the other picture has something that correlates with it.
+    Each row of weights sums to the number of positions of the other picture.
+
+    Parameters
+    ----------
+    support, query : Tensor
+        [S, P, C] and [Q, M, C] of one backbone layer, centred over channels; same floating dtype, device.
+    temperature : float
+        Softens the softmax over positions; positive. The paper: 5, on CUB 2.
+
+    Returns
+    -------
+    support_weights, query_weights : Tensor
+        [Q, S, P] and [Q, S, M], positive; float64 for float64 input, else float32. Differentiable.
+
+    Raises
+    ------
+    ValueError
+        For a wrong rank, dtype, device, channel count or temperature.
+
+    References
+    ----------
+    "Layer-Wise Feature Metric of Semantic-Pixel Matching for Few-Shot Learning", arXiv 2411.06363.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from lwfm.ops import layer_wise_embedding
+    >>> a, b = layer_wise_embedding(torch.eye(4)[None], torch.eye(4)[None])
+    >>> a.shape, bool(a.sum().isclose(torch.tensor(4.0)))
+    (torch.Size([1, 1, 4]), True)
+    """
+    if not temperature > 0:
+        raise ValueError(f"temperature must be positive, got {temperature}")
+    ((support, query),) = _matching_features(support, query, None, None, None)
+    with torch.autocast(support.device.type, enabled=False):
+        return embedding_weights(raw_correlation(support, query), support, query, temperature)
+
+
+def _matching_features(
+    support: Tensor,
+    query: Tensor,
+    support_embedded: Tensor | None,
+    query_embedded: Tensor | None,
+    top_k: int | None,
+) -> list[tuple[Tensor, Tensor]]:
+    """Check what the matching functions take -> (support, query) and the embedded two if given."""
+    pairs = [("support", support, "query", query)]
+    if support_embedded is not None and query_embedded is not None:
+        pairs.append(("support_embedded", support_embedded, "query_embedded", query_embedded))
+    elif support_embedded is not None or query_embedded is not None:
+        raise ValueError("give both support_embedded and query_embedded, or neither")
+    for name_s, s, name_q, q in pairs:
+        for name, x, pictures in ((name_s, s, support), (name_q, q, query)):
+            if x.ndim != 3 or not x.is_floating_point():
+                raise ValueError(
+                    f"{name} must be a floating tensor [pictures, positions, channels], "
+                    f"got {x.dtype} of shape {list(x.shape)}"
+                )
+            if x.device != support.device or x.dtype != support.dtype:
+                raise ValueError(
+                    f"{name} is {x.dtype} on {x.device}, but support is {support.dtype} on {support.device}"
+                )
+            if x.shape[:2] != pictures.shape[:2]:
+                raise ValueError(
+                    f"{name} has shape {list(x.shape)}, but its pictures have {list(pictures.shape)}"
+                )
+        if s.shape[2] != q.shape[2]:
+            raise ValueError(f"{name_s} has {s.shape[2]} channels, but {name_q} has {q.shape[2]}")
+    matched = min(support.shape[1], query.shape[1])
+    if matched == 0 or (top_k is not None and not 1 <= top_k <= matched):
+        raise ValueError(f"top_k must be 1 to {matched} (matched pairs) or None, got {top_k}")
+    return [(compute_dtype(s), compute_dtype(q)) for _, s, _, q in pairs]
