@@ -1,0 +1,57 @@
+"""Pictures, episodes and the batches that training and evaluation read.
+
+* :mod:`lwfm.data.pictures` -- a split of a data set: :func:`open_pictures`, :class:`PictureSet`;
+* :mod:`lwfm.data.dataset` -- :class:`PictureDataset`, the pictures as tensors;
+* :mod:`lwfm.data.transforms` -- :func:`training_transform`, :func:`evaluation_transform`;
+* :mod:`lwfm.data.episodes` -- :class:`EpisodeSampler`, :func:`episode_labels`;
+* :mod:`lwfm.data.module` -- :class:`EpisodeDataModule` for Lightning.
+
+Each name loads its module on first use: sampling episodes needs neither torchvision nor Lightning.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lwfm.data.dataset import PictureDataset
+    from lwfm.data.episodes import EpisodeSampler, ShuffledSampler, episode_labels
+    from lwfm.data.module import EpisodeDataModule
+    from lwfm.data.pictures import EMOJI, PictureSet, decode_picture, open_pictures
+    from lwfm.data.transforms import evaluation_transform, training_transform
+
+_HOME = {
+    "EMOJI": "pictures",
+    "EpisodeDataModule": "module",
+    "EpisodeSampler": "episodes",
+    "PictureDataset": "dataset",
+    "PictureSet": "pictures",
+    "ShuffledSampler": "episodes",
+    "decode_picture": "pictures",
+    "episode_labels": "episodes",
+    "evaluation_transform": "transforms",
+    "open_pictures": "pictures",
+    "training_transform": "transforms",
+}
+
+__all__ = [
+    "EMOJI",
+    "EpisodeDataModule",
+    "EpisodeSampler",
+    "PictureDataset",
+    "PictureSet",
+    "ShuffledSampler",
+    "decode_picture",
+    "episode_labels",
+    "evaluation_transform",
+    "open_pictures",
+    "training_transform",
+]
+
+
+def __getattr__(name: str) -> object:
+    """Load the module that defines `name` on first use."""
+    if name in _HOME:
+        return getattr(importlib.import_module(f"lwfm.data.{_HOME[name]}"), name)
+    raise AttributeError(f"module 'lwfm.data' has no attribute {name!r}")

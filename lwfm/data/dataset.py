@@ -1,0 +1,57 @@
+"""The pictures of a split as tensors, for torch's DataLoader."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from lwfm.data.pictures import decode_picture
+
+if TYPE_CHECKING:
+    from lwfm.data.pictures import PictureSet
+    from lwfm.data.transforms import Transform
+
+
+class PictureDataset(torch.utils.data.Dataset[tuple[torch.Tensor, int]]):
+    """Decoded and transformed pictures with the indices of their classes.
+
+    Parameters
+    ----------
+    pictures
+        The split.
+    transform
+        From a PIL picture to ``[3, H, W]`` float32: :func:`~lwfm.data.transforms.training_transform` or
+        :func:`~lwfm.data.transforms.evaluation_transform`.
+
+    Notes
+    -----
+    An item is asked for by its index, or by ``(index, seed)``: then the transform's randomness comes from
+    that seed alone, and torch's generator is left as it was.
+
+    Examples
+    --------
+    >>> from lwfm.data import evaluation_transform, open_pictures
+    >>> pictures = open_pictures("emoji", split="val")
+    >>> dataset = PictureDataset(pictures, evaluation_transform(normalization=pictures.normalization))
+    >>> image, label = dataset[0]
+    >>> tuple(image.shape), pictures.classes[label]
+    ((3, 84, 84), 'aerial-tramway')
+    """
+
+    def __init__(self, pictures: PictureSet, transform: Transform) -> None:
+        self.pictures, self.transform = pictures, transform
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def __getitem__(self, item: int | tuple[int, int]) -> tuple[torch.Tensor, int]:
+        index, seed = item if isinstance(item, tuple) else (item, None)
+        picture = decode_picture(self.pictures.read(index))
+        label = int(self.pictures.labels[index])
+        if seed is None:
+            return self.transform(picture), label
+        # CPU only: workers are forked and must not touch CUDA.
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)
+            return self.transform(picture), label

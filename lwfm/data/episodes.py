@@ -1,0 +1,259 @@
+"""Which pictures stand in which episode: seeded, repeatable, independent of worker count.
+
+Every draw comes from ``numpy.random.SeedSequence(seed, spawn_key=(epoch, index))``, so a batch is a
+function of those three numbers alone, whoever asks for it and in whatever order.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from lwfm.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    import numpy.typing as npt
+
+
+def episode_labels(way: int, count: int) -> torch.Tensor:
+    """Labels 0..way-1 of `count` pictures of each class in shot-major order.
+
+    Returns
+    -------
+    labels
+        ``[way * count]`` int64: the picture's index modulo `way`.
+
+    Examples
+    --------
+    >>> episode_labels(3, 2).tolist()
+    [0, 1, 2, 0, 1, 2]
+    """
+    return torch.arange(way * count) % way
+
+
+class EpisodeSampler(torch.utils.data.Sampler[list[int]]):
+    """Batch sampler that yields one episode at a time.
+
+    Parameters
+    ----------
+    labels
+        ``[n]`` integers: the class of each picture.
+    way, shot, queries
+        Classes in an episode, support pictures and query pictures of each class.
+    episodes
+        Episodes in an epoch.
+    seed
+        Non-negative; with the epoch and the episode's index it decides everything.
+    classes
+        Names of the classes, for messages.
+
+    Yields
+    ------
+    indices
+        ``way * (shot + queries)`` picture indices: first the ``way * shot`` support pictures, then the
+        ``way * queries`` queries, both shot-major (the label is the index modulo `way`). No picture
+        stands twice in an episode.
+
+    Raises
+    ------
+    UserError
+        A setting is out of range, there are fewer than `way` classes, or a class has fewer than
+        ``shot + queries`` pictures (it is named).
+
+    Examples
+    --------
+    >>> sampler = EpisodeSampler([0, 0, 1, 1, 2, 2], way=2, shot=1, queries=1, episodes=1, seed=0)
+    >>> [len(episode) for episode in sampler]
+    [4]
+    >>> sampler.episode(0) == next(iter(sampler))
+    True
+    """
+
+    def __init__(
+        self,
+        labels: Sequence[int] | npt.NDArray[np.int64],
+        *,
+        way: int = 5,
+        shot: int = 1,
+        queries: int = 15,
+        episodes: int,
+        seed: int,
+        classes: Sequence[str] | None = None,
+    ) -> None:
+        for name, value, least in (
+            ("way", way, 2),
+            ("shot", shot, 1),
+            ("queries", queries, 1),
+            ("episodes", episodes, 1),
+            ("seed", seed, 0),
+        ):
+            _check_least(name, value, least)
+        self.way, self.shot, self.queries = way, shot, queries
+        self.episodes, self.seed, self.epoch = episodes, seed, 0
+        self._members = _members(np.asarray(labels), way=way, shot=shot, queries=queries, classes=classes)
+
+    def __len__(self) -> int:
+        return self.episodes
+
+    def __iter__(self) -> Iterator[list[int]]:
+        epoch = self.epoch  # a later set_epoch must not change an epoch under way
+        for index in range(self.episodes):
+            yield self.episode(index, epoch=epoch)
+
+    def episode(self, index: int, *, epoch: int | None = None) -> list[int]:
+        """Picture indices of episode `index` of `epoch` (default: the current one), in the order above."""
+        random = _generator(self.seed, self.epoch if epoch is None else epoch, index)
+        drawn = [
+            random.choice(self._members[chosen], self.shot + self.queries, replace=False)
+            for chosen in random.choice(len(self._members), self.way, replace=False)
+        ]
+        indices: list[int] = np.stack(drawn, axis=1).ravel().tolist()  # [shot + queries, way], row by row
+        return indices
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch that the next iteration yields; Lightning calls this, also on resume."""
+        self.epoch = epoch
+
+    def state_dict(self) -> dict[str, int]:
+        """All that decides the episodes of a given set of labels."""
+        return {
+            "way": self.way,
+            "shot": self.shot,
+            "queries": self.queries,
+            "episodes": self.episodes,
+            "seed": self.seed,
+            "epoch": self.epoch,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue the stream of `state`: its seed and epoch are taken over.
+
+        Raises
+        ------
+        UserError
+            The state is of episodes of another shape.
+        """
+        for name in ("way", "shot", "queries", "episodes"):
+            if state[name] != getattr(self, name):
+                raise UserError(
+                    f"the saved episodes have {name}={state[name]}, these have {name}={getattr(self, name)}: "
+                    f"resume with {name}={state[name]}, or start anew"
+                )
+        self.seed, self.epoch = int(state["seed"]), int(state["epoch"])
+
+
+class ShuffledSampler(torch.utils.data.Sampler[list[int]]):
+    """Batch sampler of ordinary shuffled pictures: a fixed number of full batches an epoch.
+
+    The epoch reads through one shuffled order after another, so that every picture comes up equally
+    often however many batches are asked for.
+
+    Parameters
+    ----------
+    count
+        Number of pictures, at least 1.
+    batch_size, batches
+        Pictures in a batch and batches in an epoch, each at least 1.
+    seed
+        Non-negative; with the epoch it decides everything.
+
+    Examples
+    --------
+    >>> sampler = ShuffledSampler(4, batch_size=2, batches=2, seed=0)
+    >>> sorted(index for batch in sampler for index in batch)
+    [0, 1, 2, 3]
+    """
+
+    def __init__(self, count: int, *, batch_size: int, batches: int, seed: int) -> None:
+        for name, value, least in (
+            ("number of pictures", count, 1),
+            ("batch size", batch_size, 1),
+            ("number of batches", batches, 1),
+            ("seed", seed, 0),
+        ):
+            _check_least(name, value, least)
+        self.count, self.batch_size, self.batches, self.seed, self.epoch = count, batch_size, batches, seed, 0
+
+    def __len__(self) -> int:
+        return self.batches
+
+    def __iter__(self) -> Iterator[list[int]]:
+        epoch, order, passes = self.epoch, np.empty(0, dtype=np.int64), 0
+        for _ in range(self.batches):
+            while len(order) < self.batch_size:
+                order = np.concatenate([order, _generator(self.seed, epoch, passes).permutation(self.count)])
+                passes += 1
+            yield order[: self.batch_size].tolist()
+            order = order[self.batch_size :]
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch that the next iteration yields."""
+        self.epoch = epoch
+
+
+class SeededSampler(torch.utils.data.Sampler[list[tuple[int, int]]]):
+    """Give every picture of a batch sampler a seed of its own for its augmentation.
+
+    Yields lists of ``(index, seed)``, which :class:`~lwfm.data.dataset.PictureDataset` reads; the seed
+    depends on `seed`, the epoch, the batch and the place in it, so that the augmented batches are the
+    same with any number of workers.
+
+    The wrapped sampler is the attribute `sampler`: there Lightning finds ``set_epoch``.
+    """
+
+    def __init__(self, sampler: EpisodeSampler | ShuffledSampler, *, seed: int) -> None:
+        self.sampler, self.seed = sampler, seed
+
+    def __len__(self) -> int:
+        return len(self.sampler)
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        epoch = self.sampler.epoch
+        for number, indices in enumerate(self.sampler):
+            seeds = _generator(self.seed, epoch, number).integers(2**63, size=len(indices))
+            yield list(zip(indices, seeds.tolist(), strict=True))
+
+
+def _generator(seed: int, epoch: int, index: int) -> np.random.Generator:
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(epoch, index)))
+
+
+def _check_least(name: str, value: int, least: int) -> None:
+    if value < least:
+        raise UserError(f"{name} must be at least {least}, not {value}")
+
+
+def _members(
+    labels: npt.NDArray[Any], *, way: int, shot: int, queries: int, classes: Sequence[str] | None
+) -> list[npt.NDArray[np.int64]]:
+    """Picture indices of each class; UserError where an episode cannot be drawn."""
+    if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
+        raise UserError(f"labels must be one row of integers, not {labels.dtype} of shape {labels.shape}")
+    present = np.unique(labels)
+    if len(present) < way:
+        raise UserError(
+            f"{way}-way episodes need at least {way} classes, but there are only {len(present)}: "
+            "lower way, or add classes"
+        )
+    members = [np.flatnonzero(labels == label) for label in present]
+    short = [position for position, pictures in enumerate(members) if len(pictures) < shot + queries]
+    if short:
+        least = min(short, key=lambda position: len(members[position]))
+        label = int(present[least])
+        name = repr(classes[label]) if classes is not None else str(label)
+        have = len(members[least])
+        advice = (
+            f"lower shot or queries until their sum is at most {have}"
+            if have > 1
+            else "an episode needs one support and one query picture at least"
+        )
+        raise UserError(
+            f"class {name} has {have} picture{'s' * (have != 1)}, but an episode with shot={shot} and "
+            f"queries={queries} takes {shot + queries} of each class ({len(short)} of {len(present)} classes "
+            f"have too few): {advice}, or add pictures"
+        )
+    return members

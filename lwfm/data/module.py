@@ -1,0 +1,234 @@
+"""The batches of training and validation, as a Lightning data module."""
+
+from __future__ import annotations
+
+import warnings
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import lightning
+from lightning.pytorch.utilities import CombinedLoader
+from torch.utils.data import DataLoader
+
+from lwfm.data.dataset import PictureDataset
+from lwfm.data.episodes import EpisodeSampler, SeededSampler, ShuffledSampler
+from lwfm.data.pictures import DataName, PictureSet, Split, Unreadable, open_pictures
+from lwfm.data.transforms import evaluation_transform, training_transform
+from lwfm.errors import UserError
+
+if TYPE_CHECKING:
+    import os
+
+    import torch
+
+    from lwfm.normalization import Normalization
+
+_AUGMENT_EPISODES, _SHUFFLE, _AUGMENT_SHUFFLED, _VALIDATION = 1, 2, 3, 4
+"""Added to ``seed * _STREAMS``: the independent streams of random numbers beside the training episodes."""
+_STREAMS = 5
+
+
+class EpisodeDataModule(lightning.LightningDataModule):
+    """Training episodes with auxiliary batches, and a fixed set of validation episodes.
+
+    A training batch is ``{"episode": (images, labels), "auxiliary": (images, labels)}``; the second entry is
+    missing when `auxiliary_batch` is 0. A validation batch is ``(images, labels)``. Images are
+    ``[B, 3, image_size, image_size]`` float32, labels ``[B]`` int64 indices into the split's classes. An
+    episode is ``way * shot`` support pictures followed by ``way * queries`` queries, shot-major: the labels
+    within the episode are :func:`~lwfm.data.episodes.episode_labels`. The same settings give the same batches
+    with any number of workers, and when a run is resumed at an epoch's beginning.
+
+    Parameters
+    ----------
+    data, root, unreadable
+        Which pictures, as in :func:`~lwfm.data.pictures.open_pictures`.
+    way, shot, queries
+        Shape of the training episodes.
+    validation_way, validation_shot, validation_queries
+        Shape of the validation episodes (default: the same).
+    episodes
+        Training episodes in an epoch.
+    validation_episodes
+        Validation episodes, the same ones after every epoch.
+    auxiliary_batch
+        Ordinary shuffled training pictures beside each training episode; 0 for none.
+    image_size
+        Height and width in pixels.
+    workers
+        Processes that prepare pictures, for each of the two training loaders and for validation; 0 prepares
+        them in the main process.
+    seed
+        Non-negative; decides the episodes, the order and the augmentation.
+    normalization
+        Channel statistics that pretrained weights demand (default: the data set's own).
+
+    Examples
+    --------
+    >>> data = EpisodeDataModule(queries=2, episodes=1, validation_episodes=1, auxiliary_batch=4)
+    >>> data.setup("fit")
+    >>> data.num_classes
+    248
+    >>> images, labels = next(iter(data.val_dataloader()))
+    >>> tuple(images.shape), len(labels)
+    ((15, 3, 84, 84), 15)
+    """
+
+    def __init__(
+        self,
+        data: DataName = "emoji",
+        root: str | os.PathLike[str] | None = None,
+        *,
+        way: int = 5,
+        shot: int = 1,
+        queries: int = 15,
+        validation_way: int | None = None,
+        validation_shot: int | None = None,
+        validation_queries: int | None = None,
+        episodes: int = 100,
+        validation_episodes: int = 100,
+        auxiliary_batch: int = 64,
+        image_size: int = 84,
+        workers: int = 0,
+        seed: int = 0,
+        unreadable: Unreadable = "stop",
+        normalization: Normalization | None = None,
+    ) -> None:
+        super().__init__()
+        for name, value, least in (
+            ("auxiliary_batch", auxiliary_batch, 0),
+            ("image_size", image_size, 1),
+            ("workers", workers, 0),
+            ("seed", seed, 0),
+        ):
+            if value < least:
+                raise UserError(f"{name} must be at least {least}, not {value}")
+        self.data, self.root, self.unreadable = data, root, unreadable
+        self.shape = {"way": way, "shot": shot, "queries": queries}
+        self.validation_shape = {
+            "way": way if validation_way is None else validation_way,
+            "shot": shot if validation_shot is None else validation_shot,
+            "queries": queries if validation_queries is None else validation_queries,
+        }
+        self.episodes, self.validation_episodes = episodes, validation_episodes
+        self.auxiliary_batch, self.image_size, self.workers = auxiliary_batch, image_size, workers
+        self.seed, self._normalization = seed, normalization
+
+    @cached_property
+    def train_pictures(self) -> PictureSet:
+        """The training split, opened on first use."""
+        return self._open("train")
+
+    @cached_property
+    def validation_pictures(self) -> PictureSet:
+        """The validation split, opened on first use."""
+        return self._open("val")
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the training classes, in the order of the labels."""
+        return self.train_pictures.classes
+
+    @property
+    def num_classes(self) -> int:
+        """Number of training classes."""
+        return len(self.classes)
+
+    @property
+    def fingerprint(self) -> str:
+        """Fingerprint of the training pictures."""
+        return self.train_pictures.fingerprint
+
+    @property
+    def normalization(self) -> Normalization:
+        """Channel statistics that both transforms use."""
+        return self._normalization or self.train_pictures.normalization
+
+    @cached_property
+    def train_sampler(self) -> EpisodeSampler:
+        """The training episodes."""
+        pictures = self.train_pictures
+        return EpisodeSampler(
+            pictures.labels,
+            **self.shape,
+            episodes=self.episodes,
+            seed=self._stream(0),
+            classes=pictures.classes,
+        )
+
+    @cached_property
+    def validation_sampler(self) -> EpisodeSampler:
+        """The validation episodes; its epoch stays 0."""
+        pictures = self.validation_pictures
+        return EpisodeSampler(
+            pictures.labels,
+            **self.validation_shape,
+            episodes=self.validation_episodes,
+            seed=self._stream(_VALIDATION),
+            classes=pictures.classes,
+        )
+
+    def setup(self, stage: str | None = None) -> None:
+        """Open both splits and check that the episodes can be drawn, before any work is done."""
+        if stage in (None, "fit"):
+            _ = self.train_sampler
+        if stage in (None, "fit", "validate"):
+            _ = self.validation_sampler
+
+    def train_dataloader(self) -> CombinedLoader:
+        """Yield episodes and auxiliary batches side by side; both last `episodes` batches."""
+        transform = training_transform(image_size=self.image_size, normalization=self.normalization)
+        dataset = PictureDataset(self.train_pictures, transform)
+        seeded = SeededSampler(self.train_sampler, seed=self._stream(_AUGMENT_EPISODES))
+        loaders = {"episode": self._loader(dataset, seeded)}
+        if self.auxiliary_batch:
+            shuffled = ShuffledSampler(
+                len(dataset),
+                batch_size=self.auxiliary_batch,
+                batches=self.episodes,
+                seed=self._stream(_SHUFFLE),
+            )
+            seeded = SeededSampler(shuffled, seed=self._stream(_AUGMENT_SHUFFLED))
+            loaders["auxiliary"] = self._loader(dataset, seeded)
+        return CombinedLoader(loaders, "min_size")
+
+    def val_dataloader(self) -> DataLoader[tuple[torch.Tensor, int]]:
+        """Yield the fixed validation episodes, one a batch."""
+        transform = evaluation_transform(image_size=self.image_size, normalization=self.normalization)
+        return self._loader(PictureDataset(self.validation_pictures, transform), self.validation_sampler)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Describe what a resumed run must find again."""
+        return {"classes": list(self.classes), "fingerprint": self.fingerprint, "seed": self.seed}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Check that a resumed run reads the same pictures.
+
+        Raises
+        ------
+        UserError
+            The training classes are others than before: the classifier's labels would mean something else.
+        """
+        if tuple(state_dict["classes"]) != self.classes:
+            raise UserError(
+                f"the checkpoint was trained on {len(state_dict['classes'])} classes, the data has other ones "
+                f"({self.num_classes}): resume with the data it was trained on, or start anew"
+            )
+        for name, now in (("fingerprint", self.fingerprint), ("seed", self.seed)):
+            if state_dict[name] != now:
+                warnings.warn(f"the resumed run had {name} {state_dict[name]}, now it is {now}", stacklevel=2)
+
+    def _open(self, split: Split) -> PictureSet:
+        return open_pictures(self.data, self.root, split, self.unreadable)
+
+    def _stream(self, number: int) -> int:
+        return self.seed * _STREAMS + number
+
+    def _loader(
+        self, dataset: PictureDataset, sampler: EpisodeSampler | SeededSampler
+    ) -> DataLoader[tuple[torch.Tensor, int]]:
+        return DataLoader(
+            dataset,
+            batch_sampler=sampler,
+            num_workers=self.workers,
+            persistent_workers=self.workers > 0,
+        )
