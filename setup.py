@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any, NoReturn
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
@@ -26,13 +27,13 @@ INSTALL_HINT = (
 )
 
 
-def fail(message: str) -> None:
+def fail(message: str) -> NoReturn:
     """Stop the build with one message instead of a traceback."""
     raise SystemExit(f"\nerror: {message}\n")
 
 
-def torch_folders() -> tuple[list[str], list[str]]:
-    """Return the include and library folders of the torch that is built against."""
+def add_torch_folders(extension: Extension) -> None:
+    """Point the torch extension at the headers and libraries of the torch that is built against."""
     try:
         import torch
     except ImportError:
@@ -41,41 +42,38 @@ def torch_folders() -> tuple[list[str], list[str]]:
             "or leave out --no-build-isolation so that pip fetches it for the build."
         )
     root = Path(torch.__file__).parent
-    include = root / "include"
-    if not (include / "torch" / "csrc" / "stable" / "library.h").exists():
+    if not (root / "include" / "torch" / "csrc" / "stable" / "library.h").exists():
         fail(f"torch {torch.__version__} has no stable C++ interface; lwfm needs torch>=2.10.")
-    return [str(include), str(include / "torch" / "csrc" / "api" / "include")], [str(root / "lib")]
+    extension.include_dirs.append(str(root / "include"))
+    extension.library_dirs.append(str(root / "lib"))
 
 
-def lap_extension() -> Extension:
-    """Return the NumPy module: the solver without torch."""
+def add_pybind11_folder(extension: Extension) -> None:
+    """Point the NumPy extension at pybind11's headers."""
     try:
         import pybind11
     except ImportError:
         fail("pybind11 is not installed in the environment that builds lwfm: pip install 'pybind11>=2.13'.")
+    extension.include_dirs.append(pybind11.get_include())
+
+
+def extension_module(name: str, folder: str, **options: Any) -> Extension:
+    """Return the extension module compiled from every source in a folder of ``csrc``."""
     return Extension(
-        "lwfm._lap",
-        sources=["csrc/python/lap_module.cpp"],
-        include_dirs=["csrc", pybind11.get_include()],
+        f"lwfm.{name}",
+        sources=sorted(path.as_posix() for path in Path("csrc", folder).glob("*.cpp")),
+        depends=sorted(path.as_posix() for path in Path("csrc").rglob("*.h")),
+        include_dirs=["csrc"],
         extra_compile_args=COMPILE_FLAGS,
-        extra_link_args=[] if sys.platform == "darwin" else ["-pthread"],
         language="c++",
+        **options,
     )
 
 
-def ops_extension() -> Extension:
-    """Return the torch module: operators behind torch's stable ABI."""
-    include_dirs, library_dirs = torch_folders()
-    return Extension(
-        "lwfm._ops",
-        sources=sorted(str(path) for path in Path("csrc/ops").glob("*.cpp")),
-        include_dirs=["csrc", *include_dirs],
-        library_dirs=library_dirs,
-        libraries=["torch_cpu"],
-        define_macros=[("TORCH_TARGET_VERSION", TORCH_TARGET_VERSION)],
-        extra_compile_args=COMPILE_FLAGS,
-        language="c++",
-    )
+LAP = extension_module("_lap", "python", extra_link_args=[] if sys.platform == "darwin" else ["-pthread"])
+OPS = extension_module(
+    "_ops", "ops", libraries=["torch_cpu"], define_macros=[("TORCH_TARGET_VERSION", TORCH_TARGET_VERSION)]
+)
 
 
 class BuildExtensions(build_ext):
@@ -86,14 +84,12 @@ class BuildExtensions(build_ext):
         compiler = getattr(self.compiler, "compiler_cxx", None) or ["c++"]
         if shutil.which(compiler[0]) is None:
             fail(f"no C++ compiler: {compiler[0]!r} was not found. {NEEDED} {INSTALL_HINT}")
+        add_pybind11_folder(LAP)
+        add_torch_folders(OPS)
         try:
             super().build_extensions()
         except (BuildError, OSError, subprocess.SubprocessError) as error:
             fail(f"compiling lwfm failed: {error}. The compiler's own message stands above. {NEEDED}.")
 
 
-HEADERS = sorted(str(path) for path in Path("csrc").rglob("*.h"))
-EXTENSIONS = [lap_extension(), ops_extension()]
-for extension in EXTENSIONS:
-    extension.depends = HEADERS
-setup(ext_modules=EXTENSIONS, cmdclass={"build_ext": BuildExtensions})
+setup(ext_modules=[LAP, OPS], cmdclass={"build_ext": BuildExtensions})

@@ -1,0 +1,13 @@
+// A user's program against the installed package: the answer of a 3 x 3 problem is the exit status.
+#include <core/assignment.h>
+
+#include <cstdint>
+
+int main() {
+  const double entries[] = {4, 1, 3, 2, 0, 5, 3, 2, 2};
+  const lwfm::CostMatrix<double> cost{entries, 3, 3, 3, 1};
+  lwfm::Workspace workspace;
+  std::int64_t assignment[3];
+  if (lwfm::solve(cost, false, workspace, assignment) != lwfm::Status::ok) return 1;
+  return lwfm::total_cost(cost, assignment) == 5 ? 0 : 2;
+}
