@@ -210,7 +210,7 @@ class EpisodeDataModule(lightning.LightningDataModule):
         """
         if tuple(state_dict["classes"]) != self.classes:
             raise UserError(
-                f"the checkpoint was trained on {len(state_dict['classes'])} classes, the data has other ones "
+                f"the checkpoint was trained on {len(state_dict['classes'])} classes, the data has others "
                 f"({self.num_classes}): resume with the data it was trained on, or start anew"
             )
         for name, now in (("fingerprint", self.fingerprint), ("seed", self.seed)):
