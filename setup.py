@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
-from setuptools.errors import BaseError as BuildError
+from setuptools.errors import BaseError, CompileError, LinkError
 
 # The oldest torch whose stable ABI is used: 2.10, as in pyproject.toml.
 TORCH_TARGET_VERSION = "0x020a000000000000"
@@ -44,7 +44,8 @@ def add_torch_folders(extension: Extension) -> None:
     root = Path(torch.__file__).parent
     if not (root / "include" / "torch" / "csrc" / "stable" / "library.h").exists():
         fail(f"torch {torch.__version__} has no stable C++ interface; lwfm needs torch>=2.10.")
-    extension.include_dirs.append(str(root / "include"))
+    # As system headers: their warnings are not ours.
+    extension.extra_compile_args += ["-isystem", str(root / "include")]
     extension.library_dirs.append(str(root / "lib"))
 
 
@@ -64,7 +65,7 @@ def extension_module(name: str, folder: str, **options: Any) -> Extension:
         sources=sorted(path.as_posix() for path in Path("csrc", folder).glob("*.cpp")),
         depends=sorted(path.as_posix() for path in Path("csrc").rglob("*.h")),
         include_dirs=["csrc"],
-        extra_compile_args=COMPILE_FLAGS,
+        extra_compile_args=[*COMPILE_FLAGS],
         language="c++",
         **options,
     )
@@ -88,8 +89,8 @@ class BuildExtensions(build_ext):
         add_torch_folders(OPS)
         try:
             super().build_extensions()
-        except (BuildError, OSError, subprocess.SubprocessError) as error:
-            fail(f"compiling lwfm failed: {error}. The compiler's own message stands above. {NEEDED}.")
+        except (BaseError, CompileError, LinkError, OSError, subprocess.SubprocessError):
+            fail(f"compiling lwfm failed; the compiler's own message stands above. {NEEDED} {INSTALL_HINT}")
 
 
 setup(ext_modules=[LAP, OPS], cmdclass={"build_ext": BuildExtensions})
