@@ -35,13 +35,17 @@ def raw_correlation(support: Tensor, query: Tensor) -> Tensor:
     return product.view(S, P, Q, M).permute(2, 0, 1, 3)
 
 
-def inverse_norm(x: Tensor) -> Tensor:
-    """``1 / max(|x|, eps)`` along the last dimension of x [..., C] -> [...]; 0 for a zero vector.
+def inverse_root(square: Tensor) -> Tensor:
+    """``1 / max(|x|, eps)`` from the squared norms |x|^2; 0 for a zero vector.
 
     The zero makes the cosine of a zero vector 0 *and* keeps 1 / eps out of its gradient.
     """
-    norm: Tensor = torch.linalg.vector_norm(x, dim=-1)
-    return norm.clamp_min(COSINE_EPS).reciprocal().masked_fill(norm == 0, 0.0)
+    return square.clamp_min(COSINE_EPS**2).rsqrt().masked_fill(square <= 0, 0.0)
+
+
+def inverse_norm(x: Tensor) -> Tensor:
+    """``1 / max(|x|, eps)`` along the last dimension of x [..., C] -> [...]; 0 for a zero vector."""
+    return inverse_root(x.square().sum(-1))
 
 
 def pair_cosines(raw: Tensor, support: Tensor, query: Tensor) -> Tensor:
@@ -73,9 +77,9 @@ def embedding_weights(
 
 def _standardised_softmax(x: Tensor, dim: int, temperature: float) -> Tensor:
     # One position has no unbiased variance; its softmax is 1 whatever the divisor.
-    variance, mean = torch.var_mean(x, dim, correction=min(1, x.shape[dim] - 1), keepdim=True)
-    scale = (variance + STANDARDISE_EPS).rsqrt() / temperature
-    return ((x - mean) * scale).softmax(dim)
+    centred = x - x.mean(dim, keepdim=True)
+    variance = centred.square().sum(dim, keepdim=True) / max(x.shape[dim] - 1, 1)
+    return (centred * ((variance + STANDARDISE_EPS).rsqrt() / temperature)).softmax(dim)
 
 
 def matched_similarity(cosines: Tensor, assignment: Tensor, top_k: int | None) -> Tensor:

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lwfm.blocks import (
-    COSINE_EPS,
     compute_dtype,
     embedding_weights,
+    inverse_root,
     matched_similarity,
     pair_cosines,
     raw_correlation,
@@ -232,6 +232,8 @@ class LWFMHead(nn.Module):
             for name, layers in (("support", support_layers), ("query", query_layers)):
                 if any(x.device != device for x in layers):
                     raise ValueError(f"{name} is on {layers[0].device}, but support_labels are on {device}")
+                if any(x.dtype != support_layers[0].dtype for x in layers):
+                    raise ValueError("mixed dtypes: either all maps are float64 or none")
             shots = ClassShots(support_labels, len(support_layers[0]))
             terms, features, matched = [], [], []
             for layer, (s, q) in enumerate(zip(support_layers, query_layers, strict=True)):
@@ -244,8 +246,7 @@ class LWFMHead(nn.Module):
                 if self.matching_weight > 0:
                     matched.append(self._match_layer(layer, raw, s, q))
             inner, square_s, square_q = torch.stack(terms).sum(0)  # each [Q, way]
-            norms = (square_s.clamp_min(COSINE_EPS**2) * square_q.clamp_min(COSINE_EPS**2)).sqrt()
-            base = inner / norms
+            base = inner * inverse_root(square_s) * inverse_root(square_q)
             matching = torch.zeros_like(base)
             if matched:
                 best = torch.stack(matched).max(0).values  # [Q, S]
@@ -260,15 +261,14 @@ class LWFMHead(nn.Module):
         ValueError
             If the head was built without ``num_classes``, or the maps have the wrong shape.
         """
-        features = torch.cat([x.mean((2, 3)) for x in self.layout.layers(maps, "maps")], dim=1)
-        with torch.autocast(features.device.type, enabled=False):
-            return self._classify(features)
+        return self._classify(torch.cat([x.mean((2, 3)) for x in self.layout.layers(maps, "maps")], dim=1))
 
     def _classify(self, features: Tensor) -> Tensor:
         if self.classifier is None:
             raise ValueError("this head has no classifier: build it with num_classes")
         weight, bias = (x.to(features.dtype) for x in (self.classifier.weight, self.classifier.bias))
-        return F.linear(features, weight, bias)
+        with torch.autocast(features.device.type, enabled=False):
+            return F.linear(features, weight, bias)
 
     def _match_layer(self, layer: int, raw: Tensor, s: Tensor, q: Tensor) -> Tensor:
         """Match one layer: R [Q, S, P, P] of s [S, P, C_l] and q [Q, P, C_l] -> similarity [Q, S]."""

@@ -38,7 +38,7 @@ class ClassShots:
             raise ValueError(f"class {int((counts == 0).nonzero()[0])} has no support pictures")
         order = labels.argsort(stable=True)
         rank = torch.arange(pictures, device=labels.device) - (counts.cumsum(0) - counts)[labels[order]]
-        self.share = F.one_hot(labels, len(counts)) / counts  # [S, way]: 1 / shots of its class
+        self.share = F.one_hot(labels, len(counts)).double() / counts  # [S, way]: 1 / shots of its class
         self.index = order.new_zeros(len(counts), int(counts.max()))  # [way, K], padded with picture 0
         self.index[labels[order], rank] = order
         self.valid = torch.arange(self.index.shape[1], device=labels.device) < counts[:, None]  # [way, K]
