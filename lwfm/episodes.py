@@ -1,0 +1,196 @@
+"""Episodes on cached maps: every picture passes the backbone once, then all methods see the same maps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.data import DataLoader, Subset
+from tqdm import tqdm
+
+from lwfm.data import PictureDataset, episode_labels, evaluation_transform
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from lwfm.data import PictureSet
+    from lwfm.model import LWFM
+    from lwfm.nn import LWFMHead
+    from lwfm.normalization import Normalization
+
+BASELINE = "nearest_class_mean"
+METHODS = ("lwfm", "base", "matching", BASELINE)
+"""Methods compared: the whole head, its base term alone, its matching term alone, and the baseline."""
+
+
+@dataclass(frozen=True)
+class CachedMaps:
+    """Maps of some pictures of a set.
+
+    Attributes
+    ----------
+    layers : tuple of Tensor
+        [n, C_l, F_l, F_l] each, for the n pictures that were encoded.
+    rows : Tensor
+        [pictures of the set] int64: where a picture's maps stand, -1 for one that was not encoded.
+    """
+
+    layers: tuple[Tensor, ...]
+    rows: Tensor
+
+    @classmethod
+    def build(cls, layers: tuple[Tensor, ...], indices: Sequence[int], pictures: int) -> CachedMaps:
+        """Build from maps in the order of ``indices``, out of a set of ``pictures`` pictures."""
+        rows = torch.full((pictures,), -1)
+        rows[torch.as_tensor(indices)] = torch.arange(len(indices))
+        return cls(layers, rows)
+
+    def select(self, indices: Sequence[int]) -> tuple[Tensor, ...]:
+        """Look up the maps of the pictures with these indices in the set, in this order."""
+        rows = self.rows[torch.as_tensor(indices)].to(self.layers[0].device)
+        return tuple(layer[rows] for layer in self.layers)
+
+
+def pictures_needed(episodes: Iterable[Sequence[int]]) -> list[int]:
+    """List the indices that occur in any of the episodes, each once, ascending."""
+    return sorted({index for episode in episodes for index in episode})
+
+
+def picture_loader(
+    pictures: PictureSet,
+    indices: Sequence[int],
+    *,
+    image_size: int,
+    normalization: Normalization,
+    batch_size: int = 64,
+    workers: int = 0,
+) -> DataLoader[tuple[Tensor, int]]:
+    """Batches (images [B, 3, H, W], labels [B]) of these pictures, prepared as for an evaluation."""
+    transform = evaluation_transform(image_size=image_size, normalization=normalization)
+    dataset = Subset(PictureDataset(pictures, transform), list(indices))
+    return DataLoader(dataset, batch_size=batch_size, num_workers=workers)
+
+
+@torch.inference_mode()
+def encode_pictures(
+    model: LWFM, pictures: PictureSet, indices: Sequence[int], *, batch_size: int = 64, workers: int = 0
+) -> CachedMaps:
+    """Send pictures through the backbone, each once, on the device where the model is.
+
+    Parameters
+    ----------
+    model : LWFM
+        Put into evaluation mode.
+    pictures : PictureSet
+        Where the pictures are.
+    indices : sequence of int
+        Which of them; see :func:`pictures_needed`.
+    batch_size, workers : int
+        How many pictures at a time, and how many processes decode them (0: this one).
+
+    Returns
+    -------
+    CachedMaps
+    """
+    model.eval()
+    device = next(model.parameters()).device
+    batches = []
+    loader = picture_loader(
+        pictures,
+        indices,
+        image_size=model.config.image_size,
+        normalization=model.normalization or pictures.normalization,
+        batch_size=batch_size,
+        workers=workers,
+    )
+    with tqdm(total=len(indices), desc="encoding pictures", unit="picture", delay=2, leave=False) as bar:
+        for images, _ in loader:
+            batches.append(model.encode(images.to(device, memory_format=torch.channels_last)))
+            bar.update(len(images))
+    layers = tuple(torch.cat(layer) for layer in zip(*batches, strict=True))
+    return CachedMaps.build(layers, indices, len(pictures.labels))
+
+
+def nearest_class_mean(support: Sequence[Tensor], support_labels: Tensor, query: Sequence[Tensor]) -> Tensor:
+    """Cosine between each query's mean feature and the mean of each class's support features.
+
+    A picture's feature is the global average of every layer's map, concatenated and L2-normalised.
+
+    Parameters
+    ----------
+    support, query : sequence of Tensor
+        Per-layer maps [S, C_l, F_l, F_l] and [Q, C_l, F_l, F_l].
+    support_labels : Tensor
+        [S] int64 in 0..way-1; shots per class may differ.
+
+    Returns
+    -------
+    Tensor
+        [Q, way].
+
+    Examples
+    --------
+    >>> maps = (torch.eye(2).reshape(2, 2, 1, 1),)
+    >>> nearest_class_mean(maps, torch.tensor([0, 1]), maps)
+    tensor([[1., 0.],
+            [0., 1.]])
+    """
+    support_features, query_features = _global_features(support), _global_features(query)
+    membership = F.one_hot(support_labels).to(support_features.dtype)  # [S, way]
+    means = (membership / membership.sum(0)).T @ support_features  # [way, C]
+    return query_features @ F.normalize(means, dim=-1).T
+
+
+def _global_features(maps: Sequence[Tensor]) -> Tensor:
+    """L2-normalised, concatenated global averages [B, C] of per-layer maps."""
+    return F.normalize(torch.cat([layer.mean((-2, -1)) for layer in maps], dim=-1), dim=-1)
+
+
+def episode_scores(
+    head: LWFMHead, support: Sequence[Tensor], support_labels: Tensor, query: Sequence[Tensor]
+) -> dict[str, Tensor]:
+    """Scores [Q, way] of every method of :data:`METHODS` on one episode (no ``matching`` at weight 0)."""
+    similarities = head.similarities(support, support_labels, query)
+    scores = {"lwfm": similarities.base + similarities.matching, "base": similarities.base}
+    if head.matching_weight > 0:
+        scores["matching"] = similarities.matching
+    scores[BASELINE] = nearest_class_mean(support, support_labels, query)
+    return scores
+
+
+@torch.inference_mode()
+def run_episodes(
+    head: LWFMHead, maps: CachedMaps, episodes: Sequence[Sequence[int]], *, way: int, shot: int
+) -> dict[str, Tensor]:
+    """Classify the queries of many episodes by every method.
+
+    Parameters
+    ----------
+    head : LWFMHead
+        In evaluation mode.
+    maps : CachedMaps
+        Of at least the pictures in ``episodes``.
+    episodes : sequence of sequence of int
+        Picture indices as :class:`lwfm.data.EpisodeSampler` gives them: way * shot support pictures
+        (label = position mod way), then the queries, ordered alike.
+    way, shot : int
+        Classes, and support pictures of each, in an episode.
+
+    Returns
+    -------
+    dict of str to Tensor
+        For each method, [episodes, Q] bool on the CPU: which queries it classified correctly.
+    """
+    device = maps.layers[0].device
+    supports = way * shot
+    support_labels = episode_labels(way, shot).to(device)
+    correct: dict[str, list[Tensor]] = {}
+    for episode in tqdm(episodes, desc=f"{way}-way {shot}-shot", unit="episode", delay=2, leave=False):
+        support, query = maps.select(episode[:supports]), maps.select(episode[supports:])
+        labels = episode_labels(way, (len(episode) - supports) // way).to(device)
+        for method, scores in episode_scores(head, support, support_labels, query).items():
+            correct.setdefault(method, []).append(scores.argmax(-1) == labels)
+    return {method: torch.stack(answers).cpu() for method, answers in correct.items()}

@@ -1,0 +1,245 @@
+"""Accuracy on episodes of unseen classes, beside the nearest-class-mean baseline."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import time
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+
+from lwfm.data import EpisodeSampler, open_pictures
+from lwfm.episodes import BASELINE, encode_pictures, pictures_needed, run_episodes
+from lwfm.errors import UserError
+from lwfm.files import atomic_path
+from lwfm.model import LWFM, ModelConfig, load_model
+from lwfm.results import EvaluationResult, MethodResult, mean_and_interval
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy as np
+    from torch import Tensor
+
+    from lwfm.data import PictureSet
+
+
+def evaluate(
+    *,
+    checkpoint: Path | None = None,
+    model: ModelConfig | None = None,
+    data: Literal["emoji", "folder"] = "emoji",
+    root: Path | None = None,
+    split: Literal["train", "val", "test"] = "test",
+    way: int = 5,
+    shot: int | list[int] = 1,
+    queries: int = 15,
+    episodes: int = 600,
+    seed: int = 0,
+    batch_size: int = 64,
+    workers: int = 0,
+    accelerator: Literal["auto", "cpu", "gpu"] = "auto",
+    unreadable: Literal["stop", "skip"] = "stop",
+    out: Path | None = None,
+) -> EvaluationResult:
+    """Measure few-shot accuracy on classes never seen in training.
+
+    Every picture passes the backbone once. The same episodes then go, on the cached maps, through
+    LWFM-SPM, its base term alone, its matching term alone and nearest class mean, so that the methods
+    can be compared episode by episode.
+
+    Parameters
+    ----------
+    checkpoint : Path, optional
+        A model that `lwfm train` wrote (best.safetensors). Without one, a network that was never trained
+        here is evaluated: see `model`.
+    model : ModelConfig, optional
+        The network to evaluate when there is no checkpoint: random weights by default, or
+        `--model.weights imagenet`. A checkpoint knows its own, so the two exclude each other.
+    data : str
+        emoji (bundled with the package) or folder (pictures in root/SPLIT/CLASS/).
+    root : Path, optional
+        The folder that holds train/, val/ and test/, for `data=folder`.
+    split : str
+        Which of the three parts to evaluate on.
+    way : int
+        Classes in an episode.
+    shot : int or list of int
+        Support pictures per class; of several numbers each is evaluated.
+    queries : int
+        Query pictures per class.
+    episodes : int
+        Number of episodes; the interval shrinks with its square root.
+    seed : int
+        Chooses the episodes, and the random weights of a network without checkpoint.
+    batch_size : int
+        Pictures that pass the backbone together.
+    workers : int
+        Processes that decode pictures; 0 uses this one.
+    accelerator : str
+        Where to compute: auto takes a GPU when there is one.
+    unreadable : str
+        stop at pictures that cannot be decoded, or skip them with a warning.
+    out : Path, optional
+        Where to write the result as JSON. An existing file is replaced.
+
+    Returns
+    -------
+    EvaluationResult
+        See :meth:`EvaluationResult.table` for a readable form.
+
+    Raises
+    ------
+    UserError
+        For options that contradict each other, missing or damaged files, or too few classes or pictures.
+    """
+    started = time.monotonic()
+    shots = _check_options(checkpoint, model, shot, episodes, batch_size, out)
+    device = _device(accelerator)
+    pictures = open_pictures(data, root, split=split, unreadable=unreadable)
+    network = _network(checkpoint, model, pictures, seed).to(device)
+    drawn = {
+        k: list(
+            EpisodeSampler(
+                pictures.labels,
+                way=way,
+                shot=k,
+                queries=queries,
+                episodes=episodes,
+                seed=seed,
+                classes=pictures.classes,
+            )
+        )
+        for k in shots
+    }
+    needed = pictures_needed(episode for each in drawn.values() for episode in each)
+    maps = encode_pictures(network, pictures, needed, batch_size=batch_size, workers=workers)
+    methods: list[MethodResult] = []
+    for k, each in drawn.items():
+        correct = run_episodes(network.head, maps, each, way=way, shot=k)
+        labels = pictures.labels[[episode[way * k :] for episode in each]]
+        methods += _method_results(correct, labels, pictures.classes, k)
+    result = EvaluationResult(
+        model=_describe_model(network, checkpoint),
+        data=_describe_data(pictures, root, split),
+        options={
+            "way": way,
+            "shots": list(shots),
+            "queries": queries,
+            "episodes": episodes,
+            "seed": seed,
+            "batch_size": batch_size,
+            "accelerator": accelerator,
+            "unreadable": unreadable,
+        },
+        versions=_versions(),
+        machine={"device": str(device), "threads": torch.get_num_threads()},
+        seconds=round(time.monotonic() - started, 3),
+        methods=tuple(methods),
+    )
+    if out is not None:
+        with atomic_path(out) as temporary:
+            temporary.write_text(result.to_json(), encoding="utf-8")
+    return result
+
+
+def _check_options(
+    checkpoint: Path | None,
+    model: ModelConfig | None,
+    shot: int | list[int],
+    episodes: int,
+    batch_size: int,
+    out: Path | None,
+) -> tuple[int, ...]:
+    """Refuse, before any work, what would fail after it; give the numbers of shots."""
+    shots = (shot,) if isinstance(shot, int) else tuple(shot)
+    if not shots or len(set(shots)) != len(shots):
+        raise UserError(f"shot must be one number or several different ones, not {shot}")
+    if checkpoint is not None and model is not None:
+        raise UserError(
+            f"the checkpoint {checkpoint} knows its own model: give either a checkpoint or model options"
+        )
+    for name, value in (("episodes", episodes), ("batch_size", batch_size)):
+        if value < 1:
+            raise UserError(f"{name} must be at least 1, not {value}")
+    if out is not None and Path(out).is_dir():
+        raise UserError(f"out must be the name of a file, and {out} is a folder")
+    return shots
+
+
+def _device(accelerator: str) -> torch.device:
+    """Device for `auto`, `cpu` or `gpu`."""
+    available = torch.cuda.is_available()
+    if accelerator == "gpu" and not available:
+        raise UserError("accelerator gpu was asked for, but torch finds no CUDA device; try cpu or auto")
+    return torch.device("cuda" if available and accelerator != "cpu" else "cpu")
+
+
+def _network(checkpoint: Path | None, model: ModelConfig | None, pictures: PictureSet, seed: int) -> LWFM:
+    """Load the model from the checkpoint, or make one that was never trained here."""
+    if checkpoint is not None:
+        return load_model(checkpoint)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return LWFM(model or ModelConfig(), normalization=pictures.normalization).eval()
+
+
+def _method_results(
+    correct: dict[str, Tensor], labels: np.ndarray[Any, Any], classes: Sequence[str], shot: int
+) -> list[MethodResult]:
+    """Statistics of each method from its correct answers and the queries' classes, both [episodes, Q]."""
+    accuracies = {method: answers.double().mean(1) for method, answers in correct.items()}
+    flat_labels = torch.as_tensor(labels).flatten()
+    drawn = torch.bincount(flat_labels, minlength=len(classes))
+    results = []
+    for method, answers in correct.items():
+        mean, interval = mean_and_interval(accuracies[method].tolist())
+        difference = mean_and_interval((accuracies[method] - accuracies[BASELINE]).tolist())
+        hits = torch.bincount(flat_labels, weights=answers.flatten().double(), minlength=len(classes))
+        results.append(
+            MethodResult(
+                method=method,
+                shot=shot,
+                accuracy=mean,
+                interval=interval,
+                difference=difference[0],
+                difference_interval=difference[1],
+                class_accuracy={
+                    name: float(hits[i] / drawn[i]) for i, name in enumerate(classes) if drawn[i] > 0
+                },
+                episode_accuracy=tuple(accuracies[method].tolist()),
+            )
+        )
+    return results
+
+
+def _describe_model(network: LWFM, checkpoint: Path | None) -> dict[str, Any]:
+    """Everything that says which network this was; lists, not tuples, as JSON gives them back."""
+    config = {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(network.config).items()}
+    normalization = network.normalization
+    return {
+        "checkpoint": None if checkpoint is None else str(checkpoint),
+        "sha256": None if checkpoint is None else hashlib.sha256(Path(checkpoint).read_bytes()).hexdigest(),
+        "config": config,
+        "normalization": normalization and {"mean": list(normalization.mean), "std": list(normalization.std)},
+    }
+
+
+def _describe_data(pictures: PictureSet, root: Path | None, split: str) -> dict[str, Any]:
+    return {
+        "name": pictures.name,
+        "root": None if root is None else str(root),
+        "split": split,
+        "fingerprint": pictures.fingerprint,
+        "pictures": len(pictures.labels),
+        "classes": list(pictures.classes),
+    }
+
+
+def _versions() -> dict[str, str]:
+    packages = ("lwfm", "torch", "torchvision", "timm")
+    return {"python": platform.python_version(), **{name: version(name) for name in packages}}

@@ -1,0 +1,249 @@
+"""The whole network: a backbone's maps under the LWFM-SPM head, and its file format."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, fields, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from lwfm.backbones import build_backbone
+from lwfm.errors import UserError
+from lwfm.files import write_bytes_atomically
+from lwfm.nn import LWFMHead
+from lwfm.normalization import Normalization
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_METADATA_KEY = "lwfm"
+_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """What the network is made of; the defaults are the paper's.
+
+    Attributes
+    ----------
+    backbone : str
+        resnet18, resnet34, resnet50, resnet12, conv4, or timm:NAME for any network of timm.
+    layers : tuple of int, optional
+        Blocks whose maps are compared; by default the backbone's own choice (7 and 8 of ResNet-18).
+    feature_size : int or tuple of int
+        Side F to which the maps are pooled; one number, or one for each layer.
+    weights : str
+        What the backbone starts from: none (random), imagenet, or the path of a weight file.
+    image_size : int
+        Side of the square pictures in pixels.
+    embedding : bool
+        Whether matched positions are compared after the learnt embedding or as they are.
+    matching_weight : float
+        Weight of the semantic-pixel matching term; 0 leaves it out.
+    attention_temperature : float
+        Temperature of the cross-correlation weights of the positions.
+    temperature : float
+        Temperature by which the similarities are divided.
+    top_k : int, optional
+        How many of the best matched pairs are averaged; null averages all of them.
+    """
+
+    backbone: str = "resnet18"
+    layers: tuple[int, ...] | None = None
+    feature_size: int | tuple[int, ...] = 3
+    weights: str = "none"
+    image_size: int = 84
+    embedding: bool = True
+    matching_weight: float = 0.25
+    attention_temperature: float = 5.0
+    temperature: float = 0.2
+    top_k: int | None = 1
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> ModelConfig:
+        """Build from plain values (as JSON and checkpoints hold them); UserError at an unknown name."""
+        names = {field.name for field in fields(cls)}
+        if unknown := sorted(set(values) - names):
+            raise UserError(
+                f"unknown model option(s) {', '.join(unknown)}; known are {', '.join(sorted(names))}"
+            )
+        plain: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in values.items()
+        }
+        return cls(**plain)
+
+
+class LWFM(nn.Module):
+    """A backbone and the LWFM-SPM head on its maps.
+
+    Parameters
+    ----------
+    config : ModelConfig
+        What to build.
+    classes : sequence of str
+        Names of the training classes; a linear classifier over them serves the training loss. Without
+        any there is no classifier.
+    normalization : Normalization, optional
+        How pictures were scaled in training. Pretrained backbones that demand their own override it.
+
+    Attributes
+    ----------
+    backbone, head : Backbone, LWFMHead
+        The two parts.
+    normalization : Normalization or None
+        How pictures must be scaled before they enter.
+
+    Examples
+    --------
+    >>> import torch
+    >>> model = LWFM(ModelConfig(backbone="conv4", image_size=32)).eval()
+    >>> support, query = torch.rand(5, 3, 32, 32), torch.rand(4, 3, 32, 32)
+    >>> model(support, torch.arange(5), query).shape
+    torch.Size([4, 5])
+    """
+
+    def __init__(
+        self, config: ModelConfig, classes: Sequence[str] = (), normalization: Normalization | None = None
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.classes = tuple(classes)
+        self.backbone = build_backbone(
+            config.backbone, layers=config.layers, feature_size=config.feature_size, weights=config.weights
+        )
+        self.normalization = self.backbone.normalization or normalization
+        self.head = LWFMHead(
+            self.backbone.layer_dims,
+            feature_size=config.feature_size,  # an int centres over all layers together (the paper)
+            num_classes=len(self.classes) or None,
+            embedding=config.embedding,
+            matching_weight=config.matching_weight,
+            attention_temperature=config.attention_temperature,
+            temperature=config.temperature,
+            top_k=config.top_k,
+        )
+
+    def encode(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Compute the maps [B, C_l, F_l, F_l] of every layer for images [B, 3, H, W]."""
+        maps: tuple[Tensor, ...] = self.backbone(images)
+        return maps
+
+    def forward(
+        self, support: Tensor, support_labels: Tensor, query: Tensor
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """Compare query pictures with the classes of the support pictures.
+
+        Parameters
+        ----------
+        support : Tensor
+            [S, 3, H, W], normalised pictures.
+        support_labels : Tensor
+            [S] int64 in 0..way-1.
+        query : Tensor
+            [Q, 3, H, W].
+
+        Returns
+        -------
+        Tensor or (Tensor, Tensor)
+            Logits [Q, way]; in training mode, when there are training classes, also the classifier's
+            [Q, num_classes].
+        """
+        maps = self.encode(torch.cat([support, query]))
+        shots = len(support)
+        result: Tensor | tuple[Tensor, Tensor] = self.head(
+            tuple(layer[:shots] for layer in maps), support_labels, tuple(layer[shots:] for layer in maps)
+        )
+        return result
+
+
+def save_model(model: LWFM, path: str | Path) -> None:
+    """Write the model to one .safetensors file, atomically; UserError when the disk refuses.
+
+    The file's metadata holds, as JSON, everything :func:`load_model` needs: the configuration, the names
+    of the training classes, the normalisation and the version of lwfm.
+    """
+    description = {
+        "format": _FORMAT,
+        "version": version("lwfm"),
+        "config": asdict(model.config),
+        "classes": model.classes,
+        "normalization": asdict(model.normalization) if model.normalization else None,
+    }
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    write_bytes_atomically(
+        path, safetensors.torch.save(tensors, metadata={_METADATA_KEY: json.dumps(description)})
+    )
+
+
+def load_model(path: str | Path) -> LWFM:
+    """Read a model that :func:`save_model` wrote, in evaluation mode, on the CPU.
+
+    Raises
+    ------
+    UserError
+        When there is no such file, it is no lwfm model, it is damaged, or its tensors do not fit the
+        architecture that its configuration describes (the first parameter that differs is named).
+    """
+    description, tensors = _read(Path(path))
+    try:
+        config = ModelConfig.from_dict(description["config"])
+        normalization = description["normalization"] and Normalization(
+            mean=tuple(description["normalization"]["mean"]), std=tuple(description["normalization"]["std"])
+        )
+        # The file holds every weight: whatever the backbone once started from is not read again.
+        model = LWFM(replace(config, weights="none"), description["classes"], normalization)
+    except (KeyError, TypeError, UserError) as error:
+        raise UserError(
+            f"{path}: its description of the model is not understood by lwfm {version('lwfm')} "
+            f"(it was written by {description.get('version', 'an unknown version')}): {error}"
+        ) from error
+    model.config = config
+    load_parameters(model, tensors, source=str(path))
+    return model.eval()
+
+
+def load_parameters(model: nn.Module, tensors: dict[str, Tensor], *, source: str) -> None:
+    """Load ``tensors`` into ``model``; UserError naming the first name, shape or dtype that differs."""
+    expected = model.state_dict()
+    for name, parameter in expected.items():
+        if name not in tensors:
+            raise UserError(f"{source} is of another architecture: it has no parameter {name!r}")
+        found = tensors[name]
+        if found.shape != parameter.shape or found.dtype != parameter.dtype:
+            raise UserError(
+                f"{source} is of another architecture: parameter {name!r} is {found.dtype} "
+                f"{list(found.shape)} there, {parameter.dtype} {list(parameter.shape)} here"
+            )
+    if extra := [name for name in tensors if name not in expected]:
+        raise UserError(f"{source} is of another architecture: its parameter {extra[0]!r} has no place here")
+    model.load_state_dict(tensors)
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Read the description and the tensors of a model file."""
+    if not path.is_file():
+        raise UserError(f"no model file {path}; `lwfm train` writes one, best.safetensors, into its folder")
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except (safetensors.SafetensorError, OSError) as error:
+        raise UserError(f"{path} is not a readable .safetensors file: {error}") from error
+    try:
+        description = dict(json.loads(metadata[_METADATA_KEY]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{path} holds tensors but no lwfm model (its metadata lack the key 'lwfm')"
+        ) from error
+    if description.get("format") != _FORMAT:
+        raise UserError(
+            f"{path} has format {description.get('format')}, this version of lwfm reads {_FORMAT}: "
+            f"it was written by lwfm {description.get('version')}"
+        )
+    return description, tensors

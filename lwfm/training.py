@@ -1,0 +1,281 @@
+"""Train LWFM-SPM: data, network, optimiser, logs and checkpoints put together in one call."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import lightning
+
+from lwfm.checkpoints import RunFiles, RunFolder, check_resumable
+from lwfm.data import EpisodeDataModule
+from lwfm.episodes import picture_loader, pictures_needed
+from lwfm.errors import UserError
+from lwfm.learner import LWFMModule, OptimConfig, ValidationPlan
+from lwfm.model import ModelConfig
+from lwfm.trainer import ctrl_c_tells, make_trainer, quiet_lightning
+
+if TYPE_CHECKING:
+    from lightning.pytorch.utilities import CombinedLoader
+    from torch import Tensor
+    from torch.utils.data import DataLoader
+
+__all__ = ["EpisodeConfig", "LWFMModule", "OptimConfig", "TrainingSummary", "train"]
+
+
+@dataclass(frozen=True)
+class EpisodeConfig:
+    """Episodes of training and validation; the defaults are the paper's for miniImageNet.
+
+    Attributes
+    ----------
+    way : int
+        Classes in an episode.
+    shot : int
+        Support pictures per class.
+    queries : int
+        Query pictures per class.
+    auxiliary_batch : int
+        Ordinary training pictures beside each episode, for the classifier's loss.
+    train : int
+        Episodes (steps) in an epoch.
+    validation : int
+        Episodes of the validation after each epoch: always the same ones.
+    """
+
+    way: int = 5
+    shot: int = 1
+    queries: int = 15
+    auxiliary_batch: int = 128
+    train: int = 600
+    validation: int = 600
+
+
+@dataclass(frozen=True)
+class TrainingSummary:
+    """What a run left behind.
+
+    Attributes
+    ----------
+    best : Path
+        The model of the best validation accuracy, for `lwfm evaluate`.
+    last : Path
+        The checkpoint from which `resume` continues.
+    logs : Path
+        Folder of metrics.csv and TensorBoard events of this start.
+    val_accuracy, val_nearest_class_mean : float
+        Of the best model, on the fixed validation episodes: the whole head, and the baseline.
+    best_epoch, epochs, steps : int
+        Epoch (from 0) of the best model; epochs and steps trained, those before a resume included.
+    seconds : float
+        Wall time of this start.
+    """
+
+    best: Path
+    last: Path
+    logs: Path
+    val_accuracy: float
+    val_nearest_class_mean: float
+    best_epoch: int
+    epochs: int
+    steps: int
+    seconds: float
+
+
+_EPISODES = EpisodeConfig()
+_MODEL = ModelConfig()
+_OPTIM = OptimConfig()
+
+
+def train(
+    out: Path,
+    *,
+    data: Literal["emoji", "folder"] = "emoji",
+    root: Path | None = None,
+    unreadable: Literal["stop", "skip"] = "stop",
+    model: ModelConfig = _MODEL,
+    episodes: EpisodeConfig = _EPISODES,
+    optim: OptimConfig = _OPTIM,
+    epochs: int = 10,
+    max_time: float | None = None,
+    seed: int = 0,
+    resume: bool = False,
+    workers: int = 0,
+    accelerator: Literal["auto", "cpu", "gpu"] = "auto",
+    precision: Literal["32-true", "16-mixed", "bf16-mixed"] = "32-true",
+    progress: bool = True,
+) -> TrainingSummary:
+    """Train on the classes of `train`, and keep the model that does best on the unseen ones of `val`.
+
+    The folder `out` receives best.safetensors (the best model so far, for `lwfm evaluate`), last.ckpt
+    (written after each epoch, to resume from) and logs/version_N/ (metrics.csv, and TensorBoard events)
+    for each start. Ctrl-C stops at any moment; every file is either whole or as it was.
+
+    Parameters
+    ----------
+    out : Path
+        Folder of the run. One that already holds a run is refused, unless `resume` is given.
+    data : str
+        emoji (bundled with the package) or folder (pictures in root/train/CLASS/ and root/val/CLASS/).
+    root : Path, optional
+        The folder that holds train/ and val/, for `data=folder`.
+    unreadable : str
+        stop at pictures that cannot be decoded, or skip them with a warning.
+    model : ModelConfig
+        The network.
+    episodes : EpisodeConfig
+        Episodes of training and validation.
+    optim : OptimConfig
+        Loss and optimiser.
+    epochs : int
+        How often `episodes.train` episodes are trained, each time followed by a validation.
+    max_time : float, optional
+        Minutes after which training ends (with a last validation), at the latest; the learning rate then
+        decays by time. Counts the time before a resume.
+    seed : int
+        Of the weights, the episodes and the augmentation. On one machine, CPU runs repeat exactly.
+    resume : bool
+        Continue the run in `out` after its last whole epoch, with the same options; `epochs` and
+        `max_time` may be larger.
+    workers : int
+        Processes that decode and augment pictures; 0 uses this one.
+    accelerator : str
+        Where to compute: auto takes a GPU when there is one.
+    precision : str
+        Number format; mixed precision is faster on a GPU.
+    progress : bool
+        Whether a progress bar is shown.
+
+    Returns
+    -------
+    TrainingSummary
+
+    Raises
+    ------
+    UserError
+        For a folder in use, options that do not fit the data or the resumed run, unreadable pictures,
+        a full disk, or a loss that became NaN.
+    KeyboardInterrupt
+        After Ctrl-C, saying from where the run can be resumed.
+    """
+    started = time.monotonic()
+    _check_options(epochs, max_time, episodes)
+    folder = RunFolder(Path(out))
+    folder.open(resume=resume)
+    lightning.seed_everything(seed, workers=True, verbose=False)
+    pictures = _RunData(
+        data, root, model.image_size, episodes, workers=workers, seed=seed, unreadable=unreadable
+    )
+    module = pictures.module(model, optim, steps=epochs * episodes.train)
+    if resume:
+        check_resumable(folder.last, module)
+    files = RunFiles(folder)
+    with quiet_lightning(), ctrl_c_tells(folder):
+        trainer = make_trainer(
+            folder,
+            files,
+            epochs=epochs,
+            max_time=max_time,
+            clip_norm=optim.clip_norm,
+            accelerator=accelerator,
+            precision=precision,
+            progress=progress,
+        )
+        trainer.fit(module, datamodule=pictures, ckpt_path=folder.last if resume else None, weights_only=True)
+    return TrainingSummary(
+        best=folder.best,
+        last=folder.last,
+        logs=Path(str(trainer.log_dir)),
+        val_accuracy=files.best["val_accuracy"],
+        val_nearest_class_mean=files.best["val_nearest_class_mean"],
+        best_epoch=int(files.best["epoch"]),
+        epochs=trainer.current_epoch,
+        steps=trainer.global_step,
+        seconds=round(time.monotonic() - started, 3),
+    )
+
+
+def _check_options(epochs: int, max_time: float | None, episodes: EpisodeConfig) -> None:
+    """Refuse, before any work, what would fail after it."""
+    counts = {"epochs": epochs, "episodes.train": episodes.train, "episodes.validation": episodes.validation}
+    counts["episodes.auxiliary_batch"] = episodes.auxiliary_batch
+    for name, value in counts.items():
+        if value < 1:
+            raise UserError(f"{name} must be at least 1, not {value}")
+    if max_time is not None and not max_time > 0:
+        raise UserError(f"max_time must be a positive number of minutes, not {max_time}")
+
+
+class _RunData(EpisodeDataModule):
+    """The run's pictures; validation sends each picture of its fixed episodes through the backbone once."""
+
+    def __init__(
+        self,
+        data: Literal["emoji", "folder"],
+        root: Path | None,
+        image_size: int,
+        episodes: EpisodeConfig,
+        **options: Any,
+    ) -> None:
+        super().__init__(
+            data,
+            root,
+            way=episodes.way,
+            shot=episodes.shot,
+            queries=episodes.queries,
+            episodes=episodes.train,
+            validation_episodes=episodes.validation,
+            auxiliary_batch=episodes.auxiliary_batch,
+            image_size=image_size,
+            **options,
+        )
+
+    @cached_property
+    def plan(self) -> ValidationPlan:
+        """The validation episodes and the pictures that occur in them."""
+        sampler = self.validation_sampler
+        drawn = list(sampler)
+        return ValidationPlan(
+            drawn, pictures_needed(drawn), len(self.validation_pictures), way=sampler.way, shot=sampler.shot
+        )
+
+    def module(self, model: ModelConfig, optim: OptimConfig, *, steps: int) -> LWFMModule:
+        """Build the network for these classes; pretrained weights decide how pictures are scaled."""
+        self.setup("fit")
+        module = LWFMModule(
+            model,
+            optim,
+            self.classes,
+            self.normalization,
+            way=self.train_sampler.way,
+            shot=self.train_sampler.shot,
+            steps=steps,
+            seed=self.seed,
+            validation=self.plan,
+        )
+        self._normalization = module.model.normalization
+        return module
+
+    def train_dataloader(self) -> CombinedLoader:
+        """Training batches, starting with the epoch that a resumed run is at.
+
+        Lightning tells the samplers their epoch only after workers have begun to fetch the first one.
+        """
+        combined = super().train_dataloader()
+        epoch = self.trainer.current_epoch if self.trainer is not None else 0
+        for loader in combined.flattened:
+            loader.batch_sampler.sampler.set_epoch(epoch)
+        return combined
+
+    def val_dataloader(self) -> DataLoader[tuple[Tensor, int]]:
+        """Every picture of the fixed episodes once, in the order of ``plan.indices``."""
+        return picture_loader(
+            self.validation_pictures,
+            self.plan.indices,
+            image_size=self.image_size,
+            normalization=self.normalization,
+            workers=self.workers,
+        )
