@@ -98,6 +98,12 @@ SolveAll solver_for(ScalarType dtype) {
       return solve_all<std::int32_t>;
     case ScalarType::Long:
       return solve_all<std::int64_t>;
+    case ScalarType::UInt16:
+      return solve_all<std::uint16_t>;
+    case ScalarType::UInt32:
+      return solve_all<std::uint32_t>;
+    case ScalarType::UInt64:
+      return solve_all<std::uint64_t>;
     case ScalarType::Bool:
     case ScalarType::Byte:
       return solve_all<std::uint8_t>;

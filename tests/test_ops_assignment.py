@@ -1,0 +1,165 @@
+"""lwfm.ops.linear_assignment: the same answers as lwfm.lap, and the manners of a torch operator."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import torch
+
+from lwfm import lap
+from lwfm.ops import linear_assignment
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+SHAPES = [(3, 3), (9, 9), (4, 7), (7, 4), (1, 5), (5, 1), (30, 30)]
+
+
+def random_costs(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+@pytest.mark.parametrize("maximize", [False, True], ids=["minimize", "maximize"])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_agrees_with_the_numpy_face(
+    device: torch.device, dtype: torch.dtype, shape: tuple[int, int], maximize: bool
+) -> None:
+    costs = random_costs(40, *shape).to(dtype)
+    cols = linear_assignment(costs.to(device), maximize)
+    assert cols.dtype == torch.int64
+    assert cols.device.type == device.type
+    np.testing.assert_array_equal(cols.cpu().numpy(), lap.solve_batch(costs.numpy(), maximize)[0])
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        torch.bool,
+        torch.int8,
+        torch.uint8,
+        torch.int16,
+        torch.uint16,
+        torch.int32,
+        torch.uint32,
+        torch.int64,
+        torch.uint64,
+        torch.float16,
+        torch.bfloat16,
+    ],
+    ids=str,
+)
+def test_every_real_dtype_is_solved(device: torch.device, other: torch.dtype) -> None:
+    permutation = torch.tensor([2, 0, 3, 1])
+    cost = (1 - torch.eye(4)[permutation]).to(other).to(device)
+    assert linear_assignment(cost).tolist() == permutation.tolist()
+
+
+@pytest.mark.parametrize("batch", [(), (1,), (6,), (2, 3), (2, 0), (0,)], ids=str)
+def test_any_number_of_batch_dimensions(device: torch.device, batch: tuple[int, ...]) -> None:
+    costs = random_costs(*batch, 4, 5)
+    cols = linear_assignment(costs.to(device)).cpu()
+    assert cols.shape == (*batch, 4)
+    expected = lap.solve_batch(costs.reshape(-1, 4, 5).numpy())[0]
+    np.testing.assert_array_equal(cols.reshape(-1, 4).numpy(), expected.reshape(-1, 4))
+
+
+@pytest.mark.parametrize("shape", [(0, 4), (4, 0), (0, 0)], ids=str)
+def test_empty_problems(device: torch.device, shape: tuple[int, int]) -> None:
+    cols = linear_assignment(torch.empty(3, *shape, device=device))
+    assert cols.shape == (3, shape[0])
+    assert (cols == -1).all()
+
+
+@pytest.mark.parametrize(
+    "view",
+    [
+        pytest.param(lambda c: c.transpose(-1, -2), id="transposed"),
+        pytest.param(lambda c: c[:, ::2, ::3, 1:], id="sliced"),
+        pytest.param(lambda c: c.permute(3, 1, 0, 2), id="permuted"),
+        pytest.param(lambda c: c[0, 0].expand(5, 2, -1, -1), id="expanded"),
+    ],
+)
+def test_any_strides_are_read_in_place(
+    device: torch.device, view: Callable[[torch.Tensor], torch.Tensor]
+) -> None:
+    costs = view(random_costs(3, 4, 6, 7).to(device))
+    assert torch.equal(linear_assignment(costs), linear_assignment(costs.contiguous()))
+
+
+@pytest.mark.parametrize("threads", [1, 2, 4])
+def test_answers_do_not_depend_on_the_number_of_threads(threads: int) -> None:
+    costs = torch.randint(0, 4, (3000, 6, 8), generator=torch.Generator().manual_seed(1)).float()
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(threads)
+        cols = linear_assignment(costs)
+    finally:
+        torch.set_num_threads(before)
+    np.testing.assert_array_equal(cols.numpy(), lap.solve_batch(costs.numpy(), n_threads=1)[0])
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        (float("nan"), r"invalid numeric entries: cost\[1, 2, 3, 0\] is nan"),
+        (float("-inf"), r"invalid numeric entries: cost\[1, 2, 3, 0\] is -inf"),
+        (float("inf"), r"infeasible: .* cost\[1, 2\] "),
+    ],
+    ids=["nan", "-inf", "infeasible"],
+)
+def test_the_first_bad_problem_is_named_by_its_multi_index(
+    device: torch.device, bad: float, message: str
+) -> None:
+    costs = random_costs(2, 3, 4, 4)
+    costs[1, 2, 3, :] = bad
+    with pytest.raises(ValueError, match=message):
+        linear_assignment(costs.to(device))
+
+
+@pytest.mark.parametrize(
+    ("cost", "message"),
+    [
+        (torch.rand(3), r"must be \[\.\.\., N, M\]"),
+        (torch.tensor(1.0), r"must be \[\.\.\., N, M\]"),
+        (torch.rand(2, 2).to(torch.complex64), "must be a floating-point, integer or bool tensor"),
+    ],
+    ids=["vector", "scalar", "complex"],
+)
+def test_wrong_inputs_are_refused(cost: torch.Tensor, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        linear_assignment(cost)
+
+
+def test_registration_passes_opcheck(device: torch.device, dtype: torch.dtype) -> None:
+    for shape in [(3, 3), (2, 3, 4), (2, 2, 4, 3)]:
+        for requires_grad in (False, True):
+            cost = random_costs(*shape).to(device, dtype).requires_grad_(requires_grad)
+            torch.library.opcheck(torch.ops.lwfm.linear_assignment.default, (cost,))
+            torch.library.opcheck(torch.ops.lwfm.linear_assignment.default, (cost, True))
+
+
+def test_carries_no_gradient(device: torch.device) -> None:
+    cost = random_costs(3, 3).to(device).requires_grad_()
+    assert not linear_assignment(cost).requires_grad
+
+
+def test_compiles_without_a_graph_break(device: torch.device) -> None:
+    def matched_cost(cost: torch.Tensor) -> torch.Tensor:
+        return cost.gather(-1, linear_assignment(cost).unsqueeze(-1)).sum()
+
+    compiled = torch.compile(matched_cost, fullgraph=True, dynamic=True, backend="aot_eager")
+    for batch in (2, 5):
+        cost = random_costs(batch, 6, 6).to(device).requires_grad_()
+        compiled(cost).backward()  # type: ignore[no-untyped-call]
+        assert cost.grad is not None
+        assert cost.grad.sum().item() == 6 * batch
+        torch.testing.assert_close(compiled(cost), matched_cost(cost))
+
+
+def test_vmap_is_a_batch_dimension(device: torch.device) -> None:
+    costs = random_costs(4, 5, 3, 6).to(device)
+    for dim in (0, 1, -1):
+        moved = costs.movedim(0, dim)
+        assert torch.equal(torch.vmap(linear_assignment, in_dims=dim)(moved), linear_assignment(costs))
