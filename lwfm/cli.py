@@ -1,0 +1,146 @@
+"""The command line: ``lwfm train | evaluate | match | info``.
+
+Each command is a typed Python function; its options, their types and defaults, and the help text come
+from its signature and docstring.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from argparse import RawDescriptionHelpFormatter
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import lwfm
+from lwfm.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from jsonargparse import ArgumentParser
+
+    from lwfm.results import EvaluationResult
+    from lwfm.training import TrainingSummary
+
+
+class Command(NamedTuple):
+    """A command: the function that does it, its line of help, and how its result is reported."""
+
+    function: str
+    summary: str
+    report: Callable[[Any], None] = print
+
+
+def _report_training(summary: TrainingSummary) -> None:
+    from lwfm.figures import curves_figure, save_figure
+
+    curves = summary.best.parent / "curves.png"
+    save_figure(curves_figure(summary.logs), curves)
+    print(f"{summary}\ncurves     {curves}\nNext: lwfm evaluate --checkpoint {summary.best}")
+
+
+def _report_evaluation(result: EvaluationResult) -> None:
+    print(result.table())
+
+
+COMMANDS: dict[str, Command] = {
+    "train": Command("lwfm.training:train", "train LWFM-SPM on a data set", _report_training),
+    "evaluate": Command(
+        "lwfm.evaluation:evaluate", "measure few-shot accuracy on unseen classes", _report_evaluation
+    ),
+    "match": Command("lwfm.figures:match", "draw how two pictures match, position by position"),
+    "info": Command("lwfm.info:info", "show version, build, threads: what to put into a bug report"),
+}
+
+EPILOG = """examples:
+  lwfm train --config configs/emoji.yaml --out runs/emoji
+  lwfm evaluate --checkpoint runs/emoji/best.safetensors --queries 5
+  lwfm match support.jpg query.jpg --checkpoint runs/emoji/best.safetensors --out match.png
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit status: 0 done, 2 the user's mistake, 130 Ctrl-C."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            return _run(arguments)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.split(".")[0] == "lwfm":
+            raise
+        return _fail(f"the package {error.name} is missing; install all tools: pip install 'lwfm[train]'")
+    except UserError as error:
+        return _fail(str(error))
+    except KeyboardInterrupt as error:
+        print(f"\nlwfm: {error or 'stopped'}", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our output (head, less) went away
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *_: object) -> None:
+    """Show our own warnings as a sentence; those of libraries for their developers not at all."""
+    if issubclass(category, UserWarning):
+        print(f"lwfm: warning: {message}", file=sys.stderr)
+
+
+def _fail(message: str) -> int:
+    print(f"lwfm: error: {message}", file=sys.stderr)
+    return 2
+
+
+def _run(arguments: list[str]) -> int:
+    chosen = next((word for word in arguments if not word.startswith("-")), None)
+    parser = build_parser(only=chosen)
+    values = parser.parse_args(arguments)
+    if values.command is None:
+        parser.print_help()
+        return 0
+    options = parser.instantiate_classes(values)[values.command].as_dict()
+    options.pop("config", None)
+    command = COMMANDS[values.command]
+    command.report(_load(command)(**options))
+    return 0
+
+
+def build_parser(only: str | None = None) -> ArgumentParser:
+    """Build the parser; with ``only``, just that command gets its options (loading them all takes seconds).
+
+    Parameters
+    ----------
+    only : str, optional
+        Name of a command; None fills in none of them.
+    """
+    from jsonargparse import ArgumentParser, DefaultHelpFormatter
+
+    class Formatter(DefaultHelpFormatter, RawDescriptionHelpFormatter):
+        """Keeps the line breaks of the examples."""
+
+    parser = ArgumentParser(
+        prog="lwfm",
+        description="Few-shot image classification by semantic-pixel matching (LWFM-SPM).",
+        epilog=EPILOG,
+        formatter_class=Formatter,
+        version=f"lwfm {lwfm.__version__}",
+    )
+    commands = parser.add_subcommands(required=False, dest="command")
+    for name, command in COMMANDS.items():
+        subparser = ArgumentParser(description=command.summary)
+        if only == name:
+            if name in ("train", "evaluate"):
+                subparser.add_argument(
+                    "--config", action="config", help="YAML file that sets any of the options"
+                )
+            subparser.add_function_arguments(_load(command), as_positional=name == "match")
+        commands.add_subcommand(name, subparser, help=command.summary)
+    return parser
+
+
+def _load(command: Command) -> Callable[..., Any]:
+    module, name = command.function.split(":")
+    function: Callable[..., Any] = getattr(import_module(module), name)
+    return function

@@ -1,0 +1,281 @@
+"""Figures: the matches between two pictures, and the curves of a training run."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import matplotlib
+import numpy as np
+import torch
+from matplotlib.collections import LineCollection
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from matplotlib.patches import ConnectionPatch
+from matplotlib.patheffects import withStroke
+from torch.nn import functional as F
+
+from lwfm.data.pictures import decode_picture
+from lwfm.data.transforms import evaluation_transform
+from lwfm.errors import UserError
+from lwfm.explanation import LayerMatch, explain_pair
+from lwfm.files import atomic_path
+from lwfm.model import LWFM, ModelConfig, load_model
+from lwfm.normalization import IMAGENET
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from matplotlib.axes import Axes
+    from matplotlib.image import AxesImage
+    from numpy.typing import NDArray
+    from PIL.Image import Image
+    from torch import Tensor
+
+
+_SIMILARITY = Normalize(-1, 1)
+_SIMILARITY_COLOURS = "RdYlGn"
+
+
+def match(
+    support: Path,
+    query: Path,
+    *,
+    checkpoint: Path | None = None,
+    model: ModelConfig | None = None,
+    out: Path = Path("match.png"),
+) -> Path:
+    """Draw how two pictures match, layer by layer, and write the figure.
+
+    Both pictures stand side by side under their layer-wise embedding weights as heat maps; lines join the
+    positions that semantic-pixel matching pairs, coloured by their similarity.
+
+    Parameters
+    ----------
+    support : Path
+        Picture file of a known class.
+    query : Path
+        Picture file to compare with it.
+    checkpoint : Path, optional
+        A model that `lwfm train` wrote (best.safetensors).
+    model : ModelConfig, optional
+        The network when there is no checkpoint, for example `--model.weights imagenet`.
+    out : Path
+        The figure; its suffix (png, pdf, svg, ...) chooses the format. An existing file is replaced.
+
+    Returns
+    -------
+    Path
+        Where the figure is.
+
+    Raises
+    ------
+    UserError
+        For a file that is missing or no picture, a broken checkpoint, both or neither of checkpoint and
+        model, or a figure that cannot be written.
+    """
+    if (checkpoint is None) == (model is None):
+        raise UserError("say which network matches: either --checkpoint FILE or --model.weights (and others)")
+    figure, _ = match_pictures(
+        load_model(checkpoint) if checkpoint else LWFM(model or ModelConfig()), support, query
+    )
+    save_figure(figure, out)
+    return out
+
+
+def match_pictures(model: LWFM, support: Path, query: Path) -> tuple[Figure, tuple[LayerMatch, ...]]:
+    """Show how the model matches two picture files: weights as heat maps, matches as lines, per layer.
+
+    Parameters
+    ----------
+    model : LWFM
+        The network; its own resolution and normalisation (ImageNet's if it has none) are used.
+    support, query : Path
+        Two picture files.
+
+    Returns
+    -------
+    Figure
+        One row per layer.
+    tuple of LayerMatch
+        The numbers that it shows.
+
+    Raises
+    ------
+    UserError
+        For a file that is missing or no picture, naming it.
+    """
+    normalization = model.normalization or IMAGENET
+    transform = evaluation_transform(image_size=model.config.image_size, normalization=normalization)
+    images = torch.stack([transform(_open_picture(path)) for path in (support, query)])  # [2, 3, H, W]
+    device = next(model.parameters()).device
+    training = model.training
+    model.eval()
+    with torch.no_grad():
+        maps = model.encode(images.to(device))
+    model.train(training)
+    matches = explain_pair(model.head, [x[:1] for x in maps], [x[1:] for x in maps])
+    mean, std = (torch.tensor(values)[:, None, None] for values in (normalization.mean, normalization.std))
+    shown = [(image * std + mean).clamp(0, 1).permute(1, 2, 0).numpy() for image in images]
+    titles = [f"layer {layer}" for layer in model.backbone.layers]
+    return match_figure(shown[0], shown[1], matches, titles), matches
+
+
+def _open_picture(path: Path) -> Image:
+    try:
+        return decode_picture(path.read_bytes())
+    except OSError as error:
+        raise UserError(f"cannot read the picture {path}: {error.strerror or error}") from error
+
+
+def match_figure(
+    support: NDArray[np.floating],
+    query: NDArray[np.floating],
+    matches: Sequence[LayerMatch],
+    titles: Sequence[str],
+) -> Figure:
+    """Draw one row per layer: both pictures under their LWE weights, matched positions joined by lines.
+
+    Parameters
+    ----------
+    support, query : ndarray
+        [H, W, 3], values 0..1.
+    matches : sequence of LayerMatch
+        One per layer.
+    titles : sequence of str
+        One per layer.
+
+    Returns
+    -------
+    Figure
+        Lines are coloured by the cosine of the matched pair, the best pair drawn thickest and numbered.
+    """
+    figure = Figure(figsize=(8.6, 3.6 * len(matches) + 0.4), layout="constrained")
+    rows = figure.subplots(len(matches), 2, squeeze=False)
+    for (left, right), match, title in zip(rows, matches, titles, strict=True):
+        # One scale for both pictures of a layer: their weights are comparable and average to 1.
+        largest = float(torch.cat([match.support_weights, match.query_weights]).max())
+        _draw_weights(left, support, match.support_weights, match.feature_size, largest)
+        heat = _draw_weights(right, query, match.query_weights, match.feature_size, largest)
+        left.set_title(f"support, {title}", fontsize=10)
+        right.set_title(f"query, {title}: best pair {float(match.similarities.max()):.2f}", fontsize=10)
+        _draw_matches(left, right, match, support.shape, query.shape)
+        figure.colorbar(heat, ax=[left, right], label="LWE weight (average 1)", shrink=0.8, pad=0.01)
+    lines = LineCollection([], norm=_SIMILARITY, cmap=_SIMILARITY_COLOURS)
+    lines.set_array([])
+    figure.colorbar(
+        lines,
+        ax=rows,
+        location="bottom",
+        label="cosine of matched positions",
+        shrink=0.5,
+        aspect=40,
+        pad=0.01,
+    )
+    return figure
+
+
+def _draw_weights(
+    axes: Axes, picture: NDArray[np.floating], weights: Tensor, size: int, largest: float
+) -> AxesImage:
+    axes.set_axis_off()
+    grey = picture.mean(axis=2, keepdims=True)
+    axes.imshow(0.75 * picture + 0.25 * grey)
+    heat = F.interpolate(weights.view(1, 1, size, size), picture.shape[:2], mode="nearest")[0, 0].numpy()
+    return axes.imshow(heat, cmap="magma", alpha=0.4, vmin=0, vmax=largest)
+
+
+def _draw_matches(
+    left: Axes, right: Axes, match: LayerMatch, shape_s: tuple[int, ...], shape_q: tuple[int, ...]
+) -> None:
+    """Join matched positions, the most similar last and thickest so that it lies on top."""
+    colours = matplotlib.colormaps[_SIMILARITY_COLOURS]
+    centres_s = _cell_centres(match.feature_size, shape_s)
+    centres_q = _cell_centres(match.feature_size, shape_q)
+    for rank, position in enumerate(match.similarities.argsort()):
+        best = rank == len(match.similarities) - 1
+        line = ConnectionPatch(
+            xyA=centres_s[position],
+            xyB=centres_q[match.assignment[position]],
+            coordsA="data",
+            coordsB="data",
+            axesA=left,
+            axesB=right,
+            color=colours(_SIMILARITY(float(match.similarities[position]))),
+            linewidth=3.2 if best else 1.4,
+            arrowstyle="-",
+            clip_on=False,
+        )
+        line.set_path_effects([withStroke(linewidth=4.6 if best else 2.4, foreground="black", alpha=0.6)])
+        right.add_artist(line)
+    for axes, centres in ((left, centres_s), (right, centres_q)):
+        axes.plot(*centres.T, "o", markersize=4, color="white", markeredgecolor="black", markeredgewidth=0.7)
+
+
+def _cell_centres(size: int, shape: tuple[int, ...]) -> NDArray[np.floating]:
+    """Pixel coordinates (x, y) of the centres of F x F cells, row by row -> [P, 2]."""
+    row, column = np.divmod(np.arange(size * size), size)
+    return np.stack([(column + 0.5) * shape[1] / size - 0.5, (row + 0.5) * shape[0] / size - 0.5], axis=1)
+
+
+def curves_figure(logs: Path) -> Figure:
+    """Draw loss and validation accuracy over the steps of a run from its ``metrics.csv``.
+
+    Parameters
+    ----------
+    logs : Path
+        The folder that `lwfm train` logged to.
+
+    Raises
+    ------
+    UserError
+        If the folder has no readable metrics.csv.
+    """
+    columns = _read_metrics(logs / "metrics.csv")
+    figure = Figure(figsize=(8.6, 3.6), layout="constrained")
+    loss, accuracy = figure.subplots(1, 2)
+    for axes, unit, scale in ((loss, "loss", 1.0), (accuracy, "accuracy", 100.0)):
+        for name, (steps, values) in columns.items():
+            shown = name.startswith("val_") if unit == "accuracy" else "loss" in name
+            if shown and len(values):
+                label = name.removeprefix("val_").removeprefix("train_").replace("_", " ")
+                axes.plot(steps, np.asarray(values) * scale, label=label, linewidth=1.2)
+        axes.set_xlabel("step (episode)")
+        axes.grid(alpha=0.3)
+        if axes.lines:
+            axes.legend(fontsize=8)
+    loss.set_ylabel("training loss")
+    accuracy.set_ylabel("accuracy on unseen validation classes (%)")
+    return figure
+
+
+def _read_metrics(path: Path) -> dict[str, tuple[list[int], list[float]]]:
+    """Read Lightning's metrics.csv: for each column its steps and values, rows without it left out."""
+    columns: dict[str, tuple[list[int], list[float]]] = {}
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            for row in csv.DictReader(file):
+                for name, value in row.items():
+                    if value and name not in ("step", "epoch"):
+                        steps, values = columns.setdefault(name, ([], []))
+                        steps.append(int(row["step"]))
+                        values.append(float(value))
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"cannot read the training log {path}: {error}") from error
+    return columns
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure (format by suffix: png, pdf, svg, ...) completely or not at all.
+
+    Raises
+    ------
+    UserError
+        For a suffix that Matplotlib cannot write, or when the system refuses to write.
+    """
+    formats = figure.canvas.get_supported_filetypes()
+    if path.suffix.lower().removeprefix(".") not in formats:
+        raise UserError(f"cannot draw {path}: its suffix must be one of {', '.join(sorted(formats))}")
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=150)
