@@ -1,10 +1,17 @@
-"""Fixtures shared by the tests: devices, dtypes, and the skipping of tests that need a GPU."""
+"""Fixtures shared by the tests: devices, dtypes, a small data set, and the skipping of tests that need a GPU."""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+import numpy as np
 import pytest
 import torch
 from hypothesis import settings
+from PIL import Image
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 settings.register_profile("lwfm", deadline=None, print_blob=True)
 settings.load_profile("lwfm")
@@ -31,3 +38,20 @@ def dtype(request: pytest.FixtureRequest) -> torch.dtype:
     """The dtypes in which operators compute."""
     assert isinstance(request.param, torch.dtype)
     return request.param
+
+
+@pytest.fixture(scope="session")
+def tiny_pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder data set of 18 classes of 6 pictures of 24 x 24 pixels: a colour each, varied, under noise."""
+    root: Path = tmp_path_factory.mktemp("pictures")
+    random = np.random.default_rng(0)
+    for split, classes in (("train", 6), ("val", 5), ("test", 7)):
+        for label in range(classes):
+            folder = root / split / f"class-{label}"
+            folder.mkdir(parents=True)
+            colour = random.uniform(60, 200, size=3)
+            for number in range(6):
+                varied = colour + random.normal(0, 30, size=3)
+                pixels = varied + random.normal(0, 40, size=(24, 24, 3))
+                Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(folder / f"{number}.png")
+    return root
