@@ -15,6 +15,7 @@ The numbering of ResNet-18 is the paper's; the deeper ones continue it. The stem
 
 from __future__ import annotations
 
+import copy
 import difflib
 import importlib
 import os
@@ -121,6 +122,16 @@ class Backbone(nn.Module):
         if getattr(self.body, "output_fmt", "NCHW") == "NHWC":
             maps = [m.permute(0, 3, 1, 2) for m in maps]
         return tuple(F.adaptive_avg_pool2d(m, size) for m, size in zip(maps, self.feature_size, strict=True))
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Backbone:
+        """Copy all, including what torch.fx forgets: a copy of its modules would be in training mode."""
+        copied = type(self).__new__(type(self))
+        memo[id(self)] = copied
+        copied.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        modules = dict(copied.named_modules())
+        for name, module in self.named_modules():
+            modules[name].training = module.training
+        return copied
 
 
 def build_backbone(

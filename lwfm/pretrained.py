@@ -55,7 +55,7 @@ def read_tensors(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
             "save the network's state_dict() by itself, best as .safetensors"
         ) from error
     except (OSError, RuntimeError, EOFError, BadZipFile, safetensors.SafetensorError) as error:
-        raise UserError(f"cannot read the weights file {file}: {str(error).splitlines()[0]}") from error
+        raise UserError(f"cannot read the weights file {file}: {_first_line(error)}") from error
     for key in ("state_dict", "model"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
@@ -140,11 +140,14 @@ def download(name: str, fetch: Callable[[], Any], advice: str) -> Any:
     try:
         return fetch()
     except Exception as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(
-            f"cannot get the ImageNet weights of {name} ({reason}): {advice}, "
+            f"cannot get the ImageNet weights of {name} ({_first_line(error)}): {advice}, "
             "or give weights=<path of a file>, or weights=none"
         ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _torch_load(file: Path) -> Any:
