@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import pickle
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -90,15 +89,15 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     ) -> dict[str, Any]:
         """Read tensors and plain values only; UserError when the file is damaged or holds anything else."""
         try:
-            checkpoint: dict[str, Any] = torch.load(path, map_location=map_location, weights_only=True)
-        except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+            checkpoint = dict(torch.load(path, map_location=map_location, weights_only=True))
+        except Exception as error:  # a damaged file makes torch's reader fail in any way it likes
             first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise UserError(f"cannot read the checkpoint {path}: {first_line}") from error
         return checkpoint
 
 
-def check_resumable(path: Path, module: LWFMModule) -> None:
-    """Raise UserError at the first setting that a checkpoint does not share with the run to continue it."""
+def epoch_to_resume(path: Path, module: LWFMModule) -> int:
+    """Give the epoch after a checkpoint's; UserError when the run to continue it has another setting."""
     checkpoint = AtomicCheckpointIO().load_checkpoint(path, map_location="cpu")
     settings = checkpoint.get("hyper_parameters", {})
     for name, now in _flatten(dict(module.hparams)).items():
@@ -106,6 +105,7 @@ def check_resumable(path: Path, module: LWFMModule) -> None:
         if before != now:
             shown = "" if name == "classes" else f": it was {before!r} and is now {now!r}"
             raise UserError(f"{path} is of a run with another {name}{shown}; repeat its options to resume it")
+    return int(checkpoint["epoch"]) + 1
 
 
 def _flatten(settings: dict[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import lightning
 
-from lwfm.checkpoints import RunFiles, RunFolder, check_resumable
+from lwfm.checkpoints import RunFiles, RunFolder, epoch_to_resume
 from lwfm.data import EpisodeDataModule
 from lwfm.episodes import picture_loader, pictures_needed
 from lwfm.errors import UserError
@@ -171,7 +171,7 @@ def train(
     )
     module = pictures.module(model, optim, steps=epochs * episodes.train)
     if resume:
-        check_resumable(folder.last, module)
+        pictures.first_epoch = epoch_to_resume(folder.last, module)
     files = RunFiles(folder)
     with quiet_lightning(), ctrl_c_tells(folder):
         trainer = make_trainer(
@@ -220,6 +220,7 @@ class _RunData(EpisodeDataModule):
         episodes: EpisodeConfig,
         **options: Any,
     ) -> None:
+
         super().__init__(
             data,
             root,
@@ -232,6 +233,7 @@ class _RunData(EpisodeDataModule):
             image_size=image_size,
             **options,
         )
+        self.first_epoch = 0
 
     @cached_property
     def plan(self) -> ValidationPlan:
@@ -262,12 +264,11 @@ class _RunData(EpisodeDataModule):
     def train_dataloader(self) -> CombinedLoader:
         """Training batches, starting with the epoch that a resumed run is at.
 
-        Lightning tells the samplers their epoch only after workers have begun to fetch the first one.
+        Lightning tells the samplers their epoch only after workers have begun to fetch it.
         """
         combined = super().train_dataloader()
-        epoch = self.trainer.current_epoch if self.trainer is not None else 0
         for loader in combined.flattened:
-            loader.batch_sampler.sampler.set_epoch(epoch)
+            loader.batch_sampler.sampler.set_epoch(self.first_epoch)
         return combined
 
     def val_dataloader(self) -> DataLoader[tuple[Tensor, int]]:

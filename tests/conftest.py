@@ -1,4 +1,4 @@
-"""Fixtures shared by the tests: devices, dtypes, a small data set, and the skipping of tests that need a GPU."""
+"""Fixtures shared by the tests: devices, dtypes, small pictures, and the skipping of GPU tests."""
 
 from __future__ import annotations
 
