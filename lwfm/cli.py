@@ -82,9 +82,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 141
 
 
-def _show_warning(message: Warning | str, category: type[Warning], *_: object) -> None:
+def _show_warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: object, **__: object
+) -> None:  # the signature is that of warnings.showwarning
     """Show our own warnings as a sentence; those of libraries for their developers not at all."""
     if issubclass(category, UserWarning):
+        del filename, lineno
         print(f"lwfm: warning: {message}", file=sys.stderr)
 
 

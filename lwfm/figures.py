@@ -151,16 +151,17 @@ def match_figure(
     Figure
         Lines are coloured by the cosine of the matched pair, the best pair drawn thickest and numbered.
     """
-    figure = Figure(figsize=(8.6, 3.6 * len(matches) + 0.4), layout="constrained")
+    figure = Figure(figsize=(9, 4.1 * len(matches) + 0.7), layout="constrained")
     rows = figure.subplots(len(matches), 2, squeeze=False)
     for (left, right), match, title in zip(rows, matches, titles, strict=True):
-        # One scale for both pictures of a layer: their weights are comparable and average to 1.
-        largest = float(torch.cat([match.support_weights, match.query_weights]).max())
-        _draw_weights(left, support, match.support_weights, match.feature_size, largest)
-        heat = _draw_weights(right, query, match.query_weights, match.feature_size, largest)
+        # One scale for both pictures of a layer, centred on the average weight 1.
+        weights = torch.cat([match.support_weights, match.query_weights])
+        spread = max(float((weights - 1).abs().max()), 1e-3)
+        _draw_weights(left, support, match.support_weights, match.feature_size, spread)
+        heat = _draw_weights(right, query, match.query_weights, match.feature_size, spread)
         left.set_title(f"support, {title}", fontsize=10)
         right.set_title(f"query, {title}: best pair {float(match.similarities.max()):.2f}", fontsize=10)
-        _draw_matches(left, right, match, support.shape, query.shape)
+        _draw_matches(figure, left, right, match, support.shape, query.shape)
         figure.colorbar(heat, ax=[left, right], label="LWE weight (average 1)", shrink=0.8, pad=0.01)
     lines = LineCollection([], norm=_SIMILARITY, cmap=_SIMILARITY_COLOURS)
     lines.set_array([])
@@ -177,40 +178,49 @@ def match_figure(
 
 
 def _draw_weights(
-    axes: Axes, picture: NDArray[np.floating], weights: Tensor, size: int, largest: float
+    axes: Axes, picture: NDArray[np.floating], weights: Tensor, size: int, spread: float
 ) -> AxesImage:
     axes.set_axis_off()
-    grey = picture.mean(axis=2, keepdims=True)
-    axes.imshow(0.75 * picture + 0.25 * grey)
+    axes.imshow(picture)
     heat = F.interpolate(weights.view(1, 1, size, size), picture.shape[:2], mode="nearest")[0, 0].numpy()
-    return axes.imshow(heat, cmap="magma", alpha=0.4, vmin=0, vmax=largest)
+    return axes.imshow(heat, cmap="coolwarm", alpha=0.35, vmin=1 - spread, vmax=1 + spread)
 
 
 def _draw_matches(
-    left: Axes, right: Axes, match: LayerMatch, shape_s: tuple[int, ...], shape_q: tuple[int, ...]
+    figure: Figure,
+    left: Axes,
+    right: Axes,
+    match: LayerMatch,
+    shape_s: tuple[int, ...],
+    shape_q: tuple[int, ...],
 ) -> None:
     """Join matched positions, the most similar last and thickest so that it lies on top."""
     colours = matplotlib.colormaps[_SIMILARITY_COLOURS]
     centres_s = _cell_centres(match.feature_size, shape_s)
     centres_q = _cell_centres(match.feature_size, shape_q)
-    for rank, position in enumerate(match.similarities.argsort()):
-        best = rank == len(match.similarities) - 1
+    middle = (match.feature_size - 1) / 2
+    for rank, position in enumerate(match.similarities.argsort().tolist(), start=1):
+        best = rank == len(match.similarities)
+        # Bent by column: else the matches of one row would lie on one line.
+        bend = 0.12 * (position % match.feature_size - middle) / max(middle, 1)
+        ends = centres_s[position], centres_q[int(match.assignment[position])]
+        colour = colours(_SIMILARITY(float(match.similarities[position])))
         line = ConnectionPatch(
-            xyA=centres_s[position],
-            xyB=centres_q[match.assignment[position]],
+            *ends,
             coordsA="data",
             coordsB="data",
             axesA=left,
             axesB=right,
-            color=colours(_SIMILARITY(float(match.similarities[position]))),
-            linewidth=3.2 if best else 1.4,
+            color=colour,
+            linewidth=3.2 if best else 1.6,
             arrowstyle="-",
-            clip_on=False,
+            connectionstyle=f"arc3,rad={bend}",
         )
-        line.set_path_effects([withStroke(linewidth=4.6 if best else 2.4, foreground="black", alpha=0.6)])
-        right.add_artist(line)
-    for axes, centres in ((left, centres_s), (right, centres_q)):
-        axes.plot(*centres.T, "o", markersize=4, color="white", markeredgecolor="black", markeredgewidth=0.7)
+        line.set_path_effects([withStroke(linewidth=4.6 if best else 2.6, foreground="black", alpha=0.6)])
+        line.set_in_layout(False)  # else the layout makes room for lines that lie between the pictures
+        figure.add_artist(line)
+        for axes, end in zip((left, right), ends, strict=True):
+            axes.plot(*end, "o", markersize=7, color=colour, markeredgecolor="black", markeredgewidth=0.8)
 
 
 def _cell_centres(size: int, shape: tuple[int, ...]) -> NDArray[np.floating]:
