@@ -1,0 +1,53 @@
+# Two commands: `make demo` trains and shows LWFM-SPM on the bundled pictures, `make test` checks everything.
+# Both set up a virtual environment in .venv first; nothing outside the checkout is touched.
+
+PYTHON ?= python3
+VENV ?= .venv
+RUN ?= runs/demo-$(shell date +%Y%m%d-%H%M%S)
+BIN := $(abspath $(VENV))/bin
+CXX_FILES = $(shell git ls-files 'csrc/*.h' 'csrc/*.cpp' 'tests/*.h' 'tests/*.cpp')
+SOURCES := pyproject.toml setup.py $(shell find csrc -name '*.h' -o -name '*.cpp')
+DEMO_CLASS := test/rooster
+# What a build needs stands in pyproject.toml; installed first, pip need not fetch torch a second time.
+BUILD_NEEDS = $(PYTHON) -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['build-system']['requires'], sep='\n')"
+
+.PHONY: demo test lint types core-test python-test clean
+
+demo: $(VENV)/installed-train
+	$(BIN)/lwfm train --config configs/emoji.yaml --out $(RUN)
+	@echo && echo "== the trained network on unseen classes"
+	$(BIN)/lwfm evaluate --checkpoint $(RUN)/best.safetensors --queries 5 --episodes 600 --out $(RUN)/result.json
+	@echo && echo "== the same network before training"
+	$(BIN)/lwfm evaluate --queries 5 --episodes 600 --out $(RUN)/untrained.json
+	@$(BIN)/python -m zipfile -e lwfm/data/emoji84.zip $(RUN)/pictures
+	$(BIN)/lwfm match $(RUN)/pictures/$(DEMO_CLASS)/noto.webp $(RUN)/pictures/$(DEMO_CLASS)/twemoji.webp \
+		--checkpoint $(RUN)/best.safetensors --out $(RUN)/match.png
+	@echo && echo "curves: $(RUN)/curves.png   matches: $(RUN)/match.png   results: $(RUN)/result.json"
+
+test: lint types core-test python-test
+
+lint: $(VENV)/installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/clang-format --dry-run --Werror $(CXX_FILES)
+
+types: $(VENV)/installed-dev
+	$(BIN)/mypy
+
+core-test: $(VENV)/installed-dev
+	$(BIN)/cmake -S . -B build-core -G Ninja -DCMAKE_MAKE_PROGRAM=$(BIN)/ninja -DCMAKE_BUILD_TYPE=Release
+	$(BIN)/cmake --build build-core
+	$(BIN)/ctest --test-dir build-core --output-on-failure
+
+python-test: $(VENV)/installed-dev
+	$(BIN)/python -m pytest
+
+$(VENV)/installed-%: $(SOURCES)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install torch torchvision
+	$(BUILD_NEEDS) | $(BIN)/pip install -r /dev/stdin
+	$(BIN)/pip install --no-build-isolation -e '.[$*]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) build build-core *.egg-info lwfm/*.so
