@@ -106,7 +106,9 @@ def encode_pictures(
         batch_size=batch_size,
         workers=workers,
     )
-    with tqdm(total=len(indices), desc="encoding pictures", unit="picture", delay=2, leave=False) as bar:
+    with tqdm(
+        total=len(indices), desc="encoding pictures", unit="picture", delay=2, leave=False, disable=None
+    ) as bar:
         for images, _ in loader:
             batches.append(model.encode(images.to(device, memory_format=torch.channels_last)))
             bar.update(len(images))
@@ -188,7 +190,9 @@ def run_episodes(
     supports = way * shot
     support_labels = episode_labels(way, shot).to(device)
     correct: dict[str, list[Tensor]] = {}
-    for episode in tqdm(episodes, desc=f"{way}-way {shot}-shot", unit="episode", delay=2, leave=False):
+    for episode in tqdm(
+        episodes, desc=f"{way}-way {shot}-shot", unit="episode", delay=2, leave=False, disable=None
+    ):
         support, query = maps.select(episode[:supports]), maps.select(episode[supports:])
         labels = episode_labels(way, (len(episode) - supports) // way).to(device)
         for method, scores in episode_scores(head, support, support_labels, query).items():
