@@ -14,9 +14,11 @@
 #include <new>
 
 #include "cost_matrix.h"
+#include "levels.h"
 #include "prepare.h"
 #include "reduction.h"
 #include "shortest_path.h"
+#include "simd.h"
 #include "status.h"
 #include "workspace.h"
 
@@ -28,16 +30,30 @@ struct Duals {
   double* v = nullptr;
 };
 
-// Solves a prepared problem; the answer stands in the workspace (row_to_column, v).
+// An answer in the solver's orientation: the column of each row, and the column duals.
+template <class Index>
+struct Answer {
+  const Index* row_to_column;
+  const double* v;
+};
+
+// A problem without rows: no pairs, and zero duals.
 template <class T>
-Status solve_dense(const DenseCost<T>& cost, Workspace& workspace) {
+Status solve_nothing(const DenseCost<T>& cost, Workspace& workspace) {
+  workspace.reserve(0, cost.columns);
+  return Status::ok;
+}
+
+// Solves a problem of more than kSmallColumns columns; the answer stands in the workspace
+// (row_to_column, v).
+template <class Scan, class T>
+Status solve_large(DenseCost<T>& cost, Workspace& workspace) {
   workspace.reserve(cost.rows, cost.columns);
-  Status status = Status::ok;
-  if (cost.rows == cost.columns) status = reduce_columns(cost, workspace);
-  if (status == Status::ok) status = match_tight_rows(cost, workspace);
+  Status status = reduce_columns<Scan>(cost, workspace);
+  if (status == Status::ok) status = match_tight_rows<Scan>(cost, workspace);
   if (status != Status::ok) return status;
-  reduce_augmenting_rows(cost, workspace);
-  PathSearch<T> search(cost, workspace);
+  reduce_augmenting_rows<Scan>(cost, workspace);
+  PathSearch<Scan, T> search(cost, workspace);
   for (const std::int64_t row : workspace.free_rows) {
     status = search.augment(row);
     if (status != Status::ok) return status;
@@ -45,19 +61,70 @@ Status solve_dense(const DenseCost<T>& cost, Workspace& workspace) {
   return Status::ok;
 }
 
-// Writes the duals of the caller's problem: u[i] + v[j] <= cost[i, j] (>= when maximising), with
-// equality on assigned pairs, up to rounding.
 template <class T>
-void write_duals(const Prepared<T>& problem, const Workspace& workspace, Duals duals) {
+Status solve_large(DenseCost<T>& cost, Workspace& workspace, SimdLevel level) {
+#if LWFM_X86
+  if (level == SimdLevel::avx512) return solve_large<avx512::Scan>(cost, workspace);
+  if (level == SimdLevel::avx2) return solve_large<avx2::Scan>(cost, workspace);
+#endif
+  (void)level;
+  return solve_large<portable::Scan>(cost, workspace);
+}
+
+// Solves a problem of 1 <= rows <= columns <= kSmallColumns; the answer stands in `state`.
+template <class T>
+SmallStatus solve_small(const DenseCost<T>& cost, SmallState& state, SimdLevel level) {
+#if LWFM_X86
+  if (level == SimdLevel::avx512) return avx512::solve_small(cost, state);
+  if (level == SimdLevel::avx2) return avx2::solve_small(cost, state);
+#endif
+  (void)level;
+  return portable::solve_small(cost, state);
+}
+
+// Hands an answer to the caller: assignment[i], and, where wanted, duals of the caller's problem,
+// u[i] + v[j] <= cost[i, j] (>= when maximising), with equality on assigned pairs, up to rounding.
+template <class T, class Index>
+void write_answer(const Prepared<T>& problem, Answer<Index> answer, std::int64_t* assignment,
+                  Duals duals) {
+  const DenseCost<Real<T>>& cost = problem.cost;
+  for (std::int64_t i = 0; i < cost.rows; ++i) {
+    const std::int64_t j = answer.row_to_column[i];
+    assignment[problem.transposed ? j : i] = problem.transposed ? i : j;
+  }
+  if (duals.u == nullptr) return;
   double* shorter = problem.transposed ? duals.v : duals.u;
   double* longer = problem.transposed ? duals.u : duals.v;
-  const double unscale = 1.0 / problem.cost.factor;
-  for (std::int64_t i = 0; i < problem.cost.rows; ++i) {
-    const std::int64_t j = workspace.row_to_column[i];
-    const double dual = problem.cost.at(i, j) - workspace.v[j];
-    shorter[i] = dual * unscale + problem.offset;
+  const double unscale = 1.0 / cost.factor;
+  for (std::int64_t i = 0; i < cost.rows; ++i) {
+    const std::int64_t j = answer.row_to_column[i];
+    shorter[i] = (cost.at(i, j) - answer.v[j]) * unscale + problem.offset;
   }
-  for (std::int64_t j = 0; j < problem.cost.columns; ++j) longer[j] = workspace.v[j] * unscale;
+  for (std::int64_t j = 0; j < cost.columns; ++j) longer[j] = answer.v[j] * unscale;
+}
+
+// Small problems whose float64 entries could overflow are solved again, scaled.
+template <class T>
+Status solve_prepared(Prepared<T>& problem, Workspace& workspace, std::int64_t* assignment,
+                      Duals duals, SimdLevel level) {
+  if (problem.cost.rows > 0 && problem.cost.columns <= kSmallColumns) {
+    SmallState& state = workspace.small;
+    SmallStatus status = solve_small(problem.cost, state, level);
+    if (status == SmallStatus::huge_entry) {
+      problem.cost.factor *= kShrink;
+      status = solve_small(problem.cost, state, level);
+    }
+    if (status == SmallStatus::invalid_entry) return Status::invalid_entry;
+    if (status == SmallStatus::infeasible) return Status::infeasible;
+    write_answer(problem, Answer<std::int32_t>{state.row_to_column, state.v}, assignment, duals);
+    return Status::ok;
+  }
+  const Status status = problem.cost.rows > 0 ? solve_large(problem.cost, workspace, level)
+                                              : solve_nothing(problem.cost, workspace);
+  if (status != Status::ok) return status;
+  const Answer<std::int64_t> answer{workspace.row_to_column.data(), workspace.v.data()};
+  write_answer(problem, answer, assignment, duals);
+  return Status::ok;
 }
 
 // Solves one problem.
@@ -67,24 +134,17 @@ void write_duals(const Prepared<T>& problem, const Workspace& workspace, Duals d
 //   assignment [rows], written: the column of each row, -1 for a row without one
 //   duals      written if not null and the status is ok
 //
-// Deterministic: among equal choices the first free column, then the lower index; a constant matrix
-// gives the identity. O(rows^2 * columns) time at most; memory O(rows + columns), and one copy of
-// the entries if they are integers, or if the columns of the longer side are not adjacent.
+// Deterministic, and the same on every instruction set: among equal choices the first free column,
+// then the lower index; a constant matrix gives the identity. O(rows^2 * columns) time at most;
+// memory O(rows + columns), and one copy of the entries if they are integers, or if the columns of
+// the longer side are not adjacent.
 template <class T>
 Status solve(const CostMatrix<T>& cost, bool maximize, Workspace& workspace,
-             std::int64_t* assignment, Duals duals = {}) noexcept {
+             std::int64_t* assignment, Duals duals = {}, SimdLevel level = simd_level()) noexcept {
   std::fill_n(assignment, cost.rows, std::int64_t{-1});
   try {
-    const Prepared<T> problem = prepare(cost, maximize, workspace);
-    Status status = problem.status;
-    if (status == Status::ok) status = solve_dense(problem.cost, workspace);
-    if (status != Status::ok) return status;
-    for (std::int64_t i = 0; i < problem.cost.rows; ++i) {
-      const std::int64_t j = workspace.row_to_column[i];
-      assignment[problem.transposed ? j : i] = problem.transposed ? i : j;
-    }
-    if (duals.u != nullptr) write_duals(problem, workspace, duals);
-    return Status::ok;
+    Prepared<T> problem = prepare(cost, maximize, workspace);
+    return solve_prepared(problem, workspace, assignment, duals, level);
   } catch (const std::bad_alloc&) {
     return Status::out_of_memory;
   }

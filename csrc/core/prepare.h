@@ -2,53 +2,21 @@
 // side, reads integers exactly, and scales float64 costs whose sums would overflow.
 #pragma once
 
-#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <limits>
 #include <type_traits>
 
 #include "cost_matrix.h"
-#include "status.h"
 #include "workspace.h"
 
 namespace lwfm {
 
-// Path lengths and duals are differences of sums of at most 2 * rows entries. Below this magnitude
-// they stay finite for any problem that fits in memory; above it, costs are scaled by kShrink.
-constexpr double kLargest = 0x1p900;
-constexpr double kShrink = 0x1p-200;
-
+// What a pass over the entries found: a NaN or -inf; a finite magnitude above kLargest.
 struct EntryCheck {
   bool invalid = false;
   bool huge = false;
 };
-
-// Looks at every entry of factor * cost: invalid if any is NaN or -inf, huge if any finite one
-// could overflow float64 sums. Integers are never either.
-template <class T>
-EntryCheck check_entries(const CostMatrix<T>& cost, double factor) {
-  EntryCheck result;
-  if constexpr (std::is_floating_point_v<T>) {
-    constexpr T infinity = std::numeric_limits<T>::infinity();
-    const T sign = factor < 0 ? T(-1) : T(1);
-    for (std::int64_t i = 0; i < cost.rows; ++i) {
-      int bad = 0;
-      int huge = 0;
-      const T* row = cost.data + i * cost.row_stride;
-      for (std::int64_t j = 0; j < cost.columns; ++j) {
-        const T entry = sign * row[j * cost.column_stride];
-        bad |= !(entry > -infinity);
-        if constexpr (std::is_same_v<T, double>) {
-          huge |= (std::fabs(entry) > kLargest) & (entry < infinity);
-        }
-      }
-      result.invalid = result.invalid || bad != 0;
-      result.huge = result.huge || huge != 0;
-    }
-  }
-  return result;
-}
 
 // The smallest entry of an integer matrix: subtracting it first keeps every cost exact as long as
 // the range of the entries, not their magnitude, stays below 2^53.
@@ -74,34 +42,27 @@ Real<T> read_entry(T entry, [[maybe_unused]] T offset) {
   }
 }
 
-// A problem ready to be solved, and what was done to make it so.
+// A problem in the form in which it is solved, and what was done to bring it there.
 template <class T>
 struct Prepared {
   DenseCost<Real<T>> cost;
   bool transposed;  // the solver's rows are the caller's columns
   double offset;    // subtracted from every entry (integers only)
-  Status status;
 };
 
 // Returns the solver's view of `cost`; it points into the caller's memory where that has the right
 // form and into `workspace` otherwise.
 template <class T>
 Prepared<T> prepare(const CostMatrix<T>& cost, bool maximize, Workspace& workspace) {
-  const EntryCheck entries = check_entries(cost, maximize ? -1.0 : 1.0);
-  const double factor = (maximize ? -1.0 : 1.0) * (entries.huge ? kShrink : 1.0);
+  const double factor = maximize ? -1.0 : 1.0;
   const bool transposed = cost.rows > cost.columns;
   CostMatrix<T> wide = cost;
   if (transposed) {
     wide = {cost.data, cost.columns, cost.rows, cost.column_stride, cost.row_stride};
   }
-  if (entries.invalid) return {{}, transposed, 0.0, Status::invalid_entry};
-
   if constexpr (std::is_floating_point_v<T>) {
     if (wide.column_stride == 1) {
-      return {{wide.data, wide.rows, wide.columns, wide.row_stride, factor},
-              transposed,
-              0.0,
-              Status::ok};
+      return {{wide.data, wide.rows, wide.columns, wide.row_stride, factor}, transposed, 0.0};
     }
   }
   T offset{};
@@ -117,8 +78,7 @@ Prepared<T> prepare(const CostMatrix<T>& cost, bool maximize, Workspace& workspa
   }
   return {{copy.data(), wide.rows, wide.columns, wide.columns, factor},
           transposed,
-          static_cast<double>(offset),
-          Status::ok};
+          static_cast<double>(offset)};
 }
 
 }  // namespace lwfm

@@ -2,17 +2,18 @@
 // for each row that the reductions left free.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <utility>
 
 #include "cost_matrix.h"
-#include "row_scan.h"
+#include "limits.h"
 #include "status.h"
 #include "workspace.h"
 
 namespace lwfm {
 
-template <class T>
+template <class Scan, class T>
 class PathSearch {
  public:
   PathSearch(const DenseCost<T>& cost, Workspace& workspace) : cost_(cost), workspace_(workspace) {}
@@ -45,8 +46,9 @@ class PathSearch {
 
  private:
   double relax(std::int64_t row, double length) {
-    return relax_row(cost_.row(row), cost_.factor, workspace_.v.data(), length, row,
-                     workspace_.distance.data(), workspace_.predecessor.data(), cost_.columns);
+    return Scan::relax(cost_.row(row), cost_.factor, workspace_.v.data(), length,
+                       static_cast<double>(row), workspace_.distance.data(),
+                       workspace_.predecessor.data(), cost_.columns);
   }
 
   // Scans the row that owns the next discovered column.
@@ -61,8 +63,9 @@ class PathSearch {
   // Takes every column at distance `reached` into the tree, in index order, and returns the first
   // free one among them (then the search is over), or -1.
   std::int64_t collect(double reached) {
-    for (std::int64_t j = 0; j < cost_.columns; ++j) {
-      if (workspace_.distance[j] > reached) continue;
+    const double* distance = workspace_.distance.data();
+    for (std::int64_t j = Scan::next_within(distance, reached, 0, cost_.columns); j < cost_.columns;
+         j = Scan::next_within(distance, reached, j, cost_.columns)) {
       if (workspace_.column_to_row[j] < 0) return j;
       workspace_.scanned[found_] = j;
       workspace_.scanned_v[found_] = workspace_.v[j];
@@ -89,7 +92,7 @@ class PathSearch {
 
   void flip(std::int64_t start, std::int64_t column) {
     for (std::int64_t row = -1; row != start;) {
-      row = workspace_.predecessor[column];
+      row = static_cast<std::int64_t>(workspace_.predecessor[column]);
       workspace_.column_to_row[column] = row;
       std::swap(column, workspace_.row_to_column[row]);
     }

@@ -6,13 +6,15 @@
 #include <cstdint>
 #include <vector>
 
+#include "small_state.h"
+
 namespace lwfm {
 
 struct Workspace {
   // One entry per column (the longer side).
   std::vector<double> v;                    // column duals, at most 0 where a column may stay free
   std::vector<double> distance;             // shortest alternating path found so far; +inf: scanned
-  std::vector<std::int64_t> predecessor;    // row before the column on that path
+  std::vector<double> predecessor;          // row before it on that path, as a double
   std::vector<std::int64_t> column_to_row;  // -1: the column is free
   // One entry per row (the shorter side).
   std::vector<std::int64_t> row_to_column;  // -1: the row is not assigned yet
@@ -24,6 +26,8 @@ struct Workspace {
   // Entries rewritten row by row: transposed, unevenly strided or integer input only.
   std::vector<float> entries_float;
   std::vector<double> entries_double;
+  // Problems of few columns live here instead.
+  SmallState small;
 
   void reserve(std::int64_t rows, std::int64_t columns) {
     const auto n = static_cast<std::size_t>(rows);

@@ -154,5 +154,5 @@ PYBIND11_MODULE(_lap, module) {
   module.doc() = "The batched linear assignment solver behind lwfm.lap.";
   module.def("solve", &solve, py::arg("costs"), py::arg("maximize"), py::arg("threads"),
              py::arg("name"), py::arg("single"), py::arg("want_duals"));
-  module.def("simd_level", &lwfm::simd_level);
+  module.def("simd_level", [] { return lwfm::name_of(lwfm::simd_level()); });
 }

@@ -1,0 +1,97 @@
+// Every instruction set gives the same assignment and the same duals, bit for bit. The 8-wide code
+// of AVX-512 also runs on plain C++, so that it is executed on processors without it.
+#include <cstdint>
+#include <cstdio>
+#include <random>
+#include <vector>
+
+#include "check.h"
+#include "core/assignment.h"
+#include "problems.h"
+
+namespace lwfm::wide {
+using Vec = PortableVec<8>;
+#define LWFM_TARGET
+#include "core/scan_kernel.h"
+#include "core/small_kernel.h"
+#undef LWFM_TARGET
+}  // namespace lwfm::wide
+
+namespace {
+
+using lwfm::SimdLevel;
+
+struct Run {
+  int status;
+  std::vector<std::int64_t> assignment;
+  std::vector<double> u, v;
+
+  bool operator==(const Run& other) const {
+    return status == other.status && assignment == other.assignment && u == other.u && v == other.v;
+  }
+};
+
+template <class T>
+Run run(const lwfm::CostMatrix<T>& cost, lwfm::Workspace& workspace, SimdLevel level) {
+  Run result{0, std::vector<std::int64_t>(static_cast<std::size_t>(cost.rows)),
+             std::vector<double>(static_cast<std::size_t>(cost.rows)),
+             std::vector<double>(static_cast<std::size_t>(cost.columns))};
+  result.status = static_cast<int>(lwfm::solve(cost, false, workspace, result.assignment.data(),
+                                               {result.u.data(), result.v.data()}, level));
+  return result;
+}
+
+// The same through the 8-wide portable kernels; the shapes below need no preparation.
+template <class T>
+Run run_wide(const lwfm::CostMatrix<T>& cost, lwfm::Workspace& workspace) {
+  Run result = run(cost, workspace, SimdLevel::portable);
+  auto problem = lwfm::prepare(cost, false, workspace);
+  if (cost.columns <= lwfm::kSmallColumns) {
+    result.status = static_cast<int>(lwfm::wide::solve_small(problem.cost, workspace.small));
+    if (result.status != 0) return result;
+    const lwfm::Answer<std::int32_t> answer{workspace.small.row_to_column, workspace.small.v};
+    lwfm::write_answer(problem, answer, result.assignment.data(),
+                       {result.u.data(), result.v.data()});
+  } else {
+    result.status = static_cast<int>(lwfm::solve_large<lwfm::wide::Scan>(problem.cost, workspace));
+    if (result.status != 0) return result;
+    const lwfm::Answer<std::int64_t> answer{workspace.row_to_column.data(), workspace.v.data()};
+    lwfm::write_answer(problem, answer, result.assignment.data(),
+                       {result.u.data(), result.v.data()});
+  }
+  return result;
+}
+
+template <class T>
+void levels_agree(std::int64_t rows, std::int64_t columns, std::mt19937_64& engine) {
+  lwfm::Workspace workspace;
+  const auto range = std::int64_t{1} << (1 + engine() % 40);
+  const bool forbid = engine() % 3 == 0;
+  const auto problem = problems::make<T>(rows, columns, [&] {
+    const double entry = static_cast<double>(static_cast<std::int64_t>(engine()) % range);
+    return forbid && engine() % 4 == 0 ? lwfm::kInfinity : entry;
+  });
+  const Run expected = run(problem.cost(), workspace, SimdLevel::portable);
+  for (const SimdLevel level : {SimdLevel::avx2, SimdLevel::avx512}) {
+    if (level <= lwfm::supported_level()) {
+      CHECK(run(problem.cost(), workspace, level) == expected);
+    }
+  }
+  CHECK(run_wide(problem.cost(), workspace) == expected);
+}
+
+}  // namespace
+
+int main() {
+  std::mt19937_64 engine(11);
+  for (std::int64_t columns = 1; columns <= 70; ++columns) {
+    for (const std::int64_t rows : {columns, (columns + 1) / 2, std::int64_t{1}}) {
+      for (int round = 0; round < 6; ++round) {
+        levels_agree<float>(rows, columns, engine);
+        levels_agree<double>(rows, columns, engine);
+      }
+    }
+  }
+  std::printf("this processor: %s\n", lwfm::name_of(lwfm::supported_level()));
+  return check::result();
+}
