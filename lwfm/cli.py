@@ -38,7 +38,13 @@ def _report_training(summary: TrainingSummary) -> None:
 
     curves = summary.best.parent / "curves.png"
     save_figure(curves_figure(summary.logs), curves)
-    print(f"{summary}\ncurves     {curves}\nNext: lwfm evaluate --checkpoint {summary.best}")
+    print(
+        f"trained {summary.steps} steps, {summary.epochs} epochs, in {summary.seconds:.0f} s\n"
+        f"best epoch {summary.best_epoch}: accuracy {100 * summary.val_accuracy:.1f} % on unseen validation "
+        f"classes (nearest class mean {100 * summary.val_nearest_class_mean:.1f} %)\n"
+        f"model   {summary.best}\nlogs    {summary.logs}\ncurves  {curves}\n"
+        f"next:   lwfm evaluate --checkpoint {summary.best}"
+    )
 
 
 def _report_evaluation(result: EvaluationResult) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from lwfm.data import EpisodeSampler, open_pictures
-from lwfm.episodes import BASELINE, encode_pictures, pictures_needed, run_episodes
+from lwfm.comparison import BASELINE, encode_pictures, pictures_needed, run_episodes
 from lwfm.errors import UserError
 from lwfm.files import atomic_path
 from lwfm.model import LWFM, ModelConfig, load_model

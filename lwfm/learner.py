@@ -13,7 +13,7 @@ from lightning.pytorch.callbacks import Timer
 from torch import Tensor
 
 from lwfm.data import episode_labels
-from lwfm.episodes import BASELINE, CachedMaps, run_episodes
+from lwfm.comparison import BASELINE, CachedMaps, run_episodes
 from lwfm.errors import UserError
 from lwfm.model import LWFM, ModelConfig
 
@@ -87,7 +87,7 @@ class ValidationPlan:
     Attributes
     ----------
     episodes : sequence of sequence of int
-        Picture indices, ordered as :func:`lwfm.episodes.run_episodes` wants them.
+        Picture indices, ordered as :func:`lwfm.comparison.run_episodes` wants them.
     indices : sequence of int
         The pictures that occur in them, in the order in which the validation loader gives them.
     pictures : int

@@ -39,7 +39,7 @@ class MethodResult:
     Attributes
     ----------
     method : str
-        Which of :data:`lwfm.episodes.METHODS`.
+        Which of :data:`lwfm.comparison.METHODS`.
     shot : int
         Support pictures per class.
     accuracy, interval : float

@@ -12,7 +12,7 @@ import lightning
 
 from lwfm.checkpoints import RunFiles, RunFolder, epoch_to_resume
 from lwfm.data import EpisodeDataModule
-from lwfm.episodes import picture_loader, pictures_needed
+from lwfm.comparison import picture_loader, pictures_needed
 from lwfm.errors import UserError
 from lwfm.learner import LWFMModule, OptimConfig, ValidationPlan
 from lwfm.model import ModelConfig

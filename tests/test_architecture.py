@@ -19,7 +19,7 @@ STOREYS = [
     ["explanation", "fewshot_networks", "pretrained"],
     ["backbones"],
     ["model"],
-    ["episodes", "results"],
+    ["comparison", "results"],
     ["evaluation", "learner"],
     ["checkpoints", "trainer"],
     ["training", "figures", "info"],
