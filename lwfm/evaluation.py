@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from lwfm.data import EpisodeSampler, open_pictures
 from lwfm.comparison import BASELINE, encode_pictures, pictures_needed, run_episodes
+from lwfm.data import EpisodeSampler, open_pictures
 from lwfm.errors import UserError
 from lwfm.files import atomic_path
 from lwfm.model import LWFM, ModelConfig, load_model

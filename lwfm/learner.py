@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from lightning.pytorch.callbacks import Timer
 from torch import Tensor
 
-from lwfm.data import episode_labels
 from lwfm.comparison import BASELINE, CachedMaps, run_episodes
+from lwfm.data import episode_labels
 from lwfm.errors import UserError
 from lwfm.model import LWFM, ModelConfig
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import lightning
 
 from lwfm.checkpoints import RunFiles, RunFolder, epoch_to_resume
-from lwfm.data import EpisodeDataModule
 from lwfm.comparison import picture_loader, pictures_needed
+from lwfm.data import EpisodeDataModule
 from lwfm.errors import UserError
 from lwfm.learner import LWFMModule, OptimConfig, ValidationPlan
 from lwfm.model import ModelConfig
