@@ -50,7 +50,6 @@ template <class Scan, class T>
 Status solve_large(DenseCost<T>& cost, Workspace& workspace) {
   workspace.reserve(cost.rows, cost.columns);
   Status status = reduce_columns<Scan>(cost, workspace);
-  if (status == Status::ok) status = match_tight_rows<Scan>(cost, workspace);
   if (status != Status::ok) return status;
   reduce_augmenting_rows<Scan>(cost, workspace);
   PathSearch<Scan, T> search(cost, workspace);

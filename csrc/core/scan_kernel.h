@@ -37,18 +37,6 @@ struct Scan {
     check.huge = check.huge || huge != 0;
   }
 
-  // The smallest reduced cost of the row.
-  template <class T>
-  LWFM_TARGET static double smallest(const T* row, double factor, const double* v,
-                                     std::int64_t columns) {
-    const Vec sign = Vec::set(factor);
-    Vec best = Vec::set(kInfinity);
-    for (std::int64_t next = 0; next < columns; next += kWidth) {
-      best = min(best, reduced(row, sign, v, clamp(next, columns)));
-    }
-    return first(spread_min(best));
-  }
-
   // The first free column whose reduced cost equals `value`; -1 if there is none.
   template <class T>
   LWFM_TARGET static std::int64_t first_free(const T* row, double factor, const double* v,
@@ -66,33 +54,31 @@ struct Scan {
     return -1;
   }
 
-  // The two smallest reduced costs of the row, and the first column of the smallest.
+  // The two smallest reduced costs of the row, and the first column of the smallest. Two sets of
+  // running minima keep the additions of one from waiting for those of the other.
   template <class T>
   LWFM_TARGET static TwoSmallest two_smallest(const T* row, double factor, const double* v,
                                               std::int64_t columns) {
-    const Vec sign = Vec::set(factor), infinity = Vec::set(kInfinity);
-    Vec best = infinity, second = infinity, index = Vec::set(-1);
-    Vec here = Vec::count_from(0);
-    const Vec step = Vec::set(static_cast<double>(kWidth));
-    const std::int64_t whole = columns - columns % kWidth;
-    for (std::int64_t j = 0; j < whole; j += kWidth) {
-      const Vec cost = reduced(row, sign, v, j);
-      second = min(second, max(best, cost));
-      index = select(cost < best, here, index);
-      best = min(cost, best);
-      here = here + step;
+    const Vec sign = Vec::set(factor), step = Vec::set(2.0 * kWidth);
+    RunningMinima even(0), odd(kWidth);
+    std::int64_t j = 0;
+    for (; j + 2 * kWidth <= columns; j += 2 * kWidth) {
+      even.add(reduced(row, sign, v, j));
+      odd.add(reduced(row, sign, v, j + kWidth));
+      even.here = even.here + step;
+      odd.here = odd.here + step;
     }
-    if (whole < columns) {  // the lanes of the last vector that were not seen yet
-      const std::int64_t j = columns - kWidth;
-      const auto fresh =
-          Vec::set(static_cast<double>(whole) - 0.5) < Vec::count_from(static_cast<double>(j));
-      const Vec cost = select(fresh, reduced(row, sign, v, j), infinity);
-      second = min(second, max(best, cost));
-      index = select(cost < best, Vec::count_from(static_cast<double>(j)), index);
-      best = min(cost, best);
+    for (; j < columns; j += kWidth) {  // lanes seen before count as infinite
+      const std::int64_t at = clamp(j, columns);
+      even.here = Vec::count_from(static_cast<double>(at));
+      const auto fresh = Vec::set(static_cast<double>(j) - 0.5) < even.here;
+      even.add(select(fresh, reduced(row, sign, v, at), Vec::set(kInfinity)));
     }
-    return across_lanes(best, second, index);
+    return across_lanes(even, odd);
   }
+
+  // Columns are searched in blocks; `nearest` holds the lane-wise smallest distance of each.
+  static constexpr std::int64_t kBlock = 8 * kWidth;
 
   // Shortens distance[j] to the reduced cost minus `length` wherever that is shorter, noting
   // `predecessor` there. Returns the smallest distance. Columns taken out of the search have
@@ -100,51 +86,80 @@ struct Scan {
   template <class T>
   LWFM_TARGET static double relax(const T* row, double factor, const double* v, double length,
                                   double predecessor, double* distance, double* predecessors,
-                                  std::int64_t columns) {
+                                  double* nearest, std::int64_t columns) {
     const Vec sign = Vec::set(factor), offset = Vec::set(length), from = Vec::set(predecessor);
-    Vec nearest = Vec::set(kInfinity);
-    for (std::int64_t next = 0; next < columns; next += kWidth) {
-      const std::int64_t j = clamp(next, columns);
-      const Vec candidate = reduced(row, sign, v, j) - offset;
-      const Vec known = Vec::load(distance + j);
-      const Vec shortest = min(candidate, known);
-      select(candidate < known, from, Vec::load(predecessors + j)).store(predecessors + j);
-      shortest.store(distance + j);
-      nearest = min(nearest, shortest);
+    Vec smallest = Vec::set(kInfinity);
+    for (std::int64_t begin = 0; begin < columns; begin += kBlock) {
+      const std::int64_t end = begin + kBlock < columns ? begin + kBlock : columns;
+      Vec in_block = Vec::set(kInfinity);
+      for (std::int64_t next = begin; next < end; next += kWidth) {
+        const std::int64_t j = clamp(next, columns);
+        const Vec candidate = reduced(row, sign, v, j) - offset;
+        const Vec known = Vec::load(distance + j);
+        const Vec shortest = min(candidate, known);
+        select(candidate < known, from, Vec::load(predecessors + j)).store(predecessors + j);
+        shortest.store(distance + j);
+        in_block = min(in_block, shortest);
+      }
+      in_block.store(nearest + begin / 8);
+      smallest = min(smallest, in_block);
     }
-    return first(spread_min(nearest));
+    return first(spread_min(smallest));
   }
 
   // The first column from `j` on whose distance is at most `reached`; `columns` if there is none.
-  LWFM_TARGET static std::int64_t next_within(const double* distance, double reached,
-                                              std::int64_t j, std::int64_t columns) {
+  // `nearest` is what the last call of relax left.
+  LWFM_TARGET static std::int64_t next_within(const double* distance, const double* nearest,
+                                              double reached, std::int64_t j,
+                                              std::int64_t columns) {
+    constexpr std::uint64_t kAll = (std::uint64_t{1} << kWidth) - 1;
     const Vec limit = Vec::set(reached);
-    for (; j + kWidth <= columns; j += kWidth) {
-      const std::uint64_t beyond = bits(limit < Vec::load(distance + j));
-      const std::uint64_t within = beyond ^ ((std::uint64_t{1} << kWidth) - 1);
-      if (within != 0) return j + __builtin_ctzll(within);
+    while (j < columns) {
+      const std::int64_t begin = j - j % kBlock;
+      const std::int64_t end = begin + kBlock < columns ? begin + kBlock : columns;
+      if (bits(limit < Vec::load(nearest + begin / 8)) != kAll) {
+        for (; j < end; j += kWidth) {
+          const std::int64_t at = clamp(j, columns);
+          const std::uint64_t within = bits(limit < Vec::load(distance + at)) ^ kAll;
+          const std::uint64_t fresh = within >> (j - at);
+          if (fresh != 0) return j + __builtin_ctzll(fresh);
+        }
+      }
+      j = end;
     }
-    while (j < columns && distance[j] > reached) ++j;
-    return j;
+    return columns;
   }
 
  private:
-  LWFM_TARGET static LWFM_INLINE TwoSmallest across_lanes(Vec best, Vec second, Vec index) {
-    double bests[Vec::kWidth], seconds[Vec::kWidth], indices[Vec::kWidth];
-    best.store(bests);
-    second.store(seconds);
-    index.store(indices);
-    TwoSmallest result{bests[0], seconds[0], indices[0]};
-    for (int k = 1; k < Vec::kWidth; ++k) {
-      const bool earlier = bests[k] == result.first && indices[k] < result.first_index;
-      if (bests[k] < result.first || earlier) {
-        result.second = std::min(result.first, seconds[k]);
-        result.first = bests[k];
-        result.first_index = indices[k];
-      } else {
-        result.second = std::min(result.second, bests[k]);
-      }
+  // The two smallest values seen so far in each lane, and where the smallest was first.
+  struct RunningMinima {
+    Vec best, second, index, here;
+
+    LWFM_TARGET LWFM_INLINE explicit RunningMinima(std::int64_t begin)
+        : best(Vec::set(kInfinity)),
+          second(Vec::set(kInfinity)),
+          index(Vec::set(kInfinity)),
+          here(Vec::count_from(static_cast<double>(begin))) {}
+
+    LWFM_TARGET LWFM_INLINE void add(Vec value) {
+      second = min(second, max(best, value));
+      index = select(value < best, here, index);
+      best = min(value, best);
     }
-    return result;
+  };
+
+  LWFM_TARGET static LWFM_INLINE TwoSmallest across_lanes(const RunningMinima& even,
+                                                          const RunningMinima& odd) {
+    const Vec best = min(even.best, odd.best);
+    const Vec smallest = spread_min(best);
+    const Vec infinity = Vec::set(kInfinity);
+    const auto in_even = even.best == smallest, in_odd = odd.best == smallest;
+    const Vec index =
+        spread_min(min(select(in_even, even.index, infinity), select(in_odd, odd.index, infinity)));
+    // The second smallest: the lane of the smallest offers its second, every other its best.
+    const auto own_even = even.index == index, own_odd = odd.index == index;
+    const Vec second = spread_min(
+        min(select(own_even, even.second, even.best), select(own_odd, odd.second, odd.best)));
+    return {first(smallest), first(second), first(index)};
   }
 };

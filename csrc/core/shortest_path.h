@@ -48,7 +48,7 @@ class PathSearch {
   double relax(std::int64_t row, double length) {
     return Scan::relax(cost_.row(row), cost_.factor, workspace_.v.data(), length,
                        static_cast<double>(row), workspace_.distance.data(),
-                       workspace_.predecessor.data(), cost_.columns);
+                       workspace_.predecessor.data(), workspace_.nearest.data(), cost_.columns);
   }
 
   // Scans the row that owns the next discovered column.
@@ -64,8 +64,9 @@ class PathSearch {
   // free one among them (then the search is over), or -1.
   std::int64_t collect(double reached) {
     const double* distance = workspace_.distance.data();
-    for (std::int64_t j = Scan::next_within(distance, reached, 0, cost_.columns); j < cost_.columns;
-         j = Scan::next_within(distance, reached, j, cost_.columns)) {
+    const double* nearest = workspace_.nearest.data();
+    for (std::int64_t j = Scan::next_within(distance, nearest, reached, 0, cost_.columns);
+         j < cost_.columns; j = Scan::next_within(distance, nearest, reached, j, cost_.columns)) {
       if (workspace_.column_to_row[j] < 0) return j;
       workspace_.scanned[found_] = j;
       workspace_.scanned_v[found_] = workspace_.v[j];

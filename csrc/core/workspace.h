@@ -14,6 +14,7 @@ struct Workspace {
   // One entry per column (the longer side).
   std::vector<double> v;                    // column duals, at most 0 where a column may stay free
   std::vector<double> distance;             // shortest alternating path found so far; +inf: scanned
+  std::vector<double> nearest;              // smallest distances of each block of columns
   std::vector<double> predecessor;          // row before it on that path, as a double
   std::vector<std::int64_t> column_to_row;  // -1: the column is free
   // One entry per row (the shorter side).
@@ -34,6 +35,7 @@ struct Workspace {
     const auto m = static_cast<std::size_t>(columns);
     v.assign(m, 0.0);
     distance.resize(m);
+    nearest.resize(m / 8 + 8);
     predecessor.resize(m);
     column_to_row.assign(m, -1);
     row_to_column.assign(n, -1);
