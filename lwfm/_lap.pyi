@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -6,14 +7,23 @@ from numpy.typing import NDArray
 def solve(
     costs: NDArray[Any],
     maximize: bool,
+    cost_limit: float,
     threads: int,
     name: str,
     single: bool,
-    want_duals: bool,
-) -> tuple[
-    NDArray[np.int64],
-    NDArray[np.float64],
-    NDArray[np.float64] | None,
-    NDArray[np.float64] | None,
-]: ...
+    columns: NDArray[np.int64],
+    totals: NDArray[np.float64],
+    u: NDArray[np.float64] | None,
+    v: NDArray[np.float64] | None,
+    warm: NDArray[np.float64] | None,
+) -> None: ...
+def solve_ragged(
+    costs: Sequence[NDArray[Any]],
+    maximize: bool,
+    cost_limit: float,
+    threads: int,
+    name: str,
+    columns: Sequence[NDArray[np.int64]],
+    totals: NDArray[np.float64],
+) -> None: ...
 def simd_level() -> str: ...

@@ -24,6 +24,7 @@ STOREYS = [
     ["checkpoints", "trainer"],
     ["training", "figures", "info"],
     ["cli"],
+    ["__main__"],
 ]
 STOREY = {module: number for number, modules in enumerate(STOREYS) for module in modules}
 MODULES = sorted({path.relative_to(PACKAGE).parts[0].removesuffix(".py") for path in PACKAGE.rglob("*.py")})

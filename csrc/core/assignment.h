@@ -15,6 +15,7 @@
 
 #include "cost_matrix.h"
 #include "levels.h"
+#include "options.h"
 #include "prepare.h"
 #include "reduction.h"
 #include "shortest_path.h"
@@ -23,12 +24,6 @@
 #include "workspace.h"
 
 namespace lwfm {
-
-// Where to put the dual variables: u [rows], v [columns]. Both null: not wanted.
-struct Duals {
-  double* u = nullptr;
-  double* v = nullptr;
-};
 
 // An answer in the solver's orientation: the column of each row, and the column duals.
 template <class Index>
@@ -47,9 +42,9 @@ Status solve_nothing(const DenseCost<T>& cost, Workspace& workspace) {
 // Solves a problem of more than kSmallColumns columns; the answer stands in the workspace
 // (row_to_column, v).
 template <class Scan, class T>
-Status solve_large(DenseCost<T>& cost, Workspace& workspace) {
+Status solve_large(DenseCost<T>& cost, Workspace& workspace, const double* warm_v) {
   workspace.reserve(cost.rows, cost.columns);
-  Status status = reduce_columns<Scan>(cost, workspace);
+  Status status = reduce_columns<Scan>(cost, workspace, warm_v);
   if (status != Status::ok) return status;
   reduce_augmenting_rows<Scan>(cost, workspace);
   PathSearch<Scan, T> search(cost, workspace);
@@ -61,13 +56,14 @@ Status solve_large(DenseCost<T>& cost, Workspace& workspace) {
 }
 
 template <class T>
-Status solve_large(DenseCost<T>& cost, Workspace& workspace, SimdLevel level) {
+Status solve_large(DenseCost<T>& cost, Workspace& workspace, const double* warm_v,
+                   SimdLevel level) {
 #if LWFM_X86
-  if (level == SimdLevel::avx512) return solve_large<avx512::Scan>(cost, workspace);
-  if (level == SimdLevel::avx2) return solve_large<avx2::Scan>(cost, workspace);
+  if (level == SimdLevel::avx512) return solve_large<avx512::Scan>(cost, workspace, warm_v);
+  if (level == SimdLevel::avx2) return solve_large<avx2::Scan>(cost, workspace, warm_v);
 #endif
   (void)level;
-  return solve_large<portable::Scan>(cost, workspace);
+  return solve_large<portable::Scan>(cost, workspace, warm_v);
 }
 
 // Solves a problem of 1 <= rows <= columns <= kSmallColumns; the answer stands in `state`.
@@ -81,45 +77,68 @@ SmallStatus solve_small(const DenseCost<T>& cost, SmallState& state, SimdLevel l
   return portable::solve_small(cost, state);
 }
 
-// Hands an answer to the caller: assignment[i], and, where wanted, duals of the caller's problem,
-// u[i] + v[j] <= cost[i, j] (>= when maximising), with equality on assigned pairs, up to rounding.
+// The caller's duals, for minimising: u[i] + v[j] <= cost[i, j], with equality on pairs, up to
+// rounding; with a cost limit no dual exceeds half of it, and that of an unmatched line equals it.
+template <class T, class Index>
+void write_duals(const Prepared<T>& problem, Answer<Index> answer, Duals duals) {
+  const DenseCost<T>& cost = problem.cost;
+  const bool limited = problem.paired_columns < cost.columns;
+  double* shorter = problem.transposed ? duals.v : duals.u;
+  double* longer = problem.transposed ? duals.u : duals.v;
+  const double unit = problem.unit / cost.factor;
+  for (std::int64_t i = 0; i < cost.rows; ++i) {
+    const std::int64_t j = answer.row_to_column[i];
+    const double dual = cost.at(i, j) - answer.v[j];
+    shorter[i] = (limited ? std::min(dual, 0.0) : dual) * unit + problem.row_offset;
+  }
+  for (std::int64_t j = 0; j < problem.paired_columns; ++j) {
+    longer[j] = answer.v[j] * unit + problem.column_offset;
+  }
+}
+
+// Hands an answer to the caller: assignment[i] and, where wanted, the duals.
 template <class T, class Index>
 void write_answer(const Prepared<T>& problem, Answer<Index> answer, std::int64_t* assignment,
                   Duals duals) {
-  const DenseCost<Real<T>>& cost = problem.cost;
-  for (std::int64_t i = 0; i < cost.rows; ++i) {
+  for (std::int64_t i = 0; i < problem.cost.rows; ++i) {
     const std::int64_t j = answer.row_to_column[i];
-    assignment[problem.transposed ? j : i] = problem.transposed ? i : j;
+    if (j < problem.paired_columns) {
+      assignment[problem.transposed ? j : i] = problem.transposed ? i : j;
+    }
   }
-  if (duals.u == nullptr) return;
-  double* shorter = problem.transposed ? duals.v : duals.u;
-  double* longer = problem.transposed ? duals.u : duals.v;
-  const double unscale = 1.0 / cost.factor;
-  for (std::int64_t i = 0; i < cost.rows; ++i) {
-    const std::int64_t j = answer.row_to_column[i];
-    shorter[i] = (cost.at(i, j) - answer.v[j]) * unscale + problem.offset;
-  }
-  for (std::int64_t j = 0; j < cost.columns; ++j) longer[j] = answer.v[j] * unscale;
+  if (duals.u != nullptr) write_duals(problem, answer, duals);
 }
 
-// Small problems whose float64 entries could overflow are solved again, scaled.
+// Problems of few columns. If float64 entries could overflow, the problem is solved again, scaled.
 template <class T>
-Status solve_prepared(Prepared<T>& problem, Workspace& workspace, std::int64_t* assignment,
-                      Duals duals, SimdLevel level) {
-  if (problem.cost.rows > 0 && problem.cost.columns <= kSmallColumns) {
-    SmallState& state = workspace.small;
-    SmallStatus status = solve_small(problem.cost, state, level);
-    if (status == SmallStatus::huge_entry) {
-      problem.cost.factor *= kShrink;
-      status = solve_small(problem.cost, state, level);
-    }
-    if (status == SmallStatus::invalid_entry) return Status::invalid_entry;
-    if (status == SmallStatus::infeasible) return Status::infeasible;
-    write_answer(problem, Answer<std::int32_t>{state.row_to_column, state.v}, assignment, duals);
-    return Status::ok;
+Status solve_few_columns(Prepared<T>& problem, Workspace& workspace, std::int64_t* assignment,
+                         Duals duals, SimdLevel level) {
+  SmallState& state = workspace.small;
+  SmallStatus status = solve_small(problem.cost, state, level);
+  if (status == SmallStatus::huge_entry) {
+    problem.cost.factor *= kShrink;
+    status = solve_small(problem.cost, state, level);
   }
-  const Status status = problem.cost.rows > 0 ? solve_large(problem.cost, workspace, level)
-                                              : solve_nothing(problem.cost, workspace);
+  if (status == SmallStatus::invalid_entry) return Status::invalid_entry;
+  if (status == SmallStatus::infeasible) return Status::infeasible;
+  write_answer(problem, Answer<std::int32_t>{state.row_to_column, state.v}, assignment, duals);
+  return Status::ok;
+}
+
+template <class T>
+Status solve_prepared(Prepared<T> problem, const Options& options, Workspace& workspace,
+                      std::int64_t* assignment, Duals duals, SimdLevel level) {
+  const DenseCost<T>& cost = problem.cost;
+  if (cost.rows > 0 && cost.columns <= kSmallColumns) {
+    return solve_few_columns(problem, workspace, assignment, duals, level);
+  }
+  Status status = Status::ok;
+  if (cost.rows == 0) {
+    workspace.reserve(0, cost.columns);  // no pairs, zero duals
+  } else {
+    const double* warm_v = cost.rows == cost.columns ? options.warm_v : nullptr;
+    status = solve_large(problem.cost, workspace, warm_v, level);
+  }
   if (status != Status::ok) return status;
   const Answer<std::int64_t> answer{workspace.row_to_column.data(), workspace.v.data()};
   write_answer(problem, answer, assignment, duals);
@@ -131,19 +150,24 @@ Status solve_prepared(Prepared<T>& problem, Workspace& workspace, std::int64_t* 
 //   cost       [rows, columns]; +inf forbids a pair, NaN and -inf are invalid (signs swapped when
 //              maximising)
 //   assignment [rows], written: the column of each row, -1 for a row without one
-//   duals      written if not null and the status is ok
+//   duals      written if not null and the status is ok: u[i] + v[j] <= cost[i, j] (>= when
+//              maximising), with equality on assigned pairs, up to rounding
 //
 // Deterministic, and the same on every instruction set: among equal choices the first free column,
 // then the lower index; a constant matrix gives the identity. O(rows^2 * columns) time at most;
-// memory O(rows + columns), and one copy of the entries if they are integers, or if the columns of
-// the longer side are not adjacent.
+// memory O(rows + columns), and one copy of the entries if they are integers, if the columns of the
+// longer side are not adjacent, or if there is a cost limit.
 template <class T>
-Status solve(const CostMatrix<T>& cost, bool maximize, Workspace& workspace,
+Status solve(const CostMatrix<T>& cost, const Options& options, Workspace& workspace,
              std::int64_t* assignment, Duals duals = {}, SimdLevel level = simd_level()) noexcept {
   std::fill_n(assignment, cost.rows, std::int64_t{-1});
   try {
-    Prepared<T> problem = prepare(cost, maximize, workspace);
-    return solve_prepared(problem, workspace, assignment, duals, level);
+    if (options.limited()) {
+      return solve_prepared(prepare_limited(cost, options, workspace), options, workspace,
+                            assignment, duals, level);
+    }
+    return solve_prepared(prepare(cost, options.maximize, workspace), options, workspace,
+                          assignment, duals, level);
   } catch (const std::bad_alloc&) {
     return Status::out_of_memory;
   }

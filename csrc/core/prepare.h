@@ -8,6 +8,8 @@
 #include <type_traits>
 
 #include "cost_matrix.h"
+#include "limits.h"
+#include "options.h"
 #include "workspace.h"
 
 namespace lwfm {
@@ -42,43 +44,85 @@ Real<T> read_entry(T entry, [[maybe_unused]] T offset) {
   }
 }
 
-// A problem in the form in which it is solved, and what was done to bring it there.
+// A problem in the form in which it is solved, and what was done to bring it there. T is Real<.>
+// of the caller's type.
 template <class T>
 struct Prepared {
-  DenseCost<Real<T>> cost;
-  bool transposed;  // the solver's rows are the caller's columns
-  double offset;    // subtracted from every entry (integers only)
+  DenseCost<T> cost;
+  bool transposed;              // the solver's rows are the caller's columns
+  std::int64_t paired_columns;  // columns from here on stand for leaving a row unmatched
+  // The caller's duals are unit / factor times the solver's, plus these.
+  double unit;
+  double row_offset;
+  double column_offset;
 };
+
+// The matrix with its shorter side as rows.
+template <class T>
+CostMatrix<T> widened(const CostMatrix<T>& cost) {
+  if (cost.rows <= cost.columns) return cost;
+  return {cost.data, cost.columns, cost.rows, cost.column_stride, cost.row_stride};
+}
+
+// Fills `to` [wide.rows, row_length], row by row of the caller's memory, with value(entry).
+template <class T, class To, class Value>
+void rewrite(const CostMatrix<T>& cost, To* to, std::int64_t row_length, const Value& value) {
+  const bool transposed = cost.rows > cost.columns;
+  for (std::int64_t i = 0; i < cost.rows; ++i) {
+    for (std::int64_t j = 0; j < cost.columns; ++j) {
+      to[transposed ? j * row_length + i : i * row_length + j] = value(cost.at(i, j));
+    }
+  }
+}
 
 // Returns the solver's view of `cost`; it points into the caller's memory where that has the right
 // form and into `workspace` otherwise.
 template <class T>
-Prepared<T> prepare(const CostMatrix<T>& cost, bool maximize, Workspace& workspace) {
+Prepared<Real<T>> prepare(const CostMatrix<T>& cost, bool maximize, Workspace& workspace) {
   const double factor = maximize ? -1.0 : 1.0;
+  const CostMatrix<T> wide = widened(cost);
   const bool transposed = cost.rows > cost.columns;
-  CostMatrix<T> wide = cost;
-  if (transposed) {
-    wide = {cost.data, cost.columns, cost.rows, cost.column_stride, cost.row_stride};
-  }
   if constexpr (std::is_floating_point_v<T>) {
     if (wide.column_stride == 1) {
-      return {{wide.data, wide.rows, wide.columns, wide.row_stride, factor}, transposed, 0.0};
+      const DenseCost<T> view{wide.data, wide.rows, wide.columns, wide.row_stride, factor};
+      return {view, transposed, wide.columns, 1.0, 0.0, 0.0};
     }
   }
   T offset{};
   if constexpr (std::is_integral_v<T>) offset = smallest_entry(wide);
   auto& copy = workspace.entries(Real<T>{});
   copy.resize(static_cast<std::size_t>(wide.rows) * static_cast<std::size_t>(wide.columns));
-  // Read in the order of the caller's memory; a tall matrix is turned on its side while writing.
-  for (std::int64_t i = 0; i < cost.rows; ++i) {
-    for (std::int64_t j = 0; j < cost.columns; ++j) {
-      const std::int64_t to = transposed ? j * wide.columns + i : i * wide.columns + j;
-      copy[static_cast<std::size_t>(to)] = read_entry<T>(cost.at(i, j), offset);
-    }
+  rewrite(cost, copy.data(), wide.columns, [&](T entry) { return read_entry<T>(entry, offset); });
+  const DenseCost<Real<T>> view{copy.data(), wide.rows, wide.columns, wide.columns, factor};
+  return {view, transposed, wide.columns, 1.0, static_cast<double>(offset), 0.0};
+}
+
+// The same with a finite cost limit: pairs cost what they exceed the limit by, pairs that do not
+// pay are forbidden, and each row gets a column of its own, at no cost, for staying unmatched. The
+// difference is taken at half scale, where it cannot overflow.
+template <class T>
+Prepared<double> prepare_limited(const CostMatrix<T>& cost, const Options& options,
+                                 Workspace& workspace) {
+  const double half = options.maximize ? -0.5 : 0.5;
+  const double limit = half * options.cost_limit;
+  const CostMatrix<T> wide = widened(cost);
+  const std::int64_t length = wide.rows + wide.columns;
+  auto& copy = workspace.entries_double;
+  copy.assign(static_cast<std::size_t>(wide.rows) * static_cast<std::size_t>(length), kInfinity);
+  rewrite(cost, copy.data(), length, [&](T entry) {
+    const double excess = half * static_cast<double>(entry) - limit;
+    return excess >= 0.0 ? kInfinity : excess;
+  });
+  for (std::int64_t i = 0; i < wide.rows; ++i) {
+    copy[static_cast<std::size_t>(i * length + wide.columns + i)] = 0.0;
   }
-  return {{copy.data(), wide.rows, wide.columns, wide.columns, factor},
-          transposed,
-          static_cast<double>(offset)};
+  const double share = 0.5 * options.cost_limit;
+  return {{copy.data(), wide.rows, length, length, 1.0},
+          cost.rows > cost.columns,
+          wide.columns,
+          1.0 / half,
+          share,
+          share};
 }
 
 }  // namespace lwfm

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <numeric>
 #include <utility>
@@ -17,26 +18,31 @@ namespace lwfm {
 
 constexpr std::int64_t kReductionSteps = 3;  // per free row and pass, on average
 
-// Looks at every entry and, in a square problem, sets v[j] to the smallest entry of column j. (In a
-// rectangle, where some columns stay free, the duals of free columns must be zero, and every v
-// starts there.)
+// Looks at every entry. In a square problem v[j] becomes the smallest entry of column j, or the
+// caller's guess; in a rectangle, where some columns stay free, the duals of free columns must be
+// zero, and every v starts there.
 template <class Scan, class T>
-Status reduce_columns(DenseCost<T>& cost, Workspace& workspace) {
+Status reduce_columns(DenseCost<T>& cost, Workspace& workspace, const double* warm_v) {
   double* v = workspace.v.data();
+  const bool column_minima = cost.rows == cost.columns && warm_v == nullptr;
   EntryCheck entries;
-  std::fill_n(v, cost.columns, kInfinity);
+  if (column_minima) std::fill_n(v, cost.columns, kInfinity);
   for (std::int64_t i = 0; i < cost.rows; ++i) {
-    Scan::lower_to_row(cost.row(i), cost.factor, v, entries, cost.columns);
+    Scan::check_row(cost.row(i), cost.factor, entries, cost.columns);
+    if (column_minima) Scan::lower_to_row(cost.row(i), cost.factor, v, cost.columns);
   }
   if (entries.invalid) return Status::invalid_entry;
-  if (entries.huge) {
-    cost.factor *= kShrink;
-    std::for_each(v, v + cost.columns, [](double& x) { x *= kShrink; });
+  const double shrink = entries.huge ? kShrink : 1.0;
+  if (warm_v != nullptr) {
+    // A guess larger than any cost says nothing, and differences with it could overflow.
+    const double sign = cost.factor * shrink;
+    for (std::int64_t j = 0; j < cost.columns; ++j) {
+      v[j] = std::fabs(warm_v[j]) < kLargest ? sign * warm_v[j] : 0.0;
+    }
+  } else {
+    std::for_each(v, v + cost.columns, [&](double& x) { x *= shrink; });
   }
-  if (cost.rows < cost.columns) {
-    std::fill_n(v, cost.columns, 0.0);
-    return Status::ok;
-  }
+  cost.factor *= shrink;
   const bool forbidden = std::any_of(v, v + cost.columns, [](double x) { return x == kInfinity; });
   return forbidden ? Status::infeasible : Status::ok;
 }

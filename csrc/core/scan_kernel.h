@@ -5,6 +5,7 @@
 
 struct Scan {
   static constexpr std::int64_t kWidth = Vec::kWidth;
+  static constexpr std::uint64_t kAllLanes = (std::uint64_t{1} << kWidth) - 1;
 
   // Where the vector starts that begins at j or, at the end, overlaps what came before.
   LWFM_TARGET static LWFM_INLINE std::int64_t clamp(std::int64_t j, std::int64_t columns) {
@@ -17,24 +18,35 @@ struct Scan {
     return Vec::load(row + j) * factor - Vec::load(v + j);
   }
 
-  // Lowers v to the row's entries where those are lower; adds to `check` what the entries show.
+  // Adds to `check` what the row's entries show. Nearly every row passes the first test, which
+  // holds for moderate finite numbers only.
   template <class T>
-  LWFM_TARGET static void lower_to_row(const T* row, double factor, double* v, EntryCheck& check,
-                                       std::int64_t columns) {
+  LWFM_TARGET static void check_row(const T* row, double factor, EntryCheck& check,
+                                    std::int64_t columns) {
     const Vec sign = Vec::set(factor), limit = Vec::set(kLargest), infinity = Vec::set(kInfinity);
-    auto valid = infinity == infinity;
-    std::uint64_t huge = 0;
+    auto ordinary = infinity == infinity;
+    for (std::int64_t next = 0; next < columns; next += kWidth) {
+      const Vec entry = Vec::load(row + clamp(next, columns)) * sign;
+      ordinary = ordinary & (max(entry, Vec::set(0.0) - entry) < limit);
+    }
+    if (bits(ordinary) == kAllLanes) return;
+    for (std::int64_t next = 0; next < columns; next += kWidth) {
+      const Vec entry = Vec::load(row + clamp(next, columns)) * sign;
+      check.invalid = check.invalid || bits(Vec::set(-kInfinity) < entry) != kAllLanes;
+      check.huge = check.huge || bits((limit < entry) & (entry < infinity)) != 0 ||
+                   bits(entry < Vec::set(-kLargest)) != 0;
+    }
+  }
+
+  // Lowers v to the row's entries where those are lower.
+  template <class T>
+  LWFM_TARGET static void lower_to_row(const T* row, double factor, double* v,
+                                       std::int64_t columns) {
+    const Vec sign = Vec::set(factor);
     for (std::int64_t next = 0; next < columns; next += kWidth) {
       const std::int64_t j = clamp(next, columns);
-      const Vec entry = Vec::load(row + j) * sign;
-      valid = valid & (Vec::set(-kInfinity) < entry);
-      if constexpr (std::is_same_v<T, double>) {
-        huge |= bits((limit < entry) & (entry < infinity)) | bits(entry < Vec::set(-kLargest));
-      }
-      min(entry, Vec::load(v + j)).store(v + j);
+      min(Vec::load(row + j) * sign, Vec::load(v + j)).store(v + j);
     }
-    check.invalid = check.invalid || bits(valid) != (std::uint64_t{1} << kWidth) - 1;
-    check.huge = check.huge || huge != 0;
   }
 
   // The first free column whose reduced cost equals `value`; -1 if there is none.
@@ -112,15 +124,14 @@ struct Scan {
   LWFM_TARGET static std::int64_t next_within(const double* distance, const double* nearest,
                                               double reached, std::int64_t j,
                                               std::int64_t columns) {
-    constexpr std::uint64_t kAll = (std::uint64_t{1} << kWidth) - 1;
     const Vec limit = Vec::set(reached);
     while (j < columns) {
       const std::int64_t begin = j - j % kBlock;
       const std::int64_t end = begin + kBlock < columns ? begin + kBlock : columns;
-      if (bits(limit < Vec::load(nearest + begin / 8)) != kAll) {
+      if (bits(limit < Vec::load(nearest + begin / 8)) != kAllLanes) {
         for (; j < end; j += kWidth) {
           const std::int64_t at = clamp(j, columns);
-          const std::uint64_t within = bits(limit < Vec::load(distance + at)) ^ kAll;
+          const std::uint64_t within = bits(limit < Vec::load(distance + at)) ^ kAllLanes;
           const std::uint64_t fresh = within >> (j - at);
           if (fresh != 0) return j + __builtin_ctzll(fresh);
         }

@@ -70,7 +70,7 @@ void solve_all(const Tensor& cost, bool maximize, std::int64_t* assignment) {
         thread_local lwfm::Workspace workspace;
         for (std::int64_t b = begin; b < end; ++b) {
           statuses[static_cast<std::size_t>(b)] = lwfm::solve(
-              matrices.problem(b), maximize, workspace, assignment + b * matrices.rows());
+              matrices.problem(b), {maximize}, workspace, assignment + b * matrices.rows());
         }
       });
   const auto bad = std::find_if(statuses.begin(), statuses.end(),

@@ -42,7 +42,7 @@ Solution solve(const lwfm::CostMatrix<T>& cost, bool maximize, lwfm::Workspace& 
   solution.assignment.resize(static_cast<std::size_t>(cost.rows));
   solution.u.resize(static_cast<std::size_t>(cost.rows));
   solution.v.resize(static_cast<std::size_t>(cost.columns));
-  solution.status = lwfm::solve(cost, maximize, workspace, solution.assignment.data(),
+  solution.status = lwfm::solve(cost, {maximize}, workspace, solution.assignment.data(),
                                 {solution.u.data(), solution.v.data()});
   solution.total = lwfm::total_cost(cost, solution.assignment.data());
   return solution;

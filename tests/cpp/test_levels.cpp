@@ -36,7 +36,7 @@ Run run(const lwfm::CostMatrix<T>& cost, lwfm::Workspace& workspace, SimdLevel l
   Run result{0, std::vector<std::int64_t>(static_cast<std::size_t>(cost.rows)),
              std::vector<double>(static_cast<std::size_t>(cost.rows)),
              std::vector<double>(static_cast<std::size_t>(cost.columns))};
-  result.status = static_cast<int>(lwfm::solve(cost, false, workspace, result.assignment.data(),
+  result.status = static_cast<int>(lwfm::solve(cost, {}, workspace, result.assignment.data(),
                                                {result.u.data(), result.v.data()}, level));
   return result;
 }
@@ -53,7 +53,8 @@ Run run_wide(const lwfm::CostMatrix<T>& cost, lwfm::Workspace& workspace) {
     lwfm::write_answer(problem, answer, result.assignment.data(),
                        {result.u.data(), result.v.data()});
   } else {
-    result.status = static_cast<int>(lwfm::solve_large<lwfm::wide::Scan>(problem.cost, workspace));
+    result.status =
+        static_cast<int>(lwfm::solve_large<lwfm::wide::Scan>(problem.cost, workspace, nullptr));
     if (result.status != 0) return result;
     const lwfm::Answer<std::int64_t> answer{workspace.row_to_column.data(), workspace.v.data()};
     lwfm::write_answer(problem, answer, result.assignment.data(),

@@ -27,7 +27,7 @@ void invalid_entries_are_found() {
         T entries[9] = {1, 2, 3, 4, 5, 6, 7, 8, 9};
         entries[place] = bad;
         const CostMatrix<T> cost{entries, 3, 3, 3, 1};
-        CHECK(lwfm::solve(cost, maximize, workspace, assignment) == Status::invalid_entry);
+        CHECK(lwfm::solve(cost, {maximize}, workspace, assignment) == Status::invalid_entry);
         const std::string text =
             lwfm::describe_failure(Status::invalid_entry, cost, maximize, "cost", {7});
         const std::string where =

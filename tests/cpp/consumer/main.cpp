@@ -8,6 +8,6 @@ int main() {
   const lwfm::CostMatrix<double> cost{entries, 3, 3, 3, 1};
   lwfm::Workspace workspace;
   std::int64_t assignment[3];
-  if (lwfm::solve(cost, false, workspace, assignment) != lwfm::Status::ok) return 1;
+  if (lwfm::solve(cost, {}, workspace, assignment) != lwfm::Status::ok) return 1;
   return lwfm::total_cost(cost, assignment) == 5 ? 0 : 2;
 }

@@ -6,7 +6,7 @@
 
 #include "check.h"
 #include "core/assignment.h"
-#include "core/batch.h"
+#include "core/thread_pool.h"
 
 namespace {
 
@@ -38,7 +38,7 @@ void threads_agree() {
       for (std::int64_t b = begin; b < end; ++b) {
         const lwfm::CostMatrix<float> cost{costs.data() + b * kSize * kSize, kSize, kSize, kSize,
                                            1};
-        lwfm::solve(cost, false, workspace, assignment.data() + b * kSize);
+        lwfm::solve(cost, {}, workspace, assignment.data() + b * kSize);
       }
     });
     if (threads == 1) expected = assignment;
