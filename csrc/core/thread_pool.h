@@ -1,0 +1,103 @@
+// Work sharing over threads for callers that have no thread pool of their own. The threads sleep
+// between calls and keep their thread-local workspaces.
+#pragma once
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <condition_variable>
+#include <cstdint>
+#include <functional>
+#include <mutex>
+#include <system_error>
+#include <thread>
+
+namespace lwfm {
+
+class ThreadPool {
+ public:
+  // The pool of this process. It is made on first use and never destroyed: its threads sleep until
+  // the process ends. A forked child, which has none of its parent's threads, gets a new one.
+  static ThreadPool& instance() {
+    static std::atomic<ThreadPool*> current{nullptr};
+    ThreadPool* pool = current.load();
+    if (pool != nullptr && pool->process_ == getpid()) return *pool;
+    auto* fresh = new ThreadPool;
+    if (current.compare_exchange_strong(pool, fresh)) return *fresh;
+    delete fresh;
+    return *pool;
+  }
+
+  // Runs `work` on the calling thread and on up to `helpers` others, and returns when all of them
+  // have. A call that finds the pool in use by another thread runs alone.
+  void run(std::int64_t helpers, const std::function<void()>& work) {
+    std::unique_lock<std::mutex> turn(turn_, std::try_to_lock);
+    if (helpers < 1 || !turn.owns_lock()) return work();
+    grow(helpers);
+    {
+      const std::lock_guard<std::mutex> lock(mutex_);
+      work_ = &work;
+      places_ = helpers;
+    }
+    wake_.notify_all();
+    work();
+    std::unique_lock<std::mutex> lock(mutex_);
+    places_ = 0;  // who has not woken up by now is not needed
+    done_.wait(lock, [this] { return busy_ == 0; });
+  }
+
+ private:
+  ThreadPool() : process_(getpid()) {}
+
+  // Where the system refuses a thread, the others do its share.
+  void grow(std::int64_t helpers) {
+    try {
+      for (; threads_ < helpers; ++threads_) std::thread([this] { serve(); }).detach();
+    } catch (const std::system_error&) {
+    }
+  }
+
+  void serve() {
+    std::unique_lock<std::mutex> lock(mutex_);
+    for (;;) {
+      wake_.wait(lock, [this] { return places_ > 0; });
+      --places_;
+      ++busy_;
+      const std::function<void()>& work = *work_;
+      lock.unlock();
+      work();
+      lock.lock();
+      if (--busy_ == 0) done_.notify_one();
+    }
+  }
+
+  const pid_t process_;
+  std::mutex turn_;  // held by the call that uses the pool
+  std::int64_t threads_ = 0;
+  std::mutex mutex_;  // guards everything below
+  std::condition_variable wake_, done_;
+  const std::function<void()>* work_ = nullptr;
+  std::int64_t places_ = 0;
+  std::int64_t busy_ = 0;
+};
+
+// Calls work(begin, end) on pieces of 0..count, each at most `piece` long, from up to `threads`
+// threads, the calling one among them. `work` must not throw. One piece starts no thread.
+template <class Work>
+void share_work(std::int64_t count, std::int64_t piece, std::int64_t threads, const Work& work) {
+  const std::int64_t pieces = (count + piece - 1) / piece;
+  std::atomic<std::int64_t> next{0};
+  const auto take_pieces = [&] {
+    for (;;) {
+      const std::int64_t begin = next.fetch_add(piece, std::memory_order_relaxed);
+      if (begin >= count) return;
+      work(begin, std::min(begin + piece, count));
+    }
+  };
+  const std::int64_t helpers = std::min(threads, pieces) - 1;
+  if (helpers < 1) return take_pieces();
+  ThreadPool::instance().run(helpers, take_pieces);
+}
+
+}  // namespace lwfm
