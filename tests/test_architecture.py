@@ -12,7 +12,8 @@ PACKAGE = Path(__file__).parent.parent / "lwfm"
 # From the ground up; a module imports from lower lines only (or from its own line, one way).
 STOREYS = [
     ["errors", "normalization", "_lap", "_ops"],
-    ["files", "lap", "blocks"],
+    ["files", "blocks", "lap_single", "lap_batch"],
+    ["lap"],
     ["ops", "data"],
     ["shots", "maps"],
     ["nn"],
