@@ -26,5 +26,6 @@ from __future__ import annotations
 
 from lwfm.lap_batch import solve_batch
 from lwfm.lap_single import default_threads, lapjv, linear_sum_assignment, simd_level
+from lwfm.lap_sparse import solve_sparse
 
-__all__ = ["default_threads", "lapjv", "linear_sum_assignment", "simd_level", "solve_batch"]
+__all__ = ["default_threads", "lapjv", "linear_sum_assignment", "simd_level", "solve_batch", "solve_sparse"]

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "core/simd.h"
+#include "core/sparse.h"
 #include "core/thread_pool.h"
 #include "problems.h"
 
@@ -91,6 +92,22 @@ void solve_ragged(const std::vector<py::array>& costs, bool maximize, double cos
   throw std::invalid_argument(problems[b]->describe(0, statuses[b], maximize, name, {bad}));
 }
 
+// Solves a matrix in compressed rows, rows <= columns: the column of each row, or nothing if there
+// is no complete assignment.
+std::optional<Indices> solve_sparse(std::int64_t columns, const Indices& start,
+                                    const Indices& column, const Numbers& value) {
+  const lwfm::SparseCost cost{start.size() - 1, columns, start.data(), column.data(), value.data()};
+  Indices assignment(cost.rows);
+  Status status = Status::ok;
+  {
+    std::int64_t* columns_of_rows = assignment.mutable_data();
+    const py::gil_scoped_release unlocked;
+    status = lwfm::SparseSolver(cost).solve(columns_of_rows);
+  }
+  if (status != Status::ok) return std::nullopt;
+  return assignment;
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_lap, module) {
@@ -102,5 +119,7 @@ PYBIND11_MODULE(_lap, module) {
   module.def("solve_ragged", &solve_ragged, py::arg("costs"), py::arg("maximize"),
              py::arg("cost_limit"), py::arg("threads"), py::arg("name"), py::arg("columns"),
              py::arg("totals").noconvert());
+  module.def("solve_sparse", &solve_sparse, py::arg("columns"), py::arg("start"), py::arg("column"),
+             py::arg("value"));
   module.def("simd_level", [] { return lwfm::name_of(lwfm::simd_level()); });
 }
