@@ -112,19 +112,20 @@ class SparseSolver {
     return loser;
   }
 
+  // Paths as long as the shortest known one to a free column lead nowhere better.
   void relax(std::int64_t row, double length) {
     for (std::int64_t k = cost_.start[row]; k < cost_.start[row + 1]; ++k) {
       const std::int64_t j = cost_.column[k];
-      if (done_[j]) continue;
       const double candidate = reduced(k) - length;
-      if (candidate < distance_[j]) {
-        if (distance_[j] == kInfinity) touched_.push_back(j);
-        distance_[j] = candidate;
-        predecessor_[j] = k;
-        predecessor_row_[j] = row;
-        heap_.emplace_back(candidate, column_to_row_[j] >= 0, j);
-        std::push_heap(heap_.begin(), heap_.end(), std::greater<>());
-      }
+      if (candidate >= nearest_free_ || candidate >= distance_[j] || done_[j]) continue;
+      if (distance_[j] == kInfinity) touched_.push_back(j);
+      distance_[j] = candidate;
+      predecessor_[j] = k;
+      predecessor_row_[j] = row;
+      const bool assigned = column_to_row_[j] >= 0;
+      if (!assigned) nearest_free_ = candidate;
+      heap_.emplace_back(candidate, assigned, j);
+      std::push_heap(heap_.begin(), heap_.end(), std::greater<>());
     }
   }
 
@@ -142,6 +143,7 @@ class SparseSolver {
   bool augment(std::int64_t start) {
     std::int64_t column = -1;
     double reached = -kInfinity;
+    nearest_free_ = kInfinity;
     relax(start, 0.0);
     while ((column = take_nearest()) >= 0) {
       reached = std::max(reached, distance_[column]);  // rounding can step back
@@ -180,6 +182,7 @@ class SparseSolver {
   std::vector<std::int64_t> predecessor_, predecessor_row_;  // pair before a column, and its row
   std::vector<char> done_;
   std::vector<std::int64_t> pair_of_row_;  // index into value, -1: not assigned
+  double nearest_free_ = kInfinity;        // length of the shortest path found to a free column
   std::vector<std::int64_t> touched_;
   std::vector<Scanned> scanned_;
   std::vector<Candidate> heap_;

@@ -1,0 +1,109 @@
+// Any bytes are a problem: whatever they hold, the solver ends, reads and writes only its memory,
+// and what it calls solved is proven optimal by its duals and the same on every instruction set.
+//
+// With clang and LWFM_FUZZ this is a libFuzzer target. Otherwise fuzz_main.cpp feeds it random
+// bytes.
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <vector>
+
+#include "problems.h"
+
+namespace {
+
+// Takes values off the front of the input; zeros when it has run out.
+class Bytes {
+ public:
+  Bytes(const std::uint8_t* data, std::size_t size) : data_(data), size_(size) {}
+
+  template <class T>
+  T take() {
+    T value{};
+    const std::size_t count = std::min(sizeof(T), size_);
+    std::memcpy(&value, data_, count);
+    data_ += count;
+    size_ -= count;
+    return value;
+  }
+
+ private:
+  const std::uint8_t* data_;
+  std::size_t size_;
+};
+
+void require(bool holds, const char* what) {
+  if (holds) return;
+  std::fprintf(stderr, "fuzz: %s\n", what);
+  std::abort();
+}
+
+// Entries of one of three kinds: any bit pattern, a few small numbers, or mostly forbidden pairs.
+template <class T>
+T entry(Bytes& bytes, int kind) {
+  if (kind == 0) return bytes.take<T>();
+  const auto byte = bytes.take<std::uint8_t>();
+  if (std::is_floating_point_v<T> && kind == 2 && byte % 4 != 0) {
+    return static_cast<T>(lwfm::kInfinity);
+  }
+  return static_cast<T>(byte % 8);
+}
+
+// Certificates are checked where rounding in them is far from overflow and underflow.
+template <class T>
+bool is_moderate(const problems::Problem<T>& problem, double& largest) {
+  for (const T value : problem.entries) {
+    const double size = std::fabs(static_cast<double>(value));
+    if (std::isinf(size)) continue;
+    if (size > 1e300) return false;
+    largest = std::max(largest, size);
+  }
+  return true;
+}
+
+template <class T>
+void solve_one(Bytes bytes, std::int64_t rows, std::int64_t columns, int kind, bool maximize) {
+  const auto problem = problems::make<T>(rows, columns, [&] { return entry<T>(bytes, kind); });
+  lwfm::Workspace workspace;
+  const auto solution = problems::solve(problem.cost(), maximize, workspace);
+  std::vector<std::int64_t> portable(static_cast<std::size_t>(rows));
+  const lwfm::Status status = lwfm::solve(problem.cost(), {maximize}, workspace, portable.data(),
+                                          {}, lwfm::SimdLevel::portable);
+  require(status == solution.status, "instruction sets disagree on the status");
+  if (status != lwfm::Status::ok) return;
+  require(portable == solution.assignment, "instruction sets disagree on the assignment");
+  require(problems::is_complete(solution.assignment, columns), "the assignment is not complete");
+  double largest = 0.0;
+  if (!is_moderate(problem, largest)) return;
+  const double tolerance = 1e-14 * largest * static_cast<double>(rows + columns);
+  require(problems::is_certified(problem.cost(), solution, maximize, tolerance),
+          "the duals do not prove the answer optimal");
+}
+
+}  // namespace
+
+extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+  Bytes bytes(data, size);
+  const std::int64_t rows = bytes.take<std::uint8_t>() % 48;
+  const std::int64_t columns = bytes.take<std::uint8_t>() % 48;
+  const auto choice = bytes.take<std::uint8_t>();
+  const int kind = choice % 3;
+  const bool maximize = choice / 3 % 2 == 1;
+  switch (choice / 6 % 4) {
+    case 0:
+      solve_one<float>(bytes, rows, columns, kind, maximize);
+      break;
+    case 1:
+      solve_one<double>(bytes, rows, columns, kind, maximize);
+      break;
+    case 2:
+      solve_one<std::int8_t>(bytes, rows, columns, kind, maximize);
+      break;
+    default:
+      solve_one<std::int64_t>(bytes, rows, columns, kind, maximize);
+  }
+  return 0;
+}
