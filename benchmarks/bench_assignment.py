@@ -1,0 +1,35 @@
+"""Every installed assignment solver on every family of costs, with pytest-benchmark.
+
+    pytest benchmarks/bench_assignment.py --benchmark-group-by=group
+    pytest benchmarks/bench_assignment.py -k "cosine and 9-"
+
+``lwfm bench assignment`` prints the table and draws the figure of the same measurements.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, get_args
+
+import pytest
+
+from lwfm.lap import default_threads
+from lwfm.solver_benchmark import Family, batch_size, check_agreement, installed_peers, make_costs
+
+if TYPE_CHECKING:
+    from pytest_benchmark.fixture import BenchmarkFixture
+
+SIZES = (9, 16, 25, 32, 49, 100, 196, 512, 1024)
+THREADS = sorted({1, default_threads()})
+SOLVERS = [(name, threads) for threads in THREADS for name in installed_peers(threads)]
+
+
+@pytest.mark.parametrize(("name", "threads"), SOLVERS, ids=[f"{name}-{t}threads" for name, t in SOLVERS])
+@pytest.mark.parametrize("n", SIZES)
+@pytest.mark.parametrize("family", get_args(Family))
+def test_solver(benchmark: BenchmarkFixture, family: Family, n: int, name: str, threads: int) -> None:
+    costs = make_costs(family, batch_size(n), n)
+    peer = installed_peers(threads)[name]
+    check_agreement(name, peer, costs, threads)
+    benchmark.group = f"{family} {n} x {len(costs)}, {threads} thread(s)"
+    benchmark.extra_info["microseconds_per_problem"] = "min of a round, divided by the batch"
+    benchmark(peer.solve, costs, threads)
