@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 import pytest
 
+from lwfm import solver_benchmark
 from lwfm.errors import UserError
 from lwfm.solver_benchmark import Family, Peer, bench, check_agreement, installed_peers, make_costs
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @pytest.mark.parametrize("family", get_args(Family))
@@ -27,7 +30,10 @@ def test_a_solver_that_disagrees_is_not_timed() -> None:
         check_agreement("wrong", wrong, make_costs("uniform", 4, 5), 1)
 
 
-def test_table_and_figure_have_a_line_for_each_solver(tmp_path: Path) -> None:
+def test_table_and_figure_have_a_line_for_each_solver(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(solver_benchmark, "batch_size", lambda _n: 4)
     result = bench("assignment", sizes=(3, 40), family="uniform", seconds=0.0, out=tmp_path / "times.png")
     assert set(result.times) == set(installed_peers(1))
     assert {"lwfm", "SciPy", "lapjv"} <= set(result.times)
