@@ -34,10 +34,17 @@ lint: $(VENV)/installed-dev
 types: $(VENV)/installed-dev
 	$(BIN)/mypy
 
-core-test: $(VENV)/installed-dev
-	$(BIN)/cmake -S . -B build-core -G Ninja -DCMAKE_MAKE_PROGRAM=$(BIN)/ninja -DCMAKE_BUILD_TYPE=Release
-	$(BIN)/cmake --build build-core
-	$(BIN)/ctest --test-dir build-core --output-on-failure
+# The solver's C++ tests: plain, and under sanitizers.
+SANITIZE_plain :=
+SANITIZE_asan := address,undefined
+SANITIZE_tsan := thread
+
+core-test: core-test-plain core-test-asan core-test-tsan
+
+core-test-%: $(VENV)/installed-dev
+	$(BIN)/cmake -S . -B build-core/$* -G Ninja -DCMAKE_MAKE_PROGRAM=$(BIN)/ninja -DLWFM_SANITIZE=$(SANITIZE_$*)
+	$(BIN)/cmake --build build-core/$*
+	$(BIN)/ctest --test-dir build-core/$* --output-on-failure
 
 python-test: $(VENV)/installed-dev
 	$(BIN)/python -m pytest

@@ -1,4 +1,4 @@
-"""The command line: ``lwfm train | evaluate | match | info``.
+"""The command line: ``lwfm train | evaluate | match | bench | info``.
 
 Each command is a typed Python function; its options, their types and defaults, and the help text come
 from its signature and docstring.
@@ -57,6 +57,7 @@ COMMANDS: dict[str, Command] = {
         "lwfm.evaluation:evaluate", "measure few-shot accuracy on unseen classes", _report_evaluation
     ),
     "match": Command("lwfm.figures:match", "draw how two pictures match, position by position"),
+    "bench": Command("lwfm.solver_benchmark:bench", "time the assignment solver beside others, and draw it"),
     "info": Command("lwfm.info:info", "show version, build, threads: what to put into a bug report"),
 }
 
@@ -144,7 +145,7 @@ def build_parser(only: str | None = None) -> ArgumentParser:
                 subparser.add_argument(
                     "--config", action="config", help="YAML file that sets any of the options"
                 )
-            subparser.add_function_arguments(_load(command), as_positional=name == "match")
+            subparser.add_function_arguments(_load(command), as_positional=name in ("match", "bench"))
         commands.add_subcommand(name, subparser, help=command.summary)
     return parser
 

@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parent.parent / "lwfm"
 # From the ground up; a module imports from lower lines only (or from its own line, one way).
 STOREYS = [
     ["errors", "normalization", "_lap", "_ops"],
-    ["files", "blocks", "lap_single", "lap_batch"],
+    ["files", "blocks", "lap_single", "lap_batch", "lap_sparse"],
     ["lap"],
     ["ops", "data"],
     ["shots", "maps"],
@@ -24,6 +24,7 @@ STOREYS = [
     ["evaluation", "learner"],
     ["checkpoints", "trainer"],
     ["training", "figures", "info"],
+    ["solver_benchmark"],
     ["cli"],
     ["__main__"],
 ]
