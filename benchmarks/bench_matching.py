@@ -62,8 +62,9 @@ class Products(nn.Module):
 
     def forward(self, support: Tensor, _labels: Tensor, query: Tensor) -> tuple[Tensor, Tensor]:
         maps = [x.flatten(2).transpose(1, 2).contiguous() for x in (support, query)]
+        cut = [torch.split_with_sizes(x, list(DIMS), dim=-1) for x in maps]
         sums = []
-        for layer, (s, q) in enumerate(zip(*(x.split(DIMS, dim=-1) for x in maps), strict=True)):
+        for layer, (s, q) in enumerate(zip(*cut, strict=True)):
             s, q = s.reshape(-1, s.shape[-1]), q.reshape(-1, q.shape[-1])
             w1, w2 = self.weights[2 * layer], self.weights[2 * layer + 1]
             embedded = [x @ w1.T @ w2.T for x in (s, q)]
