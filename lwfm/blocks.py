@@ -1,23 +1,36 @@
-"""Arithmetic on the P x M block of every (query, support) pair, as tensor expressions.
+"""Arithmetic on the P x M block of every (query, support) pair.
 
 The collapsed form of the mathematics: every quantity of LWFM-SPM that depends on a pair is a function of
 the raw correlations ``R = s q^T`` and of norms, so no pair of feature maps is ever expanded. Used by
 :mod:`lwfm.ops` and :mod:`lwfm.nn`; inputs are already checked there.
+
+On the CPU the fused operators of :mod:`lwfm.block_ops` do the work; tensors on other devices go through the
+tensor expressions below. :func:`is_fused` chooses.
 
 Letters: Q queries, S support pictures, P support positions, M query positions, C channels.
 """
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, NamedTuple, cast
+
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from lwfm import block_ops as block_ops  # importing the module registers the operators
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
 
 COSINE_EPS = 1e-8
 """Smallest norm a cosine divides by, as in torch's ``cosine_similarity``."""
 CORRELATION_EPS = 1e-6
 """Added to squared norms in the correlation of layer-wise embedding."""
 STANDARDISE_EPS = 1e-5
-"""Added to the variance when correlations are standardised."""
+"""Added to the variance when correlations are standardised (kStandardiseEps in csrc/core)."""
+PAIR_BYTES = 256 * 2**20
+"""Budget for the blocks of all pairs that exist at once; more queries are processed in chunks."""
 
 
 def compute_dtype(x: Tensor) -> Tensor:
@@ -48,31 +61,56 @@ def inverse_norm(x: Tensor) -> Tensor:
     return inverse_root(x.square().sum(-1))
 
 
-def pair_cosines(raw: Tensor, support: Tensor, query: Tensor) -> Tensor:
-    """Cosines of all positions from R [Q, S, P, M] of support [S, P, C] and query [Q, M, C]."""
-    return raw * inverse_norm(support)[None, :, :, None] * inverse_norm(query)[:, None, None, :]
+def correlation_scale(x: Tensor) -> Tensor:
+    """``1 / sqrt(|x|^2 + eps)`` along the last dimension of x [..., C] -> [...], for correlations."""
+    return (x.square().sum(-1) + CORRELATION_EPS).rsqrt()
 
 
-def paired_cosines(support: Tensor, query: Tensor) -> Tensor:
-    """Cosines of the positions of paired pictures: support [B, P, C], query [B, M, C] -> [B, P, M]."""
-    raw = support @ query.transpose(1, 2)
-    return raw * inverse_norm(support)[:, :, None] * inverse_norm(query)[:, None, :]
+class ScaledBlocks(NamedTuple):
+    """Correlations or cosines ``raw[i, j] * row_scale[i] * column_scale[j]`` that are not multiplied out."""
+
+    raw: Tensor
+    """[..., P, M]"""
+    row_scale: Tensor
+    """[..., P]"""
+    column_scale: Tensor
+    """[..., M]"""
+
+    def values(self) -> Tensor:
+        """Multiply out -> [..., P, M]."""
+        return self.raw * self.row_scale.unsqueeze(-1) * self.column_scale.unsqueeze(-2)
 
 
-def embedding_weights(
-    raw: Tensor, support: Tensor, query: Tensor, temperature: float
-) -> tuple[Tensor, Tensor]:
-    """LWE weights from R [Q, S, P, M] of support [S, P, C], query [Q, M, C] -> a [Q, S, P], b [Q, S, M].
+def pair_blocks(raw: Tensor, support_scale: Tensor, query_scale: Tensor) -> ScaledBlocks:
+    """Scale R [Q, S, P, M] of all pairs by factors of each picture's positions, [S, P] and [Q, M]."""
+    Q, S, P, M = raw.shape
+    return ScaledBlocks(raw, support_scale.expand(Q, S, P), query_scale.unsqueeze(1).expand(Q, S, M))
+
+
+def paired_blocks(support: Tensor, query: Tensor) -> ScaledBlocks:
+    """Cosines of the positions of paired pictures: support [B, P, C], query [B, M, C]."""
+    return ScaledBlocks(support @ query.transpose(1, 2), inverse_norm(support), inverse_norm(query))
+
+
+def is_fused(x: Tensor) -> bool:
+    """Whether the fused operators exist for the device of x."""
+    return x.device.type == "cpu"
+
+
+def embedding_weights(correlation: ScaledBlocks, temperature: float) -> tuple[Tensor, Tensor, Tensor]:
+    """LWE weights a [..., P] and b [..., M] of each pair, and a^T R [..., M].
 
     ``a_i = sum_j softmax_i(g_i(corr) / t)`` and ``b_j = sum_i softmax_j(g_j(corr) / t)``, where
     ``g_d`` standardises along d with the unbiased variance.
     """
-    scale_s = (support.square().sum(-1) + CORRELATION_EPS).rsqrt()  # [S, P]
-    scale_q = (query.square().sum(-1) + CORRELATION_EPS).rsqrt()  # [Q, M]
-    correlation = raw * scale_s[None, :, :, None] * scale_q[:, None, None, :]
-    a = _standardised_softmax(correlation, -2, temperature).sum(-1)
-    b = _standardised_softmax(correlation, -1, temperature).sum(-2)
-    return a, b
+    if is_fused(correlation.raw):
+        return cast(
+            "tuple[Tensor, Tensor, Tensor]", torch.ops.lwfm.embedding_weights(*correlation, temperature)
+        )
+    values = correlation.values()
+    a = _standardised_softmax(values, -2, temperature).sum(-1)
+    b = _standardised_softmax(values, -1, temperature).sum(-2)
+    return a, b, (a.unsqueeze(-2) @ correlation.raw).squeeze(-2)
 
 
 def _standardised_softmax(x: Tensor, dim: int, temperature: float) -> Tensor:
@@ -82,14 +120,41 @@ def _standardised_softmax(x: Tensor, dim: int, temperature: float) -> Tensor:
     return (centred * ((variance + STANDARDISE_EPS).rsqrt() / temperature)).softmax(dim)
 
 
-def matched_similarity(cosines: Tensor, assignment: Tensor, top_k: int | None) -> Tensor:
-    """Mean of the ``top_k`` largest matched cosines (None: of all matched pairs).
+def pixel_matching(cosines: ScaledBlocks, compared: ScaledBlocks, top_k: int | None) -> tuple[Tensor, Tensor]:
+    """Assign positions by ``1 - cosines``; mean of the ``top_k`` largest assigned ``compared`` (None: all).
 
-    Cosines [..., P, M] and assignment [..., P] (-1 where unmatched) -> [...].
+    Returns the similarity [...] and the assignment [..., P] (-1 where unmatched), through which no
+    gradient flows.
     """
-    pairs = min(cosines.shape[-2:])
-    matched = cosines.gather(-1, assignment.clamp_min(0).unsqueeze(-1)).squeeze(-1)  # [..., P]
+    pairs = min(cosines.raw.shape[-2:])
+    top_k = pairs if top_k is None else top_k
+    if is_fused(cosines.raw):
+        return cast("tuple[Tensor, Tensor]", torch.ops.lwfm.pixel_matching(*cosines, *compared, top_k))
+    assignment = torch.ops.lwfm.linear_assignment(1 - cosines.values().detach())
+    matched = compared.values().gather(-1, assignment.clamp_min(0).unsqueeze(-1)).squeeze(-1)  # [..., P]
     unmatched = assignment < 0
-    if top_k is None or top_k == pairs:
-        return matched.masked_fill(unmatched, 0.0).sum(-1) / pairs
-    return matched.masked_fill(unmatched, -torch.inf).topk(top_k, dim=-1).values.mean(-1)
+    if top_k == pairs:
+        return matched.masked_fill(unmatched, 0.0).sum(-1) / pairs, assignment
+    return matched.masked_fill(unmatched, -torch.inf).topk(top_k, dim=-1).values.mean(-1), assignment
+
+
+def over_queries(
+    function: Callable[..., tuple[Tensor, ...]], queries: Sequence[Tensor], query_bytes: int
+) -> tuple[Tensor, ...]:
+    """Call ``function`` on chunks of query pictures and concatenate what it returns.
+
+    ``queries`` are tensors [Q, ...]; a chunk has as many pictures as fit in ``PAIR_BYTES`` at
+    ``query_bytes`` each. Where gradients are recorded, a chunk is computed again in the backward pass
+    instead of kept, so extra memory does not grow with Q.
+    """
+    chunk = max(1, PAIR_BYTES // max(1, query_bytes))
+    if len(queries[0]) <= chunk:
+        return function(*queries)
+    parts: list[tuple[Tensor, ...]] = []
+    for begin in range(0, len(queries[0]), chunk):
+        pieces = [x[begin : begin + chunk] for x in queries]
+        if torch.is_grad_enabled():
+            parts.append(checkpoint(function, *pieces, use_reentrant=False, preserve_rng_state=False))
+        else:
+            parts.append(function(*pieces))
+    return tuple(torch.cat(column) for column in zip(*parts, strict=True))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from lwfm.blocks import paired_cosines
+from lwfm.blocks import paired_blocks
 from lwfm.ops import layer_wise_embedding, paired_pixel_matching
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def explain_pair(head: LWFMHead, support: Maps, query: Maps) -> tuple[LayerMatch
         assignment = paired_pixel_matching(s, q)[1]
         if head.embeddings:
             s, q = head.embeddings[layer](s), head.embeddings[layer](q)
-        similarities = paired_cosines(s, q).gather(-1, assignment.unsqueeze(-1)).squeeze(-1)
+        similarities = paired_blocks(s, q).values().gather(-1, assignment.unsqueeze(-1)).squeeze(-1)
         results = (a[0], b[0], assignment, similarities)
         matches.append(LayerMatch(*(x.squeeze(0).cpu() for x in results)))
     return tuple(matches)

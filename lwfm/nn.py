@@ -11,17 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lwfm.blocks import (
-    compute_dtype,
-    embedding_weights,
-    inverse_root,
-    matched_similarity,
-    pair_cosines,
-    raw_correlation,
-)
+from lwfm.blocks import compute_dtype, inverse_root, over_queries, raw_correlation
+from lwfm.layer_terms import SupportLayer
 from lwfm.maps import MapLayout
-from lwfm.ops import linear_assignment, semantic_pixel_matching
-from lwfm.shots import ClassShots, quadratic_forms
+from lwfm.ops import semantic_pixel_matching
+from lwfm.shots import ClassShots
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -235,22 +229,40 @@ class LWFMHead(nn.Module):
                 if any(x.dtype != support_layers[0].dtype for x in layers):
                     raise ValueError("mixed dtypes: either all maps are float64 or none")
             shots = ClassShots(support_labels, len(support_layers[0]))
-            terms, features, matched = [], [], []
-            for layer, (s, q) in enumerate(zip(support_layers, query_layers, strict=True)):
-                raw = raw_correlation(s, q)  # [Q, S, P, P]
-                a, b = embedding_weights(raw, s, q, self.attention_temperature)
-                a, b = a / a.shape[-1], b / b.shape[-1]  # pooling is the mean over positions
-                b = shots.mean_over_class(b)  # [Q, way, P]
-                terms.append(torch.stack(quadratic_forms(raw, a, b, s, q, shots)))
-                features.append((b.mean(1, keepdim=True) @ q).squeeze(1))  # [Q, C_l]
-                if self.matching_weight > 0:
-                    matched.append(self._match_layer(layer, raw, s, q))
-            inner, square_s, square_q = torch.stack(terms).sum(0)  # each [Q, way]
-            base = inner * inverse_root(square_s) * inverse_root(square_q)
-            matching = torch.zeros_like(base)
-            if matched:
-                best = torch.stack(matched).max(0).values  # [Q, S]
-                matching = self.matching_weight * shots.mean_over_class(best.unsqueeze(-1)).squeeze(-1)
+            supports = [
+                SupportLayer(
+                    s,
+                    shots,
+                    embed=self.embeddings[layer] if self.embeddings else None,
+                    matching=self.matching_weight > 0,
+                )
+                for layer, s in enumerate(support_layers)
+            ]
+
+            def compare(*queries: Tensor) -> EpisodeSimilarities:
+                return self._compare(supports, shots, queries)
+
+            query_bytes = sum(support.query_bytes() for support in supports)
+            return EpisodeSimilarities(*over_queries(compare, query_layers, query_bytes))
+
+    def _compare(
+        self, supports: list[SupportLayer], shots: ClassShots, queries: Sequence[Tensor]
+    ) -> EpisodeSimilarities:
+        """Similarities of some of the queries, [Q, P_l, C_l] for each layer."""
+        terms, features, matched = [], [], []
+        for support, q in zip(supports, queries, strict=True):
+            raw = raw_correlation(support.positions, q)  # [Q, S, P, P]
+            forms, mean = support.weigh(raw, q, self.attention_temperature)
+            terms.append(forms)
+            features.append(mean)
+            if self.matching_weight > 0:
+                matched.append(support.match(raw, q, self.top_k))
+        inner, square_s, square_q = torch.stack(terms).sum(0)  # each [Q, way]
+        base = inner * inverse_root(square_s) * inverse_root(square_q)
+        matching = torch.zeros_like(base)
+        if matched:
+            best = torch.stack(matched).max(0).values  # [Q, S]
+            matching = self.matching_weight * shots.mean_over_class(best.unsqueeze(-1)).squeeze(-1)
         return EpisodeSimilarities(base, matching, torch.cat(features, dim=-1))
 
     def classify(self, maps: Maps) -> Tensor:
@@ -269,12 +281,3 @@ class LWFMHead(nn.Module):
         weight, bias = (x.to(features.dtype) for x in (self.classifier.weight, self.classifier.bias))
         with torch.autocast(features.device.type, enabled=False):
             return F.linear(features, weight, bias)
-
-    def _match_layer(self, layer: int, raw: Tensor, s: Tensor, q: Tensor) -> Tensor:
-        """Match one layer: R [Q, S, P, P] of s [S, P, C_l] and q [Q, P, C_l] -> similarity [Q, S]."""
-        cosines = pair_cosines(raw, s, q)
-        assignment = linear_assignment(1 - cosines.detach())
-        if self.embeddings:
-            s, q = self.embeddings[layer](s), self.embeddings[layer](q)
-            cosines = pair_cosines(raw_correlation(s, q), s, q)
-        return matched_similarity(cosines, assignment, self.top_k)

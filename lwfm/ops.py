@@ -1,7 +1,9 @@
 """Operators on torch tensors.
 
-``linear_assignment`` is a registered custom operator in the namespace ``lwfm``; the matching functions are
-differentiable expressions around it. All work under ``torch.compile`` and autocast, on CPU and CUDA tensors.
+All work under ``torch.compile`` and autocast, on CPU and CUDA tensors. On the CPU the pairs of pictures are
+worked on by fused operators of the namespace ``lwfm``, one pass forward and one backward (see
+:mod:`lwfm.blocks`), in chunks of queries where the blocks of all pairs would take much memory; they can be
+differentiated once.
 """
 
 from __future__ import annotations
@@ -14,10 +16,13 @@ from torch import Tensor
 from lwfm import _ops as _ops  # importing the module registers the operators
 from lwfm.blocks import (
     compute_dtype,
+    correlation_scale,
     embedding_weights,
-    matched_similarity,
-    pair_cosines,
-    paired_cosines,
+    inverse_norm,
+    over_queries,
+    pair_blocks,
+    paired_blocks,
+    pixel_matching,
     raw_correlation,
 )
 
@@ -148,9 +153,20 @@ def semantic_pixel_matching(
     """
     features = _matching_features(support, query, support_embedded, query_embedded, top_k)
     with torch.autocast(support.device.type, enabled=False):
-        cosines, *embedded = (pair_cosines(raw_correlation(s, q), s, q) for s, q in features)
-        assignment = linear_assignment(1 - cosines.detach())  # [Q, S, P] from [Q, S, P, M]
-        return matched_similarity(embedded[0] if embedded else cosines, assignment, top_k), assignment
+        supports = [s for s, _ in features]
+        scales = [inverse_norm(s) for s in supports]
+
+        def match(*queries: Tensor) -> tuple[Tensor, Tensor]:
+            blocks = [
+                pair_blocks(raw_correlation(s, q), scale, inverse_norm(q))
+                for s, q, scale in zip(supports, queries, scales, strict=True)
+            ]
+            return pixel_matching(blocks[0], blocks[-1], top_k)
+
+        (S, P, _), M = supports[0].shape, query.shape[1]
+        query_bytes = len(features) * S * P * M * supports[0].element_size()
+        similarity, assignment = over_queries(match, [q for _, q in features], query_bytes)
+        return similarity, assignment
 
 
 def paired_pixel_matching(
@@ -196,9 +212,8 @@ def paired_pixel_matching(
     if len(support) != len(query):
         raise ValueError(f"support and query pair up, but there are {len(support)} and {len(query)} pictures")
     with torch.autocast(support.device.type, enabled=False):
-        cosines, *embedded = (paired_cosines(s, q) for s, q in features)
-        assignment = linear_assignment(1 - cosines.detach())  # [B, P] from [B, P, M]
-        return matched_similarity(embedded[0] if embedded else cosines, assignment, top_k), assignment
+        blocks = [paired_blocks(s, q) for s, q in features]
+        return pixel_matching(blocks[0], blocks[-1], top_k)
 
 
 def layer_wise_embedding(
@@ -242,7 +257,9 @@ def layer_wise_embedding(
         raise ValueError(f"temperature must be positive, got {temperature}")
     ((support, query),) = _matching_features(support, query, None, None, None)
     with torch.autocast(support.device.type, enabled=False):
-        return embedding_weights(raw_correlation(support, query), support, query, temperature)
+        raw = raw_correlation(support, query)
+        correlation = pair_blocks(raw, correlation_scale(support), correlation_scale(query))
+        return embedding_weights(correlation, temperature)[:2]
 
 
 def _matching_features(

@@ -53,19 +53,23 @@ class ClassShots:
         return x.flatten(2, 3).transpose(0, 1)
 
 
+def support_gram(s: Tensor, shots: ClassShots) -> Tensor:
+    """Inner products of all support positions of each class: s [S, P, C] -> [way, K P, K P]."""
+    s = shots.by_class(s.unsqueeze(0)).squeeze(1)  # [way, K P, C]
+    return s @ s.transpose(1, 2)
+
+
 def quadratic_forms(
-    raw: Tensor, a: Tensor, b: Tensor, s: Tensor, q: Tensor, shots: ClassShots
+    reached: Tensor, a: Tensor, b: Tensor, gram: Tensor, q: Tensor, shots: ClassShots
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Inner product and squared norms of the weighted class means, without forming a single mean.
 
-    R [Q, S, P, P], support weights a [Q, S, P], query weights averaged over shots b [Q, way, P], maps
-    s [S, P, C], q [Q, P, C] -> three times [Q, way].
+    ``a^T R`` [Q, S, P], support weights a [Q, S, P], query weights averaged over shots b [Q, way, P],
+    :func:`support_gram` [way, K P, K P], maps q [Q, P, C] -> three times [Q, way].
     """
-    reached = shots.mean_over_class(torch.einsum("qsi,qsij->qsj", a, raw))  # [Q, way, P]
-    inner = (reached * b).sum(-1)
+    inner = (shots.mean_over_class(reached) * b).sum(-1)
     square_q = ((b @ (q @ q.transpose(1, 2))) * b).sum(-1)
-    s = shots.by_class(s.unsqueeze(0)).squeeze(1)  # [way, K P, C]
     share = shots.share.sum(1, keepdim=True).to(a.dtype)  # [S, 1]
     a = shots.by_class((a * share).unsqueeze(-1)).squeeze(-1)  # [way, Q, K P]
-    square_s = ((a @ (s @ s.transpose(1, 2))) * a).sum(-1).T
+    square_s = ((a @ gram) * a).sum(-1).T
     return inner, square_s, square_q

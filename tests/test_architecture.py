@@ -12,10 +12,12 @@ PACKAGE = Path(__file__).parent.parent / "lwfm"
 # From the ground up; a module imports from lower lines only (or from its own line, one way).
 STOREYS = [
     ["errors", "normalization", "_lap", "_ops"],
+    ["block_ops"],
     ["files", "blocks", "lap_single", "lap_batch", "lap_sparse"],
     ["lap"],
     ["ops", "data"],
     ["shots", "maps"],
+    ["layer_terms"],
     ["nn"],
     ["explanation", "fewshot_networks", "pretrained"],
     ["backbones"],

@@ -4,4 +4,17 @@
 
 STABLE_TORCH_LIBRARY(lwfm, library) {
   library.def("linear_assignment(Tensor cost, bool maximize=False) -> Tensor");
+  library.def(
+      "embedding_weights(Tensor raw, Tensor row_scale, Tensor column_scale, float temperature) "
+      "-> (Tensor a, Tensor b, Tensor reached)");
+  library.def(
+      "embedding_weights_backward(Tensor grad_a, Tensor grad_b, Tensor grad_reached, Tensor raw, "
+      "Tensor row_scale, Tensor column_scale, float temperature) -> (Tensor, Tensor, Tensor)");
+  library.def(
+      "pixel_matching(Tensor raw, Tensor row_scale, Tensor column_scale, Tensor compared, "
+      "Tensor compared_row_scale, Tensor compared_column_scale, int top_k) "
+      "-> (Tensor similarity, Tensor assignment)");
+  library.def(
+      "pixel_matching_backward(Tensor grad, Tensor compared, Tensor row_scale, "
+      "Tensor column_scale, Tensor assignment, int top_k) -> (Tensor, Tensor, Tensor)");
 }

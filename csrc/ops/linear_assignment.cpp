@@ -9,6 +9,7 @@
 #include <stdexcept>
 #include <vector>
 
+#include "batch.h"
 #include "core/assignment.h"
 #include "core/failure.h"
 
@@ -23,39 +24,25 @@ using torch::stable::Tensor;
 template <class T>
 class Matrices {
  public:
-  explicit Matrices(const Tensor& cost) : first_{} {
-    const std::int64_t batch_dims = cost.dim() - 2;
-    for (std::int64_t d = 0; d < batch_dims; ++d) {
-      sizes_.push_back(cost.size(d));
-      strides_.push_back(cost.stride(d));
-      count_ *= cost.size(d);
-    }
-    first_ = {static_cast<const T*>(cost.const_data_ptr()), cost.size(batch_dims),
-              cost.size(batch_dims + 1), cost.stride(batch_dims), cost.stride(batch_dims + 1)};
+  explicit Matrices(const Tensor& cost) : batch_(cost, 2), first_{} {
+    const std::int64_t d = cost.dim() - 2;
+    first_ = {static_cast<const T*>(cost.const_data_ptr()), cost.size(d), cost.size(d + 1),
+              cost.stride(d), cost.stride(d + 1)};
   }
 
-  std::int64_t count() const { return count_; }
+  const lwfm::Batch& batch() const { return batch_; }
+  std::int64_t count() const { return batch_.count(); }
   std::int64_t rows() const { return first_.rows; }
   std::int64_t columns() const { return first_.columns; }
 
-  std::vector<std::int64_t> index_of(std::int64_t b) const {
-    std::vector<std::int64_t> index(sizes_.size());
-    for (std::size_t d = sizes_.size(); d-- > 0; b /= sizes_[d]) index[d] = b % sizes_[d];
-    return index;
-  }
-
   CostMatrix<T> problem(std::int64_t b) const {
     CostMatrix<T> cost = first_;
-    for (std::size_t d = sizes_.size(); d-- > 0; b /= sizes_[d]) {
-      cost.data += (b % sizes_[d]) * strides_[d];
-    }
+    cost.data += batch_.offset(b);
     return cost;
   }
 
  private:
-  std::vector<std::int64_t> sizes_;
-  std::vector<std::int64_t> strides_;
-  std::int64_t count_ = 1;
+  lwfm::Batch batch_;
   CostMatrix<T> first_;
 };
 
@@ -78,8 +65,8 @@ void solve_all(const Tensor& cost, bool maximize, std::int64_t* assignment) {
   if (bad == statuses.end()) return;
   if (*bad == Status::out_of_memory) throw std::bad_alloc();
   const std::int64_t b = bad - statuses.begin();
-  throw std::invalid_argument(
-      lwfm::describe_failure(*bad, matrices.problem(b), maximize, "cost", matrices.index_of(b)));
+  throw std::invalid_argument(lwfm::describe_failure(*bad, matrices.problem(b), maximize, "cost",
+                                                     matrices.batch().index_of(b)));
 }
 
 using SolveAll = void (*)(const Tensor&, bool, std::int64_t*);

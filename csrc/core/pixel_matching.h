@@ -1,0 +1,96 @@
+// Semantic-pixel matching on the block of one pair: an assignment of least total cost
+// 1 - raw_ij row_scale_i column_scale_j, and the mean of the `top_k` largest entries of a second
+// block over the assigned pairs. No gradient flows through the assignment.
+//
+// "Layer-Wise Feature Metric of Semantic-Pixel Matching for Few-Shot Learning", arXiv 2411.06363.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <vector>
+
+#include "assignment.h"
+#include "block.h"
+#include "status.h"
+#include "workspace.h"
+
+namespace lwfm {
+
+// Memory of one thread.
+template <class T>
+struct MatchingWorkspace {
+  struct Match {
+    T cosine;
+    std::int64_t row;
+  };
+
+  Workspace solver;
+  std::vector<T> cost;         // [rows, columns]
+  std::vector<Match> matches;  // of the assigned rows, the largest first
+
+  CostMatrix<T> cost_matrix(const BlockView<const T>& shape) const {
+    return {cost.data(), shape.rows, shape.columns, shape.columns, 1};
+  }
+};
+
+// Writes the column of each row, -1 for a row without one; the costs stay in the workspace.
+template <class T>
+Status match_positions(MatchingWorkspace<T>& workspace, const ScaledBlock<T>& block,
+                       std::int64_t* assignment) {
+  const BlockView<const T>& raw = block.raw;
+  workspace.cost.resize(static_cast<std::size_t>(raw.rows * raw.columns));
+  for (std::int64_t i = 0; i < raw.rows; ++i) {
+    T* cost = workspace.cost.data() + i * raw.columns;
+    for (std::int64_t j = 0; j < raw.columns; ++j) cost[j] = T{1} - block.at(i, j);
+  }
+  return solve(workspace.cost_matrix(raw), {}, workspace.solver, assignment);
+}
+
+// Puts the `top_k` most similar matches first, in order: a NaN before any number, then the larger,
+// then the upper row.
+template <class T>
+void select_matches(MatchingWorkspace<T>& workspace, const ScaledBlock<T>& compared,
+                    const std::int64_t* assignment, std::int64_t top_k) {
+  auto& matches = workspace.matches;
+  matches.clear();
+  for (std::int64_t i = 0; i < compared.raw.rows; ++i) {
+    if (assignment[i] >= 0) matches.push_back({compared.at(i, assignment[i]), i});
+  }
+  const auto comes_first = [](const auto& one, const auto& other) {
+    const bool nan = std::isnan(one.cosine), other_nan = std::isnan(other.cosine);
+    if (nan || other_nan) return nan && (!other_nan || one.row < other.row);
+    return one.cosine > other.cosine || (one.cosine == other.cosine && one.row < other.row);
+  };
+  std::partial_sort(matches.begin(), matches.begin() + top_k, matches.end(), comes_first);
+}
+
+// 1 <= top_k <= min(rows, columns)
+template <class T>
+T matched_similarity(MatchingWorkspace<T>& workspace, const ScaledBlock<T>& compared,
+                     const std::int64_t* assignment, std::int64_t top_k) {
+  select_matches(workspace, compared, assignment, top_k);
+  T sum{0};
+  for (std::int64_t k = 0; k < top_k; ++k) {
+    sum += workspace.matches[static_cast<std::size_t>(k)].cosine;
+  }
+  return sum / static_cast<T>(top_k);
+}
+
+// Adds to the gradient of the compared block, all zero before, that of its matched similarity.
+template <class T>
+void matched_similarity_backward(MatchingWorkspace<T>& workspace, const ScaledBlock<T>& compared,
+                                 const std::int64_t* assignment, std::int64_t top_k, T grad,
+                                 const BlockGradient<T>& to) {
+  select_matches(workspace, compared, assignment, top_k);
+  const T share = grad / static_cast<T>(top_k);
+  for (std::int64_t k = 0; k < top_k; ++k) {
+    const std::int64_t i = workspace.matches[static_cast<std::size_t>(k)].row, j = assignment[i];
+    const T raw = compared.raw.at(i, j);
+    to.raw.at(i, j) = share * compared.row_scale[i] * compared.column_scale[j];
+    to.row_scale[i] = share * raw * compared.column_scale[j];
+    to.column_scale[j] = share * raw * compared.row_scale[i];
+  }
+}
+
+}  // namespace lwfm
