@@ -15,7 +15,8 @@ def solve(
     totals: NDArray[np.float64],
     u: NDArray[np.float64] | None,
     v: NDArray[np.float64] | None,
-    warm: NDArray[np.float64] | None,
+    warm_v: NDArray[np.float64] | None,
+    warm_columns: NDArray[np.int64] | None,
 ) -> None: ...
 def solve_ragged(
     costs: Sequence[NDArray[Any]],

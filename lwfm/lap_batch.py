@@ -56,9 +56,17 @@ def _checked_out(out: tuple[Cols, Reals] | None, shape: tuple[int, ...]) -> tupl
     return out
 
 
-def _checked_warm(warm: ArrayLike | None, shape: tuple[int, ...]) -> Reals | None:
+def _checked_warm(warm: ArrayLike | None, shape: tuple[int, ...]) -> tuple[Reals | None, Cols | None]:
+    """Return the column duals or the columns of each row to start from, whichever ``warm`` holds."""
     if warm is None:
-        return None
+        return None, None
+    if np.asarray(warm).dtype.kind in "iu":
+        columns = np.ascontiguousarray(warm, dtype=np.int64)
+        if columns.shape != shape[:2]:
+            raise ValueError(f"warm must hold columns of shape {shape[:2]} [B, N], got {columns.shape}")
+        if columns.size and (columns.min() < -1 or columns.max() >= shape[2]):
+            raise ValueError(f"warm must hold columns from 0 to {shape[2] - 1}, or -1 for none")
+        return None, columns
     duals = np.ascontiguousarray(warm, dtype=np.float64)
     if duals.shape != (shape[0], shape[2]):
         raise ValueError(
@@ -66,7 +74,7 @@ def _checked_warm(warm: ArrayLike | None, shape: tuple[int, ...]) -> Reals | Non
         )
     if not np.isfinite(duals).all():
         raise ValueError("warm must be finite")
-    return duals
+    return duals, None
 
 
 @overload
@@ -133,10 +141,11 @@ def solve_batch(
         made. The totals are those of the pairs alone. Such a problem is never infeasible.
     return_duals : bool
         Also return the dual variables. Not for ragged batches.
-    warm : array_like [B, M], optional
-        Column duals ``v`` to start from, for example those of similar problems solved before. Any finite
-        numbers give the right answer, good ones sooner. A hint: it is used for square problems of more than
-        32 columns without a cost limit.
+    warm : array_like [B, M] of floats, or [B, N] of integers, optional
+        What to start from, for costs that change slowly: the column duals ``v`` (floats), or the assignment
+        ``cols`` (integers), of similar problems solved before. Duals serve better where they are at hand.
+        Any finite numbers and any columns give a right answer, good ones sooner. A hint: it is used for
+        square problems without a cost limit of more than 32 columns (duals) or 255 (assignments).
     out : (array [B, N] int64, array [B] float64), optional
         Where to write ``cols`` and ``totals``. After an error their contents are undefined.
 
@@ -184,12 +193,14 @@ def solve_batch(
         _lap.solve_ragged(arrays, bool(maximize), limit, threads, "costs", columns, ragged_totals)
         return columns, ragged_totals
     array = as_costs(costs, 3, "costs")
+    warm_v, warm_columns = _checked_warm(warm, array.shape)
     request = Request(
         maximize,
         limit,
         threads,
         return_duals,
-        warm=_checked_warm(warm, array.shape),
+        warm_v=warm_v,
+        warm_columns=warm_columns,
         out=_checked_out(out, array.shape),
     )
     cols, totals, u, v = solve(array, request)

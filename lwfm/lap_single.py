@@ -70,7 +70,8 @@ class Request:
     cost_limit: float = math.inf
     threads: int = 1
     duals: bool = False
-    warm: NDArray[np.float64] | None = None
+    warm_v: NDArray[np.float64] | None = None
+    warm_columns: NDArray[np.int64] | None = None
     out: tuple[NDArray[np.int64], NDArray[np.float64]] | None = None
     name: str = "costs"
     single: bool = False
@@ -95,7 +96,8 @@ def solve(
         totals,
         u,
         v,
-        request.warm,
+        request.warm_v,
+        request.warm_columns,
     )
     return cols, totals, u, v
 

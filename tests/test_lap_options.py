@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import time
 from typing import Any
 
 import lap as lapx
@@ -98,7 +99,59 @@ def test_warm_starts_change_the_time_only(n: int, maximize: bool) -> None:
     np.testing.assert_array_equal(warm[0], solve_batch(changed, maximize)[0])
 
 
+@pytest.mark.parametrize("maximize", [False, True], ids=["minimize", "maximize"])
+@pytest.mark.parametrize("dtype", ["f4", "f8", "i8"])
+@pytest.mark.parametrize("n", [5, 60, 300])
+def test_any_earlier_assignment_leads_to_a_certified_answer(n: int, dtype: str, maximize: bool) -> None:
+    rng = np.random.default_rng(n)
+    costs = random_costs((2, n, n), dtype)
+    expected = solve_batch(costs, maximize)[1]
+    best = solve_batch(costs, maximize)[0]
+    swapped = best.copy()
+    swapped[:, [0, 2]] = swapped[:, [2, 0]]
+    some = np.where(rng.random(best.shape) < 0.5, best, -1)
+    shuffled = rng.permuted(best, axis=1)
+    for guess in (best, swapped, some, shuffled, best * 0, best * 0 - 1, best.astype(np.int32)):
+        cols, totals, u, v = solve_batch(costs, maximize, warm=guess, return_duals=True)
+        assert (np.sort(cols, axis=1) == np.arange(n)).all()
+        np.testing.assert_allclose(totals, expected, rtol=1e-12)
+        np.testing.assert_allclose(u.sum(axis=1) + v.sum(axis=1), totals, rtol=1e-11)
+        sign = -1.0 if maximize else 1.0
+        assert (sign * (u[:, :, None] + v[:, None, :] - costs) <= 1e-10).all()
+
+
+def test_earlier_assignments_through_forbidden_pairs_are_no_hint() -> None:
+    costs = random_costs((1, 300, 300))
+    best, total = solve_batch(costs)
+    costs[0, np.arange(0, 300, 3), best[0, ::3]] = np.inf
+    np.testing.assert_array_equal(solve_batch(costs, warm=best)[0], solve_batch(costs)[0])
+    assert solve_batch(costs, warm=best)[1] > total
+    costs[0, 7] = np.inf
+    with pytest.raises(ValueError, match="infeasible"):
+        solve_batch(costs, warm=best)
+
+
+@pytest.mark.parametrize("kind", ["cols", "duals"])
+def test_good_warm_starts_are_faster(kind: str) -> None:
+    costs = random_costs((1, 700, 700))
+    cols, _, _, v = solve_batch(costs, return_duals=True)
+    warm = cols if kind == "cols" else v
+    cold_times: list[float] = []
+    warm_times: list[float] = []
+    for _ in range(7):
+        for guess, times in ((None, cold_times), (warm, warm_times)):
+            start = time.perf_counter()
+            solve_batch(costs, n_threads=1, warm=guess)
+            times.append(time.perf_counter() - start)
+    assert min(warm_times) < min(cold_times)
+
+
 def test_warm_starts_are_checked() -> None:
+    with pytest.raises(ValueError, match=r"warm must hold columns of shape \(2, 3\)"):
+        solve_batch(np.ones((2, 3, 4)), warm=np.zeros((2, 4), int))
+    for bad in (-2, 3):
+        with pytest.raises(ValueError, match="columns from 0 to 2"):
+            solve_batch(np.ones((1, 3, 3)), warm=np.full((1, 3), bad))
     with pytest.raises(ValueError, match=r"warm must hold column duals of shape \(2, 4\)"):
         solve_batch(np.ones((2, 3, 4)), warm=np.ones((2, 3)))
     with pytest.raises(ValueError, match="warm must be finite"):

@@ -21,6 +21,7 @@
 #include "shortest_path.h"
 #include "simd.h"
 #include "status.h"
+#include "warm_start.h"
 #include "workspace.h"
 
 namespace lwfm {
@@ -32,20 +33,19 @@ struct Answer {
   const double* v;
 };
 
-// A problem without rows: no pairs, and zero duals.
-template <class T>
-Status solve_nothing(const DenseCost<T>& cost, Workspace& workspace) {
-  workspace.reserve(0, cost.columns);
-  return Status::ok;
-}
-
 // Solves a problem of more than kSmallColumns columns; the answer stands in the workspace
 // (row_to_column, v).
 template <class Scan, class T>
-Status solve_large(DenseCost<T>& cost, Workspace& workspace, const double* warm_v) {
+Status solve_large(DenseCost<T>& cost, Workspace& workspace, const Options& options) {
   workspace.reserve(cost.rows, cost.columns);
-  Status status = reduce_columns<Scan>(cost, workspace, warm_v);
+  const bool square = cost.rows == cost.columns;
+  Status status = reduce_columns<Scan>(cost, workspace, square ? options.warm_v : nullptr);
   if (status != Status::ok) return status;
+  if (square && options.warm_columns != nullptr && cost.columns >= kWarmColumns) {
+    adopt_columns<Scan>(cost, workspace, options.warm_columns);
+  } else {
+    list_all_rows(cost, workspace);
+  }
   reduce_augmenting_rows<Scan>(cost, workspace);
   PathSearch<Scan, T> search(cost, workspace);
   for (const std::int64_t row : workspace.free_rows) {
@@ -56,14 +56,14 @@ Status solve_large(DenseCost<T>& cost, Workspace& workspace, const double* warm_
 }
 
 template <class T>
-Status solve_large(DenseCost<T>& cost, Workspace& workspace, const double* warm_v,
+Status solve_large(DenseCost<T>& cost, Workspace& workspace, const Options& options,
                    SimdLevel level) {
 #if LWFM_X86
-  if (level == SimdLevel::avx512) return solve_large<avx512::Scan>(cost, workspace, warm_v);
-  if (level == SimdLevel::avx2) return solve_large<avx2::Scan>(cost, workspace, warm_v);
+  if (level == SimdLevel::avx512) return solve_large<avx512::Scan>(cost, workspace, options);
+  if (level == SimdLevel::avx2) return solve_large<avx2::Scan>(cost, workspace, options);
 #endif
   (void)level;
-  return solve_large<portable::Scan>(cost, workspace, warm_v);
+  return solve_large<portable::Scan>(cost, workspace, options);
 }
 
 // Solves a problem of 1 <= rows <= columns <= kSmallColumns; the answer stands in `state`.
@@ -100,7 +100,9 @@ void write_duals(const Prepared<T>& problem, Answer<Index> answer, Duals duals) 
 template <class T, class Index>
 void write_answer(const Prepared<T>& problem, Answer<Index> answer, std::int64_t* assignment,
                   Duals duals) {
-  for (std::int64_t i = 0; i < problem.cost.rows; ++i) {
+  const bool as_they_are = !problem.transposed && problem.paired_columns == problem.cost.columns;
+  if (as_they_are) std::copy_n(answer.row_to_column, problem.cost.rows, assignment);
+  for (std::int64_t i = 0; !as_they_are && i < problem.cost.rows; ++i) {
     const std::int64_t j = answer.row_to_column[i];
     if (j < problem.paired_columns) {
       assignment[problem.transposed ? j : i] = problem.transposed ? i : j;
@@ -136,8 +138,7 @@ Status solve_prepared(Prepared<T> problem, const Options& options, Workspace& wo
   if (cost.rows == 0) {
     workspace.reserve(0, cost.columns);  // no pairs, zero duals
   } else {
-    const double* warm_v = cost.rows == cost.columns ? options.warm_v : nullptr;
-    status = solve_large(problem.cost, workspace, warm_v, level);
+    status = solve_large(problem.cost, workspace, options, level);
   }
   if (status != Status::ok) return status;
   const Answer<std::int64_t> answer{workspace.row_to_column.data(), workspace.v.data()};

@@ -17,6 +17,9 @@ struct Options {
   // problem solved before; null: none. Any finite numbers are right. A hint for speed: problems
   // that are rectangular, limited or small do without.
   const double* warm_v = nullptr;
+  // The column of each row [rows] in the answer to a similar problem, -1 for none; null: none. Any
+  // integers are right; used where warm_v would be, and not together with it.
+  const std::int64_t* warm_columns = nullptr;
 
   bool limited() const { return std::isfinite(cost_limit); }
 };

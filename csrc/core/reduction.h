@@ -29,7 +29,7 @@ Status reduce_columns(DenseCost<T>& cost, Workspace& workspace, const double* wa
   if (column_minima) std::fill_n(v, cost.columns, kInfinity);
   for (std::int64_t i = 0; i < cost.rows; ++i) {
     Scan::check_row(cost.row(i), cost.factor, entries, cost.columns);
-    if (column_minima) Scan::lower_to_row(cost.row(i), cost.factor, v, cost.columns);
+    if (column_minima) Scan::lower_to_row(cost.row(i), cost.factor, 0.0, v, cost.columns);
   }
   if (entries.invalid) return Status::invalid_entry;
   const double shrink = entries.huge ? kShrink : 1.0;
@@ -45,6 +45,13 @@ Status reduce_columns(DenseCost<T>& cost, Workspace& workspace, const double* wa
   cost.factor *= shrink;
   const bool forbidden = std::any_of(v, v + cost.columns, [](double x) { return x == kInfinity; });
   return forbidden ? Status::infeasible : Status::ok;
+}
+
+// Every row is free.
+template <class T>
+void list_all_rows(const DenseCost<T>& cost, Workspace& workspace) {
+  workspace.free_rows.resize(static_cast<std::size_t>(cost.rows));
+  std::iota(workspace.free_rows.begin(), workspace.free_rows.end(), std::int64_t{0});
 }
 
 inline void assign(Workspace& workspace, std::int64_t row, std::int64_t column) {
@@ -78,14 +85,12 @@ std::int64_t reduce_row(const DenseCost<T>& cost, Workspace& workspace, std::int
   return loser;
 }
 
-// Two passes of augmenting row reduction: over all rows, then over those left. A displaced row goes
-// on at once while duals drop; the number of steps is bounded, because chains of tiny drops are the
-// one place where this algorithm is known to be slow. A row whose best columns tie takes the first
-// free one, so a constant matrix is solved here, by the identity.
+// Two passes of augmenting row reduction: over the free rows, then over those left. A displaced row
+// goes on at once while duals drop; the number of steps is bounded, because chains of tiny drops
+// are the one place where this algorithm is known to be slow. A row whose best columns tie takes
+// the first free one, so a constant matrix is solved here, by the identity.
 template <class Scan, class T>
 void reduce_augmenting_rows(const DenseCost<T>& cost, Workspace& workspace) {
-  workspace.free_rows.resize(static_cast<std::size_t>(cost.rows));
-  std::iota(workspace.free_rows.begin(), workspace.free_rows.end(), std::int64_t{0});
   for (int pass = 0; pass < 2; ++pass) {
     auto budget = kReductionSteps * static_cast<std::int64_t>(workspace.free_rows.size());
     workspace.displaced.clear();

@@ -38,15 +38,19 @@ struct Scan {
     }
   }
 
-  // Lowers v to the row's entries where those are lower.
+  // Lowers v to the row's entries plus `offset` where those are lower; whether any were.
   template <class T>
-  LWFM_TARGET static void lower_to_row(const T* row, double factor, double* v,
+  LWFM_TARGET static bool lower_to_row(const T* row, double factor, double offset, double* v,
                                        std::int64_t columns) {
-    const Vec sign = Vec::set(factor);
+    const Vec sign = Vec::set(factor), shift = Vec::set(offset);
+    std::uint64_t lowered = 0;
     for (std::int64_t next = 0; next < columns; next += kWidth) {
       const std::int64_t j = clamp(next, columns);
-      min(Vec::load(row + j) * sign, Vec::load(v + j)).store(v + j);
+      const Vec entry = Vec::load(row + j) * sign + shift, known = Vec::load(v + j);
+      lowered |= bits(entry < known);
+      min(entry, known).store(v + j);
     }
+    return lowered != 0;
   }
 
   // The first free column whose reduced cost equals `value`; -1 if there is none.

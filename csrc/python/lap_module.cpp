@@ -36,12 +36,15 @@ std::int64_t piece_length(const py::array& costs) {
 }
 
 // Solves costs [B, N, M] into columns [B, N], totals [B] and, where given, u [B, N], v [B, M].
-// `warm` [B, M] holds column duals to start from. `name` is the argument in messages, which give
-// the place in the batch unless the batch is a single matrix of the caller's.
+// `warm_v` [B, M] and `warm_columns` [B, N] are what to start from. `name` is the argument in
+// messages, which give the place in the batch unless the batch is a single matrix of the caller's.
 void solve(const py::array& costs, bool maximize, double cost_limit, std::int64_t threads,
            const std::string& name, bool single, Indices columns, Numbers totals,
-           std::optional<Numbers> u, std::optional<Numbers> v, std::optional<Numbers> warm) {
-  const Options options{maximize, cost_limit, warm ? warm->data() : nullptr};
+           std::optional<Numbers> u, std::optional<Numbers> v, std::optional<Numbers> warm_v,
+           std::optional<Indices> warm_columns) {
+  Options options{maximize, cost_limit};
+  if (warm_v) options.warm_v = warm_v->data();
+  if (warm_columns) options.warm_columns = warm_columns->data();
   const Answers answers{columns.mutable_data(), totals.mutable_data(),
                         u ? u->mutable_data() : nullptr, v ? v->mutable_data() : nullptr};
   std::vector<Status> statuses(static_cast<std::size_t>(costs.shape(0)), Status::ok);
@@ -67,7 +70,7 @@ void solve(const py::array& costs, bool maximize, double cost_limit, std::int64_
 void solve_ragged(const std::vector<py::array>& costs, bool maximize, double cost_limit,
                   std::int64_t threads, const std::string& name, std::vector<Indices> columns,
                   Numbers totals) {
-  const Options options{maximize, cost_limit, nullptr};
+  const Options options{maximize, cost_limit};
   std::vector<std::unique_ptr<const Problems>> problems;
   std::vector<Answers> answers;
   for (std::size_t b = 0; b < costs.size(); ++b) {
@@ -115,7 +118,7 @@ PYBIND11_MODULE(_lap, module) {
   module.def("solve", &solve, py::arg("costs"), py::arg("maximize"), py::arg("cost_limit"),
              py::arg("threads"), py::arg("name"), py::arg("single"), py::arg("columns").noconvert(),
              py::arg("totals").noconvert(), py::arg("u").noconvert(), py::arg("v").noconvert(),
-             py::arg("warm").noconvert());
+             py::arg("warm_v").noconvert(), py::arg("warm_columns").noconvert());
   module.def("solve_ragged", &solve_ragged, py::arg("costs"), py::arg("maximize"),
              py::arg("cost_limit"), py::arg("threads"), py::arg("name"), py::arg("columns"),
              py::arg("totals").noconvert());

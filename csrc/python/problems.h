@@ -64,6 +64,7 @@ class ProblemsOf final : public Problems {
       if (answers.u != nullptr) duals = {answers.u + b * cost.rows, answers.v + b * cost.columns};
       Options own = options;
       if (own.warm_v != nullptr) own.warm_v += b * cost.columns;
+      if (own.warm_columns != nullptr) own.warm_columns += b * cost.rows;
       statuses[b] = lwfm::solve(cost, own, workspace, columns, duals);
       answers.totals[b] = total_cost(cost, columns);
     }

@@ -53,8 +53,8 @@ Run run_wide(const lwfm::CostMatrix<T>& cost, lwfm::Workspace& workspace) {
     lwfm::write_answer(problem, answer, result.assignment.data(),
                        {result.u.data(), result.v.data()});
   } else {
-    result.status =
-        static_cast<int>(lwfm::solve_large<lwfm::wide::Scan>(problem.cost, workspace, nullptr));
+    result.status = static_cast<int>(
+        lwfm::solve_large<lwfm::wide::Scan>(problem.cost, workspace, lwfm::Options{}));
     if (result.status != 0) return result;
     const lwfm::Answer<std::int64_t> answer{workspace.row_to_column.data(), workspace.v.data()};
     lwfm::write_answer(problem, answer, result.assignment.data(),
