@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import time
 from typing import Any
 
 import lap as lapx
@@ -129,21 +128,6 @@ def test_earlier_assignments_through_forbidden_pairs_are_no_hint() -> None:
     costs[0, 7] = np.inf
     with pytest.raises(ValueError, match="infeasible"):
         solve_batch(costs, warm=best)
-
-
-@pytest.mark.parametrize("kind", ["cols", "duals"])
-def test_good_warm_starts_are_faster(kind: str) -> None:
-    costs = random_costs((1, 700, 700))
-    cols, _, _, v = solve_batch(costs, return_duals=True)
-    warm = cols if kind == "cols" else v
-    cold_times: list[float] = []
-    warm_times: list[float] = []
-    for _ in range(7):
-        for guess, times in ((None, cold_times), (warm, warm_times)):
-            start = time.perf_counter()
-            solve_batch(costs, n_threads=1, warm=guess)
-            times.append(time.perf_counter() - start)
-    assert min(warm_times) < min(cold_times)
 
 
 def test_warm_starts_are_checked() -> None:
