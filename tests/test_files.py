@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,13 +16,18 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-@pytest.fixture
+@contextmanager
 def small_disk() -> Iterator[None]:
-    """Let the system refuse files of more than 4096 bytes, as a full disk would."""
+    """Let the system refuse files of more than 4096 bytes, as a full disk would.
+
+    Not a fixture: pytest reports while fixtures stand, and its own output may go to a file.
+    """
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 def test_writes_into_new_folder_and_replaces(tmp_path: Path) -> None:
@@ -50,10 +56,10 @@ def test_interrupted_write_leaves_old_file(tmp_path: Path, stop: BaseException) 
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_full_disk_leaves_old_file_and_names_it(tmp_path: Path, small_disk: None) -> None:
+def test_full_disk_leaves_old_file_and_names_it(tmp_path: Path) -> None:
     path = tmp_path / "file.bin"
     path.write_bytes(b"old")
-    with pytest.raises(UserError, match=r"cannot write .*file\.bin: File too large"):
+    with small_disk(), pytest.raises(UserError, match=r"cannot write .*file\.bin: File too large"):
         write_bytes_atomically(path, bytes(10_000))
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
