@@ -16,7 +16,7 @@ from matplotlib.patches import ConnectionPatch
 from matplotlib.patheffects import withStroke
 from torch.nn import functional as F
 
-from lwfm.data.pictures import decode_picture
+from lwfm.data.decoding import open_picture
 from lwfm.data.transforms import evaluation_transform
 from lwfm.errors import UserError
 from lwfm.explanation import LayerMatch, explain_pair
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.image import AxesImage
     from numpy.typing import NDArray
-    from PIL.Image import Image
     from torch import Tensor
 
 
@@ -108,7 +107,7 @@ def match_pictures(model: LWFM, support: Path, query: Path) -> tuple[Figure, tup
     """
     normalization = model.normalization or IMAGENET
     transform = evaluation_transform(image_size=model.config.image_size, normalization=normalization)
-    images = torch.stack([transform(_open_picture(path)) for path in (support, query)])  # [2, 3, H, W]
+    images = torch.stack([transform(open_picture(path)) for path in (support, query)])  # [2, 3, H, W]
     device = next(model.parameters()).device
     training = model.training
     model.eval()
@@ -120,13 +119,6 @@ def match_pictures(model: LWFM, support: Path, query: Path) -> tuple[Figure, tup
     shown = [(image * std + mean).clamp(0, 1).permute(1, 2, 0).numpy() for image in images]
     titles = [f"layer {layer}" for layer in model.backbone.layers]
     return match_figure(shown[0], shown[1], matches, titles), matches
-
-
-def _open_picture(path: Path) -> Image:
-    try:
-        return decode_picture(path.read_bytes())
-    except OSError as error:
-        raise UserError(f"cannot read the picture {path}: {error.strerror or error}") from error
 
 
 def match_figure(

@@ -13,7 +13,8 @@ from PIL import Image
 
 from lwfm.data import pictures as pictures_module
 from lwfm.data.dataset import PictureDataset
-from lwfm.data.pictures import EMOJI, decode_picture, open_pictures
+from lwfm.data.decoding import decode_picture, open_picture
+from lwfm.data.pictures import EMOJI, open_pictures
 from lwfm.data.transforms import evaluation_transform, training_transform
 from lwfm.errors import UserError
 from lwfm.normalization import IMAGENET, Normalization
@@ -233,6 +234,19 @@ def test_every_mode_becomes_rgb(image: Image.Image, expected: tuple[int, ...]) -
     decoded = decode_picture(encode(image))
     assert decoded.mode == "RGB"
     assert decoded.getpixel((1, 1)) == expected
+
+
+@pytest.mark.parametrize(
+    "content",
+    [pytest.param(None, id="missing"), b"", b"no picture", encode(Image.new("RGB", (9, 9)))[:40]],
+    ids=lambda content: f"{len(content)} bytes" if isinstance(content, bytes) else "",
+)
+def test_a_picture_that_cannot_be_opened_is_named(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "cat.png"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UserError, match=r"cat\.png"):
+        open_picture(path)
 
 
 def test_evaluation_transform_keeps_the_centre_and_normalises() -> None:

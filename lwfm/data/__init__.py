@@ -1,6 +1,7 @@
 """Pictures, episodes and the batches that training and evaluation read.
 
 * :mod:`lwfm.data.pictures` -- a split of a data set: :func:`open_pictures`, :class:`PictureSet`;
+* :mod:`lwfm.data.decoding` -- :func:`open_picture`, a file as an upright RGB picture;
 * :mod:`lwfm.data.dataset` -- :class:`PictureDataset`, the pictures as tensors;
 * :mod:`lwfm.data.transforms` -- :func:`training_transform`, :func:`evaluation_transform`;
 * :mod:`lwfm.data.episodes` -- :class:`EpisodeSampler`, :func:`episode_labels`;
@@ -16,9 +17,10 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from lwfm.data.dataset import PictureDataset
+    from lwfm.data.decoding import decode_picture, open_picture, upright_rgb
     from lwfm.data.episodes import EpisodeSampler, ShuffledSampler, episode_labels
     from lwfm.data.module import EpisodeDataModule
-    from lwfm.data.pictures import EMOJI, PictureSet, decode_picture, open_pictures
+    from lwfm.data.pictures import EMOJI, PictureSet, open_pictures
     from lwfm.data.transforms import evaluation_transform, training_transform
 
 _HOME = {
@@ -28,11 +30,13 @@ _HOME = {
     "PictureDataset": "dataset",
     "PictureSet": "pictures",
     "ShuffledSampler": "episodes",
-    "decode_picture": "pictures",
+    "decode_picture": "decoding",
     "episode_labels": "episodes",
     "evaluation_transform": "transforms",
+    "open_picture": "decoding",
     "open_pictures": "pictures",
     "training_transform": "transforms",
+    "upright_rgb": "decoding",
 }
 
 __all__ = [
@@ -45,8 +49,10 @@ __all__ = [
     "decode_picture",
     "episode_labels",
     "evaluation_transform",
+    "open_picture",
     "open_pictures",
     "training_transform",
+    "upright_rgb",
 ]
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from lwfm.data.pictures import decode_picture
+from lwfm.data.decoding import decode_picture
 
 if TYPE_CHECKING:
     from lwfm.data.pictures import PictureSet

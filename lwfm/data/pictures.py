@@ -7,7 +7,6 @@ Two layouts are read: the bundled ``emoji`` drawings, and a ``folder`` that hold
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 import warnings
 import zipfile
@@ -17,9 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
-from PIL import Image, ImageOps
 from tqdm import tqdm
 
+from lwfm.data.decoding import decode_picture, decoding_problem
 from lwfm.errors import UserError
 from lwfm.normalization import IMAGENET, Normalization
 
@@ -142,28 +141,6 @@ def open_pictures(
     return _open_folder(Path(root), split, unreadable, normalization or IMAGENET)
 
 
-def decode_picture(content: bytes) -> Image.Image:
-    """Decode a picture into upright RGB.
-
-    EXIF orientation is applied, transparency is laid on white, 16-bit grey is scaled to 8 bits.
-
-    Examples
-    --------
-    >>> pictures = open_pictures("emoji", split="val")
-    >>> decode_picture(pictures.read(0)).size
-    (84, 84)
-    """
-    with Image.open(io.BytesIO(content)) as opened:
-        image: Image.Image = ImageOps.exif_transpose(opened)
-        if image.mode.startswith("I;16"):  # PIL's own conversion cuts everything above 255 off
-            return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
-        if image.has_transparency_data:
-            image = image.convert("RGBA")
-            white = Image.new("RGBA", image.size, "white")
-            return Image.alpha_composite(white, image).convert("RGB")
-        return image.convert("RGB")
-
-
 def _check_choice(option: str, value: str, choices: tuple[str, ...]) -> None:
     if value not in choices:
         raise UserError(f"unknown {option} {value!r}: choose one of {', '.join(choices)}")
@@ -184,7 +161,7 @@ def _open_emoji(split: str, normalization: Normalization) -> PictureSet:
 
 def _open_folder(root: Path, split: str, unreadable: str, normalization: Normalization) -> PictureSet:
     folder = root / split
-    names = _list_pictures(root, folder)
+    names = list_pictures(root, folder)
     checked = _check_all([folder / name for name in names], f"Checking {split} pictures")
     bad = [f"{folder / name}: {reason}" for name, (_, reason) in zip(names, checked, strict=True) if reason]
     if bad:
@@ -232,8 +209,14 @@ def _picture_set(
     )
 
 
-def _list_pictures(root: Path, folder: Path) -> list[str]:
-    """``<class>/<file>`` of every picture of a split, sorted; UserError where the layout is another."""
+def list_pictures(root: Path, folder: Path) -> list[str]:
+    """List ``<class>/<file>`` of every picture in ``folder``, a part of ``root`` or ``root`` itself, sorted.
+
+    Raises
+    ------
+    UserError
+        Where the layout is another, or a class has no picture.
+    """
     layout = f"pictures are expected in {folder / '<class>' / '<image>'}"
     if not root.is_dir():
         raise UserError(f"there is no folder {root}: {layout}")
@@ -277,8 +260,7 @@ def _check_one(path: Path) -> tuple[bytes, str]:
         decode_picture(content)
     # Decoders of damaged files raise whatever they stumble over (OSError, SyntaxError, struct.error, ...).
     except Exception as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        return b"", (reason.splitlines() or [type(error).__name__])[0]
+        return b"", decoding_problem(error)
     return hashlib.sha256(content).digest(), ""
 
 
