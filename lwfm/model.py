@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass, fields, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import safetensors
-import safetensors.torch
 import torch
 from torch import Tensor, nn
 
 from lwfm.backbones import build_backbone
 from lwfm.errors import UserError
-from lwfm.files import write_bytes_atomically
 from lwfm.nn import LWFMHead
 from lwfm.normalization import Normalization
+from lwfm.tensor_files import read_tensor_file, write_tensor_file
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _METADATA_KEY = "lwfm"
-_FORMAT = 1
 
 
 @dataclass(frozen=True)
@@ -165,20 +161,9 @@ class LWFM(nn.Module):
 def save_model(model: LWFM, path: str | Path) -> None:
     """Write the model to one .safetensors file, atomically; UserError when the disk refuses.
 
-    The file's metadata holds, as JSON, everything :func:`load_model` needs: the configuration, the names
-    of the training classes, the normalisation and the version of lwfm.
+    The file's metadata holds :func:`describe_model`: everything :func:`load_model` needs.
     """
-    description = {
-        "format": _FORMAT,
-        "version": version("lwfm"),
-        "config": asdict(model.config),
-        "classes": model.classes,
-        "normalization": asdict(model.normalization) if model.normalization else None,
-    }
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    write_bytes_atomically(
-        path, safetensors.torch.save(tensors, metadata={_METADATA_KEY: json.dumps(description)})
-    )
+    write_tensor_file(path, model.state_dict(), describe_model(model), key=_METADATA_KEY)
 
 
 def load_model(path: str | Path) -> LWFM:
@@ -190,21 +175,44 @@ def load_model(path: str | Path) -> LWFM:
         When there is no such file, it is no lwfm model, it is damaged, or its tensors do not fit the
         architecture that its configuration describes (the first parameter that differs is named).
     """
-    description, tensors = _read(Path(path))
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"no model file {path}; `lwfm train` writes one, best.safetensors, into its folder")
+    description, tensors = read_tensor_file(path, key=_METADATA_KEY, what="lwfm model")
+    return rebuild_model(description, tensors, source=str(path))
+
+
+def describe_model(model: LWFM) -> dict[str, Any]:
+    """Give the configuration, the training classes and the normalisation as JSON values."""
+    return {
+        "config": asdict(model.config),
+        "classes": list(model.classes),
+        "normalization": asdict(model.normalization) if model.normalization else None,
+    }
+
+
+def rebuild_model(description: dict[str, Any], tensors: dict[str, Tensor], *, source: str) -> LWFM:
+    """Build the model of a :func:`describe_model` around its state dictionary, in evaluation mode.
+
+    Raises
+    ------
+    UserError
+        Naming ``source``, when the description is not understood or the tensors do not fit it.
+    """
     try:
         config = ModelConfig.from_dict(description["config"])
         normalization = description["normalization"] and Normalization(
             mean=tuple(description["normalization"]["mean"]), std=tuple(description["normalization"]["std"])
         )
-        # The file holds every weight: whatever the backbone once started from is not read again.
+        # The tensors are every weight: whatever the backbone once started from is not read again.
         model = LWFM(replace(config, weights="none"), description["classes"], normalization)
     except (KeyError, TypeError, UserError) as error:
         raise UserError(
-            f"{path}: its description of the model is not understood by lwfm {version('lwfm')} "
+            f"{source}: its description of the model is not understood by lwfm {version('lwfm')} "
             f"(it was written by {description.get('version', 'an unknown version')}): {error}"
         ) from error
     model.config = config
-    load_parameters(model, tensors, source=str(path))
+    load_parameters(model, tensors, source=source)
     return model.eval()
 
 
@@ -223,27 +231,3 @@ def load_parameters(model: nn.Module, tensors: dict[str, Tensor], *, source: str
     if extra := [name for name in tensors if name not in expected]:
         raise UserError(f"{source} is of another architecture: its parameter {extra[0]!r} has no place here")
     model.load_state_dict(tensors)
-
-
-def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Read the description and the tensors of a model file."""
-    if not path.is_file():
-        raise UserError(f"no model file {path}; `lwfm train` writes one, best.safetensors, into its folder")
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    except (safetensors.SafetensorError, OSError) as error:
-        raise UserError(f"{path} is not a readable .safetensors file: {error}") from error
-    try:
-        description = dict(json.loads(metadata[_METADATA_KEY]))
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(
-            f"{path} holds tensors but no lwfm model (its metadata lack the key 'lwfm')"
-        ) from error
-    if description.get("format") != _FORMAT:
-        raise UserError(
-            f"{path} has format {description.get('format')}, this version of lwfm reads {_FORMAT}: "
-            f"it was written by lwfm {description.get('version')}"
-        )
-    return description, tensors

@@ -14,7 +14,7 @@ STOREYS = [
     ["errors", "normalization", "_lap", "_ops"],
     ["block_ops"],
     ["files", "blocks", "lap_single", "lap_batch", "lap_sparse"],
-    ["lap"],
+    ["lap", "tensor_files"],
     ["ops", "data"],
     ["shots", "maps"],
     ["layer_terms"],
