@@ -14,6 +14,7 @@ import torch
 
 from lwfm.comparison import BASELINE, encode_pictures, pictures_needed, run_episodes
 from lwfm.data import EpisodeSampler, open_pictures
+from lwfm.devices import choose_device
 from lwfm.errors import UserError
 from lwfm.files import atomic_path
 from lwfm.model import LWFM, ModelConfig, load_model
@@ -99,7 +100,7 @@ def evaluate(
     """
     started = time.monotonic()
     shots = _check_options(checkpoint, model, shot, episodes, batch_size, out)
-    device = _device(accelerator)
+    device = choose_device(accelerator)
     pictures = open_pictures(data, root, split=split, unreadable=unreadable)
     network = _network(checkpoint, model, pictures, seed).to(device)
     drawn = {
@@ -169,14 +170,6 @@ def _check_options(
     if out is not None and Path(out).is_dir():
         raise UserError(f"out must be the name of a file, and {out} is a folder")
     return shots
-
-
-def _device(accelerator: str) -> torch.device:
-    """Device for `auto`, `cpu` or `gpu`."""
-    available = torch.cuda.is_available()
-    if accelerator == "gpu" and not available:
-        raise UserError("accelerator gpu was asked for, but torch finds no CUDA device; try cpu or auto")
-    return torch.device("cuda" if available and accelerator != "cpu" else "cpu")
 
 
 def _network(checkpoint: Path | None, model: ModelConfig | None, pictures: PictureSet, seed: int) -> LWFM:

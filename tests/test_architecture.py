@@ -14,7 +14,7 @@ STOREYS = [
     ["errors", "normalization", "_lap", "_ops"],
     ["block_ops"],
     ["files", "blocks", "lap_single", "lap_batch", "lap_sparse"],
-    ["lap", "tensor_files"],
+    ["lap", "tensor_files", "devices"],
     ["ops", "data"],
     ["shots", "maps"],
     ["layer_terms"],
