@@ -12,7 +12,7 @@ Accelerator = Literal["auto", "cpu", "gpu"]
 
 
 def choose_device(accelerator: str) -> torch.device:
-    """Device for ``auto`` (a GPU when there is one), ``cpu`` or ``gpu``; UserError when there is none such."""
+    """Device for ``auto`` (a GPU when there is one), ``cpu`` or ``gpu``; UserError when there is none."""
     if accelerator not in get_args(Accelerator):
         raise UserError(f"accelerator must be one of {', '.join(get_args(Accelerator))}, not {accelerator!r}")
     available = torch.cuda.is_available()
