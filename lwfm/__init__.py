@@ -5,6 +5,7 @@ Submodules load on first use, so that ``import lwfm.lap`` never loads torch:
 * :mod:`lwfm.lap` -- batched linear assignment on NumPy arrays;
 * :mod:`lwfm.ops` -- the same and semantic-pixel matching on torch tensors;
 * :mod:`lwfm.nn` -- the head as a module; :mod:`lwfm.model` -- backbone and head;
+* :class:`FewShotClassifier` (:mod:`lwfm.classifier`) -- for your own pictures;
 * :mod:`lwfm.training`, :mod:`lwfm.evaluation`, :mod:`lwfm.cli` -- the tools on top.
 """
 
@@ -16,8 +17,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from types import ModuleType
 
+    from lwfm.classifier import FewShotClassifier
+
 _SUBMODULES = (
     "backbones",
+    "classifier",
     "data",
     "evaluation",
     "figures",
@@ -29,17 +33,21 @@ _SUBMODULES = (
     "training",
 )
 
-__all__ = ["__version__", *_SUBMODULES]
+__all__ = ["FewShotClassifier", "__version__", *_SUBMODULES]
 
 
-def __getattr__(name: str) -> ModuleType | str:
-    """Load a submodule, or the version from the installed metadata, on first use."""
+def __getattr__(name: str) -> ModuleType | type | str:
+    """Load a submodule, the classifier, or the version from the installed metadata, on first use."""
     if name == "__version__":
         from importlib.metadata import version
 
         return version("lwfm")
     if name in _SUBMODULES:
         return importlib.import_module(f"lwfm.{name}")
+    if name == "FewShotClassifier":
+        from lwfm.classifier import FewShotClassifier
+
+        return FewShotClassifier
     raise AttributeError(f"module 'lwfm' has no attribute {name!r}")
 
 

@@ -20,7 +20,6 @@ import difflib
 import importlib
 import os
 import warnings
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -33,6 +32,7 @@ from lwfm.normalization import IMAGENET, Normalization
 from lwfm.pretrained import (
     OFFLINE_NAME,
     OFFLINE_NORMALIZATION,
+    cached_resnet,
     download,
     load_tensors,
     offline_tensors,
@@ -48,7 +48,8 @@ _FEWSHOT = {
     "resnet12": (fewshot_networks.resnet12, fewshot_networks.RESNET12_WIDTHS),
     "conv4": (fewshot_networks.conv4, fewshot_networks.CONV4_WIDTHS),
 }
-_TIMM = "timm:"
+TIMM_PREFIX = "timm:"
+"""What stands before the name of a timm model."""
 
 NAMES = (*_RESNETS, *_FEWSHOT)
 """The backbones with a name of their own; any timm model is ``timm:<model>``."""
@@ -187,7 +188,7 @@ def build_backbone(
         parts = _build_resnet(name, chosen, source)
     elif name in _FEWSHOT:
         parts = _build_fewshot(name, chosen, source)
-    elif name.startswith(_TIMM):
+    elif name.startswith(TIMM_PREFIX):
         parts = _build_timm(name, chosen, source)
     else:
         raise UserError(f"unknown backbone {name!r}: choose one of {', '.join(NAMES)} or timm:<model>")
@@ -221,8 +222,7 @@ def _build_resnet(name: str, layers: tuple[int, ...] | None, weights: str) -> _P
     if weights == "imagenet":
         published = get_model_weights(name).IMAGENET1K_V1
         fetch = lambda: published.get_state_dict(progress=True, check_hash=True, weights_only=True)  # noqa: E731
-        place = Path(torch.hub.get_dir()) / "checkpoints" / Path(published.url).name
-        tensors = download(name, fetch, f"place the file of {published.url} at {place}")
+        tensors = download(name, fetch, f"place the file of {published.url} at {cached_resnet(name)}")
         load_tensors(network, tensors, name=name, source=published.url)
     elif weights != "none":
         load_tensors(network, read_tensors(weights), name=name, source=weights)
@@ -243,7 +243,7 @@ def _build_fewshot(name: str, layers: tuple[int, ...] | None, weights: str) -> _
 
 def _build_timm(name: str, layers: tuple[int, ...] | None, weights: str) -> _Parts:
     timm: Any = importlib.import_module("timm")  # slow to import, and not every user has it
-    model = name.removeprefix(_TIMM)
+    model = name.removeprefix(TIMM_PREFIX)
     if not timm.is_model(model):
         near = difflib.get_close_matches(model, timm.list_models(), n=5)
         advice = f"did you mean {', '.join(near)}?" if near else "timm.list_models() lists them"

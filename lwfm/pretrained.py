@@ -104,15 +104,23 @@ def load_tensors(network: nn.Module, tensors: dict[str, torch.Tensor], *, name: 
     network.load_state_dict({**own, **fitting})
 
 
+def offline_package() -> Path | None:
+    """Find the folder of the installed package of EfficientNet-Lite0 weights; None when it is not there."""
+    spec = importlib.util.find_spec(_OFFLINE_MODULE)
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    return Path(spec.submodule_search_locations[0])
+
+
 def offline_tensors(network: nn.Module) -> dict[str, torch.Tensor] | None:
     """Return the installed EfficientNet-Lite0 tensors under `network`'s names, or None without the package.
 
     The package names its tensors otherwise but keeps timm's order; :func:`load_tensors` checks each shape.
     """
-    spec = importlib.util.find_spec(_OFFLINE_MODULE)
-    if spec is None or not spec.submodule_search_locations:
+    package = offline_package()
+    if package is None:
         return None
-    files = sorted((Path(spec.submodule_search_locations[0]) / "models").glob("*.pth"))
+    files = sorted((package / "models").glob("*.pth"))
     if len(files) != 1:
         raise UserError(
             f"the package {_OFFLINE_MODULE} holds {len(files)} weights files, expected 1: install it again"
@@ -121,6 +129,14 @@ def offline_tensors(network: nn.Module) -> dict[str, torch.Tensor] | None:
     if len(tensors) != len(names):
         raise UserError(f"{files[0]} holds {len(tensors)} tensors, timm's {OFFLINE_NAME} has {len(names)}")
     return dict(zip(names, tensors.values(), strict=True))
+
+
+def cached_resnet(name: str) -> Path:
+    """Say where torchvision keeps the ImageNet weights of a ResNet once they are downloaded."""
+    from torchvision.models import get_model_weights
+
+    url: str = get_model_weights(name).IMAGENET1K_V1.url
+    return Path(torch.hub.get_dir()) / "checkpoints" / Path(url).name
 
 
 @contextlib.contextmanager

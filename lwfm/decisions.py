@@ -1,0 +1,74 @@
+"""What a classifier decided about a picture, and on which grounds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What was decided about one picture, and why.
+
+    Attributes
+    ----------
+    label : object
+        The most probable class, or the label of unknown pictures.
+    best, runner_up : object
+        The most probable class, whether it was accepted or not, and the one after it.
+    probability, runner_up_probability : float
+        Of these two, in 0..1.
+    support : int
+        Which support picture of the class ``best`` is the most similar one, counted as they were fitted.
+    support_name : str
+        Its path, or ``picture N`` where it was given otherwise.
+    """
+
+    label: Any
+    best: Any
+    probability: float
+    runner_up: Any
+    runner_up_probability: float
+    support: int
+    support_name: str
+
+    @classmethod
+    def build(
+        cls,
+        probabilities: Tensor,
+        classes: npt.NDArray[Any],
+        support: tuple[int, str],
+        *,
+        unknown_below: float,
+        unknown_label: str | int,
+    ) -> Decision:
+        """Decide from the probabilities [way] of one picture.
+
+        Parameters
+        ----------
+        probabilities : Tensor
+            [way], way at least 2.
+        classes : ndarray
+            [way], their labels.
+        support : tuple of int and str
+            Number and name of the most similar support picture.
+        unknown_below : float
+            Below this probability the answer is ``unknown_label``.
+        unknown_label : str or int
+            Stands for none of the classes.
+        """
+        values, indices = probabilities.topk(2)
+        best, runner_up = (classes[int(index)].item() for index in indices)
+        return cls(
+            label=best if float(values[0]) >= unknown_below else unknown_label,
+            best=best,
+            probability=float(values[0]),
+            runner_up=runner_up,
+            runner_up_probability=float(values[1]),
+            support=support[0],
+            support_name=support[1],
+        )
