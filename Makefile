@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV ?= .venv
 RUN ?= runs/demo-$(shell date +%Y%m%d-%H%M%S)
 BIN := $(abspath $(VENV))/bin
-CXX_FILES = $(shell git ls-files 'csrc/*.h' 'csrc/*.cpp' 'tests/*.h' 'tests/*.cpp')
+CXX_FILES = $(shell git ls-files 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.cuh' 'csrc/*.cu' 'tests/*.h' 'tests/*.cpp')
 SOURCES := pyproject.toml setup.py $(shell find csrc -name '*.h' -o -name '*.cpp')
 DEMO_CLASS := test/rooster
 # What a build needs stands in pyproject.toml; installed first, pip need not fetch torch a second time.

@@ -1,0 +1,39 @@
+// The vocabulary of the kernels: plain CUDA under nvcc, and the emulator of tests/simt under any
+// other compiler, so that the same source is also executed on machines without a GPU.
+//
+//   LWFM_SHARED(T, name, count)       a static shared array, T* name
+//   LWFM_DYNAMIC_SHARED(T, name)      the dynamic shared memory of the launch, T* name
+//   LWFM_LAUNCH(kernel, grid, block, shared_bytes, stream, arguments...)
+//
+// A kernel with several template arguments is launched as LWFM_LAUNCH((kernel<A, B>), ...).
+// LWFM_WARP_REDUCE is 1 where __reduce_*_sync exist (compute capability 8.0 and newer).
+#pragma once
+
+#ifdef __CUDACC__
+
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#include <cuda_runtime.h>
+
+#define LWFM_SHARED(T, name, count) __shared__ T name[count]
+#define LWFM_DYNAMIC_SHARED(T, name)                                    \
+  extern __shared__ __align__(16) unsigned char lwfm_dynamic_shared_[]; \
+  T* const name = reinterpret_cast<T*>(lwfm_dynamic_shared_)
+#define LWFM_LAUNCH(kernel, grid, block, shared_bytes, stream, ...) \
+  kernel<<<(grid), (block), (shared_bytes), (stream)>>>(__VA_ARGS__)
+
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
+#define LWFM_WARP_REDUCE 1
+#else
+#define LWFM_WARP_REDUCE 0
+#endif
+
+#else
+
+#include "simt/emulator.h"
+
+#ifndef LWFM_WARP_REDUCE
+#define LWFM_WARP_REDUCE 1
+#endif
+
+#endif
