@@ -1,4 +1,4 @@
-"""The command line: ``lwfm train | evaluate | match | bench | info``.
+"""The command line: ``lwfm train | evaluate | data | match | bench | info``.
 
 Each command is a typed Python function; its options, their types and defaults, and the help text come
 from its signature and docstring.
@@ -56,6 +56,11 @@ COMMANDS: dict[str, Command] = {
     "evaluate": Command(
         "lwfm.evaluation:evaluate", "measure few-shot accuracy on unseen classes", _report_evaluation
     ),
+    "data": Command(
+        "lwfm.data.inspection:inspect_data",
+        "say which data set a folder holds and what is wrong with it: lwfm data inspect ROOT",
+        lambda inspection: print(inspection.table()),
+    ),
     "match": Command("lwfm.figures:match", "draw how two pictures match, position by position"),
     "bench": Command("lwfm.solver_benchmark:bench", "time the assignment solver beside others, and draw it"),
     "info": Command("lwfm.info:info", "show version, build, threads: what to put into a bug report"),
@@ -64,6 +69,7 @@ COMMANDS: dict[str, Command] = {
 EPILOG = """examples:
   lwfm train --config configs/emoji.yaml --out runs/emoji
   lwfm evaluate --checkpoint runs/emoji/best.safetensors --queries 5
+  lwfm data inspect miniImageNet
   lwfm match support.jpg query.jpg --checkpoint runs/emoji/best.safetensors --out match.png
 """
 
@@ -145,7 +151,7 @@ def build_parser(only: str | None = None) -> ArgumentParser:
                 subparser.add_argument(
                     "--config", action="config", help="YAML file that sets any of the options"
                 )
-            subparser.add_function_arguments(_load(command), as_positional=name in ("match", "bench"))
+            subparser.add_function_arguments(_load(command), as_positional=name in ("match", "bench", "data"))
         commands.add_subcommand(name, subparser, help=command.summary)
     return parser
 

@@ -8,18 +8,16 @@ from typing import TYPE_CHECKING
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
-from lwfm.data import PictureDataset, episode_labels, evaluation_transform
+from lwfm.data import episode_labels, picture_loader
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from lwfm.data import PictureSet
     from lwfm.model import LWFM
     from lwfm.nn import LWFMHead
-    from lwfm.normalization import Normalization
 
 BASELINE = "nearest_class_mean"
 METHODS = ("lwfm", "base", "matching", BASELINE)
@@ -54,26 +52,6 @@ class CachedMaps:
         return tuple(layer[rows] for layer in self.layers)
 
 
-def pictures_needed(episodes: Iterable[Sequence[int]]) -> list[int]:
-    """List the indices that occur in any of the episodes, each once, ascending."""
-    return sorted({index for episode in episodes for index in episode})
-
-
-def picture_loader(
-    pictures: PictureSet,
-    indices: Sequence[int],
-    *,
-    image_size: int,
-    normalization: Normalization,
-    batch_size: int = 64,
-    workers: int = 0,
-) -> DataLoader[tuple[Tensor, int]]:
-    """Batches (images [B, 3, H, W], labels [B]) of these pictures, prepared as for an evaluation."""
-    transform = evaluation_transform(image_size=image_size, normalization=normalization)
-    dataset = Subset(PictureDataset(pictures, transform), list(indices))
-    return DataLoader(dataset, batch_size=batch_size, num_workers=workers)
-
-
 @torch.inference_mode()
 def encode_pictures(
     model: LWFM, pictures: PictureSet, indices: Sequence[int], *, batch_size: int = 64, workers: int = 0
@@ -87,7 +65,7 @@ def encode_pictures(
     pictures : PictureSet
         Where the pictures are.
     indices : sequence of int
-        Which of them; see :func:`pictures_needed`.
+        Which of them; see :func:`lwfm.data.pictures_needed`.
     batch_size, workers : int
         How many pictures at a time, and how many processes decode them (0: this one).
 

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from lwfm.comparison import BASELINE, encode_pictures, pictures_needed, run_episodes
-from lwfm.data import EpisodeSampler, open_pictures
+from lwfm.comparison import BASELINE, encode_pictures, run_episodes
+from lwfm.data import EpisodeSampler, open_pictures, pictures_needed
+from lwfm.data.pictures import ClassSplit, DataName, Split, Unreadable  # noqa: TC001 - read by the command line
 from lwfm.devices import choose_device
 from lwfm.errors import UserError
 from lwfm.files import atomic_path
@@ -33,9 +34,11 @@ def evaluate(
     *,
     checkpoint: Path | None = None,
     model: ModelConfig | None = None,
-    data: Literal["emoji", "folder"] = "emoji",
+    data: DataName = "emoji",
     root: Path | None = None,
-    split: Literal["train", "val", "test"] = "test",
+    class_split: ClassSplit | None = None,
+    crop: bool = False,
+    split: Split = "test",
     way: int = 5,
     shot: int | list[int] = 1,
     queries: int = 15,
@@ -44,7 +47,7 @@ def evaluate(
     batch_size: int = 64,
     workers: int = 0,
     accelerator: Literal["auto", "cpu", "gpu"] = "auto",
-    unreadable: Literal["stop", "skip"] = "stop",
+    unreadable: Unreadable = "stop",
     out: Path | None = None,
 ) -> EvaluationResult:
     """Measure few-shot accuracy on classes never seen in training.
@@ -62,9 +65,14 @@ def evaluate(
         The network to evaluate when there is no checkpoint: random weights by default, or
         `--model.weights imagenet`. A checkpoint knows its own, so the two exclude each other.
     data : str
-        emoji (bundled with the package) or folder (pictures in root/SPLIT/CLASS/).
+        emoji (bundled with the package), folder (pictures in root/SPLIT/CLASS/), a benchmark in any of its
+        usual layouts, or auto to recognise what root holds; see `lwfm data inspect`.
     root : Path, optional
-        The folder that holds train/, val/ and test/, for `data=folder`.
+        The folder that holds the data set, for all but emoji.
+    class_split : str, optional
+        For CUB: which of its class splits, where its files do not decide it.
+    crop : bool
+        For CUB: whether pictures are cropped to their bounding boxes.
     split : str
         Which of the three parts to evaluate on.
     way : int
@@ -101,7 +109,9 @@ def evaluate(
     started = time.monotonic()
     shots = _check_options(checkpoint, model, shot, episodes, batch_size, out)
     device = choose_device(accelerator)
-    pictures = open_pictures(data, root, split=split, unreadable=unreadable)
+    pictures = open_pictures(
+        data, root, split=split, unreadable=unreadable, class_split=class_split, crop=crop
+    )
     network = _network(checkpoint, model, pictures, seed).to(device)
     drawn = {
         k: list(
@@ -225,6 +235,7 @@ def _describe_model(network: LWFM, checkpoint: Path | None) -> dict[str, Any]:
 def _describe_data(pictures: PictureSet, root: Path | None, split: str) -> dict[str, Any]:
     return {
         "name": pictures.name,
+        "layout": pictures.layout,
         "root": None if root is None else str(root),
         "split": split,
         "fingerprint": pictures.fingerprint,

@@ -20,6 +20,7 @@ from lwfm.model import LWFM, ModelConfig
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from lwfm.data import ValidationPlan
     from lwfm.normalization import Normalization
 
 
@@ -78,29 +79,6 @@ class OptimConfig:
         [1.0, 0.1, 0.1]
         """
         return float(self.decay ** sum(progress >= milestone for milestone in self.milestones))
-
-
-@dataclass(frozen=True)
-class ValidationPlan:
-    """The fixed episodes of every validation.
-
-    Attributes
-    ----------
-    episodes : sequence of sequence of int
-        Picture indices, ordered as :func:`lwfm.comparison.run_episodes` wants them.
-    indices : sequence of int
-        The pictures that occur in them, in the order in which the validation loader gives them.
-    pictures : int
-        Size of the validation set.
-    way, shot : int
-        Of the episodes.
-    """
-
-    episodes: Sequence[Sequence[int]]
-    indices: Sequence[int]
-    pictures: int
-    way: int
-    shot: int
 
 
 class LWFMModule(lightning.LightningModule):

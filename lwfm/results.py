@@ -72,7 +72,7 @@ class EvaluationResult:
         ``checkpoint`` (path or null for a network without training), ``sha256`` of that file,
         ``config`` (see :class:`lwfm.model.ModelConfig`) and ``normalization``.
     data : dict
-        ``name``, ``root``, ``split``, ``fingerprint``, number of ``pictures``, ``classes``.
+        ``name``, ``layout``, ``root``, ``split``, ``fingerprint``, number of ``pictures``, ``classes``.
     options : dict
         way, shots, queries, episodes, seed, batch_size, accelerator, unreadable.
     versions : dict

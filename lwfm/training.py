@@ -4,24 +4,18 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Literal
 
 import lightning
 
 from lwfm.checkpoints import RunFiles, RunFolder, epoch_to_resume
-from lwfm.comparison import picture_loader, pictures_needed
 from lwfm.data import EpisodeDataModule
+from lwfm.data.pictures import ClassSplit, DataName, Unreadable  # noqa: TC001 - read by the command line
 from lwfm.errors import UserError
-from lwfm.learner import LWFMModule, OptimConfig, ValidationPlan
+from lwfm.learner import LWFMModule, OptimConfig
 from lwfm.model import ModelConfig
 from lwfm.trainer import ctrl_c_tells, make_trainer, quiet_lightning
-
-if TYPE_CHECKING:
-    from lightning.pytorch.utilities import CombinedLoader
-    from torch import Tensor
-    from torch.utils.data import DataLoader
 
 __all__ = ["EpisodeConfig", "LWFMModule", "OptimConfig", "TrainingSummary", "train"]
 
@@ -93,9 +87,11 @@ _OPTIM = OptimConfig()
 def train(
     out: Path,
     *,
-    data: Literal["emoji", "folder"] = "emoji",
+    data: DataName = "emoji",
     root: Path | None = None,
-    unreadable: Literal["stop", "skip"] = "stop",
+    class_split: ClassSplit | None = None,
+    crop: bool = False,
+    unreadable: Unreadable = "stop",
     model: ModelConfig = _MODEL,
     episodes: EpisodeConfig = _EPISODES,
     optim: OptimConfig = _OPTIM,
@@ -119,9 +115,14 @@ def train(
     out : Path
         Folder of the run. One that already holds a run is refused, unless `resume` is given.
     data : str
-        emoji (bundled with the package) or folder (pictures in root/train/CLASS/ and root/val/CLASS/).
+        emoji (bundled with the package), folder (pictures in root/train/CLASS/ and root/val/CLASS/), a
+        benchmark in any of its usual layouts, or auto to recognise what root holds; see `lwfm data inspect`.
     root : Path, optional
-        The folder that holds train/ and val/, for `data=folder`.
+        The folder that holds the data set, for all but emoji. Its test part is never read.
+    class_split : str, optional
+        For CUB: which of its class splits, where its files do not decide it.
+    crop : bool
+        For CUB: whether pictures are cropped to their bounding boxes.
     unreadable : str
         stop at pictures that cannot be decoded, or skip them with a warning.
     model : ModelConfig
@@ -166,10 +167,23 @@ def train(
     folder = RunFolder(Path(out))
     folder.open(resume=resume)
     lightning.seed_everything(seed, workers=True, verbose=False)
-    pictures = _RunData(
-        data, root, model.image_size, episodes, workers=workers, seed=seed, unreadable=unreadable
+    pictures = EpisodeDataModule(
+        data,
+        root,
+        class_split=class_split,
+        crop=crop,
+        unreadable=unreadable,
+        way=episodes.way,
+        shot=episodes.shot,
+        queries=episodes.queries,
+        episodes=episodes.train,
+        validation_episodes=episodes.validation,
+        auxiliary_batch=episodes.auxiliary_batch,
+        image_size=model.image_size,
+        workers=workers,
+        seed=seed,
     )
-    module = pictures.module(model, optim, steps=epochs * episodes.train)
+    module = _module(pictures, model, optim, steps=epochs * episodes.train)
     if resume:
         pictures.first_epoch = epoch_to_resume(folder.last, module)
     files = RunFiles(folder)
@@ -209,74 +223,19 @@ def _check_options(epochs: int, max_time: float | None, episodes: EpisodeConfig)
         raise UserError(f"max_time must be a positive number of minutes, not {max_time}")
 
 
-class _RunData(EpisodeDataModule):
-    """The run's pictures; validation sends each picture of its fixed episodes through the backbone once."""
-
-    def __init__(
-        self,
-        data: Literal["emoji", "folder"],
-        root: Path | None,
-        image_size: int,
-        episodes: EpisodeConfig,
-        **options: Any,
-    ) -> None:
-
-        super().__init__(
-            data,
-            root,
-            way=episodes.way,
-            shot=episodes.shot,
-            queries=episodes.queries,
-            episodes=episodes.train,
-            validation_episodes=episodes.validation,
-            auxiliary_batch=episodes.auxiliary_batch,
-            image_size=image_size,
-            **options,
-        )
-        self.first_epoch = 0
-
-    @cached_property
-    def plan(self) -> ValidationPlan:
-        """The validation episodes and the pictures that occur in them."""
-        sampler = self.validation_sampler
-        drawn = list(sampler)
-        return ValidationPlan(
-            drawn, pictures_needed(drawn), len(self.validation_pictures), way=sampler.way, shot=sampler.shot
-        )
-
-    def module(self, model: ModelConfig, optim: OptimConfig, *, steps: int) -> LWFMModule:
-        """Build the network for these classes; pretrained weights decide how pictures are scaled."""
-        self.setup("fit")
-        module = LWFMModule(
-            model,
-            optim,
-            self.classes,
-            self.normalization,
-            way=self.train_sampler.way,
-            shot=self.train_sampler.shot,
-            steps=steps,
-            seed=self.seed,
-            validation=self.plan,
-        )
-        self._normalization = module.model.normalization
-        return module
-
-    def train_dataloader(self) -> CombinedLoader:
-        """Training batches, starting with the epoch that a resumed run is at.
-
-        Lightning tells the samplers their epoch only after workers have begun to fetch it.
-        """
-        combined = super().train_dataloader()
-        for loader in combined.flattened:
-            loader.batch_sampler.sampler.set_epoch(self.first_epoch)
-        return combined
-
-    def val_dataloader(self) -> DataLoader[tuple[Tensor, int]]:
-        """Every picture of the fixed episodes once, in the order of ``plan.indices``."""
-        return picture_loader(
-            self.validation_pictures,
-            self.plan.indices,
-            image_size=self.image_size,
-            normalization=self.normalization,
-            workers=self.workers,
-        )
+def _module(pictures: EpisodeDataModule, model: ModelConfig, optim: OptimConfig, *, steps: int) -> LWFMModule:
+    """Build the network for these classes; pretrained weights decide how pictures are scaled."""
+    pictures.setup("fit")
+    module = LWFMModule(
+        model,
+        optim,
+        pictures.classes,
+        pictures.normalization,
+        way=pictures.train_sampler.way,
+        shot=pictures.train_sampler.shot,
+        steps=steps,
+        seed=pictures.seed,
+        validation=pictures.plan,
+    )
+    pictures.normalization = module.model.normalization or pictures.normalization
+    return module

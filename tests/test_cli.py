@@ -70,6 +70,15 @@ def test_evaluate_prints_the_table_and_writes_the_result(
     assert json.loads(result.read_text())["options"]["way"] == 4
 
 
+def test_data_inspect_says_what_a_folder_holds(
+    tiny_pictures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    outcome = run(capsys, "data", "inspect", tiny_pictures)
+    assert outcome.status == 0, outcome.err
+    assert "7 (unknown)" in outcome.out
+    assert "train and val have 5 classes in common" in outcome.out
+
+
 @pytest.mark.parametrize("suffix", ["png", "svg"])
 def test_match_draws(
     trained: Path, tiny_pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], suffix: str
@@ -138,11 +147,13 @@ def test_shipped_configurations_are_valid(
         (["match", "a.jpg", "b.jpg"], "--checkpoint"),
         (["match", "a.jpg", "b.jpg", "--model.backbone", "conv4"], "a.jpg"),
         (["train", "--config", "missing.yaml", "--out", "x"], "missing.yaml"),
+        (["data", "inspect", "nowhere"], "there is no folder nowhere. Place there:"),
+        (["evaluate", "--data", "cub", "--root", "."], "CUB_200_2011"),
     ],
     ids=[
         "unknown-option", "wrong-type", "unknown-model-option", "unknown-command", "missing-option",
         "missing-checkpoint", "missing-folder", "unknown-backbone", "match-without-network",
-        "missing-picture", "missing-config",
+        "missing-picture", "missing-config", "inspect-nothing", "no-birds",
     ],
 )  # fmt: skip
 def test_mistakes_end_in_a_sentence(

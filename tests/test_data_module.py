@@ -84,9 +84,12 @@ def test_a_training_batch() -> None:
 def test_validation_episodes_are_fixed_and_have_their_own_shape() -> None:
     data = EpisodeDataModule(**SMALL, validation_way=4, validation_shot=2, validation_queries=1)
     data.setup("validate")
+    assert [len(episode) for episode in data.plan.episodes] == [12, 12]
+    assert data.plan.indices == sorted({index for episode in data.plan.episodes for index in episode})
     first, again = list(data.val_dataloader()), list(data.val_dataloader())
-    assert [images.shape[0] for images, _ in first] == [12, 12]
     assert all(torch.equal(a[0], b[0]) for a, b in zip(first, again, strict=True))
+    labels = torch.cat([labels for _, labels in first])  # every picture once, in the plan's order
+    assert labels.tolist() == data.validation_pictures.labels[data.plan.indices].tolist()
 
 
 def test_no_auxiliary_batch() -> None:
@@ -114,7 +117,8 @@ def test_workers_and_resume_change_nothing(tmp_path: Path) -> None:
     assert len(set(whole.train_sums)) == 6  # the second epoch has other episodes
     assert with_workers.train_sums == whole.train_sums
     assert with_workers.validation_sums == whole.validation_sums
-    assert whole.validation_sums[:2] == whole.validation_sums[2:]  # the validation episodes stay
+    half = len(whole.validation_sums) // 2
+    assert whole.validation_sums[:half] == whole.validation_sums[half:]  # the validation episodes stay
     first, checkpoint = fit(tmp_path, 1)
     second, _ = fit(tmp_path, 2, resume=checkpoint)
     assert first.train_sums + second.train_sums == whole.train_sums

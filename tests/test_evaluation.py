@@ -11,8 +11,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from lwfm.comparison import encode_pictures, nearest_class_mean, pictures_needed, run_episodes
-from lwfm.data import EpisodeSampler, PictureDataset, episode_labels, evaluation_transform, open_pictures
+from lwfm.comparison import encode_pictures, nearest_class_mean, run_episodes
+from lwfm.data import (
+    EpisodeSampler,
+    PictureDataset,
+    episode_labels,
+    evaluation_transform,
+    open_pictures,
+    pictures_needed,
+)
 from lwfm.errors import UserError
 from lwfm.evaluation import evaluate
 from lwfm.model import LWFM, ModelConfig, save_model

@@ -67,8 +67,8 @@ def test_run_leaves_model_checkpoint_and_logs(finished: TrainingSummary) -> None
 
 def test_best_model_reaches_its_validation_accuracy(finished: TrainingSummary, tiny_pictures: Path) -> None:
     """The exported model, evaluated apart from training on the same episodes, gives the logged number."""
-    from lwfm.comparison import encode_pictures, pictures_needed, run_episodes
-    from lwfm.data import EpisodeDataModule
+    from lwfm.comparison import encode_pictures, run_episodes
+    from lwfm.data import EpisodeDataModule, pictures_needed
 
     data = EpisodeDataModule(
         "folder", tiny_pictures, way=3, shot=1, queries=2, validation_episodes=EPISODES.validation

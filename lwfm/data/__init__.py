@@ -1,6 +1,8 @@
 """Pictures, episodes and the batches that training and evaluation read.
 
 * :mod:`lwfm.data.pictures` -- a split of a data set: :func:`open_pictures`, :class:`PictureSet`;
+* :mod:`lwfm.data.layouts` -- the benchmarks in the layouts in which they circulate;
+* :mod:`lwfm.data.sources` -- where pictures are kept: files, encoded bytes, pixels;
 * :mod:`lwfm.data.decoding` -- :func:`open_picture`, a file as an upright RGB picture;
 * :mod:`lwfm.data.dataset` -- :class:`PictureDataset`, the pictures as tensors;
 * :mod:`lwfm.data.transforms` -- :func:`training_transform`, :func:`evaluation_transform`;
@@ -16,12 +18,13 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from lwfm.data.dataset import PictureDataset
+    from lwfm.data.dataset import PictureDataset, picture_loader
     from lwfm.data.decoding import decode_picture, open_picture, upright_rgb
     from lwfm.data.episodes import EpisodeSampler, ShuffledSampler, episode_labels
     from lwfm.data.module import EpisodeDataModule
     from lwfm.data.pictures import EMOJI, PictureSet, open_pictures
     from lwfm.data.transforms import evaluation_transform, training_transform
+    from lwfm.data.validation import ValidationPlan, pictures_needed
 
 _HOME = {
     "EMOJI": "pictures",
@@ -30,11 +33,14 @@ _HOME = {
     "PictureDataset": "dataset",
     "PictureSet": "pictures",
     "ShuffledSampler": "episodes",
+    "ValidationPlan": "validation",
     "decode_picture": "decoding",
     "episode_labels": "episodes",
     "evaluation_transform": "transforms",
     "open_picture": "decoding",
     "open_pictures": "pictures",
+    "picture_loader": "dataset",
+    "pictures_needed": "validation",
     "training_transform": "transforms",
     "upright_rgb": "decoding",
 }
@@ -46,11 +52,14 @@ __all__ = [
     "PictureDataset",
     "PictureSet",
     "ShuffledSampler",
+    "ValidationPlan",
     "decode_picture",
     "episode_labels",
     "evaluation_transform",
     "open_picture",
     "open_pictures",
+    "picture_loader",
+    "pictures_needed",
     "training_transform",
     "upright_rgb",
 ]

@@ -5,12 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
+from torch.utils.data import DataLoader, Subset
 
-from lwfm.data.decoding import decode_picture
+from lwfm.data.transforms import evaluation_transform
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from lwfm.data.pictures import PictureSet
     from lwfm.data.transforms import Transform
+    from lwfm.normalization import Normalization
 
 
 class PictureDataset(torch.utils.data.Dataset[tuple[torch.Tensor, int]]):
@@ -47,7 +51,7 @@ class PictureDataset(torch.utils.data.Dataset[tuple[torch.Tensor, int]]):
 
     def __getitem__(self, item: int | tuple[int, int]) -> tuple[torch.Tensor, int]:
         index, seed = item if isinstance(item, tuple) else (item, None)
-        picture = decode_picture(self.pictures.read(index))
+        picture = self.pictures.picture(index)
         label = int(self.pictures.labels[index])
         if seed is None:
             return self.transform(picture), label
@@ -55,3 +59,18 @@ class PictureDataset(torch.utils.data.Dataset[tuple[torch.Tensor, int]]):
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
             return self.transform(picture), label
+
+
+def picture_loader(
+    pictures: PictureSet,
+    indices: Sequence[int],
+    *,
+    image_size: int,
+    normalization: Normalization,
+    batch_size: int = 64,
+    workers: int = 0,
+) -> DataLoader[tuple[torch.Tensor, int]]:
+    """Batches (images [B, 3, H, W], labels [B]) of these pictures, prepared as for an evaluation."""
+    transform = evaluation_transform(image_size=image_size, normalization=normalization)
+    dataset = Subset(PictureDataset(pictures, transform), list(indices))
+    return DataLoader(dataset, batch_size=batch_size, num_workers=workers)

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import warnings
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import lightning
 from lightning.pytorch.utilities import CombinedLoader
 from torch.utils.data import DataLoader
 
-from lwfm.data.dataset import PictureDataset
+from lwfm.data.dataset import PictureDataset, picture_loader
 from lwfm.data.episodes import EpisodeSampler, SeededSampler, ShuffledSampler
-from lwfm.data.pictures import DataName, PictureSet, Split, Unreadable, open_pictures
-from lwfm.data.transforms import evaluation_transform, training_transform
+from lwfm.data.pictures import ClassSplit, DataName, PictureSet, Unreadable, open_pictures
+from lwfm.data.transforms import training_transform
+from lwfm.data.validation import ValidationPlan
 from lwfm.errors import UserError
 
 if TYPE_CHECKING:
@@ -32,15 +33,17 @@ class EpisodeDataModule(lightning.LightningDataModule):
     """Training episodes with auxiliary batches, and a fixed set of validation episodes.
 
     A training batch is ``{"episode": (images, labels), "auxiliary": (images, labels)}``; the second entry is
-    missing when `auxiliary_batch` is 0. A validation batch is ``(images, labels)``. Images are
-    ``[B, 3, image_size, image_size]`` float32, labels ``[B]`` int64 indices into the split's classes. An
-    episode is ``way * shot`` support pictures followed by ``way * queries`` queries, shot-major: the labels
-    within the episode are :func:`~lwfm.data.episodes.episode_labels`. The same settings give the same batches
-    with any number of workers, and when a run is resumed at an epoch's beginning.
+    missing when `auxiliary_batch` is 0. An episode is ``way * shot`` support pictures followed by
+    ``way * queries`` queries, shot-major: the labels within the episode are
+    :func:`~lwfm.data.episodes.episode_labels`. Validation gives every picture of its fixed episodes once, in
+    the order of ``plan.indices``, as batches ``(images, labels)``: each passes the backbone once, in however
+    many episodes it stands. Images are ``[B, 3, image_size, image_size]`` float32, labels ``[B]`` int64
+    indices into the split's classes. The same settings give the same batches with any number of workers, and
+    when a run is resumed at an epoch's beginning.
 
     Parameters
     ----------
-    data, root, unreadable
+    data, root, unreadable, class_split, crop
         Which pictures, as in :func:`~lwfm.data.pictures.open_pictures`.
     way, shot, queries
         Shape of the training episodes.
@@ -62,6 +65,11 @@ class EpisodeDataModule(lightning.LightningDataModule):
     normalization
         Channel statistics that pretrained weights demand (default: the data set's own).
 
+    Attributes
+    ----------
+    first_epoch
+        Number of the epoch with which training starts; to be set before a resumed run.
+
     Examples
     --------
     >>> data = EpisodeDataModule(queries=2, episodes=1, validation_episodes=1, auxiliary_batch=4)
@@ -69,8 +77,8 @@ class EpisodeDataModule(lightning.LightningDataModule):
     >>> data.num_classes
     248
     >>> images, labels = next(iter(data.val_dataloader()))
-    >>> tuple(images.shape), len(labels)
-    ((15, 3, 84, 84), 15)
+    >>> tuple(images.shape), data.plan.episodes[0][0] in data.plan.indices
+    ((15, 3, 84, 84), True)
     """
 
     def __init__(
@@ -91,6 +99,8 @@ class EpisodeDataModule(lightning.LightningDataModule):
         workers: int = 0,
         seed: int = 0,
         unreadable: Unreadable = "stop",
+        class_split: ClassSplit | None = None,
+        crop: bool = False,
         normalization: Normalization | None = None,
     ) -> None:
         super().__init__()
@@ -102,7 +112,9 @@ class EpisodeDataModule(lightning.LightningDataModule):
         ):
             if value < least:
                 raise UserError(f"{name} must be at least {least}, not {value}")
-        self.data, self.root, self.unreadable = data, root, unreadable
+        self._open = partial(
+            open_pictures, data, root, unreadable=unreadable, class_split=class_split, crop=crop
+        )
         self.shape = {"way": way, "shot": shot, "queries": queries}
         self.validation_shape = {
             "way": way if validation_way is None else validation_way,
@@ -111,17 +123,17 @@ class EpisodeDataModule(lightning.LightningDataModule):
         }
         self.episodes, self.validation_episodes = episodes, validation_episodes
         self.auxiliary_batch, self.image_size, self.workers = auxiliary_batch, image_size, workers
-        self.seed, self._normalization = seed, normalization
+        self.seed, self._normalization, self.first_epoch = seed, normalization, 0
 
     @cached_property
     def train_pictures(self) -> PictureSet:
         """The training split, opened on first use."""
-        return self._open("train")
+        return self._open(split="train")
 
     @cached_property
     def validation_pictures(self) -> PictureSet:
         """The validation split, opened on first use."""
-        return self._open("val")
+        return self._open(split="val")
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -142,6 +154,10 @@ class EpisodeDataModule(lightning.LightningDataModule):
     def normalization(self) -> Normalization:
         """Channel statistics that both transforms use."""
         return self._normalization or self.train_pictures.normalization
+
+    @normalization.setter
+    def normalization(self, statistics: Normalization) -> None:
+        self._normalization = statistics
 
     @cached_property
     def train_sampler(self) -> EpisodeSampler:
@@ -167,6 +183,11 @@ class EpisodeDataModule(lightning.LightningDataModule):
             classes=pictures.classes,
         )
 
+    @cached_property
+    def plan(self) -> ValidationPlan:
+        """The validation episodes and the pictures that occur in them."""
+        return ValidationPlan.draw(self.validation_sampler, len(self.validation_pictures))
+
     def setup(self, stage: str | None = None) -> None:
         """Open both splits and check that the episodes can be drawn, before any work is done."""
         if stage in (None, "fit"):
@@ -175,7 +196,12 @@ class EpisodeDataModule(lightning.LightningDataModule):
             _ = self.validation_sampler
 
     def train_dataloader(self) -> CombinedLoader:
-        """Yield episodes and auxiliary batches side by side; both last `episodes` batches."""
+        """Yield episodes and auxiliary batches side by side; both last `episodes` batches.
+
+        They start with `first_epoch`: Lightning tells the samplers their epoch only after workers have begun
+        to fetch it.
+        """
+        self.train_sampler.set_epoch(self.first_epoch)
         transform = training_transform(image_size=self.image_size, normalization=self.normalization)
         dataset = PictureDataset(self.train_pictures, transform)
         seeded = SeededSampler(self.train_sampler, seed=self._stream(_AUGMENT_EPISODES))
@@ -187,14 +213,20 @@ class EpisodeDataModule(lightning.LightningDataModule):
                 batches=self.episodes,
                 seed=self._stream(_SHUFFLE),
             )
+            shuffled.set_epoch(self.first_epoch)
             seeded = SeededSampler(shuffled, seed=self._stream(_AUGMENT_SHUFFLED))
             loaders["auxiliary"] = self._loader(dataset, seeded)
         return CombinedLoader(loaders, "min_size")
 
     def val_dataloader(self) -> DataLoader[tuple[torch.Tensor, int]]:
-        """Yield the fixed validation episodes, one a batch."""
-        transform = evaluation_transform(image_size=self.image_size, normalization=self.normalization)
-        return self._loader(PictureDataset(self.validation_pictures, transform), self.validation_sampler)
+        """Yield every picture of the fixed episodes once, in the order of ``plan.indices``."""
+        return picture_loader(
+            self.validation_pictures,
+            self.plan.indices,
+            image_size=self.image_size,
+            normalization=self.normalization,
+            workers=self.workers,
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """Describe what a resumed run must find again."""
@@ -217,14 +249,11 @@ class EpisodeDataModule(lightning.LightningDataModule):
             if state_dict[name] != now:
                 warnings.warn(f"the resumed run had {name} {state_dict[name]}, now it is {now}", stacklevel=2)
 
-    def _open(self, split: Split) -> PictureSet:
-        return open_pictures(self.data, self.root, split, self.unreadable)
-
     def _stream(self, number: int) -> int:
         return self.seed * _STREAMS + number
 
     def _loader(
-        self, dataset: PictureDataset, sampler: EpisodeSampler | SeededSampler
+        self, dataset: PictureDataset, sampler: SeededSampler
     ) -> DataLoader[tuple[torch.Tensor, int]]:
         return DataLoader(
             dataset,

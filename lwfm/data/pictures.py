@@ -1,7 +1,7 @@
-"""A split of a data set: which pictures there are, their classes, and their bytes.
+"""A split of a data set: which pictures there are, their classes, and where they are read from.
 
-Two layouts are read: the bundled ``emoji`` drawings, and a ``folder`` that holds
-``root/{train,val,test}/<class>/<image>``.
+The bundled ``emoji`` drawings, any ``folder`` that holds ``root/{train,val,test}/<class>/<image>``, and the
+benchmarks of :mod:`lwfm.data.layouts`.
 """
 
 from __future__ import annotations
@@ -18,19 +18,24 @@ from typing import TYPE_CHECKING, Literal, get_args
 import numpy as np
 from tqdm import tqdm
 
-from lwfm.data.decoding import decode_picture, decoding_problem
+from lwfm.data.layouts import ClassSplit as ClassSplit  # part of this module's face, as is list_pictures
+from lwfm.data.layouts import Layout, Listing, choose_layout
+from lwfm.data.layouts.folders import list_pictures as list_pictures
+from lwfm.data.sources import EncodedSource
 from lwfm.errors import UserError
 from lwfm.normalization import IMAGENET, Normalization
 
 if TYPE_CHECKING:
-    import numpy.typing as npt
+    from collections.abc import Sequence
 
-DataName = Literal["emoji", "folder"]
+    import numpy.typing as npt
+    from PIL.Image import Image
+
+    from lwfm.data.sources import Checked, PictureSource
+
+DataName = Literal["emoji", "folder", "auto", "miniimagenet", "tieredimagenet", "cub", "cifar-fs", "fc100"]
 Split = Literal["train", "val", "test"]
 Unreadable = Literal["stop", "skip"]
-
-EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
-"""Files with these endings, in capitals or not, are pictures; other files of a folder are left alone."""
 
 EMOJI = Normalization(mean=(0.83438, 0.80025, 0.75676), std=(0.26391, 0.26011, 0.31014))
 """Statistics of every pixel of the bundled training pictures (a test computes them again)."""
@@ -55,11 +60,11 @@ class PictureSet:
     normalization
         Channel statistics of this data set.
     fingerprint
-        SHA-256 over all names and bytes, in hexadecimal: equal where the pictures are.
-    contents
-        The files' bytes where they are kept in memory, else None.
-    folder
-        Where the files are read from otherwise.
+        SHA-256 over all names and contents, in hexadecimal: equal where the pictures are.
+    source
+        Where the pictures are read from.
+    layout
+        How the data set is laid out, in words; for CUB with the name of its class split.
     """
 
     name: str
@@ -69,25 +74,25 @@ class PictureSet:
     labels: npt.NDArray[np.int64]
     normalization: Normalization
     fingerprint: str
-    contents: tuple[bytes, ...] | None = None
-    folder: Path | None = None
+    source: PictureSource
+    layout: str
 
     def __len__(self) -> int:
         return len(self.names)
 
     def read(self, index: int) -> bytes:
-        """Return the encoded bytes of picture `index`.
+        """Return the stored bytes of picture `index`; UserError when its file cannot be read any more."""
+        return self.source.read(index)
 
-        Raises
-        ------
-        UserError
-            The file cannot be read any more.
+    def picture(self, index: int) -> Image:
+        """Return picture `index` decoded: upright, in RGB, cropped where that was asked for.
+
+        Examples
+        --------
+        >>> open_pictures("emoji", split="val").picture(0).size
+        (84, 84)
         """
-        if self.contents is not None:
-            return self.contents[index]
-        if self.folder is None:
-            raise ValueError("a PictureSet needs contents or a folder")
-        return _read(self.folder / self.names[index])
+        return self.source.picture(index)
 
 
 def open_pictures(
@@ -96,28 +101,36 @@ def open_pictures(
     split: Split = "train",
     unreadable: Unreadable = "stop",
     *,
+    class_split: ClassSplit | None = None,
+    crop: bool = False,
     normalization: Normalization | None = None,
 ) -> PictureSet:
-    """Open one split of a data set; every picture of a folder is decoded once, with a progress bar.
+    """Open one split of a data set; every picture is decoded once, with a progress bar.
 
     Parameters
     ----------
     data
-        ``emoji`` (bundled: 385 classes of 6 drawings, 84 x 84 pixels) or ``folder``.
+        ``emoji`` (bundled: 385 classes of 6 drawings, 84 x 84 pixels), ``folder``, the name of a benchmark in
+        any layout of :mod:`lwfm.data.layouts`, or ``auto`` to recognise which of these `root` holds.
     root
-        For ``folder``: the directory that holds ``train``, ``val`` and ``test``.
+        The directory that holds the data set; for ``folder`` the one with ``train``, ``val`` and ``test``.
     split
         Which part; the parts have no class in common.
     unreadable
         What a picture that cannot be decoded does: ``stop`` with an error, or ``skip`` it with a warning.
         Either message names all of them.
+    class_split
+        For CUB: which of its class splits, where its files do not decide it.
+    crop
+        For CUB: whether pictures are cropped to their bounding boxes.
     normalization
-        Channel statistics; by default those of the emoji, and ImageNet's for a folder.
+        Channel statistics; by default those of the emoji, and ImageNet's for all others.
 
     Raises
     ------
     UserError
-        The folder has another layout, a class is empty, or pictures cannot be read.
+        The folder has another layout (the message says what to place where), a class is empty, or pictures
+        cannot be read.
 
     Examples
     --------
@@ -131,14 +144,45 @@ def open_pictures(
     if data == "emoji":
         if root is not None:
             raise UserError(
-                f"root={os.fspath(root)!r} was given, but the emoji are bundled: choose data=folder"
+                f"root={os.fspath(root)!r} was given, but the emoji are bundled: "
+                "choose data=folder or data=auto"
             )
         return _open_emoji(split, normalization or EMOJI)
     if root is None:
+        what = "train/<class>/<image>, val/... and test/..." if data == "folder" else "the data set"
+        raise UserError(f"data={data} needs root: a directory with {what}")
+    layout = choose_layout(Path(root), data, class_split=class_split, crop=crop)
+    name = str(root) if layout.data == "folder" else layout.data
+    return _open_layout(layout, name, split, unreadable, normalization or IMAGENET)
+
+
+def list_split(layout: Layout, split: str) -> Listing:
+    """List a split of a layout in alphabetical order; UserError when it is not there."""
+    if split not in layout.splits:
         raise UserError(
-            "data=folder needs root: a directory with train/<class>/<image>, val/... and test/..."
+            f"{layout.data} has no {split} split here: found {', '.join(layout.splits)} ({layout.form})"
         )
-    return _open_folder(Path(root), split, unreadable, normalization or IMAGENET)
+    listing = layout.splits[split]()
+    order = sorted(range(len(listing.names)), key=listing.names.__getitem__)
+    return Listing([listing.names[index] for index in order], listing.source.select(order))
+
+
+def check_pictures(source: PictureSource, count: int, title: str) -> list[Checked]:
+    """Read and decode all pictures on all cores; the progress bar appears after two seconds."""
+    pool = ThreadPoolExecutor(max_workers=os.cpu_count())
+    try:
+        checked = pool.map(source.check, range(count))
+        return list(tqdm(checked, total=count, desc=title, delay=2, leave=False, disable=None))
+    finally:
+        pool.shutdown(cancel_futures=True)  # on Ctrl-C the pictures still queued are dropped
+
+
+def fingerprint_of(names: Sequence[str], digests: Sequence[bytes]) -> str:
+    """SHA-256 over the names and the digests of the contents, in hexadecimal."""
+    fingerprint = hashlib.sha256()
+    for picture, digest in zip(names, digests, strict=True):
+        fingerprint.update(picture.encode("utf-8", "surrogateescape") + b"\0" + digest)
+    return fingerprint.hexdigest()
 
 
 def _check_choice(option: str, value: str, choices: tuple[str, ...]) -> None:
@@ -155,119 +199,47 @@ def _open_emoji(split: str, normalization: Normalization) -> PictureSet:
     except (OSError, zipfile.BadZipFile) as error:
         raise UserError(f"the bundled pictures are damaged ({error}): install lwfm again") from error
     names = [member.removeprefix(prefix) for member in members]
-    hashes = [hashlib.sha256(content).digest() for content in contents]
-    return _picture_set("emoji", split, names, hashes, normalization, contents=contents)
+    digests = [hashlib.sha256(content).digest() for content in contents]
+    source = EncodedSource(contents, str(_ARCHIVE))
+    return _picture_set("emoji", split, Listing(names, source), digests, normalization, "bundled")
 
 
-def _open_folder(root: Path, split: str, unreadable: str, normalization: Normalization) -> PictureSet:
-    folder = root / split
-    names = list_pictures(root, folder)
-    checked = _check_all([folder / name for name in names], f"Checking {split} pictures")
-    bad = [f"{folder / name}: {reason}" for name, (_, reason) in zip(names, checked, strict=True) if reason]
+def _open_layout(
+    layout: Layout, name: str, split: str, unreadable: str, normalization: Normalization
+) -> PictureSet:
+    listing = list_split(layout, split)
+    checked = check_pictures(listing.source, len(listing.names), f"Checking {split} pictures")
+    bad = [f"{listing.source.place(i)}: {check.reason}" for i, check in enumerate(checked) if check.reason]
     if bad:
-        message = f"{len(bad)} of {len(names)} pictures cannot be read:\n  " + "\n  ".join(bad)
+        message = f"{len(bad)} of {len(checked)} pictures cannot be read:\n  " + "\n  ".join(bad)
         if unreadable == "stop":
             raise UserError(f"{message}\nRepair or remove them, or leave them out with unreadable=skip")
         warnings.warn(f"{message}\nThey are left out", stacklevel=3)
-    good = [(name, digest) for name, (digest, reason) in zip(names, checked, strict=True) if not reason]
-    lost = {name.split("/")[0] for name in names} - {name.split("/")[0] for name, _ in good}
+    good = [index for index, check in enumerate(checked) if not check.reason]
+    kept = Listing([listing.names[index] for index in good], listing.source.select(good))
+    lost = {name.split("/")[0] for name in listing.names} - {name.split("/")[0] for name in kept.names}
     if lost:
         raise UserError(
-            f"class {min(lost)!r} of {folder} has no readable picture: repair or remove the class"
+            f"class {min(lost)!r} of {name} ({split}) has no readable picture: repair or remove the class"
         )
-    kept, hashes = [name for name, _ in good], [digest for _, digest in good]
-    return _picture_set(str(root), split, kept, hashes, normalization, folder=folder)
+    form = layout.form + (f"; class split {layout.class_split}" if layout.class_split else "")
+    return _picture_set(name, split, kept, [checked[index].digest for index in good], normalization, form)
 
 
 def _picture_set(
-    name: str,
-    split: str,
-    names: list[str],
-    hashes: list[bytes],
-    normalization: Normalization,
-    *,
-    contents: tuple[bytes, ...] | None = None,
-    folder: Path | None = None,
+    name: str, split: str, listing: Listing, digests: list[bytes], normalization: Normalization, layout: str
 ) -> PictureSet:
-    fingerprint = hashlib.sha256()
-    for picture, digest in zip(names, hashes, strict=True):
-        fingerprint.update(picture.encode("utf-8", "surrogateescape") + b"\0" + digest)
-    of_class = [picture.split("/")[0] for picture in names]
+    of_class = [picture.split("/")[0] for picture in listing.names]
     classes = tuple(sorted(set(of_class)))
     position = {label: index for index, label in enumerate(classes)}
-    labels = np.array([position[label] for label in of_class], dtype=np.int64)
     return PictureSet(
         name=name,
         split=split,
         classes=classes,
-        names=tuple(names),
-        labels=labels,
+        names=tuple(listing.names),
+        labels=np.array([position[label] for label in of_class], dtype=np.int64),
         normalization=normalization,
-        fingerprint=fingerprint.hexdigest(),
-        contents=contents,
-        folder=folder,
+        fingerprint=fingerprint_of(listing.names, digests),
+        source=listing.source,
+        layout=layout,
     )
-
-
-def list_pictures(root: Path, folder: Path) -> list[str]:
-    """List ``<class>/<file>`` of every picture in ``folder``, a part of ``root`` or ``root`` itself, sorted.
-
-    Raises
-    ------
-    UserError
-        Where the layout is another, or a class has no picture.
-    """
-    layout = f"pictures are expected in {folder / '<class>' / '<image>'}"
-    if not root.is_dir():
-        raise UserError(f"there is no folder {root}: {layout}")
-    if not folder.is_dir():
-        found = (
-            ", ".join(sorted(entry.name for entry in root.iterdir() if entry.is_dir())[:10]) or "no folder"
-        )
-        raise UserError(f"there is no folder {folder}: {layout}; {root} holds {found}")
-    names: list[str] = []
-    for label in sorted(entry for entry in folder.iterdir() if entry.is_dir() and _visible(entry)):
-        files = sorted(file.name for file in label.iterdir() if _is_picture(file))
-        if not files:
-            raise UserError(
-                f"class folder {label} holds no picture: {layout}, with the ending {' '.join(EXTENSIONS)}"
-            )
-        names += [f"{label.name}/{file}" for file in files]
-    if not names:
-        raise UserError(f"{folder} holds no class folder: {layout}")
-    return names
-
-
-def _visible(path: Path) -> bool:
-    return not path.name.startswith(".")
-
-
-def _is_picture(path: Path) -> bool:
-    return _visible(path) and path.suffix.lower() in EXTENSIONS and path.is_file()
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise UserError(f"cannot read the picture {path}: {error.strerror or error}") from error
-
-
-def _check_one(path: Path) -> tuple[bytes, str]:
-    """SHA-256 of the file, and why it cannot be decoded ("" if it can)."""
-    try:
-        content = path.read_bytes()
-        decode_picture(content)
-    # Decoders of damaged files raise whatever they stumble over (OSError, SyntaxError, struct.error, ...).
-    except Exception as error:
-        return b"", decoding_problem(error)
-    return hashlib.sha256(content).digest(), ""
-
-
-def _check_all(paths: list[Path], title: str) -> list[tuple[bytes, str]]:
-    """Check all files on all cores; the bar appears after two seconds."""
-    pool = ThreadPoolExecutor(max_workers=os.cpu_count())
-    try:
-        return list(tqdm(pool.map(_check_one, paths), total=len(paths), desc=title, delay=2, leave=False))
-    finally:
-        pool.shutdown(cancel_futures=True)  # on Ctrl-C the files still queued are dropped

@@ -1,0 +1,240 @@
+"""What a folder of pictures holds and what is wrong with it: ``lwfm data inspect ROOT``."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from lwfm.data.layouts import ClassSplit, Layout, choose_layout, find_layouts
+from lwfm.data.pictures import DataName, check_pictures, fingerprint_of, list_split
+from lwfm.errors import UserError
+
+if TYPE_CHECKING:
+    from lwfm.data.layouts import Listing
+    from lwfm.data.sources import Checked
+
+_SHOWN = 10
+
+
+@dataclass(frozen=True)
+class SplitReport:
+    """What a split holds.
+
+    Attributes
+    ----------
+    split
+        train, val or test.
+    classes, pictures
+        How many there are.
+    expected_classes, expected_pictures
+        How many the data set is known to have; None where that is not known.
+    sizes
+        Width and height in pixels, from the smallest to the largest.
+    fingerprint
+        That of :func:`lwfm.data.open_pictures`.
+    """
+
+    split: str
+    classes: int
+    expected_classes: int | None
+    pictures: int
+    expected_pictures: int | None
+    sizes: str
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What a folder holds.
+
+    Attributes
+    ----------
+    data, layout
+        Name of the data set and how it is laid out; for CUB with its class split.
+    others
+        Further layouts of it in the same folder, which are not read.
+    cropped
+        Whether pictures are cropped to the object, as far as that can be told.
+    splits
+        Each split that could be read.
+    problems
+        Everything that is wrong or differs from what the data set is known to be; empty when nothing is.
+    """
+
+    data: str
+    layout: str
+    others: tuple[str, ...]
+    cropped: str
+    splits: tuple[SplitReport, ...]
+    problems: tuple[str, ...]
+
+    def table(self) -> str:
+        """Render as plain text."""
+        lines = [f"data set  {self.data}", f"layout    {self.layout}", f"cropped   {self.cropped}"]
+        lines += [f"also here {other}" for other in self.others]
+        lines.append(
+            f"{'split':<6}{'classes (expected)':>19}{'pictures (expected)':>22}  size        fingerprint"
+        )
+        for split in self.splits:
+            classes, pictures = (
+                f"{count} ({'unknown' if expected is None else expected})"
+                for count, expected in (
+                    (split.classes, split.expected_classes),
+                    (split.pictures, split.expected_pictures),
+                )
+            )
+            lines.append(
+                f"{split.split:<6}{classes:>19}{pictures:>22}  {split.sizes:<11} {split.fingerprint[:16]}"
+            )
+        found = [f"- {problem}" for problem in self.problems] or ["nothing"]
+        return "\n".join([*lines, "wrong or different from what is expected:", *found])
+
+
+def inspect_data(
+    action: Literal["inspect"],
+    root: Path,
+    *,
+    data: DataName = "auto",
+    class_split: ClassSplit | None = None,
+    crop: bool = False,
+) -> Inspection:
+    """Say which data set a folder holds, in which layout, and what is wrong with it.
+
+    Every picture is read once. Nothing is changed, and no network is used.
+
+    Parameters
+    ----------
+    action : str
+        inspect: look at the folder and report.
+    root : Path
+        The folder that holds the data set.
+    data : str
+        auto recognises the data set; a name says which it is meant to be.
+    class_split : str, optional
+        For CUB: which of its class splits, where its files do not decide it.
+    crop : bool
+        For CUB: report on the pictures cropped to their bounding boxes.
+
+    Returns
+    -------
+    Inspection
+        See :meth:`Inspection.table` for a readable form.
+
+    Raises
+    ------
+    UserError
+        No known data set is there; the message says what to place where.
+    """
+    if action != "inspect":
+        raise UserError(f"unknown action {action!r}: choose inspect")
+    if data == "emoji":
+        raise UserError("the emoji are bundled and need no inspection: choose another data set, or auto")
+    root = Path(root)
+    layout = choose_layout(root, data, class_split=class_split, crop=crop)
+    found = find_layouts(root, data, class_split=class_split, crop=crop)
+    others = tuple(other.form for other in found if other.form != layout.form)
+    problems: list[str] = []
+    reports: list[SplitReport] = []
+    contents: dict[str, dict[bytes, str]] = {}
+    sizes: dict[str, tuple[int, int]] = {}
+    for split in ("train", "val", "test"):
+        try:
+            listing = list_split(layout, split)
+        except UserError as error:
+            problems.append(f"{split}: {error}")
+            continue
+        checked = check_pictures(listing.source, len(listing.names), f"Reading {split} pictures")
+        reports.append(_report(layout, split, listing, checked))
+        problems += _split_problems(layout, reports[-1], listing, checked)
+        contents[split] = {check.digest: name for name, check in zip(listing.names, checked, strict=True)}
+        contents[split].pop(b"", None)
+        sizes |= {name: check.size for name, check in zip(listing.names, checked, strict=True) if check.size}
+    problems += _shared(contents)
+    total = sum(report.pictures for report in reports)
+    if layout.total is not None and total != layout.total:
+        problems.append(f"{total} pictures in all, {layout.total} are expected")
+    form = layout.form + (f"; class split {layout.class_split}" if layout.class_split else "")
+    cropped = _cropped(layout, sizes, crop=crop)
+    return Inspection(layout.data, form, others, cropped, tuple(reports), tuple(problems))
+
+
+def _report(layout: Layout, split: str, listing: Listing, checked: list[Checked]) -> SplitReport:
+    good = [check.size for check in checked if check.size is not None]
+    sizes = sorted({f"{width}x{height}" for width, height in (min(good), max(good))}) if good else ["none"]
+    kept = [(name, check.digest) for name, check in zip(listing.names, checked, strict=True) if check.size]
+    return SplitReport(
+        split=split,
+        classes=len({name.split("/")[0] for name in listing.names}),
+        expected_classes=layout.classes.get(split),
+        pictures=len(listing.names),
+        expected_pictures=layout.pictures.get(split),
+        sizes="..".join(sizes),
+        fingerprint=fingerprint_of([name for name, _ in kept], [digest for _, digest in kept]),
+    )
+
+
+def _split_problems(
+    layout: Layout, report: SplitReport, listing: Listing, checked: list[Checked]
+) -> list[str]:
+    """Tell counts that differ, and pictures that cannot be read."""
+    problems = [
+        f"{report.split}: {count} {what}, {expected} are expected"
+        for what, count, expected in (
+            ("classes", report.classes, report.expected_classes),
+            ("pictures", report.pictures, report.expected_pictures),
+        )
+        if expected is not None and count != expected
+    ]
+    per_class = Counter(name.split("/")[0] for name in listing.names)
+    expected = layout.pictures.get(report.split, 0) / max(layout.classes.get(report.split, 0), 1)
+    if (
+        expected
+        and expected.is_integer()
+        and (uneven := {c: n for c, n in per_class.items() if n != expected})
+    ):
+        named = ", ".join(f"{label} {count}" for label, count in sorted(uneven.items())[:_SHOWN])
+        problems.append(f"{report.split}: {len(uneven)} classes have not {expected:.0f} pictures: {named}")
+    bad = [f"{listing.source.place(i)}: {check.reason}" for i, check in enumerate(checked) if check.reason]
+    if bad:
+        more = "" if len(bad) <= _SHOWN else f"\n    and {len(bad) - _SHOWN} more"
+        problems.append(
+            f"{report.split}: {len(bad)} pictures cannot be read:"
+            + "".join(f"\n    {one}" for one in bad[:_SHOWN])
+            + more
+        )
+    return problems
+
+
+def _shared(contents: dict[str, dict[bytes, str]]) -> list[str]:
+    """Tell which classes and identical pictures two splits have in common."""
+    problems = []
+    splits = list(contents)
+    for first, second in ((a, b) for i, a in enumerate(splits) for b in splits[i + 1 :]):
+        classes = [{name.split("/")[0] for name in contents[split].values()} for split in (first, second)]
+        if common := sorted(classes[0] & classes[1]):
+            problems.append(
+                f"{first} and {second} have {len(common)} classes in common: {', '.join(common[:_SHOWN])}"
+            )
+        if same := sorted(contents[first].keys() & contents[second].keys()):
+            named = ", ".join(f"{contents[first][one]} = {contents[second][one]}" for one in same[:_SHOWN])
+            problems.append(f"{first} and {second} have {len(same)} identical pictures: {named}")
+    return problems
+
+
+def _cropped(layout: Layout, sizes: dict[str, tuple[int, int]], *, crop: bool) -> str:
+    """Compare the pictures' sizes with those of their bounding boxes."""
+    if layout.data != "cub":
+        return "does not apply"
+    if crop:
+        return "yes: to the bounding boxes, when they are read"
+    if layout.boxes is None:
+        return "cannot be told: there is no bounding_boxes.txt beside the pictures"
+    boxes = layout.boxes()
+    known = [(size, boxes[name.split("/")[1]]) for name, size in sizes.items() if name.split("/")[1] in boxes]
+    fits = sum(abs(size[0] - box[0]) <= 1 and abs(size[1] - box[1]) <= 1 for size, box in known)
+    if not known:
+        return "cannot be told: bounding_boxes.txt names other pictures"
+    answer = "yes" if 2 * fits > len(known) else "no"
+    return f"{answer}: {fits} of {len(known)} pictures have the size of their bounding box"

@@ -1,0 +1,112 @@
+"""What every known layout of a data set has in common."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
+
+    from lwfm.data.sources import PictureSource
+
+ClassSplit = Literal["feat", "closer-look", "frn", "meta-dataset"]
+SPLITS = ("train", "val", "test")
+SPLIT_NAMES = {
+    "train": ("train", "meta-train", "base"),
+    "val": ("val", "validation", "valid", "meta-val"),
+    "test": ("test", "meta-test", "novel"),
+}
+"""What the parts are called in data sets in circulation."""
+
+
+class Listing(NamedTuple):
+    """The pictures of a split, in the order of `source`; nothing is decoded yet."""
+
+    names: list[str]
+    """``<class>/<file>`` of each picture."""
+    source: PictureSource
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asked for.
+
+    Attributes
+    ----------
+    named
+        Whether the data set was named, rather than to be recognised: then class names need not be known.
+    class_split
+        Which of CUB's class splits.
+    crop
+        Whether CUB's pictures are cropped to their bounding boxes.
+    """
+
+    named: bool = True
+    class_split: ClassSplit | None = None
+    crop: bool = False
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A data set found in a folder.
+
+    Attributes
+    ----------
+    data
+        Its name, as in ``--data``.
+    form
+        How it is laid out, in words.
+    splits
+        How each split that is there is read.
+    classes, pictures
+        Expected numbers of each split, where known.
+    total
+        Expected number of pictures in all splits together, where known.
+    class_split
+        Name of the class split, where there are several.
+    boxes
+        Width and height of the bounding box of a picture ``<class>/<file>``, where known.
+    """
+
+    data: str
+    form: str
+    splits: Mapping[str, Callable[[], Listing]]
+    classes: Mapping[str, int] = field(default_factory=dict)
+    pictures: Mapping[str, int] = field(default_factory=dict)
+    total: int | None = None
+    class_split: str | None = None
+    boxes: Callable[[], Mapping[str, tuple[float, float]]] | None = None
+
+
+class Benchmark(NamedTuple):
+    """A data set that can be recognised."""
+
+    name: str
+    find: Callable[[Path, Request], Iterator[Layout]]
+    """The layouts of it in a folder, the preferred one first; only names of files are looked at."""
+    placement: str
+    """What to place where, for the message when nothing is found."""
+
+
+def each_split(counts: tuple[int, int, int], times: int = 1) -> dict[str, int]:
+    """Numbers of train, val and test by name.
+
+    Examples
+    --------
+    >>> each_split((64, 16, 20), 600)
+    {'train': 38400, 'val': 9600, 'test': 12000}
+    """
+    return {split: count * times for split, count in zip(SPLITS, counts, strict=True)}
+
+
+def existing(candidates: Callable[[str], Iterator[Path]]) -> dict[str, Path]:
+    """For each split the first candidate that is a file, in the order of the split's usual names."""
+    found = {}
+    for split, names in SPLIT_NAMES.items():
+        for path in (path for name in names for path in candidates(name)):
+            if path.is_file():
+                found[split] = path
+                break
+    return found

@@ -1,0 +1,192 @@
+"""Where the pictures of a split are kept: in files, as encoded bytes, or as pixels of an array."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from lwfm.data.decoding import decode_picture, decoding_problem
+from lwfm.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    import numpy.typing as npt
+
+EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
+"""Files with these endings, in capitals or not, are pictures; other files of a folder are left alone."""
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What reading a picture once has shown.
+
+    Attributes
+    ----------
+    digest
+        SHA-256 of the content, and of the crop if there is one; empty for an unreadable picture.
+    size
+        Width and height in pixels; None for an unreadable picture.
+    reason
+        Why it cannot be read, else "".
+    """
+
+    digest: bytes
+    size: tuple[int, int] | None
+    reason: str
+
+
+class PictureSource(ABC):
+    """The pictures of a split in a fixed order; small enough to hand to every DataLoader worker."""
+
+    @abstractmethod
+    def read(self, index: int) -> bytes:
+        """Return the stored bytes of picture `index`; UserError when they cannot be had any more."""
+
+    @abstractmethod
+    def place(self, index: int) -> str:
+        """Say where picture `index` stands, for messages."""
+
+    @abstractmethod
+    def select(self, indices: Sequence[int]) -> PictureSource:
+        """Keep these pictures, in this order."""
+
+    def picture(self, index: int) -> Image.Image:
+        """Return picture `index` upright, in RGB."""
+        return decode_picture(self.read(index))
+
+    def digest(self, index: int) -> bytes:
+        """SHA-256 of all that decides how picture `index` looks."""
+        return hashlib.sha256(self.read(index)).digest()
+
+    def check(self, index: int) -> Checked:
+        """Read and decode picture `index`; never raises for a broken one."""
+        try:
+            return Checked(self.digest(index), self.picture(index).size, "")
+        except Exception as error:  # decoders of damaged files raise whatever they stumble over
+            cause = error.__cause__ if isinstance(error, UserError) else error
+            return Checked(b"", None, decoding_problem(cause if isinstance(cause, Exception) else error))
+
+
+class FileSource(PictureSource):
+    """Picture files, optionally cropped to a box each.
+
+    Parameters
+    ----------
+    folder
+        Where `files` are relative to.
+    files
+        Relative paths.
+    boxes
+        ``[n, 4]`` float: x, y, width, height in pixels of the crop of each picture.
+    """
+
+    def __init__(
+        self, folder: Path, files: Sequence[str], boxes: npt.NDArray[np.float64] | None = None
+    ) -> None:
+        self.folder, self.files, self.boxes = folder, tuple(files), boxes
+
+    def read(self, index: int) -> bytes:
+        """Return the file's bytes."""
+        path = self.folder / self.files[index]
+        try:
+            return path.read_bytes()
+        except OSError as error:
+            raise UserError(f"cannot read the picture {path}: {error.strerror or error}") from error
+
+    def place(self, index: int) -> str:
+        """Return the file's path."""
+        return str(self.folder / self.files[index])
+
+    def select(self, indices: Sequence[int]) -> FileSource:
+        """Keep these files, in this order."""
+        boxes = None if self.boxes is None else self.boxes[np.asarray(indices, dtype=np.int64)]
+        return FileSource(self.folder, [self.files[index] for index in indices], boxes)
+
+    def picture(self, index: int) -> Image.Image:
+        """Decode the file; cut its box out, as far as it lies within the picture."""
+        picture = decode_picture(self.read(index))
+        if self.boxes is None:
+            return picture
+        x, y, width, height = self.boxes[index]
+        left, top = max(round(x), 0), max(round(y), 0)
+        right, bottom = min(round(x + width), picture.width), min(round(y + height), picture.height)
+        if right <= left or bottom <= top:
+            raise ValueError(f"its bounding box {self.boxes[index].tolist()} lies outside the picture")
+        return picture.crop((left, top, right, bottom))
+
+    def digest(self, index: int) -> bytes:
+        """SHA-256 of the file, and of its box if there is one."""
+        box = b"" if self.boxes is None else self.boxes[index].tobytes()
+        return hashlib.sha256(self.read(index) + box).digest()
+
+
+class EncodedSource(PictureSource):
+    """Encoded pictures (PNG, WebP, ...) in memory.
+
+    Parameters
+    ----------
+    contents
+        Bytes, or arrays of uint8, of each picture.
+    origin
+        The file they come from, for messages.
+    """
+
+    def __init__(self, contents: Sequence[bytes | npt.NDArray[np.uint8]], origin: str) -> None:
+        self.contents, self.origin = tuple(contents), origin
+
+    def read(self, index: int) -> bytes:
+        """Return the encoded bytes."""
+        content = self.contents[index]
+        return content if isinstance(content, bytes) else content.tobytes()
+
+    def place(self, index: int) -> str:
+        """Return the origin and the number there."""
+        return f"{self.origin}[{index}]"
+
+    def select(self, indices: Sequence[int]) -> EncodedSource:
+        """Keep these pictures, in this order."""
+        return EncodedSource([self.contents[index] for index in indices], self.origin)
+
+
+class PixelSource(PictureSource):
+    """Pixels of pictures of one size.
+
+    Parameters
+    ----------
+    pixels
+        ``[n, H, W, 3]`` uint8, RGB; not copied.
+    origin
+        The file they come from, for messages.
+    rows
+        ``[m]`` int64: which rows of `pixels` the pictures are (default: all).
+    """
+
+    def __init__(
+        self, pixels: npt.NDArray[np.uint8], origin: str, rows: npt.NDArray[np.int64] | None = None
+    ) -> None:
+        self.pixels, self.origin = pixels, origin
+        self.rows = np.arange(len(pixels)) if rows is None else rows
+
+    def read(self, index: int) -> bytes:
+        """Return the raw pixels, row by row."""
+        content: bytes = self.pixels[self.rows[index]].tobytes()
+        return content
+
+    def place(self, index: int) -> str:
+        """Return the origin and the number there."""
+        return f"{self.origin}[{self.rows[index]}]"
+
+    def select(self, indices: Sequence[int]) -> PixelSource:
+        """Keep these pictures, in this order."""
+        return PixelSource(self.pixels, self.origin, self.rows[np.asarray(indices, dtype=np.int64)])
+
+    def picture(self, index: int) -> Image.Image:
+        """Make a picture of the pixels."""
+        return Image.fromarray(np.ascontiguousarray(self.pixels[self.rows[index]]))

@@ -1,0 +1,51 @@
+"""The fixed validation episodes, and the pictures they need."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from lwfm.data.episodes import EpisodeSampler
+
+
+@dataclass(frozen=True)
+class ValidationPlan:
+    """The fixed episodes of every validation.
+
+    Attributes
+    ----------
+    episodes : sequence of sequence of int
+        Picture indices, ordered as :class:`lwfm.data.EpisodeSampler` gives them.
+    indices : sequence of int
+        The pictures that occur in them, in the order in which the validation loader gives them.
+    pictures : int
+        Size of the validation set.
+    way, shot : int
+        Of the episodes.
+    """
+
+    episodes: Sequence[Sequence[int]]
+    indices: Sequence[int]
+    pictures: int
+    way: int
+    shot: int
+
+    @classmethod
+    def draw(cls, sampler: EpisodeSampler, pictures: int) -> ValidationPlan:
+        """Draw all episodes of the sampler, on a set of `pictures` pictures."""
+        drawn = list(sampler)
+        return cls(drawn, pictures_needed(drawn), pictures, way=sampler.way, shot=sampler.shot)
+
+
+def pictures_needed(episodes: Iterable[Sequence[int]]) -> list[int]:
+    """List the indices that occur in any of the episodes, each once, ascending.
+
+    Examples
+    --------
+    >>> pictures_needed([[3, 1], [7, 3]])
+    [1, 3, 7]
+    """
+    return sorted({index for episode in episodes for index in episode})
