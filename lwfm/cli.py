@@ -1,4 +1,4 @@
-"""The command line: ``lwfm train | evaluate | data | match | bench | info``.
+"""The command line: ``lwfm train | evaluate | data | import | match | bench | info``.
 
 Each command is a typed Python function; its options, their types and defaults, and the help text come
 from its signature and docstring.
@@ -60,6 +60,9 @@ COMMANDS: dict[str, Command] = {
         "lwfm.data.inspection:inspect_data",
         "say which data set a folder holds and what is wrong with it: lwfm data inspect ROOT",
         lambda inspection: print(inspection.table()),
+    ),
+    "import": Command(
+        "lwfm.published:import_checkpoint", "turn a checkpoint of the published code into a model file"
     ),
     "match": Command("lwfm.figures:match", "draw how two pictures match, position by position"),
     "bench": Command("lwfm.solver_benchmark:bench", "time the assignment solver beside others, and draw it"),
@@ -151,7 +154,7 @@ def build_parser(only: str | None = None) -> ArgumentParser:
                 subparser.add_argument(
                     "--config", action="config", help="YAML file that sets any of the options"
                 )
-            subparser.add_function_arguments(_load(command), as_positional=name in ("match", "bench", "data"))
+            subparser.add_function_arguments(_load(command), as_positional=name in ("match", "bench", "data", "import"))
         commands.add_subcommand(name, subparser, help=command.summary)
     return parser
 

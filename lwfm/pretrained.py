@@ -36,7 +36,7 @@ _HEADS = ("fc.", "classifier.", "head.")
 def read_tensors(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
     """Read a state dictionary from a ``.safetensors`` file or one written by ``torch.save``.
 
-    A dictionary found under ``state_dict`` or ``model`` is taken, and the prefix ``module.`` that
+    A dictionary found under ``state_dict``, ``model`` or ``params`` is taken, and the prefix ``module.`` that
     data-parallel training adds is removed.
 
     Raises
@@ -56,7 +56,7 @@ def read_tensors(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
         ) from error
     except (OSError, RuntimeError, EOFError, BadZipFile, safetensors.SafetensorError) as error:
         raise UserError(f"cannot read the weights file {file}: {_first_line(error)}") from error
-    for key in ("state_dict", "model"):
+    for key in ("state_dict", "model", "params"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
     if not isinstance(content, dict) or not all(
