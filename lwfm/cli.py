@@ -1,4 +1,4 @@
-"""The command line: ``lwfm train | evaluate | data | import | match | bench | info``.
+"""The command line: ``lwfm train | evaluate | classify | data | match | bench | info``.
 
 Each command is a typed Python function; its options, their types and defaults, and the help text come
 from its signature and docstring.
@@ -11,6 +11,7 @@ import sys
 import warnings
 from argparse import RawDescriptionHelpFormatter
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import lwfm
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from jsonargparse import ArgumentParser
 
+    from lwfm.answers import Answers
     from lwfm.results import EvaluationResult
     from lwfm.training import TrainingSummary
 
@@ -31,6 +33,8 @@ class Command(NamedTuple):
     function: str
     summary: str
     report: Callable[[Any], None] = print
+    several: tuple[str, str] | None = None
+    """The last positional parameter, if it takes one or more paths, and its help."""
 
 
 def _report_training(summary: TrainingSummary) -> None:
@@ -47,6 +51,10 @@ def _report_training(summary: TrainingSummary) -> None:
     )
 
 
+def _report_answers(answers: Answers) -> None:
+    print(answers.table())
+
+
 def _report_evaluation(result: EvaluationResult) -> None:
     print(result.table())
 
@@ -61,8 +69,11 @@ COMMANDS: dict[str, Command] = {
         "say which data set a folder holds and what is wrong with it: lwfm data inspect ROOT",
         lambda inspection: print(inspection.table()),
     ),
-    "import": Command(
-        "lwfm.published:import_checkpoint", "turn a checkpoint of the published code into a model file"
+    "classify": Command(
+        "lwfm.classification:classify",
+        "name the class of your own pictures from a few examples of each class",
+        _report_answers,
+        several=("queries", "Pictures to classify, and folders of such pictures. (required)"),
     ),
     "match": Command("lwfm.figures:match", "draw how two pictures match, position by position"),
     "bench": Command("lwfm.solver_benchmark:bench", "time the assignment solver beside others, and draw it"),
@@ -73,6 +84,7 @@ EPILOG = """examples:
   lwfm train --config configs/emoji.yaml --out runs/emoji
   lwfm evaluate --checkpoint runs/emoji/best.safetensors --queries 5
   lwfm data inspect miniImageNet
+  lwfm classify examples unsorted --out answers.csv --explain figures
   lwfm match support.jpg query.jpg --checkpoint runs/emoji/best.safetensors --out match.png
 """
 
@@ -154,7 +166,12 @@ def build_parser(only: str | None = None) -> ArgumentParser:
                 subparser.add_argument(
                     "--config", action="config", help="YAML file that sets any of the options"
                 )
-            subparser.add_function_arguments(_load(command), as_positional=name in ("match", "bench", "data", "import"))
+            several, explanation = command.several or ("", "")
+            by_place = name in ("match", "bench", "data", "classify")
+            skipped: set[str | int] = {several} if several else set()
+            subparser.add_function_arguments(_load(command), as_positional=by_place, skip=skipped)
+            if several:
+                subparser.add_argument(several, nargs="+", type=Path, help=explanation)
         commands.add_subcommand(name, subparser, help=command.summary)
     return parser
 

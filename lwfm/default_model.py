@@ -24,7 +24,7 @@ def pretrained_config(backbone: str) -> ModelConfig:
     counts only where there are too few shots to calibrate.
     """
     return ModelConfig(
-        backbone=backbone, weights="imagenet", image_size=160, embedding=False, temperature=0.05
+        backbone=backbone, weights="imagenet", image_size=160, embedding=False, temperature=0.09
     )
 
 
