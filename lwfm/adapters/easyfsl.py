@@ -1,0 +1,69 @@
+"""A classifier for easyfsl: its samplers and its evaluation run LWFM-SPM.
+
+https://github.com/sicara/easy-few-shot-learning
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from easyfsl.methods import FewShotClassifier
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from lwfm.maps import Maps
+    from lwfm.nn import LWFMHead
+
+
+class LWFMClassifier(FewShotClassifier):  # type: ignore[misc]  # the library has no types
+    """LWFM-SPM as one of easyfsl's methods.
+
+    Parameters
+    ----------
+    backbone : torch.nn.Module
+        From images [B, 3, H, W] to maps: one tensor [B, C, F, F], or one [B, C_l, F_l, F_l] per layer; for
+        example :func:`lwfm.backbones.build_backbone`.
+    head : LWFMHead
+        Compares the maps.
+    use_softmax : bool
+        Return probabilities instead of logits.
+
+    Examples
+    --------
+    >>> from lwfm.model import LWFM, ModelConfig
+    >>> model = LWFM(ModelConfig(backbone="conv4", image_size=32)).eval()
+    >>> classifier = LWFMClassifier(model.backbone, model.head).eval()
+    >>> classifier.process_support_set(torch.rand(4, 3, 32, 32), torch.tensor([0, 0, 1, 1]))
+    >>> classifier(torch.rand(3, 3, 32, 32)).shape
+    torch.Size([3, 2])
+    """
+
+    def __init__(self, backbone: nn.Module, head: LWFMHead, *, use_softmax: bool = False) -> None:
+        super().__init__(backbone, use_softmax=use_softmax)
+        self.head = head
+        self.support_maps: Maps = ()
+
+    def process_support_set(self, support_images: Tensor, support_labels: Tensor) -> None:
+        """Keep the maps of the support pictures.
+
+        Parameters
+        ----------
+        support_images : Tensor
+            [S, 3, H, W].
+        support_labels : Tensor
+            [S] int64 in 0..way-1, in any order.
+        """
+        self.support_maps = self.backbone(support_images)
+        self.support_labels = support_labels
+
+    def forward(self, query_images: Tensor) -> Tensor:
+        """Score query pictures [Q, 3, H, W] -> logits [Q, way], or probabilities with ``use_softmax``."""
+        logits = self.head(self.support_maps, self.support_labels, self.backbone(query_images))
+        scores = logits if isinstance(logits, torch.Tensor) else logits[0]  # with training-class logits
+        return scores.softmax(-1) if self.use_softmax else scores
+
+    @staticmethod
+    def is_transductive() -> bool:
+        """Each query is classified by itself."""
+        return False
