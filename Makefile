@@ -11,7 +11,7 @@ DEMO_CLASS := test/rooster
 # What a build needs stands in pyproject.toml; installed first, pip need not fetch torch a second time.
 BUILD_NEEDS = $(PYTHON) -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['build-system']['requires'], sep='\n')"
 
-.PHONY: demo test lint types core-test python-test clean
+.PHONY: demo test lint types core-test docs python-test clean
 
 demo: $(VENV)/installed-train
 	$(BIN)/lwfm train --config configs/emoji.yaml --out $(RUN)
@@ -24,7 +24,7 @@ demo: $(VENV)/installed-train
 		--checkpoint $(RUN)/best.safetensors --out $(RUN)/match.png
 	@echo && echo "curves: $(RUN)/curves.png   matches: $(RUN)/match.png   results: $(RUN)/result.json"
 
-test: lint types core-test python-test
+test: lint types core-test docs python-test
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
@@ -50,6 +50,10 @@ core-test-%: $(VENV)/installed-dev
 		-DCMAKE_BUILD_TYPE=$(BUILD_$*)
 	$(BIN)/cmake --build build-core/$*
 	$(BIN)/ctest --test-dir build-core/$* --output-on-failure
+
+# The documentation site, build/site/index.html; a warning is an error.
+docs: $(VENV)/installed-dev
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet docs build/site
 
 python-test: $(VENV)/installed-dev
 	$(BIN)/python -m pytest

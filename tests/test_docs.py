@@ -1,0 +1,56 @@
+"""The documentation's notebooks and Python examples run as they stand."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+ROOT = Path(__file__).parent.parent
+NOTEBOOKS = sorted((ROOT / "docs").glob("*.ipynb"))
+EXAMPLES = [
+    pytest.param(code, id=f"{page.stem}-{number}")
+    for page in sorted((ROOT / "docs").rglob("*.md"))
+    for number, code in enumerate(re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL))
+]
+
+
+def read(path: Path) -> nbformat.NotebookNode:
+    notebook: nbformat.NotebookNode = nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
+    return notebook
+
+
+def outputs(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
+    return [output for cell in notebook.cells for output in cell.get("outputs", [])]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebooks_run(path: Path, tmp_path: Path) -> None:
+    notebook = read(path)
+    shown = [output.output_type for output in outputs(notebook)]
+    NotebookClient(notebook, timeout=240, resources={"metadata": {"path": tmp_path}}).execute()
+    now = [output.output_type for output in outputs(notebook) if output.get("name") != "stderr"]
+    assert now == shown  # what readers see is what the cells give
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_stored_outputs_are_presentable(path: Path) -> None:
+    stored = outputs(read(path))
+    assert any("image/png" in output.get("data", {}) for output in stored)
+    assert not [
+        output for output in stored if output.output_type == "error" or output.get("name") == "stderr"
+    ]
+
+
+@pytest.mark.parametrize("code", EXAMPLES)
+def test_python_examples_run(code: str) -> None:
+    exec(compile(code, "docs", "exec"), {})  # noqa: S102 - our own text
+
+
+def test_notebooks_and_examples_were_found() -> None:
+    assert NOTEBOOKS
+    assert EXAMPLES
