@@ -1,4 +1,4 @@
-"""The command line: ``lwfm train | evaluate | classify | data | match | bench | info``.
+"""The command line: ``lwfm train | evaluate | classify | data | import | match | bench | info``.
 
 Each command is a typed Python function; its options, their types and defaults, and the help text come
 from its signature and docstring.
@@ -74,6 +74,9 @@ COMMANDS: dict[str, Command] = {
         "name the class of your own pictures from a few examples of each class",
         _report_answers,
         several=("queries", "Pictures to classify, and folders of such pictures. (required)"),
+    ),
+    "import": Command(
+        "lwfm.published:import_checkpoint", "turn a checkpoint of the published code into a model file"
     ),
     "match": Command("lwfm.figures:match", "draw how two pictures match, position by position"),
     "bench": Command("lwfm.solver_benchmark:bench", "time the assignment solver beside others, and draw it"),
@@ -167,7 +170,7 @@ def build_parser(only: str | None = None) -> ArgumentParser:
                     "--config", action="config", help="YAML file that sets any of the options"
                 )
             several, explanation = command.several or ("", "")
-            by_place = name in ("match", "bench", "data", "classify")
+            by_place = name in ("match", "bench", "data", "classify", "import")
             skipped: set[str | int] = {several} if several else set()
             subparser.add_function_arguments(_load(command), as_positional=by_place, skip=skipped)
             if several:

@@ -22,7 +22,7 @@ STOREYS = [
     ["explanation", "fewshot_networks", "pretrained"],
     ["backbones", "adapters"],
     ["model"],
-    ["comparison", "results", "default_model", "images"],
+    ["published", "comparison", "results", "default_model", "images"],
     ["calibration", "class_labels", "decisions", "estimator"],
     ["support_set"],
     ["classifier_files"],
