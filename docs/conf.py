@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 project = "lwfm"
 version = release = installed_version("lwfm")
-extensions = ["sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton", "myst_nb"]
+extensions = ["sphinx.ext.autodoc", "numpydoc", "sphinx_copybutton", "myst_nb"]
 exclude_patterns = ["_build"]
 
 html_theme = "furo"
@@ -27,8 +27,7 @@ myst_enable_extensions = ["dollarmath", "colon_fence"]
 myst_heading_anchors = 3
 nb_execution_mode = "off"  # the test suite executes the notebooks
 
-napoleon_google_docstring = False
-napoleon_use_rtype = False
+numpydoc_show_class_members = False
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"  # the docstrings say types and shapes
 
