@@ -20,6 +20,14 @@ struct Avx2Vec {
   LWFM_AVX2 static LWFM_INLINE Avx2Vec load(const float* from) {
     return {_mm256_cvtps_pd(_mm_loadu_ps(from))};
   }
+  LWFM_AVX2 static LWFM_INLINE Avx2Vec load_first(const double* from, int count) {
+    const __m256i lane = _mm256_setr_epi64x(0, 1, 2, 3);
+    return {_mm256_maskload_pd(from, _mm256_cmpgt_epi64(_mm256_set1_epi64x(count), lane))};
+  }
+  LWFM_AVX2 static LWFM_INLINE Avx2Vec load_first(const float* from, int count) {
+    const __m128i lane = _mm_setr_epi32(0, 1, 2, 3);
+    return {_mm256_cvtps_pd(_mm_maskload_ps(from, _mm_cmpgt_epi32(_mm_set1_epi32(count), lane)))};
+  }
   LWFM_AVX2 static LWFM_INLINE Avx2Vec set(double value) { return {_mm256_set1_pd(value)}; }
   LWFM_AVX2 static LWFM_INLINE Avx2Vec count_from(double first) {
     return {_mm256_setr_pd(first, first + 1, first + 2, first + 3)};

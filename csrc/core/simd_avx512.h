@@ -22,6 +22,15 @@ struct Avx512Vec {
   LWFM_AVX512 static LWFM_INLINE Avx512Vec load(const float* from) {
     return {_mm512_cvtps_pd(_mm256_loadu_ps(from))};
   }
+  LWFM_AVX512 static LWFM_INLINE Avx512Vec load_first(const double* from, int count) {
+    return {_mm512_maskz_loadu_pd(first_lanes(count), from)};
+  }
+  LWFM_AVX512 static LWFM_INLINE Avx512Vec load_first(const float* from, int count) {
+    return {_mm512_cvtps_pd(_mm256_maskz_loadu_ps(first_lanes(count), from))};
+  }
+  LWFM_AVX512 static LWFM_INLINE __mmask8 first_lanes(int count) {
+    return static_cast<__mmask8>(count <= 0 ? 0 : (1U << count) - 1U);
+  }
   LWFM_AVX512 static LWFM_INLINE Avx512Vec set(double value) { return {_mm512_set1_pd(value)}; }
   LWFM_AVX512 static LWFM_INLINE Avx512Vec count_from(double first) {
     return {_mm512_setr_pd(first, first + 1, first + 2, first + 3, first + 4, first + 5, first + 6,

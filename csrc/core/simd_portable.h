@@ -21,6 +21,13 @@ struct PortableVec {
     for (int k = 0; k < kLanes; ++k) x.lane[k] = static_cast<double>(from[k]);
     return x;
   }
+  // The first `count` entries, and zeros; nothing else is read.
+  template <class T>
+  static PortableVec load_first(const T* from, int count) {
+    PortableVec x;
+    for (int k = 0; k < kLanes; ++k) x.lane[k] = k < count ? static_cast<double>(from[k]) : 0.0;
+    return x;
+  }
   static PortableVec set(double value) {
     PortableVec x;
     for (int k = 0; k < kLanes; ++k) x.lane[k] = value;

@@ -3,23 +3,29 @@
 // attribute it needs.
 //
 // Duals start at the column minima, rows take free tight columns, and each row left over gets a
-// shortest augmenting path; all of it on R vectors that hold one entry per column, so a step of
-// Dijkstra's algorithm is a handful of instructions, and "the first of the smallest" is a compare
-// and a count of trailing zeros. No include guard on purpose.
+// shortest augmenting path; all of it on rows held in registers, one lane for each column, so a
+// step of Dijkstra's algorithm is a handful of instructions, and "the first of the smallest" is a
+// compare and a count of trailing zeros. Lanes that stand for no column have the dual -inf, which
+// puts them out of reach. No include guard on purpose.
+
+#include "small_row.h"
 
 template <int R>
 class SmallSolver {
  public:
-  static constexpr int kWidth = Vec::kWidth;
-  static constexpr int kLanes = R * kWidth;
+  static constexpr int kLanes = R * Vec::kWidth;
+  // How many of a row's vectors can have lanes that stand for no column: see solve_small.
+  static constexpr int kPartial = R > 4 ? 2 : 1;
 
   LWFM_TARGET SmallSolver(SmallState& state, std::int64_t rows, std::int64_t columns)
-      : state_(state), rows_(static_cast<int>(rows)), columns_(static_cast<int>(columns)) {}
+      : state_(state),
+        rows_(static_cast<int>(rows)),
+        columns_(static_cast<int>(columns)),
+        free_columns_(~std::uint64_t{0} >> (64 - columns)) {}
 
   template <class T>
   LWFM_TARGET SmallStatus solve(const DenseCost<T>& cost) {
     SmallStatus status = load(cost);
-    if (status == SmallStatus::ok) status = start_duals();
     if (status == SmallStatus::ok) status = match_tight_rows();
     while (status == SmallStatus::ok && free_rows_ != 0) {
       const int row = lowest(free_rows_);
@@ -30,139 +36,105 @@ class SmallSolver {
   }
 
  private:
-  using Mask = typename Vec::Mask;
+  static constexpr std::uint64_t kAllLanes = (std::uint64_t{1} << kLanes % 64) - 1;
+  static constexpr std::uint64_t kNoColumn = std::uint64_t{1} << kSmallColumns;
 
   LWFM_TARGET static LWFM_INLINE int lowest(std::uint64_t word) { return __builtin_ctzll(word); }
 
   LWFM_TARGET LWFM_INLINE const double* row(int i) const { return state_.cost + i * kLanes; }
 
-  // Lanes of vector r that stand for no column; only the last two vectors can have any.
-  LWFM_TARGET LWFM_INLINE Mask padding(int r) const {
-    return Vec::set(columns_ - 0.5) < Vec::count_from(r * kWidth);
-  }
-
-  // Copies the rows, padded and with their sign, looking at every entry; v becomes the column
-  // minima.
+  // Copies the rows with their sign, followed by zeros. Nearly always the entries are ordinary
+  // numbers, and then so is their sum.
   template <class T>
   LWFM_TARGET SmallStatus load(const DenseCost<T>& cost) {
-    const Vec infinity = Vec::set(kInfinity), limit = Vec::set(kLargest);
+    const int columns = columns_;
     const Vec factor = Vec::set(cost.factor);
-    Mask valid = infinity == infinity;
-    std::uint64_t huge = 0;
-    Vec smallest[R];
-    for (int r = 0; r < R; ++r) smallest[r] = infinity;
-    const T* end = cost.row(rows_ - 1) + columns_;
-    T tail[kLanes] = {};
+    Row<R> smallest = set_row<R>(kInfinity), largest = set_row<R>(-kInfinity);
+    Row<R> sum = set_row<R>(0.0);
+    const T* from = cost.data;
+    double* const end = state_.cost + rows_ * kLanes;
+    for (double* to = state_.cost; to != end; to += kLanes, from += cost.row_stride) {
+      const Row<R> entries = load_row<R, kPartial>(from, columns) * factor;
+      store(entries, to);
+      sum = sum + entries;
+      smallest = min(smallest, entries);
+      if constexpr (std::is_same_v<T, double>) largest = max(largest, entries);
+    }
+    std::uint64_t ordinary = bits(sum - sum == Vec::set(0.0));
+    if constexpr (std::is_same_v<T, double>) {
+      ordinary &= bits(largest < set_row<R>(kLargest)) & bits(set_row<R>(-kLargest) < smallest);
+    }
+    const SmallStatus status = ordinary == kAllLanes ? SmallStatus::ok : check_entries();
+    return status == SmallStatus::ok ? start_duals(smallest) : status;
+  }
+
+  // Looks at every entry on its own.
+  LWFM_TARGET SmallStatus check_entries() const {
+    bool huge = false;
     for (int i = 0; i < rows_; ++i) {
-      const T* from = cost.row(i);
-      if (cost.row_stride < 0 || end - from < kLanes) {  // never read past the caller's memory
-        std::copy(from, from + columns_, tail);
-        from = tail;
-      }
-      double* to = state_.cost + i * kLanes;
-      for (int r = 0; r < R; ++r) {
-        Vec entry = Vec::load(from + r * kWidth) * factor;
-        if (r >= R - 2) entry = select(padding(r), infinity, entry);
-        entry.store(to + r * kWidth);
-        valid = valid & (Vec::set(-kInfinity) < entry);
-        if constexpr (std::is_same_v<T, double>) {
-          huge |= bits((limit < entry) & (entry < infinity)) | bits(entry < Vec::set(-kLargest));
-        }
-        smallest[r] = min(smallest[r], entry);
+      for (int j = 0; j < columns_; ++j) {
+        const double entry = row(i)[j];
+        if (!(entry > -kInfinity)) return SmallStatus::invalid_entry;
+        huge = huge || (std::fabs(entry) > kLargest && entry < kInfinity);
       }
     }
-    for (int r = 0; r < R; ++r) smallest[r].store(state_.v + r * kWidth);
-    if (bits(valid) != (std::uint64_t{1} << kWidth) - 1) return SmallStatus::invalid_entry;
-    return huge != 0 ? SmallStatus::huge_entry : SmallStatus::ok;
+    return huge ? SmallStatus::huge_entry : SmallStatus::ok;
   }
 
-  // Square problems keep the column minima; in a rectangle the duals of free columns must be zero.
-  LWFM_TARGET SmallStatus start_duals() {
-    std::uint64_t forbidden = 0;
-    for (int r = 0; r < R; ++r) {
-      double* v = state_.v + r * kWidth;
-      const Mask empty = Vec::load(v) == Vec::set(kInfinity);
-      forbidden |= bits(empty) << (r * kWidth);
-      if (rows_ < columns_) {
-        Vec::set(0.0).store(v);
-      } else {
-        select(empty, Vec::set(0.0), Vec::load(v)).store(v);
-      }
-    }
-    free_columns_ = ~std::uint64_t{0} >> (64 - columns_);
-    return rows_ == columns_ && (forbidden & free_columns_) != 0 ? SmallStatus::infeasible
-                                                                 : SmallStatus::ok;
+  // Square problems start from the column minima; in a rectangle the duals of free columns must be
+  // zero.
+  LWFM_TARGET LWFM_INLINE SmallStatus start_duals(Row<R> smallest) {
+    const RowMask<R> columns = count_row<R>() < set_row<R>(columns_ - 0.5);
+    const bool square = rows_ == columns_;
+    const Row<R> start = square ? smallest : set_row<R>(0.0);
+    store(select(columns, start, set_row<R>(-kInfinity)), state_.v);
+    const std::uint64_t forbidden = bits(smallest == Vec::set(kInfinity));
+    return square && forbidden != 0 ? SmallStatus::infeasible : SmallStatus::ok;
   }
 
-  // Gives each row in turn its first free tight column, where it has one.
+  // Gives each row in turn its first free tight column, where it has one. No branch depends on it.
   LWFM_TARGET SmallStatus match_tight_rows() {
-    Vec v[R];
-    for (int r = 0; r < R; ++r) v[r] = Vec::load(state_.v + r * kWidth);
-    free_rows_ = 0;
+    const Row<R> v = load_row<R>(state_.v);
+    Vec worst = Vec::set(-kInfinity);
+    std::uint64_t free_rows = 0, free_columns = free_columns_;
     for (int i = 0; i < rows_; ++i) {
-      Vec reduced[R];
-      for (int r = 0; r < R; ++r) reduced[r] = Vec::load(row(i) + r * kWidth) - v[r];
+      const Row<R> reduced = load_row<R>(row(i)) - v;
       const Vec smallest = smallest_of(reduced);
-      if (first(smallest) == kInfinity) return SmallStatus::infeasible;
-      const std::uint64_t tight = equal_to(reduced, smallest) & free_columns_;
-      if (tight == 0) {
-        free_rows_ |= std::uint64_t{1} << i;
-      } else {
-        const int j = lowest(tight);
-        free_columns_ ^= std::uint64_t{1} << j;
-        state_.row_to_column[i] = j;
-        state_.column_to_row[j] = i;
-      }
+      worst = max(worst, smallest);
+      const std::uint64_t tight = bits(reduced == smallest) & free_columns;
+      free_rows |= static_cast<std::uint64_t>(tight == 0) << i;
+      free_columns &= ~(tight & (~tight + 1));
+      const int j = lowest(tight | kNoColumn);
+      state_.row_to_column[i] = j;
+      state_.column_to_row[j] = i;
     }
-    return SmallStatus::ok;
+    free_rows_ = free_rows;
+    free_columns_ = free_columns;
+    return first(worst) == kInfinity ? SmallStatus::infeasible : SmallStatus::ok;
   }
 
-  LWFM_TARGET static LWFM_INLINE Vec smallest_of(const Vec* values) {
-    Vec smallest = values[0];
-    for (int r = 1; r < R; ++r) smallest = min(smallest, values[r]);
-    return spread_min(smallest);
-  }
-
-  LWFM_TARGET static LWFM_INLINE std::uint64_t equal_to(const Vec* values, Vec value) {
-    std::uint64_t equal = 0;
-    for (int r = 0; r < R; ++r) equal |= bits(values[r] == value) << (r * kWidth);
-    return equal;
-  }
-
-  // One shortest augmenting path from a free row. `open` holds the distances of the columns outside
-  // the tree; inside it is +inf, and v is -inf, so that no path gets shorter there.
+  // One shortest augmenting path from a free row. `distance` is that of each column; `taken` is
+  // +inf at the columns inside the tree and -inf at the others: max(., taken) hides the former.
   LWFM_TARGET SmallStatus augment(int start) {
-    Vec v[R], open[R], predecessor[R], reached[R];
-    for (int r = 0; r < R; ++r) {
-      v[r] = Vec::load(state_.v + r * kWidth);
-      open[r] = Vec::load(row(start) + r * kWidth) - v[r];
-      predecessor[r] = Vec::set(start);
-      reached[r] = Vec::set(kInfinity);
-    }
-    Vec distance = smallest_of(open);
-    int column = choose(equal_to(open, distance));
+    const Row<R> v = load_row<R>(state_.v);
+    Row<R> distance = load_row<R>(row(start)) - v;
+    Row<R> taken = set_row<R>(-kInfinity), predecessor = set_row<R>(start);
+    Vec reached = smallest_of(distance);
+    int column = choose(bits(distance == reached));
     while ((free_columns_ >> column & 1) == 0) {
       const int i = state_.column_to_row[column];
-      const Vec length = (Vec::set(row(i)[column]) - Vec::set(state_.v[column])) - distance;
-      const Vec taken = Vec::set(column);
-      for (int r = 0; r < R; ++r) {
-        const Mask now = Vec::count_from(r * kWidth) == taken;
-        reached[r] = select(now, distance, reached[r]);
-        open[r] = select(now, Vec::set(kInfinity), open[r]);
-        v[r] = select(now, Vec::set(-kInfinity), v[r]);
-        const Vec candidate = (Vec::load(row(i) + r * kWidth) - v[r]) - length;
-        predecessor[r] = select(candidate < open[r], Vec::set(i), predecessor[r]);
-        open[r] = min(candidate, open[r]);
-      }
-      distance = smallest_of(open);
-      if (first(distance) == kInfinity) return SmallStatus::infeasible;
-      column = choose(equal_to(open, distance));
+      const Vec length = (Vec::set(row(i)[column]) - Vec::set(state_.v[column])) - reached;
+      taken = max(taken, load_row<R>(kInfiniteLane.lanes + kSmallColumns - column));
+      const Row<R> candidate = max((load_row<R>(row(i)) - v) - length, taken);
+      predecessor = select(candidate < distance, set_row<R>(i), predecessor);
+      distance = min(candidate, distance);
+      const Row<R> open = max(distance, taken);
+      reached = smallest_of(open);
+      if (first(reached) == kInfinity) return SmallStatus::infeasible;
+      column = choose(bits(open == reached));
     }
-    for (int r = 0; r < R; ++r) {
-      const Vec drop = min(reached[r] - distance, Vec::set(0.0));
-      (Vec::load(state_.v + r * kWidth) + drop).store(state_.v + r * kWidth);
-      predecessor[r].store(state_.predecessor + r * kWidth);
-    }
+    store(v + min(distance - reached, set_row<R>(0.0)), state_.v);
+    store(predecessor, state_.predecessor);
     flip(start, column);
     return SmallStatus::ok;
   }
@@ -186,7 +158,7 @@ class SmallSolver {
   int rows_;
   int columns_;
   std::uint64_t free_rows_ = 0;
-  std::uint64_t free_columns_ = 0;
+  std::uint64_t free_columns_;
 };
 
 // Solves a problem of 1 to kSmallColumns columns with the narrowest solver that holds it.

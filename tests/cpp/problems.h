@@ -37,15 +37,23 @@ struct Solution {
 };
 
 template <class T>
-Solution solve(const lwfm::CostMatrix<T>& cost, bool maximize, lwfm::Workspace& workspace) {
+Solution solve(const lwfm::CostMatrix<T>& cost, const lwfm::Options& options,
+               lwfm::Workspace& workspace) {
   Solution solution;
   solution.assignment.resize(static_cast<std::size_t>(cost.rows));
   solution.u.resize(static_cast<std::size_t>(cost.rows));
   solution.v.resize(static_cast<std::size_t>(cost.columns));
-  solution.status = lwfm::solve(cost, {maximize}, workspace, solution.assignment.data(),
+  solution.status = lwfm::solve(cost, options, workspace, solution.assignment.data(),
                                 {solution.u.data(), solution.v.data()});
   solution.total = lwfm::total_cost(cost, solution.assignment.data());
   return solution;
+}
+
+template <class T>
+Solution solve(const lwfm::CostMatrix<T>& cost, bool maximize, lwfm::Workspace& workspace) {
+  lwfm::Options options;
+  options.maximize = maximize;
+  return solve(cost, options, workspace);
 }
 
 // The best total over all assignments of the shorter side, by trying them; +-inf if there is none.
