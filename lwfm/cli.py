@@ -1,4 +1,4 @@
-"""The command line: ``lwfm train | evaluate | classify | data | import | match | bench | info``.
+"""The command line: ``lwfm train | evaluate | compare | classify | data | import | match | bench | info``.
 
 Each command is a typed Python function; its options, their types and defaults, and the help text come
 from its signature and docstring.
@@ -63,6 +63,11 @@ COMMANDS: dict[str, Command] = {
     "train": Command("lwfm.training:train", "train LWFM-SPM on a data set", _report_training),
     "evaluate": Command(
         "lwfm.evaluation:evaluate", "measure few-shot accuracy on unseen classes", _report_evaluation
+    ),
+    "compare": Command(
+        "lwfm.paired:compare",
+        "test whether two results on the same episodes differ",
+        lambda comparison: print(comparison.table()),
     ),
     "data": Command(
         "lwfm.data.inspection:inspect_data",
@@ -170,7 +175,7 @@ def build_parser(only: str | None = None) -> ArgumentParser:
                     "--config", action="config", help="YAML file that sets any of the options"
                 )
             several, explanation = command.several or ("", "")
-            by_place = name in ("match", "bench", "data", "classify", "import")
+            by_place = name in ("match", "bench", "data", "classify", "import", "compare")
             skipped: set[str | int] = {several} if several else set()
             subparser.add_function_arguments(_load(command), as_positional=by_place, skip=skipped)
             if several:

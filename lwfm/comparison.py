@@ -13,7 +13,7 @@ from tqdm import tqdm
 from lwfm.data import episode_labels, picture_loader
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from lwfm.data import PictureSet
     from lwfm.model import LWFM
@@ -47,12 +47,11 @@ class CachedMaps:
         return cls(layers, rows)
 
     def select(self, indices: Sequence[int]) -> tuple[Tensor, ...]:
-        """Look up the maps of the pictures with these indices in the set, in this order."""
+        """Look up the maps of the pictures with these indices in the set, in this order, at least float32."""
         rows = self.rows[torch.as_tensor(indices)].to(self.layers[0].device)
-        return tuple(layer[rows] for layer in self.layers)
+        return tuple(layer[rows].to(torch.promote_types(layer.dtype, torch.float32)) for layer in self.layers)
 
 
-@torch.inference_mode()
 def encode_pictures(
     model: LWFM, pictures: PictureSet, indices: Sequence[int], *, batch_size: int = 64, workers: int = 0
 ) -> CachedMaps:
@@ -73,9 +72,18 @@ def encode_pictures(
     -------
     CachedMaps
     """
+    batches = encoded_batches(model, pictures, indices, batch_size=batch_size, workers=workers)
+    layers = tuple(torch.cat(layer) for layer in zip(*batches, strict=True))
+    return CachedMaps.build(layers, indices, len(pictures.labels))
+
+
+@torch.inference_mode()
+def encoded_batches(
+    model: LWFM, pictures: PictureSet, indices: Sequence[int], *, batch_size: int, workers: int
+) -> Iterator[tuple[Tensor, ...]]:
+    """Yield the per-layer maps [B, C_l, F_l, F_l] batch by batch; arguments as in :func:`encode_pictures`."""
     model.eval()
     device = next(model.parameters()).device
-    batches = []
     loader = picture_loader(
         pictures,
         indices,
@@ -88,10 +96,8 @@ def encode_pictures(
         total=len(indices), desc="encoding pictures", unit="picture", delay=2, leave=False, disable=None
     ) as bar:
         for images, _ in loader:
-            batches.append(model.encode(images.to(device, memory_format=torch.channels_last)))
+            yield model.encode(images.to(device, memory_format=torch.channels_last))
             bar.update(len(images))
-    layers = tuple(torch.cat(layer) for layer in zip(*batches, strict=True))
-    return CachedMaps.build(layers, indices, len(pictures.labels))
 
 
 def nearest_class_mean(support: Sequence[Tensor], support_labels: Tensor, query: Sequence[Tensor]) -> Tensor:
@@ -162,17 +168,28 @@ def run_episodes(
     Returns
     -------
     dict of str to Tensor
-        For each method, [episodes, Q] bool on the CPU: which queries it classified correctly.
+        For each method, [episodes, Q] int64 on the CPU: what it took each query for, in 0..way-1. What the
+        queries are is :func:`lwfm.data.episode_labels`, see :func:`accuracy_of`.
     """
     device = maps.layers[0].device
     supports = way * shot
     support_labels = episode_labels(way, shot).to(device)
-    correct: dict[str, list[Tensor]] = {}
+    answers: dict[str, list[Tensor]] = {}
     for episode in tqdm(
         episodes, desc=f"{way}-way {shot}-shot", unit="episode", delay=2, leave=False, disable=None
     ):
         support, query = maps.select(episode[:supports]), maps.select(episode[supports:])
-        labels = episode_labels(way, (len(episode) - supports) // way).to(device)
         for method, scores in episode_scores(head, support, support_labels, query).items():
-            correct.setdefault(method, []).append(scores.argmax(-1) == labels)
-    return {method: torch.stack(answers).cpu() for method, answers in correct.items()}
+            answers.setdefault(method, []).append(scores.argmax(-1))
+    return {method: torch.stack(given).cpu() for method, given in answers.items()}
+
+
+def accuracy_of(answers: Tensor, way: int) -> Tensor:
+    """Give the share of right answers of all episodes; answers [episodes, Q] from :func:`run_episodes`.
+
+    Examples
+    --------
+    >>> accuracy_of(torch.tensor([[0, 1, 0, 0]]), way=2)
+    tensor(0.7500)
+    """
+    return (answers == episode_labels(way, answers.shape[1] // way)).float().mean()

@@ -12,21 +12,18 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from lwfm.comparison import BASELINE, encode_pictures, run_episodes
+from lwfm.comparison import encode_pictures, run_episodes
 from lwfm.data import EpisodeSampler, open_pictures, pictures_needed
 from lwfm.data.pictures import ClassSplit, DataName, Split, Unreadable  # noqa: TC001 - read by the command line
 from lwfm.devices import choose_device
 from lwfm.errors import UserError
 from lwfm.files import atomic_path
+from lwfm.map_cache import MapsDtype, stored_maps
 from lwfm.model import LWFM, ModelConfig, load_model
-from lwfm.results import EvaluationResult, MethodResult, mean_and_interval
+from lwfm.results import EvaluationResult, MethodResult
+from lwfm.scoring import score_methods
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    import numpy as np
-    from torch import Tensor
-
     from lwfm.data import PictureSet
 
 
@@ -48,6 +45,8 @@ def evaluate(
     workers: int = 0,
     accelerator: Literal["auto", "cpu", "gpu"] = "auto",
     unreadable: Unreadable = "stop",
+    maps: Path | None = None,
+    maps_dtype: MapsDtype = "float32",
     out: Path | None = None,
 ) -> EvaluationResult:
     """Measure few-shot accuracy on classes never seen in training.
@@ -93,6 +92,12 @@ def evaluate(
         Where to compute: auto takes a GPU when there is one.
     unreadable : str
         stop at pictures that cannot be decoded, or skip them with a warning.
+    maps : Path, optional
+        A folder that keeps the maps of all pictures of the split for the next time: they are found again when
+        backbone, weights and pictures are the same, whatever the head, shots and episodes. Without it, only
+        the pictures that occur are encoded, and nothing is kept.
+    maps_dtype : str
+        Precision of the kept maps: float16 takes half the space.
     out : Path, optional
         Where to write the result as JSON. An existing file is replaced.
 
@@ -112,7 +117,7 @@ def evaluate(
     pictures = open_pictures(
         data, root, split=split, unreadable=unreadable, class_split=class_split, crop=crop
     )
-    network = _network(checkpoint, model, pictures, seed).to(device)
+    network = open_network(checkpoint, model, pictures, seed).to(device)
     drawn = {
         k: list(
             EpisodeSampler(
@@ -128,12 +133,17 @@ def evaluate(
         for k in shots
     }
     needed = pictures_needed(episode for each in drawn.values() for episode in each)
-    maps = encode_pictures(network, pictures, needed, batch_size=batch_size, workers=workers)
+    if maps is None:
+        cached = encode_pictures(network, pictures, needed, batch_size=batch_size, workers=workers)
+    else:
+        cached = stored_maps(
+            network, pictures, maps, dtype=maps_dtype, batch_size=batch_size, workers=workers
+        )
     methods: list[MethodResult] = []
     for k, each in drawn.items():
-        correct = run_episodes(network.head, maps, each, way=way, shot=k)
-        labels = pictures.labels[[episode[way * k :] for episode in each]]
-        methods += _method_results(correct, labels, pictures.classes, k)
+        answers = run_episodes(network.head, cached, each, way=way, shot=k)
+        labels = torch.as_tensor(pictures.labels[[episode[way * k :] for episode in each]])
+        methods += score_methods(answers, labels, pictures.classes, way=way, shot=k)
     result = EvaluationResult(
         model=_describe_model(network, checkpoint),
         data=_describe_data(pictures, root, split),
@@ -146,6 +156,8 @@ def evaluate(
             "batch_size": batch_size,
             "accelerator": accelerator,
             "unreadable": unreadable,
+            "maps_dtype": None if maps is None else maps_dtype,
+            "sampling": "classes and pictures without replacement within an episode, episodes independent",
         },
         versions=_versions(),
         machine={"device": str(device), "threads": torch.get_num_threads()},
@@ -182,42 +194,13 @@ def _check_options(
     return shots
 
 
-def _network(checkpoint: Path | None, model: ModelConfig | None, pictures: PictureSet, seed: int) -> LWFM:
+def open_network(checkpoint: Path | None, model: ModelConfig | None, pictures: PictureSet, seed: int) -> LWFM:
     """Load the model from the checkpoint, or make one that was never trained here."""
     if checkpoint is not None:
         return load_model(checkpoint)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return LWFM(model or ModelConfig(), normalization=pictures.normalization).eval()
-
-
-def _method_results(
-    correct: dict[str, Tensor], labels: np.ndarray[Any, Any], classes: Sequence[str], shot: int
-) -> list[MethodResult]:
-    """Statistics of each method from its correct answers and the queries' classes, both [episodes, Q]."""
-    accuracies = {method: answers.double().mean(1) for method, answers in correct.items()}
-    flat_labels = torch.as_tensor(labels).flatten()
-    drawn = torch.bincount(flat_labels, minlength=len(classes))
-    results = []
-    for method, answers in correct.items():
-        mean, interval = mean_and_interval(accuracies[method].tolist())
-        difference = mean_and_interval((accuracies[method] - accuracies[BASELINE]).tolist())
-        hits = torch.bincount(flat_labels, weights=answers.flatten().double(), minlength=len(classes))
-        results.append(
-            MethodResult(
-                method=method,
-                shot=shot,
-                accuracy=mean,
-                interval=interval,
-                difference=difference[0],
-                difference_interval=difference[1],
-                class_accuracy={
-                    name: float(hits[i] / drawn[i]) for i, name in enumerate(classes) if drawn[i] > 0
-                },
-                episode_accuracy=tuple(accuracies[method].tolist()),
-            )
-        )
-    return results
 
 
 def _describe_model(network: LWFM, checkpoint: Path | None) -> dict[str, Any]:

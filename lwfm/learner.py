@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from lightning.pytorch.callbacks import Timer
 from torch import Tensor
 
-from lwfm.comparison import BASELINE, CachedMaps, run_episodes
+from lwfm.comparison import BASELINE, CachedMaps, accuracy_of, run_episodes
 from lwfm.data import episode_labels
 from lwfm.errors import UserError
 from lwfm.model import LWFM, ModelConfig
@@ -218,6 +218,6 @@ class LWFMModule(lightning.LightningModule):
         layers = tuple(torch.cat(layer) for layer in zip(*self._maps, strict=True))
         self._maps.clear()
         maps = CachedMaps.build(layers, plan.indices, plan.pictures)
-        correct = run_episodes(self.model.head, maps, plan.episodes, way=plan.way, shot=plan.shot)
-        self.log("val_accuracy", correct["lwfm"].float().mean(), prog_bar=True)
-        self.log("val_nearest_class_mean", correct[BASELINE].float().mean(), prog_bar=True)
+        answers = run_episodes(self.model.head, maps, plan.episodes, way=plan.way, shot=plan.shot)
+        self.log("val_accuracy", accuracy_of(answers["lwfm"], plan.way), prog_bar=True)
+        self.log("val_nearest_class_mean", accuracy_of(answers[BASELINE], plan.way), prog_bar=True)

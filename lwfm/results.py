@@ -3,33 +3,10 @@
 from __future__ import annotations
 
 import json
-import math
-from dataclasses import asdict, dataclass, fields
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
 
 from lwfm.errors import UserError
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-_NORMAL_975 = 1.959963984540054  # quantile of the normal distribution: two-sided 95 % intervals
-
-
-def mean_and_interval(values: Sequence[float]) -> tuple[float, float | None]:
-    """Mean and half width of its 95 % interval (normal approximation; None for a single value).
-
-    Examples
-    --------
-    >>> mean, interval = mean_and_interval([0.0, 1.0, 0.0, 1.0])
-    >>> round(mean, 3), round(interval, 3)
-    (0.5, 0.566)
-    """
-    count = len(values)
-    mean = math.fsum(values) / count
-    if count < 2:
-        return mean, None
-    variance = math.fsum((value - mean) ** 2 for value in values) / (count - 1)
-    return mean, _NORMAL_975 * math.sqrt(variance / count)
 
 
 @dataclass(frozen=True)
@@ -50,6 +27,10 @@ class MethodResult:
         For each class that was drawn, the fraction of its queries classified correctly.
     episode_accuracy : tuple of float
         Of every episode, in order.
+    bootstrap, difference_bootstrap : tuple of float
+        Limits of the 95 % bootstrap intervals of the accuracy and of the difference; null for one episode.
+    confusion : dict of str to dict of str to int
+        ``confusion[true][answer]``: how often a query of one class was taken for another, where it was.
     """
 
     method: str
@@ -60,6 +41,17 @@ class MethodResult:
     difference_interval: float | None
     class_accuracy: dict[str, float]
     episode_accuracy: tuple[float, ...]
+    bootstrap: tuple[float, float] | None = None
+    difference_bootstrap: tuple[float, float] | None = None
+    confusion: dict[str, dict[str, int]] = field(default_factory=dict)
+
+    @classmethod
+    def from_dict(cls, plain: dict[str, Any]) -> MethodResult:
+        """Build from the values that JSON gives back, where tuples are lists."""
+        values: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in plain.items()
+        }
+        return cls(**values)
 
 
 @dataclass(frozen=True)
@@ -74,7 +66,8 @@ class EvaluationResult:
     data : dict
         ``name``, ``layout``, ``root``, ``split``, ``fingerprint``, number of ``pictures``, ``classes``.
     options : dict
-        way, shots, queries, episodes, seed, batch_size, accelerator, unreadable.
+        way, shots, queries, episodes, seed, batch_size, accelerator, unreadable, maps_dtype; ``sampling``
+        says what is drawn with and without replacement.
     versions : dict
         Of lwfm, torch, torchvision, timm, python.
     machine : dict
@@ -102,23 +95,17 @@ class EvaluationResult:
 
     def to_json(self) -> str:
         """Serialise as strict JSON (no NaN), indented."""
-        plain = asdict(self)
-        for method in plain["methods"]:
-            method["episode_accuracy"] = list(method["episode_accuracy"])
-        return json.dumps(plain, indent=1, allow_nan=False) + "\n"
+        return json.dumps(asdict(self), indent=1, allow_nan=False) + "\n"
 
     @classmethod
     def from_json(cls, text: str) -> EvaluationResult:
         """Read what :meth:`to_json` wrote; UserError when it is anything else."""
         try:
             plain = json.loads(text)
-            methods = tuple(
-                MethodResult(**{**method, "episode_accuracy": tuple(method["episode_accuracy"])})
-                for method in plain.pop("methods")
-            )
+            methods = tuple(MethodResult.from_dict(method) for method in plain.pop("methods"))
             return cls(**plain, methods=methods)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
-            names = ", ".join(field.name for field in fields(cls))
+            names = ", ".join(one.name for one in fields(cls))
             raise UserError(f"not an evaluation result (JSON with {names}): {error}") from error
 
     def table(self) -> str:
@@ -130,17 +117,17 @@ class EvaluationResult:
         )
         lines = [heading, f"{'shot':>4}  {'method':<20}{'accuracy':>15}  {'minus nearest class mean':>25}"]
         for result in self.methods:
-            accuracy = _percent(result.accuracy, result.interval)
+            accuracy = percent(result.accuracy, result.interval)
             difference = (
                 ""
                 if result.method == "nearest_class_mean"
-                else _percent(result.difference, result.difference_interval, sign="+")
+                else percent(result.difference, result.difference_interval, sign="+")
             )
             lines.append(f"{result.shot:>4}  {result.method:<20}{accuracy:>15}  {difference:>25}".rstrip())
         return "\n".join(lines)
 
 
-def _percent(value: float, interval: float | None, sign: str = "") -> str:
+def percent(value: float, interval: float | None, sign: str = "") -> str:
     """Write as percent, ``12.34 ± 0.56``."""
     half_width = "" if interval is None else f" ± {100 * interval:.2f}"
     return f"{100 * value:{sign}.2f}{half_width}"

@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parent.parent / "lwfm"
 # From the ground up; a module imports from lower lines only (or from its own line, one way).
 STOREYS = [
     ["errors", "normalization", "_lap", "_ops"],
-    ["block_ops"],
+    ["block_ops", "statistics"],
     ["files", "blocks", "lap_single", "lap_batch", "lap_sparse"],
     ["lap", "tensor_files", "devices"],
     ["ops", "data"],
@@ -26,6 +26,7 @@ STOREYS = [
     ["calibration", "class_labels", "decisions", "estimator"],
     ["support_set"],
     ["classifier_files"],
+    ["scoring", "paired", "map_cache"],
     ["evaluation", "learner", "classifier"],
     ["checkpoints", "trainer"],
     ["training", "figures", "info", "answers"],

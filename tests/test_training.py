@@ -67,7 +67,7 @@ def test_run_leaves_model_checkpoint_and_logs(finished: TrainingSummary) -> None
 
 def test_best_model_reaches_its_validation_accuracy(finished: TrainingSummary, tiny_pictures: Path) -> None:
     """The exported model, evaluated apart from training on the same episodes, gives the logged number."""
-    from lwfm.comparison import encode_pictures, run_episodes
+    from lwfm.comparison import accuracy_of, encode_pictures, run_episodes
     from lwfm.data import EpisodeDataModule, pictures_needed
 
     data = EpisodeDataModule(
@@ -76,8 +76,8 @@ def test_best_model_reaches_its_validation_accuracy(finished: TrainingSummary, t
     drawn = list(data.validation_sampler)
     model = load_model(finished.best)
     maps = encode_pictures(model, data.validation_pictures, pictures_needed(drawn))
-    correct = run_episodes(model.head, maps, drawn, way=EPISODES.way, shot=EPISODES.shot)
-    assert correct["lwfm"].float().mean().item() == pytest.approx(finished.val_accuracy)
+    answers = run_episodes(model.head, maps, drawn, way=EPISODES.way, shot=EPISODES.shot)
+    assert accuracy_of(answers["lwfm"], EPISODES.way).item() == pytest.approx(finished.val_accuracy)
 
 
 @pytest.mark.parametrize("workers", [0, 2], ids=["in-process", "two-workers"])
