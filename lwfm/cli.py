@@ -1,4 +1,4 @@
-"""The command line: ``lwfm train | evaluate | compare | classify | data | import | match | bench | info``.
+"""The command line ``lwfm``; :data:`COMMANDS` lists what it does.
 
 Each command is a typed Python function; its options, their types and defaults, and the help text come
 from its signature and docstring.
@@ -83,6 +83,7 @@ COMMANDS: dict[str, Command] = {
     "import": Command(
         "lwfm.published:import_checkpoint", "turn a checkpoint of the published code into a model file"
     ),
+    "report": Command("lwfm.report.page:report", "show a result of evaluate as one HTML page, with pictures"),
     "match": Command("lwfm.figures:match", "draw how two pictures match, position by position"),
     "bench": Command("lwfm.solver_benchmark:bench", "time the assignment solver beside others, and draw it"),
     "info": Command("lwfm.info:info", "show version, build, threads: what to put into a bug report"),
@@ -93,6 +94,7 @@ EPILOG = """examples:
   lwfm evaluate --checkpoint runs/emoji/best.safetensors --queries 5
   lwfm data inspect miniImageNet
   lwfm classify examples unsorted --out answers.csv --explain figures
+  lwfm report result.json
   lwfm match support.jpg query.jpg --checkpoint runs/emoji/best.safetensors --out match.png
 """
 
@@ -175,7 +177,7 @@ def build_parser(only: str | None = None) -> ArgumentParser:
                     "--config", action="config", help="YAML file that sets any of the options"
                 )
             several, explanation = command.several or ("", "")
-            by_place = name in ("match", "bench", "data", "classify", "import", "compare")
+            by_place = name in ("match", "bench", "data", "classify", "import", "compare", "report")
             skipped: set[str | int] = {several} if several else set()
             subparser.add_function_arguments(_load(command), as_positional=by_place, skip=skipped)
             if several:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.image import AxesImage
     from numpy.typing import NDArray
+    from PIL.Image import Image
     from torch import Tensor
 
 
@@ -84,14 +85,22 @@ def match(
 
 
 def match_pictures(model: LWFM, support: Path, query: Path) -> tuple[Figure, tuple[LayerMatch, ...]]:
-    """Show how the model matches two picture files: weights as heat maps, matches as lines, per layer.
+    """Show how the model matches two picture files; UserError naming one that is missing or no picture.
+
+    Otherwise as :func:`match_images`.
+    """
+    return match_images(model, open_picture(support), open_picture(query))
+
+
+def match_images(model: LWFM, support: Image, query: Image) -> tuple[Figure, tuple[LayerMatch, ...]]:
+    """Show how the model matches two pictures: weights as heat maps, matches as lines, per layer.
 
     Parameters
     ----------
     model : LWFM
         The network; its own resolution and normalisation (ImageNet's if it has none) are used.
-    support, query : Path
-        Two picture files.
+    support, query : PIL picture
+        In RGB.
 
     Returns
     -------
@@ -99,15 +108,10 @@ def match_pictures(model: LWFM, support: Path, query: Path) -> tuple[Figure, tup
         One row per layer.
     tuple of LayerMatch
         The numbers that it shows.
-
-    Raises
-    ------
-    UserError
-        For a file that is missing or no picture, naming it.
     """
     normalization = model.normalization or IMAGENET
     transform = evaluation_transform(image_size=model.config.image_size, normalization=normalization)
-    images = torch.stack([transform(open_picture(path)) for path in (support, query)])  # [2, 3, H, W]
+    images = torch.stack([transform(picture) for picture in (support, query)])  # [2, 3, H, W]
     device = next(model.parameters()).device
     training = model.training
     model.eval()

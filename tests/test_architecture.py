@@ -30,7 +30,7 @@ STOREYS = [
     ["evaluation", "learner", "classifier"],
     ["checkpoints", "trainer"],
     ["training", "figures", "info", "answers"],
-    ["classification"],
+    ["classification", "report"],
     ["solver_benchmark"],
     ["cli"],
     ["__main__"],

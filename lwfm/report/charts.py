@@ -1,0 +1,116 @@
+"""Figures of the report, as data that stands in the page itself."""
+
+from __future__ import annotations
+
+import base64
+import io
+from typing import TYPE_CHECKING
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from lwfm.comparison import METHODS
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from torch import Tensor
+
+    from lwfm.results import EvaluationResult, MethodResult
+
+LABELS = {
+    "lwfm": "LWFM-SPM",
+    "base": "its base term alone",
+    "matching": "its matching term alone",
+    "nearest_class_mean": "nearest class mean",
+}
+"""How a reader calls the methods of :data:`lwfm.comparison.METHODS`."""
+
+_COLOURS = dict(zip(METHODS, ("#1f6feb", "#8250df", "#bf8700", "#57606a"), strict=True))
+
+
+def figure_uri(figure: Figure) -> str:
+    """Draw a figure into a ``data:`` address."""
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", dpi=110)
+    return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()
+
+
+def picture_uri(picture: Image, side: int = 84) -> str:
+    """Put a small copy of a picture into a ``data:`` address."""
+    small = picture.copy()
+    small.thumbnail((side, side))
+    stream = io.BytesIO()
+    small.save(stream, "WEBP", quality=80)
+    return "data:image/webp;base64," + base64.b64encode(stream.getvalue()).decode()
+
+
+def shots_figure(result: EvaluationResult) -> Figure:
+    """Accuracy over the number of shots, with intervals, one line for each method."""
+    figure = Figure(figsize=(6, 3.4), layout="constrained")
+    axes = figure.subplots()
+    names = list(dict.fromkeys(method.method for method in result.methods))
+    for name in names:
+        of_method = sorted((m for m in result.methods if m.method == name), key=lambda m: m.shot)
+        axes.errorbar(
+            [m.shot for m in of_method],
+            [100 * m.accuracy for m in of_method],
+            yerr=[100 * (m.interval or 0) for m in of_method],
+            label=LABELS.get(name, name),
+            color=_COLOURS.get(name),
+            marker="o",
+            markersize=4,
+            capsize=3,
+        )
+    axes.set_xticks(sorted({m.shot for m in result.methods}))
+    axes.set_xlabel("shots")
+    axes.set_ylabel("accuracy (%)")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    return figure
+
+
+def confusion_figure(method: MethodResult) -> Figure:
+    """Share of the queries of each class (row) that were taken for each class (column), diagonal left out."""
+    names = sorted(set(method.confusion) | {name for row in method.confusion.values() for name in row})
+    place = {name: index for index, name in enumerate(names)}
+    counts = np.zeros((len(names), len(names)))
+    for true, row in method.confusion.items():
+        for answer, count in row.items():
+            counts[place[true], place[answer]] = count
+    share = 100 * counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    np.fill_diagonal(share, np.nan)
+    side = min(3 + 0.17 * len(names), 14)
+    figure = Figure(figsize=(side + 1, side), layout="constrained")
+    axes = figure.subplots()
+    heat = axes.imshow(share, cmap="magma_r", interpolation="nearest")
+    figure.colorbar(heat, ax=axes, label="queries taken for another class (%)", shrink=0.7)
+    if len(names) <= 80:
+        axes.set_xticks(range(len(names)), names, rotation=90, fontsize=6)
+        axes.set_yticks(range(len(names)), names, fontsize=6)
+    axes.set_xlabel("answer")
+    axes.set_ylabel("truth")
+    return figure
+
+
+def embedding_figure(before: Tensor, after: Tensor, labels: list[str]) -> Figure:
+    """t-SNE of the query features [Q, C] of one episode, before and after layer-wise embedding."""
+    from sklearn.manifold import TSNE  # an extra: the page does without this figure where it is missing
+
+    figure = Figure(figsize=(9, 3.8), layout="constrained")
+    names = sorted(set(labels))
+    for axes, features, title in zip(
+        figure.subplots(1, 2),
+        (before, after),
+        ("before: mean over positions", "after: weighted by layer-wise embedding"),
+        strict=True,
+    ):
+        perplexity = min(30.0, (len(labels) - 1) / 3)
+        plane = TSNE(perplexity=perplexity, init="pca", random_state=0).fit_transform(features.numpy())
+        for name in names:
+            rows = [index for index, label in enumerate(labels) if label == name]
+            axes.scatter(plane[rows, 0], plane[rows, 1], s=14, label=name)
+        axes.set_title(title, fontsize=9)
+        axes.set_xticks([])
+        axes.set_yticks([])
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=len(names), fontsize=8)
+    return figure

@@ -1,0 +1,212 @@
+"""The episodes that an evaluation found hardest, drawn again from its data and its model."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast, get_args
+
+import torch
+
+from lwfm.comparison import encode_pictures, episode_scores
+from lwfm.data import EpisodeSampler, episode_labels, open_pictures
+from lwfm.data.pictures import DataName
+from lwfm.errors import UserError
+from lwfm.evaluation import open_network
+from lwfm.figures import match_images
+from lwfm.model import ModelConfig
+from lwfm.report.charts import embedding_figure, figure_uri, picture_uri
+from lwfm.support_set import SupportSet
+
+if TYPE_CHECKING:
+    from lwfm.comparison import CachedMaps
+    from lwfm.data import PictureSet
+    from lwfm.model import LWFM
+    from lwfm.results import EvaluationResult, MethodResult
+
+_WRONG_SHOWN = 12
+
+
+@dataclass(frozen=True)
+class WrongAnswer:
+    """A query that was taken for another class: ``data:`` address of the picture, both class names."""
+
+    picture: str
+    truth: str
+    answer: str
+
+
+@dataclass(frozen=True)
+class HardEpisode:
+    """An episode with its pictures.
+
+    Attributes
+    ----------
+    number : int
+        Its place in the evaluation, from 1.
+    accuracy, shot : float, int
+        Of the whole method in this episode, and its number of shots.
+    support : dict of str to list of str
+        ``data:`` addresses of the support pictures of each class.
+    wrong : list of WrongAnswer
+        The queries that were taken for another class, at most 12.
+    match : str or None
+        ``data:`` address of a figure: the first of them beside the support picture that drew it away.
+    """
+
+    number: int
+    accuracy: float
+    shot: int
+    support: dict[str, list[str]]
+    wrong: list[WrongAnswer]
+    match: str | None
+
+
+@dataclass(frozen=True)
+class Redrawn:
+    """Hard episodes, and the embedding map of the hardest: a ``data:`` address, None without scikit-learn."""
+
+    episodes: list[HardEpisode]
+    embedding_map: str | None
+
+
+def redraw(result: EvaluationResult, *, hardest: int, root: Path | None) -> Redrawn:
+    """Draw the hardest episodes of the method ``lwfm`` again, at each number of shots.
+
+    Parameters
+    ----------
+    result : EvaluationResult
+        Says which data, model and options these were.
+    hardest : int
+        How many episodes at each number of shots.
+    root : Path, optional
+        Where the data are now; by default where they were.
+
+    Raises
+    ------
+    UserError
+        When the data or the checkpoint are not there any more, or are not those of the evaluation.
+    """
+    pictures = _reopen(result, root)
+    network = _reload(result, pictures)
+    options = result.options
+    episodes: list[HardEpisode] = []
+    embedding_map: str | None = None
+    for method in (m for m in result.methods if m.method == "lwfm"):
+        sampler = EpisodeSampler(
+            pictures.labels,
+            way=options["way"],
+            shot=method.shot,
+            queries=options["queries"],
+            episodes=options["episodes"],
+            seed=options["seed"],
+            classes=pictures.classes,
+        )
+        order = sorted(range(len(method.episode_accuracy)), key=lambda i: (method.episode_accuracy[i], i))
+        for number in order[:hardest]:
+            drawn = sampler.episode(number)
+            maps = encode_pictures(network, pictures, sorted(drawn))
+            episodes.append(_show(network, pictures, maps, drawn, method, number, options["way"]))
+            if embedding_map is None:
+                embedding_map = _embedding_map(network, pictures, maps, drawn, options["way"] * method.shot)
+    return Redrawn(episodes, embedding_map)
+
+
+def _reopen(result: EvaluationResult, root: Path | None) -> PictureSet:
+    place = root or result.data["root"]
+    named = result.data["name"] in get_args(DataName)
+    data = cast("DataName", result.data["name"] if named else "folder")
+    pictures = open_pictures(data, place, split=result.data["split"], unreadable=result.options["unreadable"])
+    if pictures.fingerprint != result.data["fingerprint"]:
+        raise UserError(f"the pictures of {place or data} are not those that were evaluated")
+    return pictures
+
+
+def _reload(result: EvaluationResult, pictures: PictureSet) -> LWFM:
+    checkpoint = result.model["checkpoint"]
+    if checkpoint is not None:
+        path = Path(checkpoint)
+        if not path.is_file():
+            raise UserError(f"the model {path} is not there any more")
+        if hashlib.sha256(path.read_bytes()).hexdigest() != result.model["sha256"]:
+            raise UserError(f"the model {path} is not the one that was evaluated")
+        return open_network(path, None, pictures, result.options["seed"])
+    config = ModelConfig.from_dict(result.model["config"])
+    return open_network(None, config, pictures, result.options["seed"])
+
+
+@torch.inference_mode()
+def _show(
+    network: LWFM,
+    pictures: PictureSet,
+    maps: CachedMaps,
+    drawn: list[int],
+    method: MethodResult,
+    number: int,
+    way: int,
+) -> HardEpisode:
+    """Classify the episode once more and collect what a reader wants to see."""
+    supports = way * method.shot
+    labels = episode_labels(way, method.shot)
+    support, query = maps.select(drawn[:supports]), maps.select(drawn[supports:])
+    answers = episode_scores(network.head, support, labels, query)["lwfm"].argmax(-1)  # [Q]
+    truth = episode_labels(way, len(answers) // way)
+    classes = [pictures.names[index].split("/")[0] for index in drawn[:way]]
+    wrong = (answers != truth).nonzero().squeeze(1).tolist()[:_WRONG_SHOWN]
+    match = None
+    if wrong:
+        known = SupportSet(support, labels, pictures.labels[:0], ())
+        first = [layer[wrong[:1]] for layer in query]
+        nearest = int(known.most_similar(network.head, first, answers[wrong[:1]])[0])
+        pair = drawn[nearest], drawn[supports + wrong[0]]
+        match = figure_uri(match_images(network, *(pictures.picture(index) for index in pair))[0])
+    return HardEpisode(
+        number=number + 1,
+        accuracy=method.episode_accuracy[number],
+        shot=method.shot,
+        support={
+            name: [picture_uri(pictures.picture(index)) for index in drawn[label:supports:way]]
+            for label, name in enumerate(classes)
+        },
+        wrong=[
+            WrongAnswer(
+                picture_uri(pictures.picture(drawn[supports + index])),
+                classes[int(truth[index])],
+                classes[int(answers[index])],
+            )
+            for index in wrong
+        ],
+        match=match,
+    )
+
+
+@torch.inference_mode()
+def _embedding_map(
+    network: LWFM, pictures: PictureSet, maps: CachedMaps, drawn: list[int], supports: int
+) -> str | None:
+    """t-SNE of the queries of one episode; None where scikit-learn is missing or they are too few."""
+    labels = torch.as_tensor(pictures.labels[drawn[:supports]])
+    _, support_labels = labels.unique(return_inverse=True)  # type: ignore[no-untyped-call]
+    query = maps.select(drawn[supports:])
+    weighted = network.head.similarities(maps.select(drawn[:supports]), support_labels, query).query_features
+    positions = network.head.layout.positions(query, "query")
+    plain = torch.cat([x.mean(1) for x in positions], dim=-1)  # [Q, C], centred as the head centres
+    names = [pictures.names[index].split("/")[0] for index in drawn[supports:]]
+    try:
+        return figure_uri(embedding_figure(plain, weighted, names)) if len(names) > 3 else None
+    except ModuleNotFoundError:
+        return None
+
+
+def facts(result: EvaluationResult) -> dict[str, dict[str, Any]]:
+    """Everything needed to repeat the evaluation, by topic."""
+    data = {**result.data, "classes": len(result.data["classes"])}
+    return {
+        "model": {name: value for name, value in result.model.items() if name != "config"},
+        "model options": result.model["config"],
+        "data": data,
+        "options": result.options,
+        "versions": result.versions,
+        "machine": {**result.machine, "seconds": result.seconds},
+    }

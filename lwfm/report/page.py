@@ -1,0 +1,123 @@
+"""One self-contained HTML page about an evaluation."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from lwfm.comparison import BASELINE
+from lwfm.errors import UserError
+from lwfm.figures import curves_figure
+from lwfm.files import atomic_path
+from lwfm.report.charts import LABELS, confusion_figure, figure_uri, shots_figure
+from lwfm.report.episodes import Redrawn, facts, redraw
+from lwfm.results import EvaluationResult, percent
+
+if TYPE_CHECKING:
+    from lwfm.results import MethodResult
+
+_MOST_CONFUSIONS = 20
+
+
+def report(result: Path, *, out: Path | None = None, hardest: int = 3, root: Path | None = None) -> Path:
+    """Write an evaluation as one HTML page that needs no network.
+
+    It shows accuracies beside the baseline, classes with filters, confusions, the hardest episodes with their
+    pictures and matches, an embedding map, the curves of the training run, and how to repeat it all.
+
+    Parameters
+    ----------
+    result : Path
+        What `lwfm evaluate --out` wrote.
+    out : Path, optional
+        The page; by default beside the result, with the ending html. An existing file is replaced.
+    hardest : int
+        How many of the hardest episodes are drawn at each number of shots; 0 leaves them out. They need the
+        data and the model of the evaluation; where these are gone, the page says so.
+    root : Path, optional
+        The folder of the data set, where it is no longer where it was.
+
+    Returns
+    -------
+    Path
+        Where the page is.
+
+    Raises
+    ------
+    UserError
+        For a file that is no evaluation result, or a page that cannot be written.
+    """
+    if hardest < 0:
+        raise UserError(f"hardest must be at least 0, not {hardest}")
+    page = out or result.with_suffix(".html")
+    try:
+        found = EvaluationResult.from_json(result.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"cannot read the result {result}: {error.strerror or error}") from error
+    except UserError as error:
+        raise UserError(f"{result}: {error}") from error
+    html = render(found, hardest=hardest, root=root)
+    with atomic_path(page) as temporary:
+        temporary.write_text(html, encoding="utf-8")
+    return page
+
+
+def render(result: EvaluationResult, *, hardest: int = 3, root: Path | None = None) -> str:
+    """Give the page as text; arguments as in :func:`report`."""
+    note, redrawn = "", Redrawn([], None)
+    if hardest:
+        try:
+            redrawn = redraw(result, hardest=hardest, root=root)
+        except UserError as error:
+            note = f"They cannot be drawn again: {error}."
+            warnings.warn(f"the hardest episodes are left out of the report: {error}", stacklevel=2)
+    shots = sorted({method.shot for method in result.methods})
+    environment = Environment(
+        loader=PackageLoader("lwfm.report", "."), autoescape=True, undefined=StrictUndefined
+    )
+    return environment.get_template("page.html").render(
+        title=f"Few-shot accuracy on {result.data['name']} ({result.data['split']})",
+        options=result.options,
+        versions=result.versions,
+        methods=result.methods,
+        names=list(dict.fromkeys(method.method for method in result.methods)),
+        labels=LABELS,
+        baseline=BASELINE,
+        percent=percent,
+        shots=shots,
+        shots_chart=figure_uri(shots_figure(result)) if len(shots) > 1 else None,
+        confusions=[_confusions(method) for method in result.methods if _has_confusions(method)],
+        note=note,
+        episodes=redrawn.episodes,
+        embedding_map=redrawn.embedding_map,
+        curves=_curves(result),
+        facts=facts(result),
+    )
+
+
+def _has_confusions(method: MethodResult) -> bool:
+    return method.method == "lwfm" and bool(method.confusion)
+
+
+def _confusions(method: MethodResult) -> dict[str, Any]:
+    """Chart and most frequent confusions of one method at one number of shots."""
+    pairs = [
+        (true, answer, count)
+        for true, row in method.confusion.items()
+        for answer, count in row.items()
+        if true != answer
+    ]
+    frequent = sorted(pairs, key=lambda pair: (-pair[2], pair[:2]))[:_MOST_CONFUSIONS]
+    return {"shot": method.shot, "chart": figure_uri(confusion_figure(method)), "frequent": frequent}
+
+
+def _curves(result: EvaluationResult) -> str | None:
+    """Curves of the run that the checkpoint is from, if its log is still beside it."""
+    checkpoint = result.model["checkpoint"]
+    logs = Path(checkpoint).parent / "logs" if checkpoint else None
+    if logs is None or not (logs / "metrics.csv").is_file():
+        return None
+    return figure_uri(curves_figure(logs))
