@@ -64,6 +64,8 @@ class RunFolder:
             )
         try:
             self.path.mkdir(parents=True, exist_ok=True)
+            for half_written in self.path.glob(".*.part.*"):  # by a process that was killed
+                half_written.unlink()
         except OSError as error:
             raise UserError(f"cannot make the folder {self.path}: {error.strerror}") from error
 
@@ -127,7 +129,8 @@ class RunFiles(Checkpoint):
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items() if "val_" in name}
         if metrics["val_accuracy"] > self.best.get("val_accuracy", -1.0):
             self.best = {**metrics, "epoch": trainer.current_epoch}
-            save_model(pl_module.model, self.folder.best)  # type: ignore[arg-type]  # an LWFMModule's
+            if trainer.is_global_zero:
+                save_model(pl_module.model, self.folder.best)  # type: ignore[arg-type]  # an LWFMModule's
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
         """Write everything needed to continue from here."""

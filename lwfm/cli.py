@@ -39,7 +39,10 @@ class Command(NamedTuple):
 
 def _report_training(summary: TrainingSummary) -> None:
     from lwfm.figures import curves_figure, save_figure
+    from lwfm.trainer import is_first_process
 
+    if not is_first_process():
+        return
     curves = summary.best.parent / "curves.png"
     save_figure(curves_figure(summary.logs), curves)
     print(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import lightning
@@ -16,6 +17,7 @@ from lwfm.comparison import BASELINE, CachedMaps, accuracy_of, run_episodes
 from lwfm.data import episode_labels
 from lwfm.errors import UserError
 from lwfm.model import LWFM, ModelConfig
+from lwfm.tensor_files import write_tensor_file
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -171,24 +173,34 @@ class LWFMModule(lightning.LightningModule):
         images, labels = batch["episode"]
         together = torch.cat([images, batch["auxiliary"][0]])
         maps = self.model.encode(together.contiguous(memory_format=torch.channels_last))
-        self._stop_unless_finite("the feature maps", batch_idx, *maps)
+        self._stop_unless_finite("the feature maps", batch, batch_idx, *maps)
         parts = self._losses(maps, labels, batch["auxiliary"][1])
         loss = (
             self.optim.episode_weight * parts["episode_loss"] + parts["query_loss"] + parts["auxiliary_loss"]
         )
-        self._stop_unless_finite("the loss", batch_idx, loss)
+        self._stop_unless_finite("the loss", batch, batch_idx, loss)
         self.log("train_loss", loss, prog_bar=True, on_step=True, on_epoch=False)
         self.log_dict(parts, on_step=False, on_epoch=True, batch_size=len(images))
         return loss
 
-    def _stop_unless_finite(self, what: str, batch_idx: int, *values: Tensor) -> None:
-        """End a run that diverged, rather than train on; the head would refuse such maps less clearly."""
+    def _stop_unless_finite(
+        self, what: str, batch: dict[str, tuple[Tensor, Tensor]], batch_idx: int, *values: Tensor
+    ) -> None:
+        """End a run that diverged, rather than train on; its batch is kept to be looked at."""
         if all(bool(torch.isfinite(value.detach()).all()) for value in values):
             return
+        path = Path(self.trainer.default_root_dir) / "diverged.safetensors"
+        tensors = {
+            f"{part}.{name}": tensor
+            for part, pair in batch.items()
+            for name, tensor in zip(("images", "labels"), pair, strict=True)
+        }
+        described = {"what": what, "epoch": self.current_epoch, "step": batch_idx, "seed": self.seed}
+        write_tensor_file(path, tensors, described, key="lwfm_batch")
         raise UserError(
             f"training diverged: {what} became NaN or infinite at epoch {self.current_epoch}, step "
             f"{batch_idx}. Try a smaller learning rate than {self.optim.lr}, or full precision; "
-            "the files of the epochs before are kept."
+            f"the files of the epochs before are kept, and the pictures of that step are in {path}."
         )
 
     def _losses(self, maps: Sequence[Tensor], labels: Tensor, auxiliary_labels: Tensor) -> dict[str, Tensor]:

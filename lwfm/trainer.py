@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import lightning
 import torch
-from lightning.pytorch.callbacks import Callback, Timer, TQDMProgressBar
+from lightning.pytorch.callbacks import Callback, EarlyStopping, Timer, TQDMProgressBar
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
 
 from lwfm.checkpoints import AtomicCheckpointIO, RunFiles, RunFolder
 from lwfm.errors import UserError
@@ -31,21 +32,32 @@ def make_trainer(
     clip_norm: float,
     accelerator: str,
     precision: Any,
+    accumulate: int,
+    patience: int | None,
+    devices: int,
+    nodes: int,
+    unused_parameters: bool,
     progress: bool,
 ) -> lightning.Trainer:
-    """Build Lightning's trainer with the run's logs, limits and files; one device."""
+    """Build Lightning's trainer with the run's logs, limits and files."""
     if accelerator == "gpu" and not torch.cuda.is_available():
         raise UserError("accelerator gpu was asked for, but torch finds no CUDA device; try cpu or auto")
     csv = CSVLogger(folder.path, name=folder.logs.name)
     callbacks: list[Callback] = [files]
     if max_time is not None:
         callbacks.append(Timer(timedelta(minutes=max_time)))
+    if patience is not None:
+        callbacks.append(EarlyStopping("val_accuracy", mode="max", patience=patience))
     if progress:
         callbacks.append(TQDMProgressBar())
     return lightning.Trainer(
         default_root_dir=folder.path,
         accelerator=accelerator,
-        devices=1,
+        devices=devices,
+        num_nodes=nodes,
+        strategy=_strategy(devices * nodes, unused_parameters=unused_parameters),
+        use_distributed_sampler=False,  # the data module shares the episodes out itself
+        accumulate_grad_batches=accumulate,
         precision=precision,
         max_epochs=epochs,
         gradient_clip_val=clip_norm,
@@ -57,6 +69,17 @@ def make_trainer(
         enable_model_summary=False,
         plugins=[AtomicCheckpointIO()],
     )
+
+
+def _strategy(processes: int, *, unused_parameters: bool) -> str:
+    if processes == 1:
+        return "auto"
+    return "ddp_find_unused_parameters_true" if unused_parameters else "ddp"
+
+
+def is_first_process() -> bool:
+    """Whether this is the only process of a run, or the one of several that writes its files."""
+    return int(getattr(rank_zero_only, "rank", 0) or 0) == 0
 
 
 @contextmanager

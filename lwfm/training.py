@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from lwfm.data.pictures import ClassSplit, DataName, Unreadable  # noqa: TC001 -
 from lwfm.errors import UserError
 from lwfm.learner import LWFMModule, OptimConfig
 from lwfm.model import ModelConfig
-from lwfm.trainer import ctrl_c_tells, make_trainer, quiet_lightning
+from lwfm.trainer import ctrl_c_tells, is_first_process, make_trainer, quiet_lightning
 
 __all__ = ["EpisodeConfig", "LWFMModule", "OptimConfig", "TrainingSummary", "train"]
 
@@ -102,6 +103,10 @@ def train(
     workers: int = 0,
     accelerator: Literal["auto", "cpu", "gpu"] = "auto",
     precision: Literal["32-true", "16-mixed", "bf16-mixed"] = "32-true",
+    accumulate: int = 1,
+    patience: int | None = None,
+    devices: int = 1,
+    nodes: int = 1,
     progress: bool = True,
 ) -> TrainingSummary:
     """Train on the classes of `train`, and keep the model that does best on the unseen ones of `val`.
@@ -147,6 +152,15 @@ def train(
         Where to compute: auto takes a GPU when there is one.
     precision : str
         Number format; mixed precision is faster on a GPU.
+    accumulate : int
+        Episodes whose gradients are averaged before each step of the optimiser.
+    patience : int, optional
+        Stop early when this many epochs in a row have not improved the validation accuracy.
+    devices : int
+        GPUs, or processes on the CPU, that share the episodes of each step (Lightning's DDP): with n of them
+        a step averages n episodes, like `accumulate` n in one process.
+    nodes : int
+        Machines with `devices` each; start the same command on every one, as Lightning's manual says.
     progress : bool
         Whether a progress bar is shown.
 
@@ -158,14 +172,15 @@ def train(
     ------
     UserError
         For a folder in use, options that do not fit the data or the resumed run, unreadable pictures,
-        a full disk, or a loss that became NaN.
+        a full disk, or a loss that became NaN (the episode is kept in `out`, diverged.safetensors).
     KeyboardInterrupt
         After Ctrl-C, saying from where the run can be resumed.
     """
     started = time.monotonic()
-    _check_options(epochs, max_time, episodes)
+    together = _check_options(epochs, max_time, episodes, accumulate, patience, devices, nodes)
     folder = RunFolder(Path(out))
-    folder.open(resume=resume)
+    if is_first_process():
+        folder.open(resume=resume)
     lightning.seed_everything(seed, workers=True, verbose=False)
     pictures = EpisodeDataModule(
         data,
@@ -183,7 +198,7 @@ def train(
         workers=workers,
         seed=seed,
     )
-    module = _module(pictures, model, optim, steps=epochs * episodes.train)
+    module = _module(pictures, model, optim, steps=epochs * math.ceil(episodes.train / together))
     if resume:
         pictures.first_epoch = epoch_to_resume(folder.last, module)
     files = RunFiles(folder)
@@ -196,6 +211,11 @@ def train(
             clip_norm=optim.clip_norm,
             accelerator=accelerator,
             precision=precision,
+            accumulate=accumulate,
+            patience=patience,
+            devices=devices,
+            nodes=nodes,
+            unused_parameters=model.embedding and model.matching_weight == 0,
             progress=progress,
         )
         trainer.fit(module, datamodule=pictures, ckpt_path=folder.last if resume else None, weights_only=True)
@@ -212,15 +232,32 @@ def train(
     )
 
 
-def _check_options(epochs: int, max_time: float | None, episodes: EpisodeConfig) -> None:
-    """Refuse, before any work, what would fail after it."""
+def _check_options(
+    epochs: int,
+    max_time: float | None,
+    episodes: EpisodeConfig,
+    accumulate: int,
+    patience: int | None,
+    devices: int,
+    nodes: int,
+) -> int:
+    """Refuse, before any work, what would fail after it; give the episodes of one step of the optimiser."""
     counts = {"epochs": epochs, "episodes.train": episodes.train, "episodes.validation": episodes.validation}
+    counts |= {"accumulate": accumulate, "devices": devices, "nodes": nodes}
+    counts |= {} if patience is None else {"patience": patience}
     counts["episodes.auxiliary_batch"] = episodes.auxiliary_batch
     for name, value in counts.items():
         if value < 1:
             raise UserError(f"{name} must be at least 1, not {value}")
     if max_time is not None and not max_time > 0:
         raise UserError(f"max_time must be a positive number of minutes, not {max_time}")
+    processes = devices * nodes
+    if episodes.train % processes:
+        raise UserError(
+            f"{processes} processes cannot share {episodes.train} episodes evenly: make episodes.train a "
+            f"multiple of {processes}"
+        )
+    return accumulate * processes
 
 
 def _module(pictures: EpisodeDataModule, model: ModelConfig, optim: OptimConfig, *, steps: int) -> LWFMModule:

@@ -129,7 +129,7 @@ def test_loss_has_three_parts(tiny_pictures: Path, tmp_path: Path, monkeypatch: 
         grown = 0.0 * sum(parameter.sum() for parameter in self.parameters())
         return {name: value + grown for name, value in parts.items()}
 
-    def note(self: LWFMModule, what: str, step: int, *values: torch.Tensor) -> None:
+    def note(self: LWFMModule, what: str, batch: Any, step: int, *values: torch.Tensor) -> None:
         losses.extend(value.item() for value in values if what == "the loss")
 
     monkeypatch.setattr(LWFMModule, "_losses", known)

@@ -203,17 +203,46 @@ class SeededSampler(torch.utils.data.Sampler[list[tuple[int, int]]]):
     same with any number of workers.
 
     The wrapped sampler is the attribute `sampler`: there Lightning finds ``set_epoch``.
+
+    Parameters
+    ----------
+    sampler
+        Gives the batches.
+    seed
+        Non-negative.
+    process, processes
+        Where several processes share the batches: this one takes every batch whose number is `process` modulo
+        `processes`.
+
+    Examples
+    --------
+    >>> halves = [
+    ...     SeededSampler(ShuffledSampler(4, batch_size=2, batches=4, seed=0), seed=1, process=i, processes=2)
+    ...     for i in (0, 1)
+    ... ]
+    >>> [len(half) for half in halves]
+    [2, 2]
     """
 
-    def __init__(self, sampler: EpisodeSampler | ShuffledSampler, *, seed: int) -> None:
+    def __init__(
+        self,
+        sampler: EpisodeSampler | ShuffledSampler,
+        *,
+        seed: int,
+        process: int = 0,
+        processes: int = 1,
+    ) -> None:
         self.sampler, self.seed = sampler, seed
+        self.process, self.processes = process, processes
 
     def __len__(self) -> int:
-        return len(self.sampler)
+        return len(range(self.process, len(self.sampler), self.processes))
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         epoch = self.sampler.epoch
         for number, indices in enumerate(self.sampler):
+            if number % self.processes != self.process:
+                continue
             seeds = _generator(self.seed, epoch, number).integers(2**63, size=len(indices))
             yield list(zip(indices, seeds.tolist(), strict=True))
 

@@ -198,13 +198,15 @@ class EpisodeDataModule(lightning.LightningDataModule):
     def train_dataloader(self) -> CombinedLoader:
         """Yield episodes and auxiliary batches side by side; both last `episodes` batches.
 
-        They start with `first_epoch`: Lightning tells the samplers their epoch only after workers have begun
-        to fetch it.
+        Where several processes train together, each takes its share of both. They start with `first_epoch`:
+        Lightning tells the samplers their epoch only after workers have begun to fetch it.
         """
         self.train_sampler.set_epoch(self.first_epoch)
         transform = training_transform(image_size=self.image_size, normalization=self.normalization)
         dataset = PictureDataset(self.train_pictures, transform)
-        seeded = SeededSampler(self.train_sampler, seed=self._stream(_AUGMENT_EPISODES))
+        trainer = self.trainer
+        share = {"process": trainer.global_rank, "processes": trainer.world_size} if trainer else {}
+        seeded = SeededSampler(self.train_sampler, seed=self._stream(_AUGMENT_EPISODES), **share)
         loaders = {"episode": self._loader(dataset, seeded)}
         if self.auxiliary_batch:
             shuffled = ShuffledSampler(
@@ -214,7 +216,7 @@ class EpisodeDataModule(lightning.LightningDataModule):
                 seed=self._stream(_SHUFFLE),
             )
             shuffled.set_epoch(self.first_epoch)
-            seeded = SeededSampler(shuffled, seed=self._stream(_AUGMENT_SHUFFLED))
+            seeded = SeededSampler(shuffled, seed=self._stream(_AUGMENT_SHUFFLED), **share)
             loaders["auxiliary"] = self._loader(dataset, seeded)
         return CombinedLoader(loaders, "min_size")
 
