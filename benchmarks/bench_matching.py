@@ -22,10 +22,10 @@ from typing import TYPE_CHECKING
 from unittest import mock
 
 import torch
-from naive_head import NaiveHead
 from torch import Tensor, nn
 
 import lwfm.nn
+from benchmarks.naive_head import NaiveHead
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
