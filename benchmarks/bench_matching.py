@@ -1,7 +1,7 @@
 """The fused head beside its tensor expressions and the published form, on the CPU.
 
-    python benchmarks/bench_matching.py --threads 2
-    python benchmarks/bench_matching.py --cases 5x5xF3 --rounds 9
+    python -m benchmarks.bench_matching --threads 2
+    python -m benchmarks.bench_matching --cases 5x5xF3 --rounds 9
 
 Every form gives the same logits and the same gradients before it is timed. Forms take turns, so that what
 else the machine does falls on all of them; reported is the median. ``products`` are the matrix products of
