@@ -6,7 +6,7 @@ VENV ?= .venv
 RUN ?= runs/demo-$(shell date +%Y%m%d-%H%M%S)
 BIN := $(abspath $(VENV))/bin
 CXX_FILES = $(shell git ls-files 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.cuh' 'csrc/*.cu' 'tests/*.h' 'tests/*.cpp')
-SOURCES := pyproject.toml setup.py $(shell find csrc -name '*.h' -o -name '*.cpp')
+SOURCES := pyproject.toml setup.py setup_cuda.py $(shell find csrc -type f)
 DEMO_CLASS := test/rooster
 # What a build needs stands in pyproject.toml; installed first, pip need not fetch torch a second time.
 BUILD_NEEDS = $(PYTHON) -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['build-system']['requires'], sep='\n')"

@@ -6,6 +6,7 @@ operators through torch's stable ABI, so a build made against one torch (>= 2.10
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,9 @@ from typing import Any, NoReturn
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 from setuptools.errors import BaseError, CompileError, LinkError
+
+sys.path.insert(0, str(Path(__file__).parent))  # pip runs this file from elsewhere
+import setup_cuda
 
 # The oldest torch whose stable ABI is used: 2.10, as in pyproject.toml.
 TORCH_TARGET_VERSION = "0x020a000000000000"
@@ -32,8 +36,11 @@ def fail(message: str) -> NoReturn:
     raise SystemExit(f"\nerror: {message}\n")
 
 
-def add_torch_folders(extension: Extension) -> None:
-    """Point the torch extension at the headers and libraries of the torch that is built against."""
+def add_torch_folders(extension: Extension) -> str | None:
+    """Point the torch extension at the headers and libraries of the torch that is built against.
+
+    Returns that torch's CUDA version, None for a CPU-only build.
+    """
     try:
         import torch
     except ImportError:
@@ -47,6 +54,35 @@ def add_torch_folders(extension: Extension) -> None:
     # As system headers: their warnings are not ours.
     extension.extra_compile_args += ["-isystem", str(root / "include")]
     extension.library_dirs.append(str(root / "lib"))
+    return torch.version.cuda
+
+
+def add_cuda_kernels(extension: Extension, torch_cuda: str | None, folder: Path) -> None:
+    """Compile the CUDA kernels and link them into the torch extension, or say why not."""
+    try:
+        toolkit = setup_cuda.find_toolkit(os.environ)
+        decision = setup_cuda.decide(os.environ, torch_cuda, toolkit)
+        summary = f"not built: {decision.reason}"
+        if decision.toolkit is not None:
+            machine, virtual = setup_cuda.architectures_of(os.environ, decision.toolkit)
+            summary = setup_cuda.describe(decision.toolkit, machine, virtual)
+            print(f"lwfm: CUDA kernels for {summary}: {decision.reason}", flush=True)
+            command = setup_cuda.nvcc_command(decision.toolkit, machine, virtual)
+            extension.extra_objects += setup_cuda.compile_kernels(command, folder)
+            extension.define_macros.append(("LWFM_WITH_CUDA", "1"))
+            extension.library_dirs.append(str(decision.toolkit.runtime_folder))
+            extension.libraries += ["cudart_static", "dl", "rt", "pthread"]
+        else:
+            print(f"lwfm: CUDA kernels are {summary}", flush=True)
+    except setup_cuda.CudaError as error:
+        fail(str(error))
+    extension.define_macros.append(("LWFM_CUDA_KERNELS", f'"{summary}"'))
+    # Rebuilt where the decision is another one than last time.
+    stamp = folder / "cuda.txt"
+    folder.mkdir(parents=True, exist_ok=True)
+    if not stamp.exists() or stamp.read_text() != summary:
+        stamp.write_text(summary)
+    extension.depends += [str(stamp), *extension.extra_objects]
 
 
 def add_pybind11_folder(extension: Extension) -> None:
@@ -63,7 +99,7 @@ def extension_module(name: str, folder: str, **options: Any) -> Extension:
     return Extension(
         f"lwfm.{name}",
         sources=sorted(path.as_posix() for path in Path("csrc", folder).glob("*.cpp")),
-        depends=sorted(path.as_posix() for path in Path("csrc").rglob("*.h")),
+        depends=sorted(path.as_posix() for path in Path("csrc").rglob("*.*h")),
         include_dirs=["csrc"],
         extra_compile_args=[*COMPILE_FLAGS],
         language="c++",
@@ -86,7 +122,7 @@ class BuildExtensions(build_ext):
         if shutil.which(compiler[0]) is None:
             fail(f"no C++ compiler: {compiler[0]!r} was not found. {NEEDED} {INSTALL_HINT}")
         add_pybind11_folder(LAP)
-        add_torch_folders(OPS)
+        add_cuda_kernels(OPS, add_torch_folders(OPS), Path(self.build_temp, "cuda"))
         try:
             super().build_extensions()
         except (BaseError, CompileError, LinkError, OSError, subprocess.SubprocessError):

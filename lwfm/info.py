@@ -8,9 +8,7 @@ from dataclasses import dataclass
 import torch
 
 import lwfm
-from lwfm import lap
-
-CUDA_KERNELS = "not built, for no architecture (assignments of CUDA tensors are solved on the host)"
+from lwfm import _ops, lap
 
 
 @dataclass(frozen=True)
@@ -22,7 +20,8 @@ class Info:
     version, python, torch : str
         Of this package, the interpreter and PyTorch (with the CUDA version it was built for).
     cuda_kernels : str
-        Whether this build has CUDA kernels of its own, and for which architectures; none has so far.
+        For which architectures this build has CUDA kernels (sm: machine code, compute: code that newer GPUs
+        compile), or why it has none; then CUDA tensors are worked on through the host.
     cuda_devices : str
         GPUs that PyTorch sees.
     simd : str
@@ -58,7 +57,7 @@ def info() -> Info:
         version=str(lwfm.__version__),
         python=f"{platform.python_version()} ({platform.system()} {platform.machine()})",
         torch=f"{torch.__version__} (CUDA {torch.version.cuda or 'none: CPU-only build'})",
-        cuda_kernels=CUDA_KERNELS,
+        cuda_kernels=_ops.cuda_kernels,
         cuda_devices=", ".join(devices) or "none",
         simd=lap.simd_level(),
         threads=f"{torch.get_num_threads()} (torch), {lap.default_threads()} (lwfm.lap)",

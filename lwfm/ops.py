@@ -34,7 +34,7 @@ __all__ = [
 ]
 
 
-def linear_assignment(cost: Tensor, maximize: bool = False) -> Tensor:
+def linear_assignment(cost: Tensor, maximize: bool = False, *, check: bool = False) -> Tensor:
     """Solve a batch of linear assignment problems exactly.
 
     Parameters
@@ -46,6 +46,10 @@ def linear_assignment(cost: Tensor, maximize: bool = False) -> Tensor:
         of one problem span less than 2^53.
     maximize : bool
         Maximise the total instead of minimising it.
+    check : bool
+        For CUDA tensors: wait for the answer and raise for a problem that cannot be solved. By default a
+        call does not wait for the device, and such a problem is marked by -1 in all its rows. Ignored
+        on the CPU, where every call raises, and while ``torch.compile`` traces.
 
     Returns
     -------
@@ -58,14 +62,18 @@ def linear_assignment(cost: Tensor, maximize: bool = False) -> Tensor:
     ValueError
         ``cost`` has fewer than two dimensions or a complex dtype; an entry is NaN or an infinity of the
         wrong sign, or a problem has no complete assignment (the message names the first such problem
-        by its index in the batch).
+        by its index in the batch). The latter two for CUDA tensors only with ``check``.
 
     Notes
     -----
-    The problems of a batch are shared among torch's threads (``torch.set_num_threads``). A CUDA tensor is
-    solved on the host: it is copied there and the result back, one transfer each way, so the call waits
-    for the device. Ties are broken deterministically, whatever the number of threads; see
+    The problems of a batch are shared among torch's threads (``torch.set_num_threads``). Ties
+    are broken deterministically, whatever the number of threads and the device; see
     :func:`lwfm.lap.linear_sum_assignment` for the algorithm and its references.
+
+    CUDA tensors are solved by kernels on the current stream: a warp for each problem of up to 128 columns, a
+    block for each larger one. A call allocates through torch and never waits, so it can be captured in a
+    CUDA graph. 64-bit integers, and every dtype where ``lwfm info`` says that no kernels were built, are
+    solved on the host instead: one transfer each way, and errors as on the CPU.
 
     Examples
     --------
@@ -78,7 +86,17 @@ def linear_assignment(cost: Tensor, maximize: bool = False) -> Tensor:
     tensor([[0, 2, 1],
             [1, 0, 2]])
     """
-    return cast("Tensor", torch.ops.lwfm.linear_assignment(cost, maximize))
+    assignment = cast("Tensor", torch.ops.lwfm.linear_assignment(cost, maximize))
+    if check and cost.is_cuda and not torch.compiler.is_compiling():
+        _raise_for_unsolved(cost, maximize, assignment)
+    return assignment
+
+
+def _raise_for_unsolved(cost: Tensor, maximize: bool, assignment: Tensor) -> None:
+    """Solve a batch again on the host if a problem in it was marked as unsolved: that raises."""
+    assigned = (assignment >= 0).sum(-1)
+    if bool((assigned < min(cost.shape[-2:])).any()):
+        torch.ops.lwfm.linear_assignment(cost.cpu(), maximize)
 
 
 def _linear_assignment_fake(cost: Tensor, maximize: bool = False) -> Tensor:  # noqa: ARG001

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 SHAPES = [(3, 3), (9, 9), (4, 7), (7, 4), (1, 5), (5, 1), (30, 30)]
+# One for each kernel: a lane to a column, several columns to a lane, a block, a block with a workspace.
+GPU_SHAPES = [(9, 9), (32, 17), (50, 60), (128, 100), (150, 150), (3, 2000)]
 
 
 def random_costs(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -115,7 +117,18 @@ def test_the_first_bad_problem_is_named_by_its_multi_index(
     costs = random_costs(2, 3, 4, 4)
     costs[1, 2, 3, :] = bad
     with pytest.raises(ValueError, match=message):
-        linear_assignment(costs.to(device))
+        linear_assignment(costs.to(device), check=True)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("bad", [float("nan"), float("-inf"), float("inf")])
+@pytest.mark.parametrize("size", [4, 40, 140])
+def test_without_a_check_unsolved_problems_are_marked(bad: float, size: int) -> None:
+    costs = random_costs(2, 3, size, size)
+    expected = linear_assignment(costs)
+    costs[1, 2, 3, :] = bad
+    expected[1, 2] = -1
+    assert torch.equal(linear_assignment(costs.cuda()).cpu(), expected)
 
 
 @pytest.mark.parametrize(
@@ -163,3 +176,71 @@ def test_vmap_is_a_batch_dimension(device: torch.device) -> None:
     for dim in (0, 1, -1):
         moved = costs.movedim(0, dim)
         assert torch.equal(torch.vmap(linear_assignment, in_dims=dim)(moved), linear_assignment(costs))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("costs", ["uniform", "integers"])
+@pytest.mark.parametrize("shape", GPU_SHAPES, ids=str)
+def test_the_device_breaks_ties_as_the_host(shape: tuple[int, int], costs: str, dtype: torch.dtype) -> None:
+    cost = random_costs(37, *shape).to(dtype)
+    if costs == "integers":
+        cost = (3 * cost).round()
+    assert torch.equal(linear_assignment(cost.cuda()).cpu(), linear_assignment(cost))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("shape", GPU_SHAPES, ids=str)
+def test_kernels_run_on_the_current_stream(shape: tuple[int, int]) -> None:
+    cost = random_costs(50, *shape)
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        torch.cuda._sleep(20_000_000)  # a kernel on another stream would read what is not there yet
+        cols = linear_assignment(cost.pin_memory().cuda(non_blocking=True))
+    stream.synchronize()
+    assert torch.equal(cols.cpu(), linear_assignment(cost))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("shape", GPU_SHAPES, ids=str)
+def test_can_be_captured_in_a_graph(shape: tuple[int, int]) -> None:
+    cost = random_costs(20, *shape)
+    static = cost.cuda()
+    linear_assignment(static)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        cols = linear_assignment(static)
+    for seed in (1, 2):
+        cost = random_costs(20, *shape, seed=seed)
+        static.copy_(cost)
+        graph.replay()
+        assert torch.equal(cols.cpu(), linear_assignment(cost))
+
+
+@pytest.mark.gpu
+def test_waits_for_nothing() -> None:
+    cost = random_costs(30, 9, 9).cuda()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        linear_assignment(cost)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.gpu
+def test_every_device_solves_its_own_tensors() -> None:
+    if torch.cuda.device_count() < 2:
+        pytest.skip("needs two CUDA devices")
+    cost = random_costs(30, 9, 9)
+    for index in (1, 0):
+        cols = linear_assignment(cost.to(f"cuda:{index}"))
+        assert cols.device.index == index
+        assert torch.equal(cols.cpu(), linear_assignment(cost))
+
+
+@pytest.mark.gpu
+@pytest.mark.slow
+def test_offsets_go_beyond_31_bits() -> None:
+    count = (2**31 + 2**20) // 81
+    cost = torch.rand(count, 9, 9, device="cuda", dtype=torch.float32)
+    cols = linear_assignment(cost)[-1000:].cpu()
+    assert torch.equal(cols, linear_assignment(cost[-1000:].cpu()))

@@ -1,4 +1,6 @@
 // lwfm::linear_assignment: cost [..., N, M] -> column of each row [..., N], int64.
+#include "linear_assignment.h"
+
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
@@ -100,6 +102,10 @@ SolveAll solver_for(ScalarType dtype) {
   }
 }
 
+}  // namespace
+
+namespace lwfm {
+
 Tensor linear_assignment_cpu(const Tensor& cost, bool maximize) {
   const std::int64_t dim = cost.dim();
   if (dim < 2) throw std::invalid_argument("linear_assignment: cost must be [..., N, M]");
@@ -117,19 +123,8 @@ Tensor linear_assignment_cpu(const Tensor& cost, bool maximize) {
   return assignment;
 }
 
-// Through the host: one transfer each way.
-Tensor linear_assignment_cuda(const Tensor& cost, bool maximize) {
-  const torch::stable::Device host(torch::headeronly::DeviceType::CPU);
-  return torch::stable::to(linear_assignment_cpu(torch::stable::to(cost, host), maximize),
-                           cost.device());
-}
-
-}  // namespace
+}  // namespace lwfm
 
 STABLE_TORCH_LIBRARY_IMPL(lwfm, CPU, library) {
-  library.impl("linear_assignment", TORCH_BOX(&linear_assignment_cpu));
-}
-
-STABLE_TORCH_LIBRARY_IMPL(lwfm, CUDA, library) {
-  library.impl("linear_assignment", TORCH_BOX(&linear_assignment_cuda));
+  library.impl("linear_assignment", TORCH_BOX(&lwfm::linear_assignment_cpu));
 }

@@ -11,5 +11,10 @@ PyMODINIT_FUNC PyInit__ops(void) {
                                    nullptr,
                                    nullptr,
                                    nullptr};
-  return PyModule_Create(&definition);
+  PyObject* const module = PyModule_Create(&definition);
+  if (module == nullptr) return nullptr;
+  // For which architectures, or why none: decided by setup.py, shown by `lwfm info`.
+  if (PyModule_AddStringConstant(module, "cuda_kernels", LWFM_CUDA_KERNELS) == 0) return module;
+  Py_DECREF(module);
+  return nullptr;
 }

@@ -75,7 +75,7 @@ const char* name_of(Collective operation);
 std::string describe(Place place);
 
 inline bool same_place(Place a, Place b) {
-  return a.line == b.line && std::strcmp(a.file, b.file) == 0;
+  return a.line == b.line && (a.file == b.file || std::strcmp(a.file, b.file) == 0);
 }
 
 // Stops the grid: the launch throws an Error with this message, the block and the thread.

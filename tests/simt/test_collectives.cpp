@@ -7,6 +7,7 @@
 
 #include "cpp/check.h"
 #include "cuda/portable.h"
+#include "schedules.h"
 
 namespace {
 
@@ -119,7 +120,7 @@ bool equal(const Votes& a, const Votes& b) {
 }
 
 void votes_and_reductions() {
-  for (int round = 0; round < 100; ++round) {
+  for (int round = 0; round < 30; ++round) {
     const unsigned mask = round == 0 ? kFull : round == 1 ? 0x80000000u : engine();
     const int shift = round % 3 == 0 ? 30 : 0;  // few distinct values, for matches
     std::vector<unsigned> in(32);
@@ -176,7 +177,7 @@ __global__ void count_in_block(const int* in, int* out) {
 }
 
 void barriers_that_count() {
-  for (int round = 0; round < 20; ++round) {
+  for (int round = 0; round < 8; ++round) {
     const auto threads = static_cast<unsigned>(1 + engine() % 100);
     std::vector<int> in(threads), out(threads);
     int odd = 0, any = 0, all = 1;
@@ -194,14 +195,12 @@ void barriers_that_count() {
 }  // namespace
 
 int main() {
-  for (const simt::Schedule schedule :
-       {simt::Schedule::ascending, simt::Schedule::descending, simt::Schedule::random}) {
-    simt::configure({schedule});
+  simt::for_each_schedule([] {
     shuffles<int>();
     shuffles<double>();
     votes_and_reductions();
     halves_of_a_warp();
     barriers_that_count();
-  }
+  });
   return check::result();
 }

@@ -9,6 +9,7 @@
 #include "cpp/check.h"
 #include "cuda/portable.h"
 #include "faults.h"
+#include "schedules.h"
 
 namespace {
 
@@ -132,9 +133,7 @@ void impossible_launches_are_refused() {
 }  // namespace
 
 int main() {
-  for (const simt::Schedule schedule :
-       {simt::Schedule::ascending, simt::Schedule::descending, simt::Schedule::random}) {
-    simt::configure({schedule, 3});
+  simt::for_each_schedule([] {
     every_thread_runs_once();
     shared_memory_passes_values();
     atomics_lose_nothing();
@@ -143,6 +142,6 @@ int main() {
     unwritten_shared_memory_is_poison();
 #endif
     impossible_launches_are_refused();
-  }
+  });
   return check::result();
 }

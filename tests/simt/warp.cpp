@@ -19,25 +19,30 @@ std::string describe(const Thread& thread) {
   return std::string(name_of(thread.operation)) + " at " + describe(thread.place);
 }
 
-// Every lane of a mask must come to the same call; one that waits elsewhere gives it away.
+void require_same_call(const Thread& self, const Thread& other) {
+  if (other.mask == self.mask && other.operation == self.operation &&
+      same_place(other.place, self.place)) {
+    return;
+  }
+  fail("divergent collective: " + describe(self) + " with mask " + hexadecimal(self.mask) +
+       ", while lane " + std::to_string(other.position.lane) + " waits in " + describe(other) +
+       " with mask " + hexadecimal(other.mask));
+}
+
+// Every lane of a mask must come to the same call. One that waits elsewhere gives it away on
+// arrival; all are looked at when the last one comes.
 void require_agreement(const Thread& self, const Warp& warp) {
-  const std::string here = describe(self);
-  const unsigned lane = self.position.lane;
-  if ((self.mask >> lane & 1) == 0) {
-    fail(here + ": calling lane is not in its own mask " + hexadecimal(self.mask));
+  const std::uint32_t own = 1u << self.position.lane, others = warp.waiting & self.mask;
+  if ((self.mask & own) == 0) {
+    fail(describe(self) + ": calling lane is not in its own mask " + hexadecimal(self.mask));
   }
   if ((self.mask & warp.absent) != 0) {
-    fail(here + ": mask " + hexadecimal(self.mask) + " names lanes that have exited or never were");
+    fail(describe(self) + ": mask " + hexadecimal(self.mask) +
+         " names lanes that have exited or never were");
   }
-  for (Lanes lanes(warp.waiting & self.mask); lanes; ++lanes) {
-    const Thread& other = machine.thread(self.position.warp, *lanes);
-    if (other.mask == self.mask && other.operation == self.operation &&
-        same_place(other.place, self.place)) {
-      continue;
-    }
-    fail("divergent collective: " + here + " with mask " + hexadecimal(self.mask) +
-         ", while lane " + std::to_string(other.position.lane) + " waits in " + describe(other) +
-         " with mask " + hexadecimal(other.mask));
+  const bool last = (others | own) == self.mask;
+  for (Lanes lanes(last ? others : others & -others); lanes; ++lanes) {
+    require_same_call(self, machine.thread(self.position.warp, *lanes));
   }
 }
 
