@@ -105,16 +105,23 @@ void compare(const Shape& shape, const char* family, const std::function<double(
   compared += static_cast<int>(shape.count);
 }
 
+// A few shapes of each kernel where a run is slow or repeats another, else a broad choice.
+#if defined(LWFM_QUICK) || defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__) || \
+    !LWFM_WARP_REDUCE
+constexpr bool kThorough = false;
+#else
+constexpr bool kThorough = true;
+#endif
+
 // Every family of costs on problems of one shape.
 template <class T>
-void compare_families(const Shape& shape) {
+void compare_families(const Shape& shape, bool special = kThorough) {
   const double forbidden = shape.maximize ? -kInf : kInf;
-  const bool few_columns = shape.columns <= 64;
   compare<T>(shape, "uniform", [] { return uniform() - 0.25; });
   compare<T>(shape, "few integers", [] { return integer(0, 2); });
   compare<T>(shape, "products", [] { return uniform() * uniform() * uniform(); });
   compare<T>(shape, "constant", [] { return 0.5; });
-  if (!few_columns) return;
+  if (!special || shape.columns > 64) return;
   compare<T>(shape, "signed zeros", [] { return integer(0, 1) == 0 ? 0.0 : -0.0; });
   compare<T>(shape, "tiny", [] { return 1e-30 * uniform(); });
   compare<T>(shape, "large", [] { return 1e30 * (uniform() - 0.5); });
@@ -134,17 +141,10 @@ void compare_shapes(const std::vector<Shape>& shapes) {
   for (const Shape& shape : shapes) compare_families<T>(shape);
 }
 
-// A few shapes of each kernel where a run is slow or repeats another, else a broad choice.
-#if defined(LWFM_QUICK) || defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__) || \
-    !LWFM_WARP_REDUCE
-constexpr bool kThorough = false;
-#else
-constexpr bool kThorough = true;
-#endif
-
 template <class T>
 void one_column_to_a_lane() {
-  compare_shapes<T>({{5, 9, 9}, {3, 32, 32, Shape::Layout::spread, true}, {2, 31, 7}});
+  compare_families<T>({5, 9, 9}, true);
+  compare_shapes<T>({{3, 32, 32, Shape::Layout::spread, true}, {2, 31, 7}});
   if (!kThorough) return;
   for (std::int64_t rows = 1; rows <= 6; ++rows) {
     for (std::int64_t columns = 1; columns <= 6; ++columns) {

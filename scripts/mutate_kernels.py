@@ -1,0 +1,166 @@
+"""Plants faults in the CUDA kernels, one at a time, and shows that their emulated tests notice.
+
+    python scripts/mutate_kernels.py [tests/simt/mutants_assignment.toml ...] [--only TEXT]
+
+Every fault is compiled into a copy of the sources and run under CPU emulation, first plain, then with
+AddressSanitizer, then with ThreadSanitizer, until one notices: a check fails, the emulator or a sanitizer
+reports, or the run does not end. A fault that none notices survives, and the exit status is 1. The tests
+themselves must pass first.
+"""
+# ruff: noqa: S101, S603, T201
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import subprocess
+import sys
+import tempfile
+import tomllib
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+RUNTIME = ["fiber.cpp", "grid.cpp", "scheduler.cpp", "shared_memory.cpp", "warp.cpp"]
+FLAGS = ["-std=c++17", "-O1", "-g", "-ffp-contract=off", "-pthread", "-w"]
+SANITIZERS = {
+    "plain": [],
+    "asan": ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"],
+    "tsan": ["-fsanitize=thread"],
+}
+SECONDS = 120  # longer runs hang
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """A fault: in ``file`` of csrc/cuda, ``old`` becomes ``new``."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+
+
+@dataclass(frozen=True)
+class Suite:
+    """A test of tests/simt, the kernels it runs, and faults that it must notice."""
+
+    test: str
+    sources: list[str]
+    mutants: list[Mutant]
+
+
+def read_suite(path: Path) -> Suite:
+    """Read a file of mutants; every fault must fit its file exactly once."""
+    table = tomllib.loads(path.read_text())
+    mutants = [Mutant(**entry) for entry in table["mutant"]]
+    for mutant in mutants:
+        count = (ROOT / "csrc" / "cuda" / mutant.file).read_text().count(mutant.old)
+        if count != 1:
+            raise SystemExit(f"{path.name}: {mutant.name!r} fits {count} places of {mutant.file}, not one")
+    return Suite(table["test"], table["sources"], mutants)
+
+
+def run(command: list[str], seconds: float | None = None) -> tuple[int, str]:
+    """Run a command -> (exit status, output); the status of one that is stopped is 124."""
+    try:
+        result = subprocess.run(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
+            check=False, timeout=seconds, env={"ASAN_OPTIONS": "detect_leaks=0", "PATH": "/usr/bin:/bin"},
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        return 124, f"did not end within {seconds} s"
+    return result.returncode, result.stdout
+
+
+def compile_files(files: list[Path], sources: Path, folder: Path, flags: list[str]) -> list[str]:
+    """Compile files against a copy of csrc -> their object files in ``folder``."""
+    includes = [f"-I{sources}", f"-I{ROOT / 'tests'}", f"-I{ROOT / 'tests' / 'simt'}"]
+    folder.mkdir(parents=True, exist_ok=True)
+    objects = []
+    for file in files:
+        target = str(folder / f"{file.stem}.o")
+        command = ["g++", *FLAGS, "-DLWFM_QUICK=1", *flags, *includes, "-x", "c++", "-c", str(file)]
+        status, output = run([*command, "-o", target])
+        if status != 0:
+            raise SystemExit(f"{file} does not compile:\n{output}")
+        objects.append(target)
+    return objects
+
+
+def includes_file(test: Path, name: str) -> bool:
+    """Whether a test includes a file of csrc/cuda, so that it must be compiled with the fault too."""
+    folders = [f"-I{ROOT / 'csrc'}", f"-I{ROOT / 'tests'}", f"-I{ROOT / 'tests' / 'simt'}"]
+    return f"/cuda/{name}" in run(["g++", "-std=c++17", "-MM", *folders, str(test)])[1]
+
+
+def verdict(suite: Suite, mutant: Mutant | None, built: Path) -> str:
+    """Say what notices a fault (None: the sources as they are); the empty string if nothing does.
+
+    ``built`` holds what no fault changes: the emulator, and the test for each sanitizer.
+    """
+    test = ROOT / "tests" / "simt" / f"{suite.test}.cpp"
+    with tempfile.TemporaryDirectory() as name:
+        sources = Path(name) / "csrc"
+        shutil.copytree(ROOT / "csrc", sources)
+        if mutant is not None:
+            file = sources / "cuda" / mutant.file
+            file.write_text(file.read_text().replace(mutant.old, mutant.new))
+        changed = [sources / "cuda" / source for source in suite.sources]
+        if mutant is not None and includes_file(test, mutant.file):
+            changed.append(test)
+        for kind, flags in SANITIZERS.items():
+            objects = compile_files(changed, sources, Path(name) / kind, flags)
+            kept = built / suite.test / kind
+            if test not in changed:
+                if not kept.exists():
+                    compile_files([test], ROOT / "csrc", kept, flags)
+                objects.append(str(kept / f"{suite.test}.o"))
+            program = str(Path(name) / f"{kind}.out")
+            runtime = [str(path) for path in (built / "runtime").iterdir()]
+            status, output = run(["g++", "-pthread", *flags, *objects, *runtime, "-o", program])
+            if status != 0:
+                raise SystemExit(output)
+            status, output = run([program], SECONDS)
+            if status != 0:
+                return f"{kind}: {first_report(output)}"
+    return ""
+
+
+def first_report(output: str) -> str:
+    """Return the first line of a report that says something."""
+    words = ("ERROR:", "WARNING:", "what()", "failed:", "runtime error", "did not end")
+    lines = [line.strip() for line in output.splitlines() if any(word in line for word in words)]
+    return (lines or ["stopped"])[0][:110]
+
+
+def main() -> int:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    default = sorted((ROOT / "tests" / "simt").glob("mutants_*.toml"))
+    parser.add_argument("files", nargs="*", type=Path, default=default, help="files of faults (default: all)")
+    parser.add_argument("--only", default="", help="only faults whose name contains this text")
+    parser.add_argument("--jobs", type=int, default=2, help="faults at a time (default 2)")
+    options = parser.parse_args()
+    survivors = total = 0
+    with tempfile.TemporaryDirectory() as name:
+        built = Path(name)
+        emulator = [ROOT / "tests" / "simt" / file for file in RUNTIME]
+        compile_files(emulator, ROOT / "csrc", built / "runtime", ["-O2"])
+        for suite in map(read_suite, options.files):
+            if complaint := verdict(suite, None, built):
+                raise SystemExit(f"{suite.test} fails without a fault: {complaint}")
+            mutants = [mutant for mutant in suite.mutants if options.only in mutant.name]
+            with ThreadPoolExecutor(options.jobs) as pool:
+                verdicts = pool.map(lambda mutant, s=suite: verdict(s, mutant, built), mutants)
+                for mutant, noticed in zip(mutants, verdicts, strict=True):
+                    print(f"{'noticed ' if noticed else 'SURVIVES'} {mutant.name} -- {noticed}", flush=True)
+                    survivors += not noticed
+                    total += 1
+    print(f"{total - survivors} of {total} faults noticed")
+    return 1 if survivors else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
