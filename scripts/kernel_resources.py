@@ -5,7 +5,7 @@
 Compiles the kernels with the toolkit that the build would use, for each of its default architectures, and
 reads what ptxas reports. No GPU is needed; a register that is spilled to memory is an error.
 """
-# ruff: noqa: S101, S603, T201
+# ruff: noqa: S101, S603
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ AddressSanitizer, then with ThreadSanitizer, until one notices: a check fails, t
 reports, or the run does not end. A fault that none notices survives, and the exit status is 1. The tests
 themselves must pass first.
 """
-# ruff: noqa: S101, S603, T201
+# ruff: noqa: S603
 
 from __future__ import annotations
 
