@@ -192,9 +192,10 @@ def test_the_device_breaks_ties_as_the_host(shape: tuple[int, int], costs: str, 
 @pytest.mark.parametrize("shape", GPU_SHAPES, ids=str)
 def test_kernels_run_on_the_current_stream(shape: tuple[int, int]) -> None:
     cost = random_costs(50, *shape)
-    stream = torch.cuda.Stream()
+    stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     with torch.cuda.stream(stream):
-        torch.cuda._sleep(20_000_000)  # a kernel on another stream would read what is not there yet
+        # A kernel on another stream would read what is not there yet.
+        torch.cuda._sleep(20_000_000)  # type: ignore[no-untyped-call]
         cols = linear_assignment(cost.pin_memory().cuda(non_blocking=True))
     stream.synchronize()
     assert torch.equal(cols.cpu(), linear_assignment(cost))
