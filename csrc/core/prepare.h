@@ -2,6 +2,7 @@
 // side, reads integers exactly, and scales float64 costs whose sums would overflow.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <limits>
@@ -26,8 +27,11 @@ template <class T>
 T smallest_entry(const CostMatrix<T>& cost) {
   T smallest = std::numeric_limits<T>::max();
   for (std::int64_t i = 0; i < cost.rows; ++i) {
-    for (std::int64_t j = 0; j < cost.columns; ++j) {
-      if (cost.at(i, j) < smallest) smallest = cost.at(i, j);
+    const T* row = cost.data + i * cost.row_stride;
+    if (cost.column_stride == 1) {
+      for (std::int64_t j = 0; j < cost.columns; ++j) smallest = std::min(smallest, row[j]);
+    } else {
+      for (std::int64_t j = 0; j < cost.columns; ++j) smallest = std::min(smallest, cost.at(i, j));
     }
   }
   return smallest;
@@ -36,9 +40,12 @@ T smallest_entry(const CostMatrix<T>& cost) {
 template <class T>
 Real<T> read_entry(T entry, [[maybe_unused]] T offset) {
   if constexpr (std::is_integral_v<T>) {
-    // Unsigned subtraction is exact for every pair of 64-bit integers with entry >= offset.
-    return static_cast<double>(static_cast<std::uint64_t>(entry) -
-                               static_cast<std::uint64_t>(offset));
+    // Unsigned subtraction is exact for every pair of 64-bit integers with entry >= offset; signed
+    // numbers are the faster ones to convert.
+    const std::uint64_t excess =
+        static_cast<std::uint64_t>(entry) - static_cast<std::uint64_t>(offset);
+    const auto as_signed = static_cast<std::int64_t>(excess);
+    return as_signed >= 0 ? static_cast<double>(as_signed) : static_cast<double>(excess);
   } else {
     return static_cast<Real<T>>(entry);
   }
@@ -69,8 +76,14 @@ template <class T, class To, class Value>
 void rewrite(const CostMatrix<T>& cost, To* to, std::int64_t row_length, const Value& value) {
   const bool transposed = cost.rows > cost.columns;
   for (std::int64_t i = 0; i < cost.rows; ++i) {
+    const T* row = cost.data + i * cost.row_stride;
+    if (!transposed && cost.column_stride == 1) {
+      To* line = to + i * row_length;
+      for (std::int64_t j = 0; j < cost.columns; ++j) line[j] = value(row[j]);
+      continue;
+    }
     for (std::int64_t j = 0; j < cost.columns; ++j) {
-      to[transposed ? j * row_length + i : i * row_length + j] = value(cost.at(i, j));
+      to[transposed ? j * row_length + i : i * row_length + j] = value(row[j * cost.column_stride]);
     }
   }
 }

@@ -28,8 +28,11 @@ Status reduce_columns(DenseCost<T>& cost, Workspace& workspace, const double* wa
   EntryCheck entries;
   if (column_minima) std::fill_n(v, cost.columns, kInfinity);
   for (std::int64_t i = 0; i < cost.rows; ++i) {
-    Scan::check_row(cost.row(i), cost.factor, entries, cost.columns);
-    if (column_minima) Scan::lower_to_row(cost.row(i), cost.factor, 0.0, v, cost.columns);
+    if (column_minima) {
+      Scan::template read_row<true>(cost.row(i), cost.factor, v, entries, cost.columns);
+    } else {
+      Scan::template read_row<false>(cost.row(i), cost.factor, v, entries, cost.columns);
+    }
   }
   if (entries.invalid) return Status::invalid_entry;
   const double shrink = entries.huge ? kShrink : 1.0;

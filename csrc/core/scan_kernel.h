@@ -18,16 +18,22 @@ struct Scan {
     return Vec::load(row + j) * factor - Vec::load(v + j);
   }
 
-  // Adds to `check` what the row's entries show. Nearly every row passes the first test, which
-  // holds for moderate finite numbers only.
-  template <class T>
-  LWFM_TARGET static void check_row(const T* row, double factor, EntryCheck& check,
-                                    std::int64_t columns) {
+  // Adds to `check` what the row's entries show and, if kMinima, lowers v to them. Nearly every row
+  // passes the first test: no float32 is huge.
+  template <bool kMinima, class T>
+  LWFM_TARGET static void read_row(const T* row, double factor, double* v, EntryCheck& check,
+                                   std::int64_t columns) {
     const Vec sign = Vec::set(factor), limit = Vec::set(kLargest), infinity = Vec::set(kInfinity);
+    const Vec lowest = Vec::set(std::is_same_v<T, float> ? -kInfinity : -kLargest);
     auto ordinary = infinity == infinity;
     for (std::int64_t next = 0; next < columns; next += kWidth) {
-      const Vec entry = Vec::load(row + clamp(next, columns)) * sign;
-      ordinary = ordinary & (max(entry, Vec::set(0.0) - entry) < limit);
+      const std::int64_t j = clamp(next, columns);
+      const Vec entry = Vec::load(row + j) * sign;
+      ordinary = ordinary & (lowest < entry);
+      if constexpr (std::is_same_v<T, double>) {
+        ordinary = ordinary & (select(entry < infinity, entry, Vec::set(0.0)) < limit);
+      }
+      if constexpr (kMinima) min(entry, Vec::load(v + j)).store(v + j);
     }
     if (bits(ordinary) == kAllLanes) return;
     for (std::int64_t next = 0; next < columns; next += kWidth) {
@@ -103,19 +109,20 @@ struct Scan {
   LWFM_TARGET static double relax(const T* row, double factor, const double* v, double length,
                                   double predecessor, double* distance, double* predecessors,
                                   double* nearest, std::int64_t columns) {
-    const Vec sign = Vec::set(factor), offset = Vec::set(length), from = Vec::set(predecessor);
+    const Relaxation<T> relaxation{row, Vec::set(factor), Vec::set(length), Vec::set(predecessor),
+                                   v,   distance,         predecessors};
     Vec smallest = Vec::set(kInfinity);
-    for (std::int64_t begin = 0; begin < columns; begin += kBlock) {
-      const std::int64_t end = begin + kBlock < columns ? begin + kBlock : columns;
+    std::int64_t begin = 0;
+    for (; begin + kBlock <= columns; begin += kBlock) {
+      Vec in_block = relaxation.at(begin);
+      for (int k = 1; k < 8; ++k) in_block = min(in_block, relaxation.at(begin + k * kWidth));
+      in_block.store(nearest + begin / 8);
+      smallest = min(smallest, in_block);
+    }
+    if (begin < columns) {
       Vec in_block = Vec::set(kInfinity);
-      for (std::int64_t next = begin; next < end; next += kWidth) {
-        const std::int64_t j = clamp(next, columns);
-        const Vec candidate = reduced(row, sign, v, j) - offset;
-        const Vec known = Vec::load(distance + j);
-        const Vec shortest = min(candidate, known);
-        select(candidate < known, from, Vec::load(predecessors + j)).store(predecessors + j);
-        shortest.store(distance + j);
-        in_block = min(in_block, shortest);
+      for (std::int64_t next = begin; next < columns; next += kWidth) {
+        in_block = min(in_block, relaxation.at(clamp(next, columns)));
       }
       in_block.store(nearest + begin / 8);
       smallest = min(smallest, in_block);
@@ -146,6 +153,26 @@ struct Scan {
   }
 
  private:
+  // One row's relaxation of the columns of a vector.
+  template <class T>
+  struct Relaxation {
+    const T* row;
+    Vec sign, length, predecessor;
+    const double* v;
+    double* distance;
+    double* predecessors;
+
+    // Returns the distances from column j on.
+    LWFM_TARGET LWFM_INLINE Vec at(std::int64_t j) const {
+      const Vec candidate = reduced(row, sign, v, j) - length;
+      const Vec known = Vec::load(distance + j);
+      const Vec shortest = min(candidate, known);
+      select(candidate < known, predecessor, Vec::load(predecessors + j)).store(predecessors + j);
+      shortest.store(distance + j);
+      return shortest;
+    }
+  };
+
   // The two smallest values seen so far in each lane, and where the smallest was first.
   struct RunningMinima {
     Vec best, second, index, here;

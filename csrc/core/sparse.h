@@ -40,6 +40,7 @@ class SparseSolver {
 
   // Writes the column of each row.
   Status solve(std::int64_t* row_to_column) {
+    if (cost_.rows == cost_.columns) start_from_column_minima();
     for (const std::int64_t row : reduce_rows()) {
       if (!augment(row)) return Status::infeasible;
     }
@@ -59,6 +60,15 @@ class SparseSolver {
   static std::size_t size(std::int64_t count) { return static_cast<std::size_t>(count); }
 
   double reduced(std::int64_t k) const { return cost_.value[k] - v_[cost_.column[k]]; }
+
+  // Only where no column may stay free: the dual of such a column must be zero.
+  void start_from_column_minima() {
+    std::fill(v_.begin(), v_.end(), kInfinity);
+    for (std::int64_t k = 0; k < cost_.start[cost_.rows]; ++k) {
+      double& v = v_[cost_.column[k]];
+      v = std::min(v, cost_.value[k]);
+    }
+  }
 
   void assign(std::int64_t row, std::int64_t k) {
     pair_of_row_[row] = k;
