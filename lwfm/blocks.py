@@ -4,8 +4,8 @@ The collapsed form of the mathematics: every quantity of LWFM-SPM that depends o
 the raw correlations ``R = s q^T`` and of norms, so no pair of feature maps is ever expanded. Used by
 :mod:`lwfm.ops` and :mod:`lwfm.nn`; inputs are already checked there.
 
-On the CPU the fused operators of :mod:`lwfm.block_ops` do the work; tensors on other devices go through the
-tensor expressions below. :func:`is_fused` chooses.
+On the CPU, and on CUDA if this build has the kernels, the fused operators of :mod:`lwfm.block_ops` do the
+work; other tensors go through the tensor expressions below. :func:`has_pair_kernels` chooses.
 
 Letters: Q queries, S support pictures, P support positions, M query positions, C channels.
 """
@@ -29,6 +29,14 @@ CORRELATION_EPS = 1e-6
 """Added to squared norms in the correlation of layer-wise embedding."""
 STANDARDISE_EPS = 1e-5
 """Added to the variance when correlations are standardised (kStandardiseEps in csrc/core)."""
+MOST_LINES = 640
+"""Positions of both pictures for which the CUDA kernels have room (csrc/cuda/pair_plan.h)."""
+PAIR_KERNELS = frozenset(
+    device
+    for device, key in (("cpu", "CPU"), ("cuda", "CUDA"))
+    if torch._C._dispatch_has_kernel_for_dispatch_key("lwfm::embedding_weights", key)
+)
+"""Types of devices for which this build has kernels on the blocks of pairs."""
 PAIR_BYTES = 256 * 2**20
 """Budget for the blocks of all pairs that exist at once; more queries are processed in chunks."""
 
@@ -93,8 +101,13 @@ def paired_blocks(support: Tensor, query: Tensor) -> ScaledBlocks:
 
 
 def is_fused(x: Tensor) -> bool:
-    """Whether the fused operators exist for the device of x."""
+    """Whether every fused operator exists for the device of x."""
     return x.device.type == "cpu"
+
+
+def has_pair_kernels(raw: Tensor) -> bool:
+    """Whether there are fused operators for blocks [..., P, M]: on CUDA if built, and if there is room."""
+    return is_fused(raw) or (raw.device.type in PAIR_KERNELS and sum(raw.shape[-2:]) <= MOST_LINES)
 
 
 def embedding_weights(correlation: ScaledBlocks, temperature: float) -> tuple[Tensor, Tensor, Tensor]:
@@ -103,7 +116,7 @@ def embedding_weights(correlation: ScaledBlocks, temperature: float) -> tuple[Te
     ``a_i = sum_j softmax_i(g_i(corr) / t)`` and ``b_j = sum_i softmax_j(g_j(corr) / t)``, where
     ``g_d`` standardises along d with the unbiased variance.
     """
-    if is_fused(correlation.raw):
+    if has_pair_kernels(correlation.raw):
         return cast(
             "tuple[Tensor, Tensor, Tensor]", torch.ops.lwfm.embedding_weights(*correlation, temperature)
         )
@@ -128,7 +141,7 @@ def pixel_matching(cosines: ScaledBlocks, compared: ScaledBlocks, top_k: int | N
     """
     pairs = min(cosines.raw.shape[-2:])
     top_k = pairs if top_k is None else top_k
-    if is_fused(cosines.raw):
+    if has_pair_kernels(cosines.raw):
         return cast("tuple[Tensor, Tensor]", torch.ops.lwfm.pixel_matching(*cosines, *compared, top_k))
     assignment = torch.ops.lwfm.linear_assignment(1 - cosines.values().detach())
     matched = compared.values().gather(-1, assignment.clamp_min(0).unsqueeze(-1)).squeeze(-1)  # [..., P]

@@ -15,7 +15,7 @@ STOREYS = [
     ["block_ops", "statistics"],
     ["files", "blocks", "lap_single", "lap_batch", "lap_sparse"],
     ["lap", "tensor_files", "devices"],
-    ["ops", "data"],
+    ["ops", "correlation", "data"],
     ["shots", "maps"],
     ["layer_terms"],
     ["nn"],

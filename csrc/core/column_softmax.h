@@ -9,11 +9,10 @@
 #include <cstdint>
 #include <vector>
 
+#include "epsilons.h"
 #include "lanes.h"
 
 namespace lwfm {
-
-constexpr double kStandardiseEps = 1e-5;  // as STANDARDISE_EPS in lwfm/blocks.py
 
 template <class T>
 class ColumnSoftmax {

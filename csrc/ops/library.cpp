@@ -17,4 +17,8 @@ STABLE_TORCH_LIBRARY(lwfm, library) {
   library.def(
       "pixel_matching_backward(Tensor grad, Tensor compared, Tensor row_scale, "
       "Tensor column_scale, Tensor assignment, int top_k) -> (Tensor, Tensor, Tensor)");
+  library.def(
+      "correlation(Tensor support, Tensor query, Tensor support_compared, Tensor query_compared, "
+      "float temperature, int top_k) "
+      "-> (Tensor a, Tensor b, Tensor reached, Tensor similarity, Tensor assignment)");
 }

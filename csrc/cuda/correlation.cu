@@ -1,0 +1,88 @@
+// The launch of the fused kernel on all pairs of one layer; see pair_kernels.h.
+#include <type_traits>
+
+#include "correlation.cuh"
+#include "pair_kernels.h"
+
+namespace lwfm {
+
+namespace {
+
+template <class In, class T>
+std::int64_t tiles_of(const CorrelationArguments<In, T>& arguments, int size) {
+  const TilePlace place(arguments, size, 0);
+  return (arguments.support.count + place.supports - 1) / place.supports *
+         ((arguments.query.count + place.queries - 1) / place.queries);
+}
+
+template <class Tile, class In>
+int launch_tiles(const CorrelationArguments<In, typename Tile::T>& arguments, void* stream) {
+  // Results for more tiles than a grid can have would fill hundreds of gigabytes.
+  const auto tiles = static_cast<unsigned>(tiles_of(arguments, Tile::kSize));
+  LWFM_LAUNCH((correlate<Tile, In>), tiles, Tile::kThreads, 0, static_cast<cudaStream_t>(stream),
+              arguments);
+  return cudaGetLastError();
+}
+
+template <class Stored, class In>
+Pictures<Stored> stored(const Pictures<In>& from) {
+  return {reinterpret_cast<const Stored*>(from.data),
+          from.count,
+          from.positions,
+          from.channels,
+          from.picture_stride,
+          from.position_stride,
+          from.channel_stride};
+}
+
+// With features of the type that CUDA knows them by. Large tiles read less, as long as there is one
+// for each multiprocessor; float64 has the small ones only, for want of shared memory.
+template <class Stored, class In, class T>
+int launch(const CorrelationArguments<In, T>& from, int multiprocessors, void* stream) {
+  const CorrelationArguments<Stored, T> arguments{stored<Stored>(from.support),
+                                                  stored<Stored>(from.query),
+                                                  stored<Stored>(from.support_compared),
+                                                  stored<Stored>(from.query_compared),
+                                                  from.temperature,
+                                                  from.top_k,
+                                                  from.a,
+                                                  from.b,
+                                                  from.reached,
+                                                  from.similarity,
+                                                  from.assignment};
+  if (from.support.count == 0 || from.query.count == 0) return cudaSuccess;
+  if constexpr (std::is_same_v<T, float>) {
+    if (tiles_of(arguments, 64) >= multiprocessors) {
+      return launch_tiles<Tile<T, 64>>(arguments, stream);
+    }
+  }
+  return launch_tiles<Tile<T, 32>>(arguments, stream);
+}
+
+}  // namespace
+
+template <>
+int correlate_pairs(const CorrelationArguments<float, float>& arguments, int multiprocessors,
+                    void* stream) {
+  return launch<float>(arguments, multiprocessors, stream);
+}
+
+template <>
+int correlate_pairs(const CorrelationArguments<double, double>& arguments, int multiprocessors,
+                    void* stream) {
+  return launch<double>(arguments, multiprocessors, stream);
+}
+
+template <>
+int correlate_pairs(const CorrelationArguments<Half, float>& arguments, int multiprocessors,
+                    void* stream) {
+  return launch<__half>(arguments, multiprocessors, stream);
+}
+
+template <>
+int correlate_pairs(const CorrelationArguments<BFloat16, float>& arguments, int multiprocessors,
+                    void* stream) {
+  return launch<__nv_bfloat16>(arguments, multiprocessors, stream);
+}
+
+}  // namespace lwfm
