@@ -67,7 +67,8 @@ def linear_assignment(cost: Tensor, maximize: bool = False, *, check: bool = Fal
     Notes
     -----
     The problems of a batch are shared among torch's threads (``torch.set_num_threads``). Ties
-    are broken deterministically, whatever the number of threads and the device; see
+    are broken deterministically, whatever the number of threads; on a CUDA device as on the CPU up to 32
+    columns, above not always in the same way. See
     :func:`lwfm.lap.linear_sum_assignment` for the algorithm and its references.
 
     CUDA tensors are solved by kernels on the current stream: a warp for each problem of up to 128 columns, a

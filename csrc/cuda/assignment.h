@@ -30,8 +30,8 @@ std::int64_t assignment_workspace_bytes(std::int64_t count, std::int64_t rows,
                                         std::int64_t columns);
 
 // Solves the problems on a stream (a cudaStream_t); neither allocates nor waits, so it can be
-// captured in a CUDA graph. Returns a cudaError_t. The answers are those of core/assignment.h, ties
-// included.
+// captured in a CUDA graph. Returns a cudaError_t. The answers are those of
+// core/assignment.h: up to 32 columns ties included, above wherever the best one is unique.
 int solve_assignments(const AssignmentBatch<float>& batch, void* stream);
 int solve_assignments(const AssignmentBatch<double>& batch, void* stream);
 

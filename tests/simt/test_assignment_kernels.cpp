@@ -1,10 +1,13 @@
-// The assignment kernels, executed under CPU emulation, against the solver of the core: the same
-// answer to the same problem, ties included, whatever the schedule.
+// The assignment kernels, executed under CPU emulation, against the solver of the core, whatever
+// the schedule: the same status and the same total; the same answer where it is the only one, and,
+// up to 32 columns, always.
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <functional>
 #include <limits>
 #include <random>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -91,17 +94,52 @@ Answer<T> by_core(const Shape& shape, const std::vector<T>& costs) {
   return answer;
 }
 
+// One column for each row of the shorter side, all different, and the total of the core's answer.
+template <class T>
+bool is_as_good(const Shape& shape, const std::vector<T>& costs, const Answer<T>& kernel,
+                const Answer<T>& core) {
+  for (std::int64_t b = 0; b < shape.count; ++b) {
+    if (core.statuses[static_cast<std::size_t>(b)] != 0) continue;
+    const auto total = [&](const Answer<T>& answer, std::set<std::int64_t>& used, double& largest) {
+      double sum = 0;
+      for (std::int64_t i = 0; i < shape.rows; ++i) {
+        const std::int64_t j = answer.assignment[static_cast<std::size_t>(b * shape.rows + i)];
+        if (j < 0) continue;
+        used.insert(j);
+        const double cost = static_cast<double>(costs[static_cast<std::size_t>(
+            b * shape.stride(0) + i * shape.stride(1) + j * shape.stride(2))]);
+        largest = std::max(largest, std::fabs(cost));
+        sum += cost;
+      }
+      return sum;
+    };
+    std::set<std::int64_t> by_kernel, by_core;
+    double largest = 0;
+    const double difference = total(kernel, by_kernel, largest) - total(core, by_core, largest);
+    const double tolerance = 1e-14 * largest * static_cast<double>(shape.rows + shape.columns);
+    if (by_kernel.size() != by_core.size() || *by_kernel.rbegin() >= shape.columns) return false;
+    if (!(std::fabs(difference) <= tolerance)) return false;
+  }
+  return true;
+}
+
+enum class Ties { none, some };
+
 int compared = 0;
 
 template <class T>
-void compare(const Shape& shape, const char* family, const std::function<double()>& entry) {
+void compare(const Shape& shape, const char* family, const std::function<double()>& entry,
+             Ties ties = Ties::none) {
   std::vector<T> costs(static_cast<std::size_t>(shape.elements()));
   for (T& cost : costs) cost = static_cast<T>(entry());
   const Answer<T> kernel = by_kernel(shape, costs), core = by_core(shape, costs);
   const std::string text = name(shape, family);
   check::report(kernel.statuses == core.statuses, (text + ": statuses").c_str(), __FILE__,
                 __LINE__);
-  check::report(kernel.assignment == core.assignment, text.c_str(), __FILE__, __LINE__);
+  const bool same = ties == Ties::none || std::max(shape.rows, shape.columns) <= 32;
+  const bool right =
+      same ? kernel.assignment == core.assignment : is_as_good(shape, costs, kernel, core);
+  check::report(right, text.c_str(), __FILE__, __LINE__);
   compared += static_cast<int>(shape.count);
 }
 
@@ -118,11 +156,11 @@ template <class T>
 void compare_families(const Shape& shape, bool special = kThorough) {
   const double forbidden = shape.maximize ? -kInf : kInf;
   compare<T>(shape, "uniform", [] { return uniform() - 0.25; });
-  compare<T>(shape, "few integers", [] { return integer(0, 2); });
+  compare<T>(shape, "few integers", [] { return integer(0, 2); }, Ties::some);
   compare<T>(shape, "products", [] { return uniform() * uniform() * uniform(); });
   compare<T>(shape, "constant", [] { return 0.5; });
   if (!special || shape.columns > 64) return;
-  compare<T>(shape, "signed zeros", [] { return integer(0, 1) == 0 ? 0.0 : -0.0; });
+  compare<T>(shape, "signed zeros", [] { return integer(0, 1) == 0 ? 0.0 : -0.0; }, Ties::some);
   compare<T>(shape, "tiny", [] { return 1e-30 * uniform(); });
   compare<T>(shape, "large", [] { return 1e30 * (uniform() - 0.5); });
   compare<T>(shape, "some forbidden", [&] { return integer(0, 3) == 0 ? forbidden : uniform(); });
@@ -132,7 +170,8 @@ void compare_families(const Shape& shape, bool special = kThorough) {
   compare<T>(shape, "wrong infinity", [&] { return uniform() < often ? -forbidden : uniform(); });
   if (sizeof(T) == 8) {
     compare<T>(shape, "nearly overflowing", [] { return 1.7e308 * (2 * uniform() - 1); });
-    compare<T>(shape, "some huge", [&] { return uniform() < often ? 1.5e305 : uniform(); });
+    compare<T>(
+        shape, "some huge", [&] { return uniform() < often ? 1.5e305 : uniform(); }, Ties::some);
   }
 }
 
