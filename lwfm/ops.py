@@ -17,13 +17,14 @@ from lwfm import _ops as _ops  # importing the module registers the operators
 from lwfm.blocks import (
     compute_dtype,
     correlation_scale,
+    cosine_blocks,
     embedding_weights,
-    inverse_norm,
+    feature_matching,
     over_queries,
     pair_blocks,
     paired_blocks,
-    pixel_matching,
     raw_correlation,
+    squared_norms,
 )
 
 __all__ = [
@@ -170,20 +171,16 @@ def semantic_pixel_matching(
     (tensor([[1.]]), tensor([[[1, 2, 0]]]))
     """
     features = _matching_features(support, query, support_embedded, query_embedded, top_k)
+    (support, query), (support_embedded, query_embedded) = features[0], features[-1]
     with torch.autocast(support.device.type, enabled=False):
-        supports = [s for s, _ in features]
-        scales = [inverse_norm(s) for s in supports]
 
-        def match(*queries: Tensor) -> tuple[Tensor, Tensor]:
-            blocks = [
-                pair_blocks(raw_correlation(s, q), scale, inverse_norm(q))
-                for s, q, scale in zip(supports, queries, scales, strict=True)
-            ]
-            return pixel_matching(blocks[0], blocks[-1], top_k)
+        def match(query: Tensor, query_embedded: Tensor) -> tuple[Tensor, Tensor]:
+            cosines = cosine_blocks(support.detach(), query.detach())
+            return feature_matching(cosines, support_embedded, query_embedded, top_k)
 
-        (S, P, _), M = supports[0].shape, query.shape[1]
-        query_bytes = len(features) * S * P * M * supports[0].element_size()
-        similarity, assignment = over_queries(match, [q for _, q in features], query_bytes)
+        (S, P, _), M = support.shape, query.shape[1]
+        query_bytes = S * P * M * support.element_size()
+        similarity, assignment = over_queries(match, (query, query_embedded), query_bytes)
         return similarity, assignment
 
 
@@ -230,8 +227,8 @@ def paired_pixel_matching(
     if len(support) != len(query):
         raise ValueError(f"support and query pair up, but there are {len(support)} and {len(query)} pictures")
     with torch.autocast(support.device.type, enabled=False):
-        blocks = [paired_blocks(s, q) for s, q in features]
-        return pixel_matching(blocks[0], blocks[-1], top_k)
+        cosines = paired_blocks(*(x.detach() for x in features[0]))
+        return feature_matching(cosines, *features[-1], top_k)
 
 
 def layer_wise_embedding(
@@ -276,7 +273,8 @@ def layer_wise_embedding(
     ((support, query),) = _matching_features(support, query, None, None, None)
     with torch.autocast(support.device.type, enabled=False):
         raw = raw_correlation(support, query)
-        correlation = pair_blocks(raw, correlation_scale(support), correlation_scale(query))
+        scales = [correlation_scale(squared_norms(x)) for x in (support, query)]
+        correlation = pair_blocks(raw, *scales)
         return embedding_weights(correlation, temperature)[:2]
 
 

@@ -13,6 +13,7 @@ PACKAGE = Path(__file__).parent.parent / "lwfm"
 STOREYS = [
     ["errors", "normalization", "_lap", "_ops"],
     ["block_ops", "statistics"],
+    ["feature_ops"],
     ["files", "blocks", "lap_single", "lap_batch", "lap_sparse"],
     ["lap", "tensor_files", "devices"],
     ["ops", "data"],
