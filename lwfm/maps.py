@@ -11,7 +11,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lwfm.blocks import compute_dtype, is_fused, squared_norms
+from lwfm import blocks
+from lwfm.blocks import compute_dtype, squared_norms
 
 Maps = Tensor | Sequence[Tensor]
 """One tensor [B, C, F, F] with the layers' channels side by side, or one [B, C_l, F_l, F_l] per layer."""
@@ -71,7 +72,7 @@ class MapLayout:
     def positions(self, maps: Maps, name: str) -> list[Positions]:
         """Cut maps into layers of centred positions; errors as in :meth:`layers`."""
         tensors = self._checked(maps, name)
-        if is_fused(tensors[0]):
+        if blocks.is_fused(tensors[0]):
             results = torch.ops.lwfm.centred_positions(tensors, list(self.dims), self.shared)
             return [
                 Positions(*pair)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lwfm.blocks import is_fused
+from lwfm import blocks
 
 
 class ClassShots:
@@ -83,7 +83,7 @@ def class_terms(a: Tensor, b: Tensor, reached: Tensor, s: Tensor, q: Tensor, sho
     ``a`` and ``b`` [Q, S, P] are the LWE weights of maps s [S, P, C] and q [Q, P, C]; ``reached``
     [Q, S, P] is ``a^T R``. Pooling is the mean over positions, a class's weights are averaged over shots.
     """
-    if is_fused(a):
+    if blocks.is_fused(a):
         return ClassTerms(*torch.ops.lwfm.class_terms(a, b, s, q, shots.order, shots.begin))
     P = a.shape[-1]
     a, reached = a / P, reached / P

@@ -9,8 +9,6 @@ import torch
 from torch import Tensor
 
 import lwfm.blocks
-import lwfm.maps
-import lwfm.shots
 from lwfm.blocks import cosine_blocks, feature_matching, paired_blocks
 from lwfm.maps import MapLayout
 from lwfm.shots import ClassShots, class_terms
@@ -30,8 +28,7 @@ def gradients(outputs: list[Tensor], inputs: list[Tensor]) -> tuple[Tensor, ...]
 
 
 def without_fusion(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (lwfm.blocks, lwfm.maps, lwfm.shots):
-        monkeypatch.setattr(module, "is_fused", lambda _: False)
+    monkeypatch.setattr(lwfm.blocks, "is_fused", lambda _: False)
 
 
 def maps_in(layout: str, dtype: torch.dtype) -> list[Tensor]:
