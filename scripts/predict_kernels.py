@@ -101,7 +101,7 @@ def correlation() -> Work:
     per_pair = P * (4 * EXPONENTIAL + 60) + 40 * P  # weights; assignment and comparison
     return Work(
         "correlation",
-        "correlation.cu",
+        "correlation_float32.cu",
         r"correlate<lwfm::Tile<float, (\(int\))?32>, float>",
         grid=tiles,
         threads=64,
@@ -128,7 +128,7 @@ def workload() -> list[Work]:
         ),
         of_pairs(
             "embedding weights, backward",
-            "embedding_weights.cu",
+            "embedding_weights_backward.cu",
             r"weigh_backward<float, (\(bool\))?(1|true), (\(bool\))?(1|true)>",
             numbers=2 * block + 2 * scales + 3 * P,
             scratch=2 * weights,

@@ -1,12 +1,14 @@
-// The launch of the fused kernel on all pairs of one layer; see pair_kernels.h.
+// The launch of the fused kernel on all pairs of one layer; see pair_kernels.h. Each type of
+// features has a source of its own, correlation_<type>.cu: together they compile for minutes.
+#pragma once
+
+#include <cstdint>
 #include <type_traits>
 
 #include "correlation.cuh"
 #include "pair_kernels.h"
 
 namespace lwfm {
-
-namespace {
 
 template <class In, class T>
 std::int64_t tiles_of(const CorrelationArguments<In, T>& arguments, int size) {
@@ -38,7 +40,7 @@ Pictures<Stored> stored(const Pictures<In>& from) {
 // With features of the type that CUDA knows them by. Large tiles read less, as long as there is one
 // for each multiprocessor; float64 has the small ones only, for want of shared memory.
 template <class Stored, class In, class T>
-int launch(const CorrelationArguments<In, T>& from, int multiprocessors, void* stream) {
+int launch_correlation(const CorrelationArguments<In, T>& from, int multiprocessors, void* stream) {
   const CorrelationArguments<Stored, T> arguments{stored<Stored>(from.support),
                                                   stored<Stored>(from.query),
                                                   stored<Stored>(from.support_compared),
@@ -57,32 +59,6 @@ int launch(const CorrelationArguments<In, T>& from, int multiprocessors, void* s
     }
   }
   return launch_tiles<Tile<T, 32>>(arguments, stream);
-}
-
-}  // namespace
-
-template <>
-int correlate_pairs(const CorrelationArguments<float, float>& arguments, int multiprocessors,
-                    void* stream) {
-  return launch<float>(arguments, multiprocessors, stream);
-}
-
-template <>
-int correlate_pairs(const CorrelationArguments<double, double>& arguments, int multiprocessors,
-                    void* stream) {
-  return launch<double>(arguments, multiprocessors, stream);
-}
-
-template <>
-int correlate_pairs(const CorrelationArguments<Half, float>& arguments, int multiprocessors,
-                    void* stream) {
-  return launch<__half>(arguments, multiprocessors, stream);
-}
-
-template <>
-int correlate_pairs(const CorrelationArguments<BFloat16, float>& arguments, int multiprocessors,
-                    void* stream) {
-  return launch<__nv_bfloat16>(arguments, multiprocessors, stream);
 }
 
 }  // namespace lwfm
