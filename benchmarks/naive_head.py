@@ -33,7 +33,7 @@ class NaiveHead(lwfm.reference.LWFMHead):
             raise TypeError("the naive head takes one tensor of maps each")
         s, q = (x - x.mean(1, keepdim=True) for x in (support, query))
         dims = list(self.layer_dims)
-        layers = zip(s.split(dims, dim=1), q.split(dims, dim=1), strict=True)
+        layers = zip(*(torch.split_with_sizes(x, dims, dim=1) for x in (s, q)), strict=True)
         pooled_s, pooled_q, matched = zip(
             *(self._layer(number, *layer) for number, layer in enumerate(layers)), strict=True
         )

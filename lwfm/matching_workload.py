@@ -63,7 +63,8 @@ class Products(nn.Module):
         """Multiply; what is returned makes every product take part in the backward pass."""
         maps = [x.flatten(2).transpose(1, 2).contiguous() for x in (support, query)]
         sums = []
-        for layer, (s, q) in enumerate(zip(*(x.split(list(DIMS), dim=-1) for x in maps), strict=True)):
+        layers = (torch.split_with_sizes(x, list(DIMS), dim=-1) for x in maps)
+        for layer, (s, q) in enumerate(zip(*layers, strict=True)):
             s, q = s.reshape(-1, s.shape[-1]), q.reshape(-1, q.shape[-1])
             w1, w2 = self.weights[2 * layer], self.weights[2 * layer + 1]
             embedded = [x @ w1.T @ w2.T for x in (s, q)]
