@@ -29,7 +29,13 @@ def _columns_like(raw: Tensor) -> Tensor:
     return raw.new_empty((*raw.shape[:-2], raw.shape[-1]))
 
 
-def _refuse(name: str) -> Callable[..., None]:
+def refuse_double_backward(*names: str) -> None:
+    """Let the backward operators of ``lwfm::<name>`` say that they cannot be differentiated."""
+    for name in names:
+        torch.library.register_autograd(f"lwfm::{name}_backward", _refusal(name))
+
+
+def _refusal(name: str) -> Callable[..., None]:
     def backward(_ctx: Any, *_grads: Tensor) -> None:
         raise RuntimeError(
             f"lwfm::{name} can be differentiated once: double backward (create_graph=True, or a gradient of "
@@ -39,7 +45,7 @@ def _refuse(name: str) -> Callable[..., None]:
     return backward
 
 
-def _batched(operator: Any, tensors: int) -> Callable[..., tuple[Any, Any]]:
+def batched(operator: Any, tensors: int) -> Callable[..., tuple[Any, Any]]:
     """Vmap for an operator whose first ``tensors`` arguments are tensors with equal batches."""
 
     def vmap(info: Any, in_dims: tuple[int | None, ...], *args: Any) -> tuple[Any, Any]:
@@ -124,6 +130,5 @@ for _name, _tensors in (
     ("pixel_matching", 6),
     ("pixel_matching_backward", 5),
 ):
-    torch.library.register_vmap(f"lwfm::{_name}", _batched(getattr(torch.ops.lwfm, _name), _tensors))
-for _name in ("embedding_weights_backward", "pixel_matching_backward"):
-    torch.library.register_autograd(f"lwfm::{_name}", _refuse(_name.removesuffix("_backward")))
+    torch.library.register_vmap(f"lwfm::{_name}", batched(getattr(torch.ops.lwfm, _name), _tensors))
+refuse_double_backward("embedding_weights", "pixel_matching")

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from lwfm import block_ops as block_ops  # importing the module registers the operators
+from lwfm import block_ops as block_ops  # importing the modules registers the operators
+from lwfm import feature_ops as feature_ops
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -52,8 +53,8 @@ def raw_correlation(support: Tensor, query: Tensor) -> Tensor:
     The result is a strided view of one matrix product.
     """
     (S, P, C), (Q, M, _) = support.shape, query.shape
-    product = support.reshape(S * P, C) @ query.reshape(Q * M, C).T  # [S P, Q M]
-    return product.view(S, P, Q, M).permute(2, 0, 1, 3)
+    product = query.reshape(Q * M, C) @ support.reshape(S * P, C).T  # [Q M, S P]
+    return product.view(Q, M, S, P).permute(0, 2, 3, 1)
 
 
 def inverse_root(square: Tensor) -> Tensor:
@@ -64,14 +65,15 @@ def inverse_root(square: Tensor) -> Tensor:
     return square.clamp_min(COSINE_EPS**2).rsqrt().masked_fill(square <= 0, 0.0)
 
 
-def inverse_norm(x: Tensor) -> Tensor:
-    """``1 / max(|x|, eps)`` along the last dimension of x [..., C] -> [...]; 0 for a zero vector."""
-    return inverse_root(x.square().sum(-1))
+def squared_norms(x: Tensor) -> Tensor:
+    """``|x|^2`` along the last dimension of x [..., C] -> [...]."""
+    square: Tensor = torch.linalg.vecdot(x, x)
+    return square
 
 
-def correlation_scale(x: Tensor) -> Tensor:
-    """``1 / sqrt(|x|^2 + eps)`` along the last dimension of x [..., C] -> [...], for correlations."""
-    return (x.square().sum(-1) + CORRELATION_EPS).rsqrt()
+def correlation_scale(squares: Tensor) -> Tensor:
+    """``1 / sqrt(|x|^2 + eps)`` from the squared norms |x|^2, for correlations."""
+    return (squares + CORRELATION_EPS).rsqrt()
 
 
 class ScaledBlocks(NamedTuple):
@@ -97,7 +99,14 @@ def pair_blocks(raw: Tensor, support_scale: Tensor, query_scale: Tensor) -> Scal
 
 def paired_blocks(support: Tensor, query: Tensor) -> ScaledBlocks:
     """Cosines of the positions of paired pictures: support [B, P, C], query [B, M, C]."""
-    return ScaledBlocks(support @ query.transpose(1, 2), inverse_norm(support), inverse_norm(query))
+    scales = [inverse_root(squared_norms(x)) for x in (support, query)]
+    return ScaledBlocks(support @ query.transpose(1, 2), *scales)
+
+
+def cosine_blocks(support: Tensor, query: Tensor) -> ScaledBlocks:
+    """Cosines of the positions of all pairs: support [S, P, C], query [Q, M, C]."""
+    scales = [inverse_root(squared_norms(x)) for x in (support, query)]
+    return pair_blocks(raw_correlation(support, query), *scales)
 
 
 def is_fused(x: Tensor) -> bool:
@@ -131,6 +140,26 @@ def _standardised_softmax(x: Tensor, dim: int, temperature: float) -> Tensor:
     centred = x - x.mean(dim, keepdim=True)
     variance = centred.square().sum(dim, keepdim=True) / max(x.shape[dim] - 1, 1)
     return (centred * ((variance + STANDARDISE_EPS).rsqrt() / temperature)).softmax(dim)
+
+
+def feature_matching(
+    cosines: ScaledBlocks, support: Tensor, query: Tensor, top_k: int | None
+) -> tuple[Tensor, Tensor]:
+    """Assign positions by ``1 - cosines``; mean of the ``top_k`` largest cosines of matched features.
+
+    ``cosines`` [Q, S, P, M] of all pairs with features support [S, P, D], query [Q, M, D]; or those of
+    paired pictures, [B, P, M] with [B, P, D], [B, M, D]; no gradient goes to them. None for ``top_k``
+    averages all. Returns the similarity [Q, S] and the assignment [Q, S, P] (-1 where unmatched).
+
+    Comparing only the matched positions takes 1 / P of the products of all, so on the CPU there is no
+    size at which products of whole maps would be faster.
+    """
+    if is_fused(support):
+        top_k = min(cosines.raw.shape[-2:]) if top_k is None else top_k
+        similarity, assignment, _ = torch.ops.lwfm.feature_matching(*cosines, support, query, top_k)
+        return similarity, assignment
+    compare = paired_blocks if cosines.raw.ndim == 3 else cosine_blocks
+    return pixel_matching(cosines, compare(support, query), top_k)
 
 
 def pixel_matching(cosines: ScaledBlocks, compared: ScaledBlocks, top_k: int | None) -> tuple[Tensor, Tensor]:

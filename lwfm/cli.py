@@ -88,7 +88,9 @@ COMMANDS: dict[str, Command] = {
     ),
     "report": Command("lwfm.report.page:report", "show a result of evaluate as one HTML page, with pictures"),
     "match": Command("lwfm.figures:match", "draw how two pictures match, position by position"),
-    "bench": Command("lwfm.solver_benchmark:bench", "time the assignment solver beside others, and draw it"),
+    "bench": Command(
+        "lwfm.benchmark:bench", "time the assignment solver or the head beside others, and draw it"
+    ),
     "info": Command("lwfm.info:info", "show version, build, threads: what to put into a bug report"),
 }
 

@@ -18,11 +18,13 @@ from lwfm.blocks import (
     PAIR_KERNELS,
     compute_dtype,
     correlation_scale,
+    cosine_blocks,
     embedding_weights,
-    inverse_norm,
+    inverse_root,
     pair_blocks,
     pixel_matching,
     raw_correlation,
+    squared_norms,
 )
 
 if TYPE_CHECKING:
@@ -119,13 +121,12 @@ def _correlation_in_steps(
 ) -> tuple[Tensor, ...]:
     support, query = compute_dtype(support), compute_dtype(query)
     raw = raw_correlation(support, query)
-    scales = correlation_scale(support), correlation_scale(query)
-    weights = embedding_weights(pair_blocks(raw, *scales), temperature)
+    squares = squared_norms(support), squared_norms(query)
+    weights = embedding_weights(pair_blocks(raw, *map(correlation_scale, squares)), temperature)
     if top_k == 0:
         return *weights, raw.new_empty(0), raw.new_empty(0, dtype=torch.int64)
-    cosines = pair_blocks(raw, inverse_norm(support), inverse_norm(query))
-    s, q = compute_dtype(support_compared), compute_dtype(query_compared)
-    compared = pair_blocks(raw_correlation(s, q), inverse_norm(s), inverse_norm(q))
+    cosines = pair_blocks(raw, *map(inverse_root, squares))
+    compared = cosine_blocks(compute_dtype(support_compared), compute_dtype(query_compared))
     return *weights, *pixel_matching(cosines, compared, top_k)
 
 

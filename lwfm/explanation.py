@@ -78,7 +78,7 @@ def explain_pair(head: LWFMHead, support: Maps, query: Maps) -> tuple[LayerMatch
     """
     pairs = zip(head.layout.positions(support, "support"), head.layout.positions(query, "query"), strict=True)
     matches = []
-    for layer, (s, q) in enumerate(pairs):
+    for layer, ((s, _), (q, _)) in enumerate(pairs):
         if len(s) != 1 or len(q) != 1:
             raise ValueError(f"one picture each is explained, got {len(s)} and {len(q)}")
         a, b = layer_wise_embedding(s, q, temperature=head.attention_temperature)

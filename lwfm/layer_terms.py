@@ -1,28 +1,29 @@
 """What one layer contributes to the similarities of an episode.
 
-Letters: Q queries, S support pictures, K the most shots of a class, P positions, C_l channels of a layer.
+Letters: Q queries, S support pictures, P positions, C_l channels of a layer.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
 from lwfm.blocks import (
     correlation_scale,
     embedding_weights,
-    inverse_norm,
+    feature_matching,
+    inverse_root,
     pair_blocks,
-    pixel_matching,
     raw_correlation,
 )
-from lwfm.shots import quadratic_forms, support_gram
+from lwfm.correlation import correlate, is_one_kernel
+from lwfm.shots import ClassTerms, class_terms
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from torch import Tensor
+
+    from lwfm.maps import Positions
     from lwfm.shots import ClassShots
 
 
@@ -31,19 +32,19 @@ class SupportLayer:
 
     Parameters
     ----------
-    positions : Tensor
-        [S, P, C_l], centred.
+    positions : Positions
+        S pictures.
     shots : ClassShots
         Which picture belongs to which class.
     embed : callable or None
         phi, on the last dimension; None for the identity.
     matching : bool
-        Whether :meth:`match` will be called.
+        Whether positions are matched.
     """
 
     def __init__(
         self,
-        positions: Tensor,
+        positions: Positions,
         shots: ClassShots,
         *,
         embed: Callable[[Tensor], Tensor] | None,
@@ -52,37 +53,57 @@ class SupportLayer:
         self.positions = positions
         self.shots = shots
         self.embed = embed
-        self.correlation_scale = correlation_scale(positions)
-        self.gram = support_gram(positions, shots)
-        if matching:
-            self.inverse_norm = inverse_norm(positions)
-            self.embedded = positions if embed is None else embed(positions)
-            self.embedded_inverse_norm = self.inverse_norm if embed is None else inverse_norm(self.embedded)
+        self.matching = matching
+        self.correlation_scale = correlation_scale(positions.squares)
+        self.inverse_norm = inverse_root(positions.squares.detach())
+        self.embedded = self._embedded(positions) if matching else positions.features
+
+    def _embedded(self, positions: Positions) -> Tensor:
+        """Return the features [., P, D] that matched positions are compared by."""
+        return positions.features if self.embed is None else self.embed(positions.features)
 
     def query_bytes(self) -> int:
-        """Bytes of the blocks of one query picture: plain and embedded products."""
-        S, P, _ = self.positions.shape
-        return 2 * S * P * P * self.positions.element_size()
+        """Bytes of the blocks of one query picture."""
+        S, P, _ = self.positions.features.shape
+        return S * P * P * self.positions.features.element_size()
 
-    def weigh(self, raw: Tensor, q: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-        """Layer-wise embedding of queries q [Q, P, C_l] with R [Q, S, P, P].
+    def compare(
+        self, query: Positions, temperature: float, top_k: int | None
+    ) -> tuple[ClassTerms, Tensor | None]:
+        """Compare the class means, and the matched positions [Q, S] if positions are matched."""
+        if is_one_kernel(self.positions.features, query.features, [self.embedded]):
+            return self._compare_in_one_kernel(query, temperature, top_k)
+        raw = self.correlate(query)
+        similarity = self.match(raw, query, top_k) if self.matching else None
+        return self.weigh(raw, query, temperature), similarity
 
-        Returns the inner products and squared norms of the weighted class means, [3, Q, way], and the
-        weighted mean of each query, [Q, C_l].
-        """
-        correlation = pair_blocks(raw, self.correlation_scale, correlation_scale(q))
-        a, b, reached = embedding_weights(correlation, temperature)
-        P = a.shape[-1]  # pooling is the mean over positions
-        b = self.shots.mean_over_class(b) / P  # [Q, way, P]
-        forms = quadratic_forms(reached / P, a / P, b, self.gram, q, self.shots)
-        return torch.stack(forms), (b.mean(1, keepdim=True) @ q).squeeze(1)
+    def _compare_in_one_kernel(
+        self, query: Positions, temperature: float, top_k: int | None
+    ) -> tuple[ClassTerms, Tensor | None]:
+        s, q = self.positions.features, query.features
+        pairs = correlate(
+            s,
+            q,
+            support_compared=self.embedded,
+            query_compared=self._embedded(query) if self.matching else q,
+            temperature=temperature,
+            top_k=top_k,
+            matching=self.matching,
+        )
+        terms = class_terms(pairs.a, pairs.b, pairs.reached, s, q, self.shots)
+        return terms, pairs.similarity if self.matching else None
 
-    def match(self, raw: Tensor, q: Tensor, top_k: int | None) -> Tensor:
-        """Similarity [Q, S] over matched positions of queries q [Q, P, C_l] with R [Q, S, P, P]."""
-        cosines = pair_blocks(raw, self.inverse_norm, inverse_norm(q))
-        if self.embed is None:
-            return pixel_matching(cosines, cosines, top_k)[0]
-        q = self.embed(q)
-        raw = raw_correlation(self.embedded, q)
-        compared = pair_blocks(raw, self.embedded_inverse_norm, inverse_norm(q))
-        return pixel_matching(cosines, compared, top_k)[0]
+    def correlate(self, query: Positions) -> Tensor:
+        """R [Q, S, P, P] of all pairs."""
+        return raw_correlation(self.positions.features, query.features)
+
+    def weigh(self, raw: Tensor, query: Positions, temperature: float) -> ClassTerms:
+        """Compare the class means under layer-wise embedding, with R [Q, S, P, P]."""
+        scale = correlation_scale(query.squares)
+        a, b, reached = embedding_weights(pair_blocks(raw, self.correlation_scale, scale), temperature)
+        return class_terms(a, b, reached, self.positions.features, query.features, self.shots)
+
+    def match(self, raw: Tensor, query: Positions, top_k: int | None) -> Tensor:
+        """Similarity [Q, S] over matched positions, with R [Q, S, P, P]."""
+        cosines = pair_blocks(raw.detach(), self.inverse_norm, inverse_root(query.squares.detach()))
+        return feature_matching(cosines, self.embedded, self._embedded(query), top_k)[0]

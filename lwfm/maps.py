@@ -6,14 +6,25 @@ Letters: B pictures, P positions (F x F), C channels, l a layer.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from lwfm.blocks import compute_dtype
+from lwfm import blocks
+from lwfm.blocks import compute_dtype, squared_norms
 
 Maps = Tensor | Sequence[Tensor]
 """One tensor [B, C, F, F] with the layers' channels side by side, or one [B, C_l, F_l, F_l] per layer."""
+
+
+class Positions(NamedTuple):
+    """A layer of some pictures as the head compares it."""
+
+    features: Tensor
+    """[B, P, C_l], centred."""
+    squares: Tensor
+    """[B, P]: their squared norms."""
 
 
 class MapLayout:
@@ -55,23 +66,44 @@ class MapLayout:
         ValueError
             Naming ``name`` and what was expected, for a wrong shape or dtype.
         """
+        tensors = self._checked(maps, name)
+        return tensors if len(tensors) == len(self.dims) else list(self._split(tensors[0]))
+
+    def positions(self, maps: Maps, name: str) -> list[Positions]:
+        """Cut maps into layers of centred positions; errors as in :meth:`layers`."""
+        tensors = self._checked(maps, name)
+        if blocks.is_fused(tensors[0]):
+            results = torch.ops.lwfm.centred_positions(tensors, list(self.dims), self.shared)
+            return [
+                Positions(*pair)
+                for pair in zip(results[: len(self.dims)], results[len(self.dims) :], strict=True)
+            ]
+        layers = tensors if len(tensors) == len(self.dims) else self._split(tensors[0])
+        features = [x.flatten(2).transpose(1, 2) for x in layers]
+        if self.shared:
+            total = torch.stack([x.sum(-1, keepdim=True) for x in features]).sum(0)  # [B, P, 1]
+            centred = [x - total / sum(self.dims) for x in features]
+        else:
+            centred = [x - x.mean(-1, keepdim=True) for x in features]
+        return [Positions(x, squared_norms(x)) for x in centred]
+
+    def _split(self, maps: Tensor) -> tuple[Tensor, ...]:
+        return torch.split_with_sizes(maps, list(self.dims), dim=1)
+
+    def _checked(self, maps: Maps, name: str) -> list[Tensor]:
+        """Return the maps, one tensor or one per layer, in the dtype the head computes in."""
         if isinstance(maps, Tensor):
             if maps.ndim != 4 or maps.shape[1] != sum(self.dims):
                 raise ValueError(f"{name} must be maps [B, {sum(self.dims)}, F, F], got {list(maps.shape)}")
-            maps = torch.split_with_sizes(maps, list(self.dims), dim=1)
-        pictures = len(maps[0]) if len(maps) else 0
+            layers = self._split(maps)
+        else:
+            layers = tuple(maps)
+        pictures = len(layers[0]) if len(layers) else 0
         expected = [[pictures, C_l, F_l, F_l] for C_l, F_l in zip(self.dims, self.sizes, strict=True)]
-        shapes = [list(x.shape) for x in maps]
+        shapes = [list(x.shape) for x in layers]
         if shapes != expected:
             raise ValueError(f"{name} must have layers of shape {expected}, got {shapes}")
-        if not all(x.is_floating_point() for x in maps):
-            raise ValueError(f"{name} must be floating tensors, got {[x.dtype for x in maps]}")
-        return [compute_dtype(x) for x in maps]
-
-    def positions(self, maps: Maps, name: str) -> list[Tensor]:
-        """Cut maps into layers of centred features [B, P_l, C_l]; errors as in :meth:`layers`."""
-        positions = [x.flatten(2).transpose(1, 2) for x in self.layers(maps, name)]
-        if not self.shared:
-            return [x - x.mean(-1, keepdim=True) for x in positions]
-        total = torch.stack([x.sum(-1, keepdim=True) for x in positions]).sum(0)  # [B, P, 1]
-        return [x - total / sum(self.dims) for x in positions]
+        tensors = [maps] if isinstance(maps, Tensor) else list(layers)
+        if not all(x.is_floating_point() for x in tensors):
+            raise ValueError(f"{name} must be floating tensors, got {[x.dtype for x in tensors]}")
+        return [compute_dtype(x) for x in tensors]

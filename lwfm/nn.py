@@ -5,15 +5,16 @@ Letters in shape comments: Q queries, S support pictures, P positions (F x F), C
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lwfm.blocks import compute_dtype, inverse_root, over_queries, raw_correlation
+from lwfm.blocks import compute_dtype, inverse_root, over_queries
 from lwfm.layer_terms import SupportLayer
-from lwfm.maps import MapLayout
+from lwfm.maps import MapLayout, Positions
 from lwfm.ops import semantic_pixel_matching
 from lwfm.shots import ClassShots
 
@@ -51,7 +52,8 @@ class PixelEmbedding(nn.Sequential):
     def forward(self, x: Tensor) -> Tensor:
         """Embed x [..., C_l] in its own dtype, whatever the parameters' dtype."""
         w1, w2 = (cast("nn.Linear", self[index]).weight.to(x.dtype) for index in (0, 2))
-        return x + F.relu(F.linear(F.relu(F.linear(x, w1)), w2))
+        hidden = F.linear(x, w1).relu_()
+        return x + F.linear(hidden, w2).relu_()
 
 
 class SemanticPixelMatching(nn.Module):
@@ -224,11 +226,13 @@ class LWFMHead(nn.Module):
             support_layers = self.layout.positions(support, "support")
             query_layers = self.layout.positions(query, "query")
             for name, layers in (("support", support_layers), ("query", query_layers)):
-                if any(x.device != device for x in layers):
-                    raise ValueError(f"{name} is on {layers[0].device}, but support_labels are on {device}")
-                if any(x.dtype != support_layers[0].dtype for x in layers):
+                if any(x.device != device for x, _ in layers):
+                    raise ValueError(
+                        f"{name} is on {layers[0].features.device}, but support_labels are on {device}"
+                    )
+                if any(x.dtype != support_layers[0].features.dtype for x, _ in layers):
                     raise ValueError("mixed dtypes: either all maps are float64 or none")
-            shots = ClassShots(support_labels, len(support_layers[0]))
+            shots = ClassShots(support_labels, len(support_layers[0].features))
             supports = [
                 SupportLayer(
                     s,
@@ -240,30 +244,32 @@ class LWFMHead(nn.Module):
             ]
 
             def compare(*queries: Tensor) -> EpisodeSimilarities:
-                return self._compare(supports, shots, queries)
+                pairs = zip(queries[::2], queries[1::2], strict=True)
+                return self._compare(supports, shots, [Positions(*pair) for pair in pairs])
 
+            tensors = [x for layer in query_layers for x in layer]
             query_bytes = sum(support.query_bytes() for support in supports)
-            return EpisodeSimilarities(*over_queries(compare, query_layers, query_bytes))
+            return EpisodeSimilarities(*over_queries(compare, tensors, query_bytes))
 
     def _compare(
-        self, supports: list[SupportLayer], shots: ClassShots, queries: Sequence[Tensor]
+        self, supports: list[SupportLayer], shots: ClassShots, queries: Sequence[Positions]
     ) -> EpisodeSimilarities:
-        """Similarities of some of the queries, [Q, P_l, C_l] for each layer."""
-        terms, features, matched = [], [], []
-        for support, q in zip(supports, queries, strict=True):
-            raw = raw_correlation(support.positions, q)  # [Q, S, P, P]
-            forms, mean = support.weigh(raw, q, self.attention_temperature)
-            terms.append(forms)
-            features.append(mean)
-            if self.matching_weight > 0:
-                matched.append(support.match(raw, q, self.top_k))
-        inner, square_s, square_q = torch.stack(terms).sum(0)  # each [Q, way]
+        """Similarities of some of the queries, given for each layer."""
+        terms, matched = [], []
+        for support, query in zip(supports, queries, strict=True):
+            term, similarity = support.compare(query, self.attention_temperature, self.top_k)
+            terms.append(term)
+            if similarity is not None:
+                matched.append(similarity)
+        inner, square_s, square_q = (
+            functools.reduce(torch.add, column) for column in list(zip(*terms, strict=True))[:3]
+        )
         base = inner * inverse_root(square_s) * inverse_root(square_q)
         matching = torch.zeros_like(base)
         if matched:
             best = torch.stack(matched).max(0).values  # [Q, S]
             matching = self.matching_weight * shots.mean_over_class(best.unsqueeze(-1)).squeeze(-1)
-        return EpisodeSimilarities(base, matching, torch.cat(features, dim=-1))
+        return EpisodeSimilarities(base, matching, torch.cat([term.features for term in terms], dim=-1))
 
     def classify(self, maps: Maps) -> Tensor:
         """Class logits [B, num_classes] of ordinary pictures from their globally averaged maps.

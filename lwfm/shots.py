@@ -5,9 +5,13 @@ Letters: Q queries, S support pictures, K the most shots of a class, P positions
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from lwfm import blocks
 
 
 class ClassShots:
@@ -36,7 +40,8 @@ class ClassShots:
         counts = torch.bincount(labels)  # [way]
         if not counts.all():
             raise ValueError(f"class {int((counts == 0).nonzero()[0])} has no support pictures")
-        order = labels.argsort(stable=True)
+        self.order = order = labels.argsort(stable=True)  # [S], by class
+        self.begin = F.pad(counts.cumsum(0), (1, 0))  # [way + 1], where classes begin in that order
         rank = torch.arange(pictures, device=labels.device) - (counts.cumsum(0) - counts)[labels[order]]
         self.share = F.one_hot(labels, len(counts)).double() / counts  # [S, way]: 1 / shots of its class
         self.index = order.new_zeros(len(counts), int(counts.max()))  # [way, K], padded with picture 0
@@ -59,17 +64,33 @@ def support_gram(s: Tensor, shots: ClassShots) -> Tensor:
     return s @ s.transpose(1, 2)
 
 
-def quadratic_forms(
-    reached: Tensor, a: Tensor, b: Tensor, gram: Tensor, q: Tensor, shots: ClassShots
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Inner product and squared norms of the weighted class means, without forming a single mean.
+class ClassTerms(NamedTuple):
+    """What one layer contributes to the base term, which compares weighted class means."""
 
-    ``a^T R`` [Q, S, P], support weights a [Q, S, P], query weights averaged over shots b [Q, way, P],
-    :func:`support_gram` [way, K P, K P], maps q [Q, P, C] -> three times [Q, way].
+    inner: Tensor
+    """[Q, way]: inner product of the support's and the query's weighted means."""
+    square_s: Tensor
+    """[Q, way]: squared norm of the support's."""
+    square_q: Tensor
+    """[Q, way]: squared norm of the query's."""
+    features: Tensor
+    """[Q, C_l]: the query's, averaged over the classes."""
+
+
+def class_terms(a: Tensor, b: Tensor, reached: Tensor, s: Tensor, q: Tensor, shots: ClassShots) -> ClassTerms:
+    """Compare the weighted class means, without forming a single one.
+
+    ``a`` and ``b`` [Q, S, P] are the LWE weights of maps s [S, P, C] and q [Q, P, C]; ``reached``
+    [Q, S, P] is ``a^T R``. Pooling is the mean over positions, a class's weights are averaged over shots.
     """
+    if blocks.is_fused(a):
+        return ClassTerms(*torch.ops.lwfm.class_terms(a, b, s, q, shots.order, shots.begin))
+    P = a.shape[-1]
+    a, reached = a / P, reached / P
+    b = shots.mean_over_class(b) / P  # [Q, way, P]
     inner = (shots.mean_over_class(reached) * b).sum(-1)
     square_q = ((b @ (q @ q.transpose(1, 2))) * b).sum(-1)
     share = shots.share.sum(1, keepdim=True).to(a.dtype)  # [S, 1]
     a = shots.by_class((a * share).unsqueeze(-1)).squeeze(-1)  # [way, Q, K P]
-    square_s = ((a @ gram) * a).sum(-1).T
-    return inner, square_s, square_q
+    square_s = ((a @ support_gram(s, shots)) * a).sum(-1).T
+    return ClassTerms(inner, square_s, square_q, (b.mean(1, keepdim=True) @ q).squeeze(1))

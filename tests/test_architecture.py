@@ -12,7 +12,8 @@ PACKAGE = Path(__file__).parent.parent / "lwfm"
 # From the ground up; a module imports from lower lines only (or from its own line, one way).
 STOREYS = [
     ["errors", "normalization", "_lap", "_ops"],
-    ["block_ops", "statistics"],
+    ["block_ops", "statistics", "assignment_ops"],
+    ["feature_ops"],
     ["files", "blocks", "lap_single", "lap_batch", "lap_sparse"],
     ["lap", "tensor_files", "devices"],
     ["ops", "correlation", "data"],
@@ -31,7 +32,9 @@ STOREYS = [
     ["checkpoints", "trainer"],
     ["training", "figures", "info", "answers"],
     ["classification", "report"],
-    ["solver_benchmark"],
+    ["solver_benchmark", "matching_workload"],
+    ["matching_benchmark"],
+    ["benchmark"],
     ["cli"],
     ["__main__"],
 ]

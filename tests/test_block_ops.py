@@ -9,7 +9,13 @@ import torch
 from torch import Tensor
 
 import lwfm.blocks
-from lwfm.blocks import ScaledBlocks, embedding_weights, inverse_norm, pair_blocks, pixel_matching
+from lwfm.blocks import (
+    ScaledBlocks,
+    cosine_blocks,
+    embedding_weights,
+    pair_blocks,
+    pixel_matching,
+)
 from lwfm.nn import LWFMHead
 from lwfm.ops import semantic_pixel_matching
 from tests.episodes import random_episode
@@ -121,8 +127,7 @@ def test_every_number_of_threads_gives_the_same_bits() -> None:
 @pytest.mark.parametrize("dynamic", [False, True], ids=["static", "dynamic"])
 def test_compiles_without_graph_breaks(dynamic: bool) -> None:
     def loss(s: Tensor, q: Tensor) -> Tensor:
-        raw = lwfm.blocks.raw_correlation(s, q)
-        blocks = pair_blocks(raw, inverse_norm(s), inverse_norm(q))
+        blocks = cosine_blocks(s, q)
         a, b, reached = embedding_weights(blocks, 5.0)
         similarity, _ = pixel_matching(blocks, blocks, 2)
         return (a.square().sum() + b.square().sum() + reached.sum() + similarity.sum()).sin()
@@ -140,8 +145,7 @@ def test_vmap() -> None:
     s, q = torch.rand(4, 3, 5, 6), torch.rand(2, 5, 6)
 
     def similarity(s: Tensor, q: Tensor) -> Tensor:
-        raw = lwfm.blocks.raw_correlation(s, q)
-        blocks = pair_blocks(raw, inverse_norm(s), inverse_norm(q))
+        blocks = cosine_blocks(s, q)
         return pixel_matching(blocks, blocks, 2)[0].sum() + embedding_weights(blocks, 5.0)[2].sum()
 
     batched = torch.func.vmap(similarity, in_dims=(0, None))(s, q)

@@ -6,8 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
+import lwfm.layer_terms
 import lwfm.reference
 from lwfm.correlation import PairTerms, correlate, is_one_kernel
+from lwfm.nn import LWFMHead
+from tests.episodes import random_episode
 
 SHAPES = [(9, 9), (1, 1), (4, 7), (7, 4), (25, 25), (17, 32)]
 
@@ -66,6 +69,21 @@ def test_low_precision_is_summed_in_float32(low: torch.dtype, device: torch.devi
     for actual, wanted in zip(terms, expected, strict=True):
         assert actual.dtype == wanted.dtype
         torch.testing.assert_close(actual, wanted)
+
+
+@pytest.mark.parametrize("embedding", [False, True], ids=["plain", "embedded"])
+@pytest.mark.parametrize("weight", [0.0, 0.25], ids=["base-only", "matching"])
+def test_the_head_through_one_operator(
+    weight: float, embedding: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    episode = random_episode((2, 3), 4, (6, 8), (3, 2), dead=0.2)
+    head = LWFMHead(
+        episode.dims, feature_size=[3, 2], embedding=embedding, matching_weight=weight, top_k=2
+    ).eval()
+    with torch.no_grad():
+        expected = head(episode.support, episode.labels, episode.query)
+        monkeypatch.setattr(lwfm.layer_terms, "is_one_kernel", lambda *_: True)
+        torch.testing.assert_close(head(episode.support, episode.labels, episode.query), expected)
 
 
 def test_without_matching_there_are_only_weights(device: torch.device) -> None:

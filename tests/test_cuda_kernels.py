@@ -106,7 +106,7 @@ def test_a_stream_of_ones_own() -> None:
     blocks = on("cuda", random_blocks(9, 9, torch.float32))
     expected = results(blocks, 1)
     torch.cuda.synchronize()
-    stream = torch.cuda.Stream()
+    stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     with torch.cuda.stream(stream):
         actual = results(blocks, 1)
     stream.synchronize()

@@ -16,17 +16,23 @@ struct LaneTypes;
 template <>
 struct LaneTypes<float> {
   using Vector = float __attribute__((vector_size(32)));
+  using Anywhere = float __attribute__((vector_size(32), aligned(4), may_alias));
   using Integers = std::int32_t __attribute__((vector_size(32)));
 };
 
 template <>
 struct LaneTypes<double> {
   using Vector = double __attribute__((vector_size(32)));
+  using Anywhere = double __attribute__((vector_size(32), aligned(8), may_alias));
   using Integers = std::int64_t __attribute__((vector_size(32)));
 };
 
 template <class T>
 using Lanes = typename LaneTypes<T>::Vector;
+
+// A vector that stands among numbers, at any address.
+template <class T>
+using LanesAnywhere = typename LaneTypes<T>::Anywhere;
 
 template <class T>
 constexpr int kLanes = 32 / static_cast<int>(sizeof(T));

@@ -27,6 +27,7 @@ struct MatchingWorkspace {
 
   Workspace solver;
   std::vector<T> cost;         // [rows, columns]
+  std::vector<T> cosines;      // [rows]
   std::vector<Match> matches;  // of the assigned rows, the largest first
 
   CostMatrix<T> cost_matrix(const BlockView<const T>& shape) const {
@@ -48,14 +49,14 @@ Status match_positions(MatchingWorkspace<T>& workspace, const ScaledBlock<T>& bl
 }
 
 // Puts the `top_k` most similar matches first, in order: a NaN before any number, then the larger,
-// then the upper row.
+// then the upper row. `cosines` are those of the rows; rows without a column are left out.
 template <class T>
-void select_matches(MatchingWorkspace<T>& workspace, const ScaledBlock<T>& compared,
-                    const std::int64_t* assignment, std::int64_t top_k) {
+void select_matches(MatchingWorkspace<T>& workspace, const T* cosines,
+                    const std::int64_t* assignment, std::int64_t rows, std::int64_t top_k) {
   auto& matches = workspace.matches;
   matches.clear();
-  for (std::int64_t i = 0; i < compared.raw.rows; ++i) {
-    if (assignment[i] >= 0) matches.push_back({compared.at(i, assignment[i]), i});
+  for (std::int64_t i = 0; i < rows; ++i) {
+    if (assignment[i] >= 0) matches.push_back({cosines[i], i});
   }
   const auto comes_first = [](const auto& one, const auto& other) {
     const bool nan = std::isnan(one.cosine), other_nan = std::isnan(other.cosine);
@@ -65,16 +66,36 @@ void select_matches(MatchingWorkspace<T>& workspace, const ScaledBlock<T>& compa
   std::partial_sort(matches.begin(), matches.begin() + top_k, matches.end(), comes_first);
 }
 
-// 1 <= top_k <= min(rows, columns)
+// The same, with the cosines of a second block at the assigned pairs.
 template <class T>
-T matched_similarity(MatchingWorkspace<T>& workspace, const ScaledBlock<T>& compared,
-                     const std::int64_t* assignment, std::int64_t top_k) {
-  select_matches(workspace, compared, assignment, top_k);
+void select_matches(MatchingWorkspace<T>& workspace, const ScaledBlock<T>& compared,
+                    const std::int64_t* assignment, std::int64_t top_k) {
+  const std::int64_t rows = compared.raw.rows;
+  workspace.cosines.assign(static_cast<std::size_t>(rows), T{0});
+  for (std::int64_t i = 0; i < rows; ++i) {
+    if (assignment[i] >= 0) {
+      workspace.cosines[static_cast<std::size_t>(i)] = compared.at(i, assignment[i]);
+    }
+  }
+  select_matches(workspace, workspace.cosines.data(), assignment, rows, top_k);
+}
+
+// The mean of the `top_k` matches that were selected.
+template <class T>
+T mean_of_matches(const MatchingWorkspace<T>& workspace, std::int64_t top_k) {
   T sum{0};
   for (std::int64_t k = 0; k < top_k; ++k) {
     sum += workspace.matches[static_cast<std::size_t>(k)].cosine;
   }
   return sum / static_cast<T>(top_k);
+}
+
+// 1 <= top_k <= min(rows, columns)
+template <class T>
+T matched_similarity(MatchingWorkspace<T>& workspace, const ScaledBlock<T>& compared,
+                     const std::int64_t* assignment, std::int64_t top_k) {
+  select_matches(workspace, compared, assignment, top_k);
+  return mean_of_matches(workspace, top_k);
 }
 
 // Adds to the gradient of the compared block, all zero before, that of its matched similarity.

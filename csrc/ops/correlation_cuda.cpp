@@ -12,7 +12,7 @@
 
 #include "cuda/pair_kernels.h"
 #include "device.h"
-#include "pair_checks.h"
+#include "matching_checks.h"
 
 namespace {
 
@@ -58,7 +58,7 @@ void require_pictures(const Inputs& inputs) {
   lwfm::require(
       std::min(P, M) >= 1 && std::max(P, M) <= lwfm::kMaxAssignedPositions,
       "pictures must have 1 to " + std::to_string(lwfm::kMaxAssignedPositions) + " positions");
-  if (inputs.top_k != 0) lwfm::require_matched_pairs(P, M, inputs.top_k);
+  if (inputs.top_k != 0) lwfm::require_top_k(P, M, inputs.top_k);
 }
 
 template <class In>

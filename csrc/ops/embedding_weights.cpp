@@ -7,48 +7,113 @@
 #include <tuple>
 
 #include "blocks.h"
+#include "core/weights_of_group.h"
 
 namespace {
 
+using lwfm::BlockBatch;
+using lwfm::BlockGradient;
 using lwfm::BlockGradients;
 using lwfm::EmbeddingWeights;
 using lwfm::GradientTensors;
+using lwfm::GroupWeights;
+using lwfm::PairGroup;
 using lwfm::ScalarType;
 using lwfm::ScaledBlocks;
 using lwfm::Vectors;
+using lwfm::WeightGradients;
 using torch::stable::Tensor;
 using Three = std::tuple<Tensor, Tensor, Tensor>;
 
+// Whether blocks are worked on in groups, one a lane, or one by one: the one place of that rule.
+bool in_groups(std::int64_t rows, std::int64_t columns) {
+  return rows * columns <= lwfm::kGroupedEntries;
+}
+
+// Calls work(begin, end) for ranges of pairs; where they are grouped, ranges of whole groups, so
+// that who works beside whom does not depend on the number of threads.
+template <class T, class Work>
+void for_pairs(const BlockBatch<const T>& raw, const Work& work) {
+  const std::int64_t pairs = raw.count(),
+                     unit = in_groups(raw.rows(), raw.columns()) ? lwfm::kLanes<T> : 1;
+  const std::int64_t units = (pairs + unit - 1) / unit;
+  const std::int64_t grain =
+      std::max<std::int64_t>(1, lwfm::grain_of(raw.rows(), raw.columns()) / unit);
+  torch::stable::parallel_for(0, units, grain, [&](std::int64_t begin, std::int64_t end) {
+    work(begin * unit, std::min(end * unit, pairs));
+  });
+}
+
 template <class T>
-void weigh_all(const ScaledBlocks<T>& blocks, double temperature, const Tensor& a, const Tensor& b,
+PairGroup<T> group_at(const ScaledBlocks<T>& blocks, std::int64_t first, std::int64_t end) {
+  PairGroup<T> group;
+  group.count = static_cast<int>(std::min<std::int64_t>(end - first, lwfm::kLanes<T>));
+  for (int lane = 0; lane < group.count; ++lane) group.blocks[lane] = blocks[first + lane];
+  return group;
+}
+
+template <class T>
+void weigh_all(const ScaledBlocks<T>& blocks, T temperature, const Tensor& a, const Tensor& b,
                const Tensor& reached) {
   const std::int64_t P = blocks.raw.rows(), M = blocks.raw.columns();
   T* const a_data = lwfm::data_of<T>(a);
   T* const b_data = lwfm::data_of<T>(b);
   T* const reached_data = lwfm::data_of<T>(reached);
-  torch::stable::parallel_for(0, blocks.raw.count(), lwfm::grain_of(P, M),
-                              [&](std::int64_t begin, std::int64_t end) {
-                                thread_local EmbeddingWeights<T> workspace;
-                                for (std::int64_t p = begin; p < end; ++p) {
-                                  lwfm::weigh(workspace, blocks[p], static_cast<T>(temperature),
-                                              a_data + p * P, b_data + p * M, reached_data + p * M);
-                                }
-                              });
+  for_pairs(blocks.raw, [&](std::int64_t begin, std::int64_t end) {
+    thread_local EmbeddingWeights<T> one;
+    thread_local GroupWeights<T> several;
+    if (in_groups(P, M)) {
+      for (std::int64_t p = begin; p < end; p += lwfm::kLanes<T>) {
+        lwfm::weigh_group(several, group_at(blocks, p, end), temperature, a_data + p * P,
+                          b_data + p * M, reached_data + p * M);
+      }
+    } else {
+      for (std::int64_t p = begin; p < end; ++p) {
+        lwfm::weigh(one, blocks[p], temperature, a_data + p * P, b_data + p * M,
+                    reached_data + p * M);
+      }
+    }
+  });
+}
+
+// The gradients that come from a, b and reached.
+template <class T>
+struct WeightGradientBatch {
+  Vectors<const T> a, b, reached;
+
+  WeightGradients<T> operator[](std::int64_t p) const { return {a[p], b[p], reached[p]}; }
+};
+
+template <class T>
+void weigh_group_at(GroupWeights<T>& workspace, const ScaledBlocks<T>& blocks, T temperature,
+                    const WeightGradientBatch<T>& from, const BlockGradients<T>& to,
+                    std::int64_t first, std::int64_t end) {
+  const PairGroup<T> group = group_at(blocks, first, end);
+  WeightGradients<T> grads[lwfm::kLanes<T>];
+  BlockGradient<T> results[lwfm::kLanes<T>];
+  for (int lane = 0; lane < group.count; ++lane) {
+    grads[lane] = from[first + lane];
+    results[lane] = to[first + lane];
+  }
+  lwfm::weigh_group_backward(workspace, group, temperature, grads, results);
 }
 
 template <class T>
-void weigh_all_backward(const ScaledBlocks<T>& blocks, double temperature,
-                        const Vectors<const T>& grad_a, const Vectors<const T>& grad_b,
-                        const Vectors<const T>& grad_reached, const BlockGradients<T>& to) {
-  torch::stable::parallel_for(
-      0, blocks.raw.count(), lwfm::grain_of(blocks.raw.rows(), blocks.raw.columns()),
-      [&](std::int64_t begin, std::int64_t end) {
-        thread_local EmbeddingWeights<T> workspace;
-        for (std::int64_t p = begin; p < end; ++p) {
-          lwfm::weigh_backward<T>(workspace, blocks[p], static_cast<T>(temperature),
-                                  {grad_a[p], grad_b[p], grad_reached[p]}, to[p]);
-        }
-      });
+void weigh_all_backward(const ScaledBlocks<T>& blocks, T temperature,
+                        const WeightGradientBatch<T>& from, const BlockGradients<T>& to) {
+  for_pairs(blocks.raw, [&](std::int64_t begin, std::int64_t end) {
+    thread_local EmbeddingWeights<T> one;
+    thread_local GroupWeights<T> several;
+    if (in_groups(blocks.raw.rows(), blocks.raw.columns())) {
+      for (std::int64_t p = begin; p < end; p += lwfm::kLanes<T>) {
+        weigh_group_at(several, blocks, temperature, from, to, p, end);
+      }
+    } else {
+      for (std::int64_t p = begin; p < end; ++p) {
+        lwfm::weigh_backward(one, blocks[p], temperature, from[p], to[p]);
+      }
+    }
+  });
 }
 
 Three embedding_weights_cpu(const Tensor& raw, const Tensor& row_scale, const Tensor& column_scale,
@@ -59,7 +124,8 @@ Three embedding_weights_cpu(const Tensor& raw, const Tensor& row_scale, const Te
   Tensor a = lwfm::empty_for(raw, {P}, dtype), b = lwfm::empty_for(raw, {M}, dtype),
          reached = lwfm::empty_for(raw, {M}, dtype);
   if (dtype == ScalarType::Float) {
-    weigh_all<float>({raw, row_scale, column_scale}, temperature, a, b, reached);
+    weigh_all<float>({raw, row_scale, column_scale}, static_cast<float>(temperature), a, b,
+                     reached);
   } else {
     weigh_all<double>({raw, row_scale, column_scale}, temperature, a, b, reached);
   }
@@ -70,9 +136,10 @@ template <class T>
 void backward_of(const Tensor& raw, const Tensor& row_scale, const Tensor& column_scale,
                  double temperature, const Tensor& grad_a, const Tensor& grad_b,
                  const Tensor& grad_reached, const GradientTensors& to) {
-  weigh_all_backward<T>({raw, row_scale, column_scale}, temperature, Vectors<const T>(grad_a),
-                        Vectors<const T>(grad_b), Vectors<const T>(grad_reached),
-                        BlockGradients<T>(to));
+  weigh_all_backward<T>(
+      {raw, row_scale, column_scale}, static_cast<T>(temperature),
+      {Vectors<const T>(grad_a), Vectors<const T>(grad_b), Vectors<const T>(grad_reached)},
+      BlockGradients<T>(to));
 }
 
 Three embedding_weights_backward_cpu(const Tensor& grad_a, const Tensor& grad_b,

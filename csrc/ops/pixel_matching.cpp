@@ -4,11 +4,10 @@
 
 #include <torch/csrc/stable/library.h>
 
-#include <new>
 #include <tuple>
 
 #include "blocks.h"
-#include "core/failure.h"
+#include "matching_checks.h"
 
 namespace {
 
@@ -19,33 +18,6 @@ using lwfm::ScalarType;
 using lwfm::ScaledBlocks;
 using lwfm::Status;
 using torch::stable::Tensor;
-
-void require_top_k(const Tensor& raw, std::int64_t top_k) {
-  const std::int64_t pairs = std::min(raw.size(raw.dim() - 2), raw.size(raw.dim() - 1));
-  lwfm::require(top_k >= 1 && top_k <= pairs,
-                "top_k must be 1 to " + std::to_string(pairs) + " (matched pairs)");
-}
-
-void require_same_shape(const Tensor& raw, const Tensor& compared) {
-  bool same = compared.dim() == raw.dim() && compared.scalar_type() == raw.scalar_type();
-  for (std::int64_t d = 0; same && d < raw.dim(); ++d) same = compared.size(d) == raw.size(d);
-  lwfm::require(same, "compared must have the shape and the dtype of raw");
-}
-
-// Throws for the first pair without an assignment, naming the entry that is to blame.
-template <class T>
-void require_solved(const std::vector<Status>& statuses, const ScaledBlocks<T>& blocks,
-                    std::int64_t* scratch) {
-  const auto bad = std::find_if(statuses.begin(), statuses.end(),
-                                [](Status status) { return status != Status::ok; });
-  if (bad == statuses.end()) return;
-  if (*bad == Status::out_of_memory) throw std::bad_alloc();
-  const std::int64_t p = bad - statuses.begin();
-  MatchingWorkspace<T> workspace;
-  lwfm::match_positions(workspace, blocks[p], scratch);
-  throw std::invalid_argument(lwfm::describe_failure(
-      *bad, workspace.cost_matrix(blocks[p].raw), false, "cost", blocks.raw.batch().index_of(p)));
-}
 
 template <class T>
 void match_all(const ScaledBlocks<T>& blocks, const ScaledBlocks<T>& compared, std::int64_t top_k,
@@ -66,7 +38,7 @@ void match_all(const ScaledBlocks<T>& blocks, const ScaledBlocks<T>& compared, s
                                       workspace, compared[p], columns + p * P, top_k);
                                 }
                               });
-  require_solved(statuses, blocks, columns);
+  lwfm::require_solved(statuses, blocks, columns);
 }
 
 template <class T>
@@ -96,8 +68,8 @@ std::tuple<Tensor, Tensor> pixel_matching_cpu(const Tensor& raw, const Tensor& r
                                               std::int64_t top_k) {
   lwfm::require_blocks(raw, row_scale, column_scale, "raw");
   lwfm::require_blocks(compared, compared_row_scale, compared_column_scale, "compared");
-  require_same_shape(raw, compared);
-  require_top_k(raw, top_k);
+  lwfm::require_same_shape(raw, compared);
+  lwfm::require_top_k(raw.size(raw.dim() - 2), raw.size(raw.dim() - 1), top_k);
   const ScalarType dtype = raw.scalar_type();
   Tensor similarity = lwfm::empty_for(raw, {}, dtype);
   Tensor assignment = lwfm::empty_for(raw, {raw.size(raw.dim() - 2)}, ScalarType::Long);
@@ -117,12 +89,8 @@ std::tuple<Tensor, Tensor, Tensor> pixel_matching_backward_cpu(
     const Tensor& grad, const Tensor& compared, const Tensor& row_scale, const Tensor& column_scale,
     const Tensor& assignment, std::int64_t top_k) {
   lwfm::require_blocks(compared, row_scale, column_scale, "compared");
-  require_top_k(compared, top_k);
-  lwfm::require(grad.dim() == compared.dim() - 2 && grad.scalar_type() == compared.scalar_type(),
-                "grad must have the dtype and the batch of compared");
-  lwfm::require(assignment.dim() == compared.dim() - 1 &&
-                    assignment.scalar_type() == ScalarType::Long && assignment.is_contiguous(),
-                "assignment must be the contiguous int64 tensor of the forward pass");
+  lwfm::require_top_k(compared.size(compared.dim() - 2), compared.size(compared.dim() - 1), top_k);
+  lwfm::require_of_forward(compared, grad, assignment);
   GradientTensors to = lwfm::gradients_for(compared);
   for (Tensor* tensor : {&to.raw, &to.row_scale, &to.column_scale}) torch::stable::zero_(*tensor);
   if (compared.scalar_type() == ScalarType::Float) {

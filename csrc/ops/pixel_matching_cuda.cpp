@@ -10,7 +10,7 @@
 
 #include "cuda/pair_kernels.h"
 #include "device.h"
-#include "pair_checks.h"
+#include "matching_checks.h"
 
 namespace {
 
@@ -65,9 +65,9 @@ std::tuple<Tensor, Tensor> pixel_matching_cuda(const Tensor& raw, const Tensor& 
   lwfm::require_device_blocks(raw, row_scale, column_scale, "raw");
   lwfm::require_device_blocks(compared, compared_row_scale, compared_column_scale, "compared");
   lwfm::require_same_device(raw, compared, "compared");
-  lwfm::require_same_blocks(raw, compared);
+  lwfm::require_same_shape(raw, compared);
   const lwfm::PairShape shape = lwfm::pair_shape(raw);
-  lwfm::require_matched_pairs(shape.rows, shape.columns, top_k);
+  lwfm::require_top_k(shape.rows, shape.columns, top_k);
   const lwfm::OnDeviceOf device(raw);
   std::tuple<Tensor, Tensor> result;
   lwfm::for_dtype(raw, [&](auto number) {
@@ -92,7 +92,7 @@ std::tuple<Tensor, Tensor, Tensor> pixel_matching_backward_cuda(
   lwfm::require_same_device(compared, assignment, "assignment");
   lwfm::require_of_forward(compared, grad, assignment);
   const lwfm::PairShape shape = lwfm::pair_shape(compared);
-  lwfm::require_matched_pairs(shape.rows, shape.columns, top_k);
+  lwfm::require_top_k(shape.rows, shape.columns, top_k);
   const lwfm::OnDeviceOf device(compared);
   const GradientTensors to = lwfm::gradients_for(compared);
   lwfm::for_dtype(compared, [&](auto number) {

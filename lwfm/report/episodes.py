@@ -191,7 +191,7 @@ def _embedding_map(
     query = maps.select(drawn[supports:])
     weighted = network.head.similarities(maps.select(drawn[:supports]), support_labels, query).query_features
     positions = network.head.layout.positions(query, "query")
-    plain = torch.cat([x.mean(1) for x in positions], dim=-1)  # [Q, C], centred as the head centres
+    plain = torch.cat([layer.features.mean(1) for layer in positions], dim=-1)  # [Q, C], centred
     names = [pictures.names[index].split("/")[0] for index in drawn[supports:]]
     try:
         return figure_uri(embedding_figure(plain, weighted, names)) if len(names) > 3 else None

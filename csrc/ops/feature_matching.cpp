@@ -1,0 +1,238 @@
+// lwfm::feature_matching: raw [Q, S, P, M] with row_scale [Q, S, P] and column_scale [Q, S, M],
+// support [S, P, D], query [Q, M, D]; or paired, [B, P, M], [B, P], [B, M], [B, P, D], [B, M, D]
+//   -> similarity [Q, S], assignment [Q, S, P] int64, cosines [Q, S, P] of the assigned positions;
+//   see core/pixel_matching.h and core/feature_matching.h.
+#include "core/feature_matching.h"
+
+#include <torch/csrc/stable/library.h>
+
+#include <new>
+#include <tuple>
+
+#include "blocks.h"
+#include "core/failure.h"
+#include "core/vectorised.h"
+#include "matching_checks.h"
+
+namespace {
+
+using lwfm::Features;
+using lwfm::MatchingWorkspace;
+using lwfm::ScalarType;
+using lwfm::ScaledBlocks;
+using lwfm::Status;
+using torch::stable::Tensor;
+using Two = std::tuple<Tensor, Tensor>;
+using Three = std::tuple<Tensor, Tensor, Tensor>;
+
+// Features [pictures, positions, D] of one side with their inverse norms.
+template <class T>
+class FeatureBatch {
+ public:
+  explicit FeatureBatch(const Tensor& tensor)
+      : tensor_(torch::stable::contiguous(tensor)),
+        positions_(tensor.size(1)),
+        channels_(tensor.size(2)),
+        inverse_norms_(static_cast<std::size_t>(tensor.size(0) * positions_)) {
+    const T* values = lwfm::data_of<const T>(tensor_);
+    const auto rows = static_cast<std::int64_t>(inverse_norms_.size());
+    torch::stable::parallel_for(0, rows, 64, [&](std::int64_t begin, std::int64_t end) {
+      lwfm::vectorised([&]() LWFM_INLINE_LAMBDA {
+        lwfm::inverse_norms(values + begin * channels_, end - begin, channels_,
+                            inverse_norms_.data() + begin);
+      });
+    });
+  }
+
+  std::int64_t positions() const { return positions_; }
+
+  Features<T> operator[](std::int64_t picture) const {
+    const std::int64_t row = picture * positions_;
+    return {lwfm::data_of<const T>(tensor_) + row * channels_, inverse_norms_.data() + row,
+            channels_};
+  }
+
+ private:
+  Tensor tensor_;
+  std::int64_t positions_, channels_;
+  std::vector<T> inverse_norms_;
+};
+
+// Which pictures pair p compares: all pairs [Q, S], or picture p with picture p.
+struct Pairing {
+  bool paired;
+  std::int64_t S, Q;
+
+  std::int64_t support_of(std::int64_t p) const { return paired ? p : p % S; }
+  std::int64_t query_of(std::int64_t p) const { return paired ? p : p / S; }
+  std::int64_t count() const { return paired ? Q : Q * S; }
+
+  // Pairs are worked on in tiles of some queries with some support pictures: each picture's
+  // features are fetched into L1 once for many pairs.
+  static constexpr std::int64_t kTile = 8;
+
+  std::int64_t tiles_across() const { return paired ? 1 : (S + kTile - 1) / kTile; }
+  std::int64_t tiles() const { return (Q + kTile - 1) / kTile * tiles_across(); }
+
+  template <class Work>
+  void for_pairs_of_tile(std::int64_t tile, const Work& work) const {
+    const std::int64_t q_begin = tile / tiles_across() * kTile,
+                       q_end = std::min(q_begin + kTile, Q);
+    if (paired) {
+      for (std::int64_t p = q_begin; p < q_end; ++p) work(p);
+      return;
+    }
+    const std::int64_t s_begin = tile % tiles_across() * kTile;
+    for (std::int64_t s = s_begin; s < std::min(s_begin + kTile, S); ++s) {
+      for (std::int64_t q = q_begin; q < q_end; ++q) work(q * S + s);
+    }
+  }
+
+  // The pairs of a picture: first, how far apart, how many.
+  struct Pairs {
+    std::int64_t first, step, count;
+  };
+  Pairs of_support(std::int64_t s) const { return paired ? Pairs{s, 1, 1} : Pairs{s, S, Q}; }
+  Pairs of_query(std::int64_t q) const { return paired ? Pairs{q, 1, 1} : Pairs{q * S, 1, S}; }
+};
+
+void require_features(const Tensor& support, const Tensor& query, const Pairing& pairing,
+                      std::int64_t P, std::int64_t M) {
+  lwfm::require(support.dim() == 3 && query.dim() == 3 && support.size(0) == pairing.S &&
+                    query.size(0) == pairing.Q && support.size(1) == P && query.size(1) == M &&
+                    support.size(2) == query.size(2) &&
+                    support.scalar_type() == query.scalar_type(),
+                "support must be [S, P, D] and query [Q, M, D] of one dtype, for the pairs of raw");
+}
+
+template <class T>
+void match_all(const ScaledBlocks<T>& blocks, const Tensor& support, const Tensor& query,
+               const Pairing& pairing, std::int64_t top_k, const Three& outputs) {
+  const FeatureBatch<T> supports(support), queries(query);
+  const std::int64_t P = blocks.raw.rows();
+  T* const similarity = lwfm::data_of<T>(std::get<0>(outputs));
+  auto* const columns = lwfm::data_of<std::int64_t>(std::get<1>(outputs));
+  T* const cosines = lwfm::data_of<T>(std::get<2>(outputs));
+  std::vector<Status> statuses(static_cast<std::size_t>(blocks.raw.count()), Status::ok);
+  const auto match = [&](std::int64_t p) {
+    thread_local MatchingWorkspace<T> workspace;
+    const Status status = lwfm::match_positions(workspace, blocks[p], columns + p * P);
+    statuses[static_cast<std::size_t>(p)] = status;
+    if (status != Status::ok) return;
+    lwfm::vectorised([&]() LWFM_INLINE_LAMBDA {
+      lwfm::matched_cosines(supports[pairing.support_of(p)], queries[pairing.query_of(p)],
+                            columns + p * P, P, cosines + p * P);
+    });
+    lwfm::select_matches(workspace, cosines + p * P, columns + p * P, P, top_k);
+    similarity[p] = lwfm::mean_of_matches(workspace, top_k);
+  };
+  torch::stable::parallel_for(0, pairing.tiles(), 1, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t tile = begin; tile < end; ++tile) pairing.for_pairs_of_tile(tile, match);
+  });
+  lwfm::require_solved(statuses, blocks, columns);
+}
+
+Three feature_matching_cpu(const Tensor& raw, const Tensor& row_scale, const Tensor& column_scale,
+                           const Tensor& support, const Tensor& query, std::int64_t top_k) {
+  lwfm::require_blocks(raw, row_scale, column_scale, "raw");
+  lwfm::require(raw.dim() == 3 || raw.dim() == 4, "raw must be [Q, S, P, M] or [B, P, M]");
+  lwfm::require(raw.scalar_type() == support.scalar_type(), "features must have the dtype of raw");
+  const Pairing pairing{raw.dim() == 3, raw.dim() == 3 ? raw.size(0) : raw.size(1), raw.size(0)};
+  const std::int64_t P = raw.size(raw.dim() - 2), M = raw.size(raw.dim() - 1);
+  require_features(support, query, pairing, P, M);
+  lwfm::require_top_k(P, M, top_k);
+  const ScalarType dtype = raw.scalar_type();
+  const Three outputs{lwfm::empty_for(raw, {}, dtype), lwfm::empty_for(raw, {P}, ScalarType::Long),
+                      lwfm::empty_for(raw, {P}, dtype)};
+  if (dtype == ScalarType::Float) {
+    match_all<float>({raw, row_scale, column_scale}, support, query, pairing, top_k, outputs);
+  } else {
+    match_all<double>({raw, row_scale, column_scale}, support, query, pairing, top_k, outputs);
+  }
+  return outputs;
+}
+
+// What the backward pass reads for every pair, contiguous.
+template <class T>
+struct PairResults {
+  Tensor grad, assignment, cosines;
+  std::int64_t P, top_k;
+
+  PairResults(const Tensor& grad_similarity, const Tensor& columns, const Tensor& matched,
+              std::int64_t k)
+      : grad(torch::stable::contiguous(grad_similarity)),
+        assignment(torch::stable::contiguous(columns)),
+        cosines(torch::stable::contiguous(matched)),
+        P(columns.size(columns.dim() - 1)),
+        top_k(k) {}
+
+  T share_of(std::int64_t p) const {
+    return lwfm::data_of<const T>(grad)[p] / static_cast<T>(top_k);
+  }
+  const std::int64_t* assignment_of(std::int64_t p) const {
+    return lwfm::data_of<const std::int64_t>(assignment) + p * P;
+  }
+  const T* cosines_of(std::int64_t p) const { return lwfm::data_of<const T>(cosines) + p * P; }
+};
+
+// The gradient of the pictures of one side; each is summed by one thread, over its pairs in order.
+template <class T>
+Tensor gradient_of_side(const FeatureBatch<T>& own, const FeatureBatch<T>& other,
+                        const Tensor& like, const Pairing& pairing, bool own_is_support,
+                        const PairResults<T>& pairs) {
+  Tensor grad = torch::stable::new_empty(like, like.sizes(), like.scalar_type());
+  torch::stable::zero_(grad);
+  const std::int64_t rows = own.positions(), size = rows * like.size(2);
+  const auto add_pictures = [&](std::int64_t begin, std::int64_t end) {
+    thread_local MatchingWorkspace<T> workspace;
+    std::vector<T> along(static_cast<std::size_t>(rows));
+    for (std::int64_t picture = begin; picture < end; ++picture) {
+      const lwfm::FeatureGradient<T> to{lwfm::data_of<T>(grad) + picture * size, along.data()};
+      std::fill(along.begin(), along.end(), T{0});
+      const auto mine = own_is_support ? pairing.of_support(picture) : pairing.of_query(picture);
+      for (std::int64_t n = 0, p = mine.first; n < mine.count; ++n, p += mine.step) {
+        if (pairs.share_of(p) == T{0}) continue;
+        lwfm::select_matches(workspace, pairs.cosines_of(p), pairs.assignment_of(p), pairs.P,
+                             pairs.top_k);
+        const auto& theirs = other[own_is_support ? pairing.query_of(p) : pairing.support_of(p)];
+        lwfm::vectorised([&]() LWFM_INLINE_LAMBDA {
+          lwfm::matched_cosines_backward(workspace, own_is_support, own[picture], theirs,
+                                         pairs.assignment_of(p), pairs.top_k, pairs.share_of(p),
+                                         to);
+        });
+      }
+      lwfm::vectorised([&]() LWFM_INLINE_LAMBDA { lwfm::finish_gradient(own[picture], rows, to); });
+    }
+  };
+  torch::stable::parallel_for(0, like.size(0), 1, add_pictures);
+  return grad;
+}
+
+template <class T>
+Two gradients_of(const Tensor& grad, const Tensor& support, const Tensor& query,
+                 const Tensor& assignment, const Tensor& cosines, std::int64_t top_k) {
+  const Pairing pairing{grad.dim() == 1, support.size(0), query.size(0)};
+  const FeatureBatch<T> supports(support), queries(query);
+  const PairResults<T> pairs(grad, assignment, cosines, top_k);
+  return {gradient_of_side(supports, queries, support, pairing, true, pairs),
+          gradient_of_side(queries, supports, query, pairing, false, pairs)};
+}
+
+Two feature_matching_backward_cpu(const Tensor& grad, const Tensor& support, const Tensor& query,
+                                  const Tensor& assignment, const Tensor& cosines,
+                                  std::int64_t top_k) {
+  const ScalarType dtype = support.scalar_type();
+  lwfm::require(grad.scalar_type() == dtype && cosines.scalar_type() == dtype &&
+                    assignment.scalar_type() == ScalarType::Long &&
+                    assignment.dim() == grad.dim() + 1 && cosines.dim() == assignment.dim(),
+                "assignment and cosines must be those of the forward pass, grad of its similarity");
+  const auto gradients = dtype == ScalarType::Float ? gradients_of<float> : gradients_of<double>;
+  return gradients(grad, support, query, assignment, cosines, top_k);
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_IMPL(lwfm, CPU, library) {
+  library.impl("feature_matching", TORCH_BOX(&feature_matching_cpu));
+  library.impl("feature_matching_backward", TORCH_BOX(&feature_matching_backward_cpu));
+}

@@ -1,0 +1,194 @@
+"""The operators on features: equal to plain expressions, and everything a torch user expects."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import lwfm.blocks
+from lwfm.blocks import cosine_blocks, feature_matching, paired_blocks
+from lwfm.maps import MapLayout
+from lwfm.shots import ClassShots, class_terms
+
+DIMS = (6, 5)
+
+
+def leaf(*shape: int, dtype: torch.dtype = torch.float64, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(*shape, generator=generator, dtype=torch.float64).to(dtype).requires_grad_()
+
+
+def gradients(outputs: list[Tensor], inputs: list[Tensor]) -> tuple[Tensor, ...]:
+    """Gradients of a sum that weighs every output differently."""
+    weights = [torch.linspace(-1, 2, x.numel(), dtype=x.dtype).view_as(x) for x in outputs]
+    return torch.autograd.grad([(w * x).sum() for w, x in zip(weights, outputs, strict=True)], inputs)
+
+
+def without_fusion(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lwfm.blocks, "is_fused", lambda _: False)
+
+
+def maps_in(layout: str, dtype: torch.dtype) -> list[Tensor]:
+    """Maps of 3 pictures as leaves: one tensor, or one per layer."""
+    if layout == "per-layer":
+        return [leaf(3, C_l, 2, 4, dtype=dtype, seed=C_l) for C_l in DIMS]
+    one = leaf(3, sum(DIMS), 2, 4, dtype=dtype)
+    if layout == "channels-last":
+        one = one.detach().to(memory_format=torch.channels_last).requires_grad_()
+    return [one]
+
+
+@pytest.mark.parametrize("layout", ["one-tensor", "channels-last", "per-layer"])
+@pytest.mark.parametrize("together", [True, False], ids=["together", "each-layer"])
+def test_positions_are_centred(layout: str, together: bool, dtype: torch.dtype) -> None:
+    maps = maps_in(layout, dtype)
+    actual = torch.ops.lwfm.centred_positions(maps, list(DIMS), together)
+    layers = maps if len(maps) > 1 else list(torch.split_with_sizes(maps[0], list(DIMS), 1))
+    features = [x.flatten(2).transpose(1, 2) for x in layers]
+    if together:
+        mean = torch.cat(features, -1).mean(-1, keepdim=True)
+        features = [x - mean for x in features]
+    else:
+        features = [x - x.mean(-1, keepdim=True) for x in features]
+    expected = features + [x.square().sum(-1) for x in features]
+    torch.testing.assert_close(actual, expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(gradients(actual, maps), gradients(expected, maps), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("top_k", [1, 3, None], ids=["top1", "top3", "all"])
+@pytest.mark.parametrize(("P", "M"), [(4, 4), (3, 7), (7, 3)], ids=["square", "wide", "tall"])
+@pytest.mark.parametrize("paired", [False, True], ids=["all-pairs", "paired"])
+def test_matching_equals_the_expressions(
+    P: int, M: int, top_k: int | None, paired: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    s, q, es, eq = leaf(9, P, 5), leaf(9, M, 5, seed=1), leaf(9, P, 40, seed=2), leaf(9, M, 40, seed=3)
+    blocks = (paired_blocks if paired else cosine_blocks)(s.detach(), q.detach())
+    similarity, assignment = feature_matching(blocks, es, eq, top_k)
+    slopes = gradients([similarity], [es, eq])
+    without_fusion(monkeypatch)
+    expected, expected_assignment = feature_matching(blocks, es, eq, top_k)
+    torch.testing.assert_close((similarity, assignment), (expected, expected_assignment))
+    torch.testing.assert_close(slopes, gradients([expected], [es, eq]))
+
+
+def test_tiny_and_zero_features() -> None:
+    es, eq = leaf(1, 3, 4), leaf(1, 3, 4, seed=1)
+    with torch.no_grad():
+        es[0, 0] = 0
+        es[0, 1] *= 1e-10  # shorter than the smallest norm a cosine divides by
+    blocks = cosine_blocks(*(leaf(1, 3, 4, seed=seed).detach() for seed in (2, 3)))
+    similarity, _ = feature_matching(blocks, es, eq, None)
+    slopes = gradients([similarity], [es, eq])
+    compared = cosine_blocks(es, eq)
+    expected, _ = lwfm.blocks.pixel_matching(blocks, compared, None)
+    torch.testing.assert_close(similarity, expected)
+    torch.testing.assert_close(slopes, gradients([expected], [es, eq]))
+
+
+def terms_inputs(dtype: torch.dtype = torch.float64, C: int = 37) -> tuple[list[Tensor], ClassShots]:
+    labels = torch.tensor([1, 0, 2, 1, 1, 1])
+    a, b = (leaf(4, 6, 3, dtype=dtype, seed=seed) for seed in (0, 1))
+    s, q = leaf(6, 3, C, dtype=dtype, seed=2), leaf(4, 3, C, dtype=dtype, seed=3)
+    return [a, b, s, q], ClassShots(labels, 6)
+
+
+def test_class_terms_equal_the_expressions(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    inputs, shots = terms_inputs(dtype)
+    a, b, s, q = inputs
+
+    def terms() -> list[Tensor]:
+        reached = torch.einsum("qsi,qsij->qsj", a, lwfm.blocks.raw_correlation(s, q))
+        return list(class_terms(a, b, reached, s, q, shots))
+
+    actual = terms()
+    slopes = gradients(actual, inputs)
+    without_fusion(monkeypatch)
+    expected = terms()
+    tolerance = 1e-3 if dtype == torch.float32 else 1e-9
+    torch.testing.assert_close(actual, expected, atol=tolerance, rtol=tolerance)
+    torch.testing.assert_close(slopes, gradients(expected, inputs), atol=tolerance, rtol=tolerance)
+
+
+def operators(gradient: bool, dtype: torch.dtype) -> dict[Any, tuple[Any, ...]]:
+    """Each operator with arguments, and its backward with those of a forward pass."""
+    maps = [x.detach() for x in maps_in("per-layer", dtype)]
+    outputs = torch.ops.lwfm.centred_positions(maps, list(DIMS), True)
+    s, q = leaf(3, 4, 5, dtype=dtype).detach(), leaf(2, 6, 5, dtype=dtype, seed=1).detach()
+    cosines = cosine_blocks(s, q)
+    similarity, assignment, matched = torch.ops.lwfm.feature_matching(*cosines, s, q, 2)
+    inputs, shots = terms_inputs(dtype)
+    detached = [x.detach() for x in inputs]
+    terms = torch.ops.lwfm.class_terms(*detached, shots.order, shots.begin)
+    backward = {
+        torch.ops.lwfm.centred_positions_backward.default: (outputs, outputs[:2], [2, 2], True),
+        torch.ops.lwfm.feature_matching_backward.default: (similarity, s, q, assignment, matched, 2),
+        torch.ops.lwfm.class_terms_backward.default: (*terms, *detached, shots.order, shots.begin),
+    }
+    if gradient:
+        maps, (s, q), detached = ([x.clone().requires_grad_() for x in y] for y in (maps, (s, q), detached))
+    return {
+        torch.ops.lwfm.centred_positions.default: (maps, list(DIMS), True),
+        torch.ops.lwfm.feature_matching.default: (*cosines, s, q, 2),
+        torch.ops.lwfm.class_terms.default: (*detached, shots.order, shots.begin),
+        **({} if gradient else backward),
+    }
+
+
+@pytest.mark.parametrize("gradient", [True, False], ids=["gradient", "plain"])
+def test_opcheck(dtype: torch.dtype, gradient: bool) -> None:
+    for operator, arguments in operators(gradient, dtype).items():
+        torch.library.opcheck(operator, arguments)
+
+
+def test_gradcheck() -> None:
+    maps = maps_in("per-layer", torch.float64)
+    assert torch.autograd.gradcheck(
+        lambda *x: tuple(torch.ops.lwfm.centred_positions(list(x), list(DIMS), True)), maps
+    )
+    s, q = leaf(2, 3, 9), leaf(2, 3, 9, seed=1)
+    cosines = cosine_blocks(s.detach(), q.detach())
+    assert torch.autograd.gradcheck(lambda s, q: feature_matching(cosines, s, q, 2)[0], (s, q))
+    inputs, shots = terms_inputs(C=3)
+    operator = torch.ops.lwfm.class_terms
+    assert torch.autograd.gradcheck(lambda *x: operator(*x, shots.order, shots.begin), inputs)
+
+
+def test_empty_batches() -> None:
+    layout = MapLayout(DIMS, 2)
+    assert [list(x.features.shape) for x in layout.positions(torch.rand(0, 11, 2, 2), "query")] == [
+        [0, 4, 6],
+        [0, 4, 5],
+    ]
+    similarity, assignment = feature_matching(
+        cosine_blocks(torch.rand(3, 4, 5), torch.rand(0, 6, 5)), torch.rand(3, 4, 5), torch.rand(0, 6, 5), 1
+    )
+    assert (similarity.shape, assignment.shape) == ((0, 3), (0, 3, 4))
+
+
+MAPS = torch.rand(2, 3, 2, 2)
+WEIGHTS, PICTURES = torch.rand(2, 2, 3), torch.rand(2, 3, 4)
+COSINES = cosine_blocks(PICTURES, PICTURES)
+
+
+@pytest.mark.parametrize(
+    ("operator", "arguments", "message"),
+    [
+        ("centred_positions", ([MAPS], [2], True), "maps must be"),
+        ("centred_positions", ([MAPS.half()], [3], True), "float32 or float64"),
+        ("centred_positions", ([MAPS, MAPS], [3], True), "one tensor or one per layer"),
+        ("feature_matching", (*COSINES, *[torch.rand(2, 4, 4)] * 2, 1), "support must be"),
+        ("feature_matching", (*COSINES, PICTURES, PICTURES, 4), "top_k must be 1 to 3"),
+        ("class_terms", (*[WEIGHTS] * 2, *[PICTURES] * 2, [0, 1], [0, 1]), "list every class"),
+        ("class_terms", (*[WEIGHTS] * 2, *[PICTURES] * 2, [0, 2], [0, 2]), "list every class"),
+        ("class_terms", (*[WEIGHTS[:, :1]] * 2, *[PICTURES] * 2, [0, 1], [0, 2]), "a must be"),
+    ],
+    ids=["channels", "half", "layers", "positions", "top_k", "classes", "pictures", "weights"],
+)
+def test_bad_arguments_are_refused(operator: str, arguments: tuple[Any, ...], message: str) -> None:
+    if operator == "class_terms":
+        arguments = (*arguments[:4], *(torch.tensor(x) for x in arguments[4:]))
+    with pytest.raises(ValueError, match=message):
+        getattr(torch.ops.lwfm, operator)(*arguments)
