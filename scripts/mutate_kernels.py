@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-RUNTIME = ["fiber.cpp", "grid.cpp", "scheduler.cpp", "shared_memory.cpp", "warp.cpp"]
+RUNTIME = ["core_solver.cpp", "fiber.cpp", "grid.cpp", "scheduler.cpp", "shared_memory.cpp", "warp.cpp"]
 FLAGS = ["-std=c++17", "-O1", "-g", "-ffp-contract=off", "-pthread", "-w"]
 SANITIZERS = {
     "plain": [],

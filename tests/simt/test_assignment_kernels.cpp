@@ -11,7 +11,7 @@
 #include <string>
 #include <vector>
 
-#include "core/assignment.h"
+#include "core_solver.h"
 #include "cpp/check.h"
 #include "cuda/assignment.h"
 #include "schedules.h"
@@ -81,12 +81,11 @@ Answer<T> by_kernel(const Shape& shape, const std::vector<T>& costs) {
 template <class T>
 Answer<T> by_core(const Shape& shape, const std::vector<T>& costs) {
   Answer<T> answer;
-  lwfm::Workspace workspace;
   for (std::int64_t b = 0; b < shape.count; ++b) {
     const lwfm::CostMatrix<T> cost{costs.data() + b * shape.stride(0), shape.rows, shape.columns,
                                    shape.stride(1), shape.stride(2)};
     std::vector<std::int64_t> assignment(static_cast<std::size_t>(shape.rows));
-    const Status status = lwfm::solve(cost, {shape.maximize}, workspace, assignment.data());
+    const Status status = simt::solve_by_core(cost, shape.maximize, assignment.data());
     if (status != Status::ok) assignment.assign(assignment.size(), -1);
     answer.assignment.insert(answer.assignment.end(), assignment.begin(), assignment.end());
     answer.statuses.push_back(static_cast<std::int32_t>(status));
