@@ -205,13 +205,20 @@ def test_ctrl_c_stops_training_and_leaves_whole_files(tiny_pictures: Path, tmp_p
     arguments = ["train", "--out", out, "--data", "folder", "--root", tiny_pictures, *TINY, *EPISODES, *SHORT]
     arguments[arguments.index("--epochs") + 1] = "10000"
     process = subprocess.Popen(
-        [sys.executable, "-m", "lwfm", *map(str, arguments)], stderr=subprocess.PIPE, text=True
+        [sys.executable, "-m", "lwfm", *map(str, arguments)],
+        stderr=subprocess.PIPE,
+        text=True,
+        # A job in the background of a shell ignores SIGINT, and its children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
-    deadline = time.monotonic() + 120
-    while not (out / "last.ckpt").exists() and time.monotonic() < deadline:
-        time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    try:
+        deadline = time.monotonic() + 120
+        while not (out / "last.ckpt").exists() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert process.returncode == 130, err
     assert "Traceback" not in err
     assert "resume" in err
