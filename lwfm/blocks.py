@@ -190,10 +190,11 @@ def over_queries(
     instead of kept, so extra memory does not grow with Q.
     """
     chunk = max(1, PAIR_BYTES // max(1, query_bytes))
-    if len(queries[0]) <= chunk:
+    Q = queries[0].shape[0]  # not len(), which would make torch.export fix it
+    if chunk >= Q:
         return function(*queries)
     parts: list[tuple[Tensor, ...]] = []
-    for begin in range(0, len(queries[0]), chunk):
+    for begin in range(0, Q, chunk):
         pieces = [x[begin : begin + chunk] for x in queries]
         if torch.is_grad_enabled():
             parts.append(checkpoint(function, *pieces, use_reentrant=False, preserve_rng_state=False))
