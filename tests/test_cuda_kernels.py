@@ -128,9 +128,8 @@ def test_captured_in_a_graph() -> None:
 
 
 @pytest.mark.gpu
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
 def test_the_second_device() -> None:
-    if torch.cuda.device_count() < 2:
-        pytest.skip("needs two CUDA devices")
     blocks = random_blocks(9, 9, torch.float32)
     assert_close(results(on("cuda:1", blocks), 1), results(on("cuda:0", blocks), 1))
 

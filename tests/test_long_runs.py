@@ -20,35 +20,20 @@ from lwfm.checkpoints import AtomicCheckpointIO
 from lwfm.data.episodes import EpisodeSampler, SeededSampler
 from lwfm.errors import UserError
 from lwfm.learner import LWFMModule
-from lwfm.model import ModelConfig
 from lwfm.tensor_files import read_tensor_file
-from lwfm.training import EpisodeConfig, OptimConfig, TrainingSummary, train
+from lwfm.training import OptimConfig, TrainingSummary
+from tests.tiny_training import EPISODES, train_tiny
 
 if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
     from pathlib import Path
 
-MODEL = ModelConfig(backbone="conv4", image_size=24, feature_size=1)
-EPISODES = EpisodeConfig(way=3, shot=1, queries=2, auxiliary_batch=8, train=4, validation=10)
 KILLED_EPOCHS = 24
 OPTIONS = [
     "--model.backbone", "conv4", "--model.image_size", "24", "--model.feature_size", "1",
     "--episodes.way", "3", "--episodes.queries", "2", "--episodes.auxiliary_batch", "8",
     "--episodes.train", "4", "--episodes.validation", "10", "--accelerator", "cpu", "--progress", "false",
 ]  # fmt: skip
-
-
-def _train(out: Path, root: Path, **options: Any) -> TrainingSummary:
-    settings: dict[str, Any] = {
-        "data": "folder",
-        "root": root,
-        "model": MODEL,
-        "episodes": EPISODES,
-        "epochs": 2,
-        "accelerator": "cpu",
-        "progress": False,
-    }
-    return train(out, **(settings | options))
 
 
 def start(out: Path, root: Path, *options: object) -> subprocess.Popen[str]:
@@ -76,7 +61,7 @@ def losses(summary: TrainingSummary) -> list[float]:
 def _train_alone(out: Path, root: Path, resume: bool) -> None:
     """Train in a process of its own, single-threaded like every other start."""
     torch.set_num_threads(1)
-    _train(out, root, epochs=KILLED_EPOCHS, resume=resume)
+    train_tiny(out, root, epochs=KILLED_EPOCHS, resume=resume)
 
 
 @pytest.mark.slow
@@ -122,7 +107,7 @@ def test_two_processes_train_like_one_with_both_episodes(tiny_pictures: Path, tm
     """DDP over gloo: a step averages the gradients of two episodes, as accumulation does in one process."""
     process = start(tmp_path / "two", tiny_pictures, "--epochs", 2, "--devices", 2)
     assert process.wait(timeout=200) == 0, process.stderr and process.stderr.read()
-    one = _train(tmp_path / "one", tiny_pictures, accumulate=2)
+    one = train_tiny(tmp_path / "one", tiny_pictures, accumulate=2)
     assert one.steps == 4
     expected, found = weights(tmp_path / "one"), weights(tmp_path / "two")
     for name, tensor in expected.items():
@@ -130,7 +115,7 @@ def test_two_processes_train_like_one_with_both_episodes(tiny_pictures: Path, tm
             "running" not in name and "num_batches" not in name
         ):  # each process keeps its own batches' statistics
             torch.testing.assert_close(found[name], tensor, rtol=1e-4, atol=1e-6)
-    _train(tmp_path / "each", tiny_pictures)  # a step for each episode is something else
+    train_tiny(tmp_path / "each", tiny_pictures)  # a step for each episode is something else
     name = "model.head.classifier.weight"
     assert not torch.allclose(weights(tmp_path / "each")[name], found[name], rtol=1e-4, atol=1e-6)
     assert (tmp_path / "two" / "best.safetensors").is_file()
@@ -164,7 +149,7 @@ def test_accumulation_averages_the_gradients(
     before: list[torch.Tensor] = []
     monkeypatch.setattr(LWFMModule, "training_step", record)
     episodes = replace(EPISODES, train=2)
-    summary = _train(tmp_path, tiny_pictures, accumulate=2, epochs=1, optim=optim, episodes=episodes)
+    summary = train_tiny(tmp_path, tiny_pictures, accumulate=2, epochs=1, optim=optim, episodes=episodes)
     assert summary.steps == 1
     after = weights(tmp_path)["model.head.classifier.weight"]
     torch.testing.assert_close(
@@ -175,15 +160,15 @@ def test_accumulation_averages_the_gradients(
 
 def test_accumulation_counts_steps_for_the_schedule(tiny_pictures: Path, tmp_path: Path) -> None:
     optim = OptimConfig(decay=0.1, milestones=(0.5,))
-    summary = _train(tmp_path, tiny_pictures, accumulate=3, optim=optim)  # 4 episodes: 2 steps an epoch
+    summary = train_tiny(tmp_path, tiny_pictures, accumulate=3, optim=optim)  # 4 episodes: 2 steps an epoch
     assert summary.steps == 4
     checkpoint = AtomicCheckpointIO().load_checkpoint(summary.last)
     assert checkpoint["optimizer_states"][0]["param_groups"][0]["lr"] == pytest.approx(0.01 * 0.1)
 
 
 def test_mixed_precision_trains_on_the_cpu(tiny_pictures: Path, tmp_path: Path) -> None:
-    full = _train(tmp_path / "full", tiny_pictures)
-    mixed = _train(tmp_path / "mixed", tiny_pictures, precision="bf16-mixed")
+    full = train_tiny(tmp_path / "full", tiny_pictures)
+    mixed = train_tiny(tmp_path / "mixed", tiny_pictures, precision="bf16-mixed")
     assert {tensor.dtype for tensor in weights(tmp_path / "mixed").values()} <= {torch.float32, torch.int64}
     assert losses(mixed) != losses(full)
     assert losses(mixed) == pytest.approx(losses(full), rel=0.1)
@@ -201,7 +186,7 @@ def test_early_stop_after_epochs_without_gain(
         log(self, name, torch.tensor(next(accuracy)) if name == "val_accuracy" else value, **options)
 
     monkeypatch.setattr(LWFMModule, "log", logged)
-    summary = _train(tmp_path, tiny_pictures, epochs=6, patience=2, optim=optim)
+    summary = train_tiny(tmp_path, tiny_pictures, epochs=6, patience=2, optim=optim)
     assert (summary.epochs, summary.best_epoch, summary.val_accuracy) == (3, 0, 0.5)
 
 
@@ -209,7 +194,7 @@ def test_a_batch_that_diverges_is_kept(tiny_pictures: Path, tmp_path: Path) -> N
     with pytest.raises(
         UserError, match=r"diverged: .*the pictures of that step are in .*diverged\.safetensors"
     ):
-        _train(tmp_path, tiny_pictures, optim=OptimConfig(lr=1e30, clip_norm=1e30))
+        train_tiny(tmp_path, tiny_pictures, optim=OptimConfig(lr=1e30, clip_norm=1e30))
     described, tensors = read_tensor_file(
         tmp_path / "diverged.safetensors", key="lwfm_batch", what="batch of a diverged run"
     )
@@ -233,4 +218,4 @@ def test_options_that_cannot_work(
     options: dict[str, Any], message: str, tiny_pictures: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(UserError, match=message):
-        _train(tmp_path / "run", tiny_pictures, **options)
+        train_tiny(tmp_path / "run", tiny_pictures, **options)

@@ -236,9 +236,8 @@ def test_waits_for_nothing() -> None:
 
 
 @pytest.mark.gpu
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
 def test_every_device_solves_its_own_tensors() -> None:
-    if torch.cuda.device_count() < 2:
-        pytest.skip("needs two CUDA devices")
     cost = random_costs(30, 9, 9)
     for index in (1, 0):
         cols = linear_assignment(cost.to(f"cuda:{index}"))

@@ -25,6 +25,11 @@ if TYPE_CHECKING:
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 
 
+needs_browser = pytest.mark.skipif(
+    CHROMIUM is None or DRIVER is None, reason="needs Chromium and chromedriver, which pip does not install"
+)
+
+
 @pytest.fixture(scope="module")
 def folder(tiny_pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run: a model, a training log, and the result of evaluating it, report.html included."""
@@ -144,8 +149,6 @@ def test_what_is_no_result_is_refused(
 @pytest.fixture(scope="module")
 def browser(folder: Path) -> Iterator[Any]:
     """Headless Chromium with the report open."""
-    if CHROMIUM is None or DRIVER is None:
-        pytest.skip("needs chromium and chromedriver")
     webdriver = pytest.importorskip("selenium.webdriver")
     options = webdriver.ChromeOptions()
     options.binary_location = CHROMIUM
@@ -169,6 +172,7 @@ def visible_classes(browser: Any) -> list[str]:
     return [row.get_attribute("data-class") for row in rows if row.is_displayed()]
 
 
+@needs_browser
 def test_the_page_works_in_a_browser(browser: Any, result: EvaluationResult) -> None:
     from selenium.webdriver.support.ui import Select
 
@@ -192,6 +196,7 @@ def test_the_page_works_in_a_browser(browser: Any, result: EvaluationResult) -> 
     assert browser.find_element("id", "shown").text == "1 class"
 
 
+@needs_browser
 def test_every_picture_is_drawn_and_no_request_leaves_the_page(browser: Any) -> None:
     broken = browser.execute_script(
         "return Array.from(document.images).filter(i => !(i.complete && i.naturalWidth > 0)).length"

@@ -17,33 +17,18 @@ from lwfm import checkpoints, files
 from lwfm.checkpoints import AtomicCheckpointIO
 from lwfm.errors import UserError
 from lwfm.learner import LWFMModule
-from lwfm.model import ModelConfig, load_model
-from lwfm.training import EpisodeConfig, OptimConfig, TrainingSummary, train
+from lwfm.model import load_model
+from lwfm.training import OptimConfig, TrainingSummary
+from tests.tiny_training import EPISODES, MODEL, train_tiny
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-MODEL = ModelConfig(backbone="conv4", image_size=24, feature_size=1)
-EPISODES = EpisodeConfig(way=3, shot=1, queries=2, auxiliary_batch=8, train=4, validation=10)
-
-
-def _train(out: Path, root: Path, **options: Any) -> TrainingSummary:
-    settings: dict[str, Any] = {
-        "data": "folder",
-        "root": root,
-        "model": MODEL,
-        "episodes": EPISODES,
-        "epochs": 2,
-        "accelerator": "cpu",
-        "progress": False,
-    }
-    return train(out, **(settings | options))
 
 
 @pytest.fixture(scope="module")
 def finished(tiny_pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainingSummary:
     """A run of three epochs."""
-    return _train(tmp_path_factory.mktemp("finished"), tiny_pictures, epochs=3)
+    return train_tiny(tmp_path_factory.mktemp("finished"), tiny_pictures, epochs=3)
 
 
 def _weights(path: Path) -> dict[str, torch.Tensor]:
@@ -97,9 +82,9 @@ def test_resumed_run_equals_uninterrupted(
 
     monkeypatch.setattr(LWFMModule, "training_step", stop_in_second_epoch)
     with pytest.raises(RuntimeError, match="went down"):
-        _train(tmp_path, tiny_pictures, epochs=3)
+        train_tiny(tmp_path, tiny_pictures, epochs=3)
     monkeypatch.undo()
-    summary = _train(tmp_path, tiny_pictures, epochs=3, resume=True, workers=workers)
+    summary = train_tiny(tmp_path, tiny_pictures, epochs=3, resume=True, workers=workers)
     assert (summary.epochs, summary.steps) == (3, 12)
     assert (summary.val_accuracy, summary.best_epoch) == (finished.val_accuracy, finished.best_epoch)
     expected = _weights(finished.last)
@@ -134,20 +119,20 @@ def test_loss_has_three_parts(tiny_pictures: Path, tmp_path: Path, monkeypatch: 
 
     monkeypatch.setattr(LWFMModule, "_losses", known)
     monkeypatch.setattr(LWFMModule, "_stop_unless_finite", note)
-    _train(tmp_path, tiny_pictures, epochs=1, optim=OptimConfig(episode_weight=0.5))
+    train_tiny(tmp_path, tiny_pictures, epochs=1, optim=OptimConfig(episode_weight=0.5))
     assert losses == pytest.approx([0.5 * 2 + 3 + 5] * 4)
 
 
 def test_folder_of_a_run_is_not_overwritten(finished: TrainingSummary, tiny_pictures: Path) -> None:
     before = finished.best.read_bytes()
     with pytest.raises(UserError, match=r"already holds a run \(best\.safetensors, last\.ckpt, logs\)"):
-        _train(finished.best.parent, tiny_pictures)
+        train_tiny(finished.best.parent, tiny_pictures)
     assert finished.best.read_bytes() == before
 
 
 def test_nothing_to_resume(tiny_pictures: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"nothing to resume: .*last\.ckpt is missing"):
-        _train(tmp_path, tiny_pictures, resume=True)
+        train_tiny(tmp_path, tiny_pictures, resume=True)
 
 
 @pytest.mark.parametrize(
@@ -167,16 +152,16 @@ def test_resume_with_other_settings(
 ) -> None:
     shutil.copy(finished.last, tmp_path)
     with pytest.raises(UserError, match=f"last.ckpt is of a run with another {message}"):
-        _train(tmp_path, tiny_pictures, resume=True, **options)
+        train_tiny(tmp_path, tiny_pictures, resume=True, **options)
 
 
 def test_resume_from_a_damaged_or_unsafe_checkpoint(tiny_pictures: Path, tmp_path: Path) -> None:
     (tmp_path / "last.ckpt").write_bytes(b"half a checkpoint")
     with pytest.raises(UserError, match=r"cannot read the checkpoint .*last\.ckpt"):
-        _train(tmp_path, tiny_pictures, resume=True)
+        train_tiny(tmp_path, tiny_pictures, resume=True)
     torch.save({"state_dict": threading.Lock}, tmp_path / "last.ckpt")  # an object, not a tensor
     with pytest.raises(UserError, match=r"cannot read the checkpoint .*last\.ckpt"):
-        _train(tmp_path, tiny_pictures, resume=True)
+        train_tiny(tmp_path, tiny_pictures, resume=True)
 
 
 @pytest.mark.parametrize(
@@ -194,7 +179,7 @@ def test_options_that_cannot_work(
     tiny_pictures: Path, tmp_path: Path, options: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(UserError, match=message):
-        _train(tmp_path / "run", tiny_pictures, **options)
+        train_tiny(tmp_path / "run", tiny_pictures, **options)
     assert not (tmp_path / "run" / "logs").exists()
 
 
@@ -209,23 +194,23 @@ def test_optimiser_options_are_checked(option: str, value: Any) -> None:
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_missing_gpu(tiny_pictures: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="torch finds no CUDA device"):
-        _train(tmp_path, tiny_pictures, accelerator="gpu")
+        train_tiny(tmp_path, tiny_pictures, accelerator="gpu")
 
 
 def test_divergence_stops_and_is_located(tiny_pictures: Path, tmp_path: Path) -> None:
     with pytest.raises(
         UserError, match=r"diverged: .* at epoch \d, step \d\. Try a smaller learning rate than 1e\+30"
     ):
-        _train(tmp_path, tiny_pictures, optim=OptimConfig(lr=1e30, clip_norm=1e30))
+        train_tiny(tmp_path, tiny_pictures, optim=OptimConfig(lr=1e30, clip_norm=1e30))
 
 
 def test_time_limit_ends_with_a_validation(tiny_pictures: Path, tmp_path: Path) -> None:
-    summary = _train(tmp_path, tiny_pictures, epochs=10_000, max_time=1 / 60)
+    summary = train_tiny(tmp_path, tiny_pictures, epochs=10_000, max_time=1 / 60)
     assert summary.epochs < 10_000
     assert 0 <= summary.val_accuracy <= 1
     rate = torch.load(summary.last, weights_only=True)["optimizer_states"][0]["param_groups"][0]["lr"]
     assert rate == pytest.approx(0.01 * 0.05)  # the schedule follows the clock when that is what ends the run
-    resumed = _train(tmp_path, tiny_pictures, epochs=summary.epochs + 2, resume=True)
+    resumed = train_tiny(tmp_path, tiny_pictures, epochs=summary.epochs + 2, resume=True)
     assert resumed.epochs == summary.epochs + 2
 
 
@@ -242,7 +227,7 @@ def test_ctrl_c_says_where_to_resume(
     monkeypatch.setattr(LWFMModule, "training_step", press)
     handler = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt, match=r"last\.ckpt is whole: run again with resume"):
-        _train(tmp_path, tiny_pictures)
+        train_tiny(tmp_path, tiny_pictures)
     assert signal.getsignal(signal.SIGINT) is handler
     assert torch.load(tmp_path / "last.ckpt", weights_only=True)["epoch"] == 0
 
@@ -281,10 +266,10 @@ def test_full_disk_during_a_run_keeps_the_epoch_before(
 
     monkeypatch.setattr(checkpoints, "write_bytes_atomically", full_at_second)
     with pytest.raises(UserError, match="cannot write"):
-        _train(tmp_path, tiny_pictures)
+        train_tiny(tmp_path, tiny_pictures)
     assert torch.load(tmp_path / "last.ckpt", weights_only=True)["epoch"] == 0
     monkeypatch.undo()
-    assert _train(tmp_path, tiny_pictures, resume=True).epochs == 2
+    assert train_tiny(tmp_path, tiny_pictures, resume=True).epochs == 2
 
 
 def test_learning_rate_by_fraction_of_the_run() -> None:

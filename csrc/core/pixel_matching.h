@@ -6,12 +6,12 @@
 #pragma once
 
 #include <algorithm>
-#include <cmath>
 #include <cstdint>
 #include <vector>
 
 #include "assignment.h"
 #include "block.h"
+#include "match_order.h"
 #include "status.h"
 #include "workspace.h"
 
@@ -48,8 +48,8 @@ Status match_positions(MatchingWorkspace<T>& workspace, const ScaledBlock<T>& bl
   return solve(workspace.cost_matrix(raw), {}, workspace.solver, assignment);
 }
 
-// Puts the `top_k` most similar matches first, in order: a NaN before any number, then the larger,
-// then the upper row. `cosines` are those of the rows; rows without a column are left out.
+// Puts the `top_k` most similar matches first, in the order of `comes_first`. `cosines` are those
+// of the rows; rows without a column are left out.
 template <class T>
 void select_matches(MatchingWorkspace<T>& workspace, const T* cosines,
                     const std::int64_t* assignment, std::int64_t rows, std::int64_t top_k) {
@@ -58,12 +58,10 @@ void select_matches(MatchingWorkspace<T>& workspace, const T* cosines,
   for (std::int64_t i = 0; i < rows; ++i) {
     if (assignment[i] >= 0) matches.push_back({cosines[i], i});
   }
-  const auto comes_first = [](const auto& one, const auto& other) {
-    const bool nan = std::isnan(one.cosine), other_nan = std::isnan(other.cosine);
-    if (nan || other_nan) return nan && (!other_nan || one.row < other.row);
-    return one.cosine > other.cosine || (one.cosine == other.cosine && one.row < other.row);
+  const auto before = [](const auto& one, const auto& other) {
+    return comes_first(one.cosine, one.row, other.cosine, other.row);
   };
-  std::partial_sort(matches.begin(), matches.begin() + top_k, matches.end(), comes_first);
+  std::partial_sort(matches.begin(), matches.begin() + top_k, matches.end(), before);
 }
 
 // The same, with the cosines of a second block at the assigned pairs.
