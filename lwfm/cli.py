@@ -35,6 +35,10 @@ class Command(NamedTuple):
     report: Callable[[Any], None] = print
     several: tuple[str, str] | None = None
     """The last positional parameter, if it takes one or more paths, and its help."""
+    short: tuple[str, ...] = ()
+    """Parameters of one letter that are also options with one dash."""
+    bare: tuple[tuple[str, str], ...] = ()
+    """Options whose value may be left out, and the value that this means."""
 
 
 def _report_training(summary: TrainingSummary) -> None:
@@ -86,6 +90,16 @@ COMMANDS: dict[str, Command] = {
     "import": Command(
         "lwfm.published:import_checkpoint", "turn a checkpoint of the published code into a model file"
     ),
+    "index": Command(
+        "lwfm.picture_index:build_index", "index the pictures of a folder, to search among them"
+    ),
+    "search": Command(
+        "lwfm.retrieval:search_index",
+        "find the indexed pictures that are most similar to one",
+        lambda hits: print(hits.table()),
+        short=("k",),
+        bare=(("show", "similar.png"),),
+    ),
     "report": Command("lwfm.report.page:report", "show a result of evaluate as one HTML page, with pictures"),
     "match": Command("lwfm.figures:match", "draw how two pictures match, position by position"),
     "bench": Command(
@@ -94,11 +108,16 @@ COMMANDS: dict[str, Command] = {
     "info": Command("lwfm.info:info", "show version, build, threads: what to put into a bug report"),
 }
 
+EXTRAS = {"usearch": "retrieval", "jinja2": "report", "sklearn": "report"}
+"""Optional packages and the extras that bring them; `train` brings all others."""
+
 EPILOG = """examples:
   lwfm train --config configs/emoji.yaml --out runs/emoji
   lwfm evaluate --checkpoint runs/emoji/best.safetensors --queries 5
   lwfm data inspect miniImageNet
   lwfm classify examples unsorted --out answers.csv --explain figures
+  lwfm index pictures --out index.safetensors
+  lwfm search index.safetensors one.jpg -k 10 --show similar.png
   lwfm report result.json
   lwfm match support.jpg query.jpg --checkpoint runs/emoji/best.safetensors --out match.png
 """
@@ -114,11 +133,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.split(".")[0] == "lwfm":
             raise
-        return _fail(f"the package {error.name} is missing; install all tools: pip install 'lwfm[train]'")
+        package = error.name.split(".")[0]
+        extra = EXTRAS.get(package, "train")
+        return _fail(f"the package {package} is missing; install it: pip install 'lwfm[{extra}]'")
     except UserError as error:
         return _fail(str(error))
     except KeyboardInterrupt as error:
-        print(f"\nlwfm: {error or 'stopped'}", file=sys.stderr)
+        print(f"\nlwfm: {str(error) or 'stopped'}", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of our output (head, less) went away
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -182,13 +203,26 @@ def build_parser(only: str | None = None) -> ArgumentParser:
                     "--config", action="config", help="YAML file that sets any of the options"
                 )
             several, explanation = command.several or ("", "")
-            by_place = name in ("match", "bench", "data", "classify", "import", "compare", "report")
+            by_place = name not in ("train", "evaluate")  # these have many options, and all have names
             skipped: set[str | int] = {several} if several else set()
             subparser.add_function_arguments(_load(command), as_positional=by_place, skip=skipped)
             if several:
                 subparser.add_argument(several, nargs="+", type=Path, help=explanation)
+            _relax(subparser, command)
         commands.add_subcommand(name, subparser, help=command.summary)
     return parser
+
+
+def _relax(parser: ArgumentParser, command: Command) -> None:
+    """Let options of one letter have one dash, and some options stand without a value."""
+    options = parser._option_string_actions  # the only way to change an option that a signature made
+    for letter in command.short:
+        action = options[f"--{letter}"]
+        action.option_strings = [f"-{letter}", *action.option_strings]
+        options[f"-{letter}"] = action
+    for name, value in command.bare:
+        action = options[f"--{name}"]
+        action.nargs, action.const = "?", value
 
 
 def _load(command: Command) -> Callable[..., Any]:

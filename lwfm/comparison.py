@@ -124,13 +124,13 @@ def nearest_class_mean(support: Sequence[Tensor], support_labels: Tensor, query:
     tensor([[1., 0.],
             [0., 1.]])
     """
-    support_features, query_features = _global_features(support), _global_features(query)
+    support_features, query_features = global_features(support), global_features(query)
     membership = F.one_hot(support_labels).to(support_features.dtype)  # [S, way]
     means = (membership / membership.sum(0)).T @ support_features  # [way, C]
     return query_features @ F.normalize(means, dim=-1).T
 
 
-def _global_features(maps: Sequence[Tensor]) -> Tensor:
+def global_features(maps: Sequence[Tensor]) -> Tensor:
     """L2-normalised, concatenated global averages [B, C] of per-layer maps."""
     return F.normalize(torch.cat([layer.mean((-2, -1)) for layer in maps], dim=-1), dim=-1)
 

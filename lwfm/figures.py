@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import matplotlib
 import numpy as np
 import torch
+from matplotlib.backend_bases import FigureCanvasBase
 from matplotlib.collections import LineCollection
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
@@ -168,7 +169,7 @@ def match_figure(
         label="cosine of matched positions",
         shrink=0.5,
         aspect=40,
-        pad=0.01,
+        pad=0.03,
     )
     return figure
 
@@ -272,6 +273,13 @@ def _read_metrics(path: Path) -> dict[str, tuple[list[int], list[float]]]:
     return columns
 
 
+def check_figure_suffix(path: Path) -> None:
+    """UserError for a suffix that Matplotlib cannot write."""
+    formats = FigureCanvasBase.get_supported_filetypes()
+    if path.suffix.lower().removeprefix(".") not in formats:
+        raise UserError(f"cannot draw {path}: its suffix must be one of {', '.join(sorted(formats))}")
+
+
 def save_figure(figure: Figure, path: Path) -> None:
     """Write a figure (format by suffix: png, pdf, svg, ...) completely or not at all.
 
@@ -280,8 +288,6 @@ def save_figure(figure: Figure, path: Path) -> None:
     UserError
         For a suffix that Matplotlib cannot write, or when the system refuses to write.
     """
-    formats = figure.canvas.get_supported_filetypes()
-    if path.suffix.lower().removeprefix(".") not in formats:
-        raise UserError(f"cannot draw {path}: its suffix must be one of {', '.join(sorted(formats))}")
+    check_figure_suffix(path)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=150)

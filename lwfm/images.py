@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from lwfm.errors import UserError
 from lwfm.normalization import IMAGENET
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     import numpy.typing as npt
 
@@ -26,10 +26,12 @@ if TYPE_CHECKING:
 
     Picture = str | os.PathLike[str] | Image.Image | npt.NDArray[Any] | torch.Tensor
 
+AnyPicture = TypeVar("AnyPicture", bound="Picture")
+
 _FORMS = "a path, a PIL picture, an array [H, W, 3] or a tensor [3, H, W]"
 
 
-def check_collection(images: Iterable[Picture]) -> Iterable[Picture]:
+def check_collection(images: Iterable[AnyPicture]) -> Iterable[AnyPicture]:
     """Return ``images`` if it is several of them; UserError when it is a single one, or no collection."""
     single = isinstance(images, (str, os.PathLike, Image.Image))
     if isinstance(images, (np.ndarray, torch.Tensor)):
@@ -41,10 +43,10 @@ def check_collection(images: Iterable[Picture]) -> Iterable[Picture]:
     return images
 
 
-def watched(images: Iterable[Picture], title: str, *, progress: bool) -> Iterable[Picture]:
+def watched(images: Iterable[AnyPicture], title: str, *, progress: bool) -> Iterable[AnyPicture]:
     """Show on a terminal, from the second second on, how far a loop over images has come."""
     silent = None if progress else True  # None: only where there is a terminal
-    bar: Iterable[Picture] = tqdm(
+    bar: Iterable[AnyPicture] = tqdm(
         check_collection(images), desc=title, unit="picture", delay=2, leave=False, disable=silent
     )
     return bar
@@ -103,32 +105,60 @@ def _from_pixels(pixels: npt.NDArray[Any], what: str) -> Image.Image:
     return Image.fromarray(np.broadcast_to(pixels, (*pixels.shape[:2], 3)).copy())
 
 
-def image_batches(model: LWFM, images: Iterable[Picture], batch_size: int) -> Iterator[torch.Tensor]:
+def image_batches(
+    model: LWFM,
+    images: Iterable[Picture],
+    batch_size: int,
+    *,
+    unreadable: Callable[[int, UserError], None] | None = None,
+) -> Iterator[torch.Tensor]:
     """Prepare images as the model wants them, a batch [B, 3, H, W] at a time, decoded by several threads.
 
-    Never more than one batch of ``images`` is held, so that they may be a stream.
+    Never more than one batch of ``images`` is held, so that they may be a stream. ``unreadable`` is told the
+    index of an image that cannot be read, and why; if it returns, the image is left out.
     """
     transform = evaluation_transform(
         image_size=model.config.image_size, normalization=model.normalization or IMAGENET
     )
+
+    def prepare(pair: tuple[int, Picture]) -> torch.Tensor | UserError:
+        try:
+            return transform(to_picture(pair[1], pair[0]))
+        except UserError as error:
+            if unreadable is None:
+                raise
+            return error
+
     numbered = enumerate(images)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         while batch := list(islice(numbered, batch_size)):
-            prepared = pool.map(lambda pair: transform(to_picture(pair[1], pair[0])), batch)
-            yield torch.stack(list(prepared))
+            prepared: list[torch.Tensor] = []
+            for (index, _), result in zip(batch, pool.map(prepare, batch), strict=True):
+                if isinstance(result, torch.Tensor):
+                    prepared.append(result)
+                elif unreadable is not None:
+                    unreadable(index, result)
+            if prepared:
+                yield torch.stack(prepared)
 
 
 @torch.inference_mode()
 def encode_images(
-    model: LWFM, images: Iterable[Picture], batch_size: int, *, together: int = 1
+    model: LWFM,
+    images: Iterable[Picture],
+    batch_size: int,
+    *,
+    together: int = 1,
+    unreadable: Callable[[int, UserError], None] | None = None,
 ) -> Iterator[tuple[torch.Tensor, ...]]:
     """Compute the maps [B, C_l, F_l, F_l] of every layer on the model's device.
 
     ``batch_size`` pictures pass the network at once; as many batches are joined as make up ``together``.
+    Unreadable images: see :func:`image_batches`.
     """
     device = next(model.parameters()).device
     waiting: list[tuple[torch.Tensor, ...]] = []
-    for batch in image_batches(model, images, batch_size):
+    for batch in image_batches(model, images, batch_size, unreadable=unreadable):
         waiting.append(model.encode(batch.to(device, memory_format=torch.channels_last)))
         if len(waiting) * batch_size >= together:
             yield tuple(torch.cat(layer) for layer in zip(*waiting, strict=True))
