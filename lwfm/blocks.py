@@ -110,13 +110,13 @@ def cosine_blocks(support: Tensor, query: Tensor) -> ScaledBlocks:
 
 
 def is_fused(x: Tensor) -> bool:
-    """Whether every fused operator exists for the device of x."""
-    return x.device.type == "cpu"
+    """Whether every fused operator exists for the device of x: on CUDA if its kernels were built."""
+    return x.device.type in PAIR_KERNELS
 
 
 def has_pair_kernels(raw: Tensor) -> bool:
-    """Whether there are fused operators for blocks [..., P, M]: on CUDA if built, and if there is room."""
-    return is_fused(raw) or (raw.device.type in PAIR_KERNELS and sum(raw.shape[-2:]) <= MOST_LINES)
+    """Whether there are fused operators for blocks [..., P, M]: on CUDA only if there is room for them."""
+    return is_fused(raw) and (raw.device.type == "cpu" or sum(raw.shape[-2:]) <= MOST_LINES)
 
 
 def embedding_weights(correlation: ScaledBlocks, temperature: float) -> tuple[Tensor, Tensor, Tensor]:
@@ -151,10 +151,10 @@ def feature_matching(
     paired pictures, [B, P, M] with [B, P, D], [B, M, D]; no gradient goes to them. None for ``top_k``
     averages all. Returns the similarity [Q, S] and the assignment [Q, S, P] (-1 where unmatched).
 
-    Comparing only the matched positions takes 1 / P of the products of all, so on the CPU there is no
-    size at which products of whole maps would be faster.
+    Comparing only the matched positions takes 1 / P of the products of all, so there is no size at which
+    products of whole maps would be faster.
     """
-    if is_fused(support):
+    if has_pair_kernels(cosines.raw):
         top_k = min(cosines.raw.shape[-2:]) if top_k is None else top_k
         similarity, assignment, _ = torch.ops.lwfm.feature_matching(*cosines, support, query, top_k)
         return similarity, assignment

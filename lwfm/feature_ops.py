@@ -2,8 +2,8 @@
 
 ``lwfm::centred_positions`` turns maps into centred positions and their squared norms,
 ``lwfm::feature_matching`` assigns positions and compares only the matched ones, ``lwfm::class_terms``
-compares weighted class means. They exist for CPU tensors of float32 and float64; :mod:`lwfm.blocks`,
-:mod:`lwfm.maps` and :mod:`lwfm.shots` say what happens to others.
+compares weighted class means. They exist for tensors of float32 and float64 on the CPU, and on CUDA where
+its kernels were built; :mod:`lwfm.blocks`, :mod:`lwfm.maps` and :mod:`lwfm.shots` say what happens to others.
 """
 
 from __future__ import annotations

@@ -14,16 +14,20 @@ from lwfm.maps import MapLayout
 from lwfm.shots import ClassShots, class_terms
 
 DIMS = (6, 5)
+CPU = torch.device("cpu")
 
 
-def leaf(*shape: int, dtype: torch.dtype = torch.float64, seed: int = 0) -> Tensor:
+def leaf(
+    *shape: int, device: torch.device = CPU, dtype: torch.dtype = torch.float64, seed: int = 0
+) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
-    return torch.randn(*shape, generator=generator, dtype=torch.float64).to(dtype).requires_grad_()
+    values = torch.randn(*shape, generator=generator, dtype=torch.float64)
+    return values.to(device, dtype).requires_grad_()
 
 
 def gradients(outputs: list[Tensor], inputs: list[Tensor]) -> tuple[Tensor, ...]:
     """Gradients of a sum that weighs every output differently."""
-    weights = [torch.linspace(-1, 2, x.numel(), dtype=x.dtype).view_as(x) for x in outputs]
+    weights = [torch.linspace(-1, 2, x.numel()).to(x).view_as(x) for x in outputs]
     return torch.autograd.grad([(w * x).sum() for w, x in zip(weights, outputs, strict=True)], inputs)
 
 
@@ -31,11 +35,11 @@ def without_fusion(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lwfm.blocks, "is_fused", lambda _: False)
 
 
-def maps_in(layout: str, dtype: torch.dtype) -> list[Tensor]:
+def maps_in(layout: str, device: torch.device, dtype: torch.dtype) -> list[Tensor]:
     """Maps of 3 pictures as leaves: one tensor, or one per layer."""
     if layout == "per-layer":
-        return [leaf(3, C_l, 2, 4, dtype=dtype, seed=C_l) for C_l in DIMS]
-    one = leaf(3, sum(DIMS), 2, 4, dtype=dtype)
+        return [leaf(3, C_l, 2, 4, device=device, dtype=dtype, seed=C_l) for C_l in DIMS]
+    one = leaf(3, sum(DIMS), 2, 4, device=device, dtype=dtype)
     if layout == "channels-last":
         one = one.detach().to(memory_format=torch.channels_last).requires_grad_()
     return [one]
@@ -43,8 +47,8 @@ def maps_in(layout: str, dtype: torch.dtype) -> list[Tensor]:
 
 @pytest.mark.parametrize("layout", ["one-tensor", "channels-last", "per-layer"])
 @pytest.mark.parametrize("together", [True, False], ids=["together", "each-layer"])
-def test_positions_are_centred(layout: str, together: bool, dtype: torch.dtype) -> None:
-    maps = maps_in(layout, dtype)
+def test_positions_are_centred(layout: str, together: bool, device: torch.device, dtype: torch.dtype) -> None:
+    maps = maps_in(layout, device, dtype)
     actual = torch.ops.lwfm.centred_positions(maps, list(DIMS), together)
     layers = maps if len(maps) > 1 else list(torch.split_with_sizes(maps[0], list(DIMS), 1))
     features = [x.flatten(2).transpose(1, 2) for x in layers]
@@ -59,12 +63,15 @@ def test_positions_are_centred(layout: str, together: bool, dtype: torch.dtype) 
 
 
 @pytest.mark.parametrize("top_k", [1, 3, None], ids=["top1", "top3", "all"])
-@pytest.mark.parametrize(("P", "M"), [(4, 4), (3, 7), (7, 3)], ids=["square", "wide", "tall"])
+@pytest.mark.parametrize(
+    ("P", "M"), [(4, 4), (3, 7), (7, 3), (3, 50)], ids=["square", "wide", "tall", "wider-than-a-warp"]
+)
 @pytest.mark.parametrize("paired", [False, True], ids=["all-pairs", "paired"])
 def test_matching_equals_the_expressions(
-    P: int, M: int, top_k: int | None, paired: bool, monkeypatch: pytest.MonkeyPatch
+    P: int, M: int, top_k: int | None, paired: bool, device: torch.device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    s, q, es, eq = leaf(9, P, 5), leaf(9, M, 5, seed=1), leaf(9, P, 40, seed=2), leaf(9, M, 40, seed=3)
+    shapes = [(P, 60), (M, 60), (P, 40), (M, 40)]
+    s, q, es, eq = (leaf(9, *shape, device=device, seed=seed) for seed, shape in enumerate(shapes))
     blocks = (paired_blocks if paired else cosine_blocks)(s.detach(), q.detach())
     similarity, assignment = feature_matching(blocks, es, eq, top_k)
     slopes = gradients([similarity], [es, eq])
@@ -74,12 +81,12 @@ def test_matching_equals_the_expressions(
     torch.testing.assert_close(slopes, gradients([expected], [es, eq]))
 
 
-def test_tiny_and_zero_features() -> None:
-    es, eq = leaf(1, 3, 4), leaf(1, 3, 4, seed=1)
+def test_tiny_and_zero_features(device: torch.device) -> None:
+    es, eq = leaf(1, 3, 4, device=device), leaf(1, 3, 4, device=device, seed=1)
     with torch.no_grad():
         es[0, 0] = 0
         es[0, 1] *= 1e-10  # shorter than the smallest norm a cosine divides by
-    blocks = cosine_blocks(*(leaf(1, 3, 4, seed=seed).detach() for seed in (2, 3)))
+    blocks = cosine_blocks(*(leaf(1, 3, 4, device=device, seed=seed).detach() for seed in (2, 3)))
     similarity, _ = feature_matching(blocks, es, eq, None)
     slopes = gradients([similarity], [es, eq])
     compared = cosine_blocks(es, eq)
@@ -88,15 +95,20 @@ def test_tiny_and_zero_features() -> None:
     torch.testing.assert_close(slopes, gradients([expected], [es, eq]))
 
 
-def terms_inputs(dtype: torch.dtype = torch.float64, C: int = 37) -> tuple[list[Tensor], ClassShots]:
-    labels = torch.tensor([1, 0, 2, 1, 1, 1])
-    a, b = (leaf(4, 6, 3, dtype=dtype, seed=seed) for seed in (0, 1))
-    s, q = leaf(6, 3, C, dtype=dtype, seed=2), leaf(4, 3, C, dtype=dtype, seed=3)
-    return [a, b, s, q], ClassShots(labels, 6)
+def terms_inputs(
+    device: torch.device, dtype: torch.dtype = torch.float64, C: int = 37
+) -> tuple[list[Tensor], ClassShots]:
+    labels = torch.tensor([1, 0, 2, 1, 1, 1], device=device)
+    shapes = [(4, 6, 3), (4, 6, 3), (6, 3, C), (4, 3, C)]  # of a, b, s, q
+    leaves = [leaf(*shape, device=device, dtype=dtype, seed=seed) for seed, shape in enumerate(shapes)]
+    return leaves, ClassShots(labels, 6)
 
 
-def test_class_terms_equal_the_expressions(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
-    inputs, shots = terms_inputs(dtype)
+@pytest.mark.parametrize("C", [37, 600])
+def test_class_terms_equal_the_expressions(
+    C: int, device: torch.device, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inputs, shots = terms_inputs(device, dtype, C)
     a, b, s, q = inputs
 
     def terms() -> list[Tensor]:
@@ -112,14 +124,15 @@ def test_class_terms_equal_the_expressions(dtype: torch.dtype, monkeypatch: pyte
     torch.testing.assert_close(slopes, gradients(expected, inputs), atol=tolerance, rtol=tolerance)
 
 
-def operators(gradient: bool, dtype: torch.dtype) -> dict[Any, tuple[Any, ...]]:
+def operators(gradient: bool, device: torch.device, dtype: torch.dtype) -> dict[Any, tuple[Any, ...]]:
     """Each operator with arguments, and its backward with those of a forward pass."""
-    maps = [x.detach() for x in maps_in("per-layer", dtype)]
+    maps = [x.detach() for x in maps_in("per-layer", device, dtype)]
     outputs = torch.ops.lwfm.centred_positions(maps, list(DIMS), True)
-    s, q = leaf(3, 4, 5, dtype=dtype).detach(), leaf(2, 6, 5, dtype=dtype, seed=1).detach()
+    s = leaf(3, 4, 5, device=device, dtype=dtype).detach()
+    q = leaf(2, 6, 5, device=device, dtype=dtype, seed=1).detach()
     cosines = cosine_blocks(s, q)
     similarity, assignment, matched = torch.ops.lwfm.feature_matching(*cosines, s, q, 2)
-    inputs, shots = terms_inputs(dtype)
+    inputs, shots = terms_inputs(device, dtype)
     detached = [x.detach() for x in inputs]
     terms = torch.ops.lwfm.class_terms(*detached, shots.order, shots.begin)
     backward = {
@@ -138,33 +151,29 @@ def operators(gradient: bool, dtype: torch.dtype) -> dict[Any, tuple[Any, ...]]:
 
 
 @pytest.mark.parametrize("gradient", [True, False], ids=["gradient", "plain"])
-def test_opcheck(dtype: torch.dtype, gradient: bool) -> None:
-    for operator, arguments in operators(gradient, dtype).items():
+def test_opcheck(device: torch.device, dtype: torch.dtype, gradient: bool) -> None:
+    for operator, arguments in operators(gradient, device, dtype).items():
         torch.library.opcheck(operator, arguments)
 
 
-def test_gradcheck() -> None:
-    maps = maps_in("per-layer", torch.float64)
+def test_gradcheck(device: torch.device) -> None:
+    maps = maps_in("per-layer", device, torch.float64)
     assert torch.autograd.gradcheck(
         lambda *x: tuple(torch.ops.lwfm.centred_positions(list(x), list(DIMS), True)), maps
     )
-    s, q = leaf(2, 3, 9), leaf(2, 3, 9, seed=1)
+    s, q = leaf(2, 3, 9, device=device), leaf(2, 3, 9, device=device, seed=1)
     cosines = cosine_blocks(s.detach(), q.detach())
     assert torch.autograd.gradcheck(lambda s, q: feature_matching(cosines, s, q, 2)[0], (s, q))
-    inputs, shots = terms_inputs(C=3)
+    inputs, shots = terms_inputs(device, C=3)
     operator = torch.ops.lwfm.class_terms
     assert torch.autograd.gradcheck(lambda *x: operator(*x, shots.order, shots.begin), inputs)
 
 
-def test_empty_batches() -> None:
-    layout = MapLayout(DIMS, 2)
-    assert [list(x.features.shape) for x in layout.positions(torch.rand(0, 11, 2, 2), "query")] == [
-        [0, 4, 6],
-        [0, 4, 5],
-    ]
-    similarity, assignment = feature_matching(
-        cosine_blocks(torch.rand(3, 4, 5), torch.rand(0, 6, 5)), torch.rand(3, 4, 5), torch.rand(0, 6, 5), 1
-    )
+def test_empty_batches(device: torch.device) -> None:
+    layers = MapLayout(DIMS, 2).positions(torch.rand(0, 11, 2, 2, device=device), "query")
+    assert [list(x.features.shape) for x in layers] == [[0, 4, 6], [0, 4, 5]]
+    s, q = torch.rand(3, 4, 5, device=device), torch.rand(0, 6, 5, device=device)
+    similarity, assignment = feature_matching(cosine_blocks(s, q), s, q, 1)
     assert (similarity.shape, assignment.shape) == ((0, 3), (0, 3, 4))
 
 

@@ -12,19 +12,11 @@
 #include <cstdint>
 #include <vector>
 
+#include "class_pictures.h"
 #include "rows.h"
 #include "vectorised.h"
 
 namespace lwfm {
-
-// The support pictures of each class.
-struct ClassPictures {
-  std::int64_t way;
-  const std::int64_t* begin;     // [way + 1]: where the pictures of a class start in the list
-  const std::int64_t* pictures;  // [S], sorted by class
-
-  std::int64_t shots(std::int64_t c) const { return begin[c + 1] - begin[c]; }
-};
 
 // Positions of all pictures of a layer: support [S, P, C], query [Q, M, C], contiguous.
 template <class T>

@@ -11,20 +11,9 @@
 #include <cstdint>
 
 #include "lanes.h"
+#include "map_view.h"
 
 namespace lwfm {
-
-// The map of one picture and one layer in the caller's memory; strides count elements.
-template <class T>
-struct MapView {
-  T* data;
-  std::int64_t channels, height, width;
-  std::int64_t channel_stride, row_stride, column_stride;
-
-  T* position(std::int64_t p) const {
-    return data + p / width * row_stride + p % width * column_stride;
-  }
-};
 
 // One layer of one picture on both sides; positions [P, channels] and squares [P] are contiguous.
 template <class T>
@@ -59,7 +48,7 @@ LWFM_INLINE T sum_of(const T* x, std::int64_t count) {
 template <class T>
 LWFM_INLINE void lay_out(const MapView<const T>& map, T* positions) {
   constexpr std::int64_t kTile = 16;
-  const std::int64_t P = map.height * map.width, C = map.channels;
+  const std::int64_t P = map.positions(), C = map.channels;
   for (std::int64_t first = 0; first < C; first += kTile) {
     const std::int64_t last = std::min(first + kTile, C);
     for (std::int64_t p = 0; p < P; ++p) {
@@ -92,7 +81,7 @@ LWFM_INLINE T centre(T* x, std::int64_t count, T mean) {
 // `layers` of one picture, all of the same height and width, are centred together.
 template <class T>
 LWFM_INLINE void centred_positions(const LayerPositions<T>* layers, std::int64_t count) {
-  const std::int64_t P = layers[0].map.height * layers[0].map.width;
+  const std::int64_t P = layers[0].map.positions();
   std::int64_t channels = 0;
   for (std::int64_t l = 0; l < count; ++l) channels += layers[l].map.channels;
   for (std::int64_t l = 0; l < count; ++l) lay_out(layers[l].map, layers[l].positions);
@@ -139,7 +128,7 @@ LWFM_INLINE T gradient_sum(const LayerPositionsGradient<T>& layer, std::int64_t 
 template <class T>
 LWFM_INLINE void centred_positions_backward(const LayerPositionsGradient<T>* layers,
                                             std::int64_t count) {
-  const std::int64_t P = layers[0].map.height * layers[0].map.width;
+  const std::int64_t P = layers[0].map.positions();
   std::int64_t channels = 0;
   for (std::int64_t l = 0; l < count; ++l) channels += layers[l].map.channels;
   for (std::int64_t p = 0; p < P; ++p) {

@@ -121,9 +121,16 @@ __device__ void write_similarity(const Pair& compared, int rows, int top_k,
   LWFM_SYNC(Group);  // before the next pair takes the memory
 }
 
-// similarity of every pair from a given assignment.
-template <class T, bool kOfWarp>
-__global__ void __launch_bounds__(kPairThreads, 1) compare(PixelMatchingArguments<T> arguments) {
+template <class T>
+__device__ ComparedPair<T> compared_pair(const PixelMatchingArguments<T>& arguments,
+                                         std::int64_t pair) {
+  return {arguments.compared, arguments.shape.batch, pair};
+}
+
+// similarity of every pair from a given assignment. What is compared, `compared_pair` and
+// `gather_matches` of the arguments know.
+template <class T, bool kOfWarp, class Arguments = PixelMatchingArguments<T>>
+__global__ void __launch_bounds__(kPairThreads, 1) compare(Arguments arguments) {
   using Group = PairGroup<kOfWarp>;
   LWFM_DYNAMIC_SHARED(T, memory);
   const PairShape& shape = arguments.shape;
@@ -132,8 +139,8 @@ __global__ void __launch_bounds__(kPairThreads, 1) compare(PixelMatchingArgument
   for (std::int64_t p = Group::first(); p < shape.batch.count; p += Group::step()) {
     read_columns<Group>(arguments.assignment + p * P, P, matches.columns);
     LWFM_SYNC(Group);
-    write_similarity<Group>(ComparedPair<T>(arguments.compared, shape.batch, p), P, arguments.top_k,
-                            matches, arguments.similarity + p);
+    write_similarity<Group>(compared_pair(arguments, p), P, arguments.top_k, matches,
+                            arguments.similarity + p);
   }
 }
 

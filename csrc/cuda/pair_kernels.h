@@ -26,7 +26,7 @@ template <class T>
 int match_pairs(const PixelMatchingArguments<T>& arguments, void* stream);
 
 template <class T>
-int write_costs(const PixelMatchingArguments<T>& arguments, T* cost, void* stream);
+int write_costs(const PairShape& shape, const PairScaledBlocks<T>& cosines, T* cost, void* stream);
 
 template <class T>
 int compare_pairs(const PixelMatchingArguments<T>& arguments, void* stream);

@@ -15,12 +15,11 @@ int match_pairs(const PixelMatchingArguments<T>& arguments, void* stream) {
 }
 
 template <class T>
-int write_costs(const PixelMatchingArguments<T>& arguments, T* cost, void* stream) {
-  const PairShape& shape = arguments.shape;
+int write_costs(const PairShape& shape, const PairScaledBlocks<T>& cosines, T* cost, void* stream) {
   if (shape.batch.count == 0) return cudaSuccess;
   const auto grid = static_cast<unsigned>(std::min(shape.batch.count, kMaxGrid));
   LWFM_LAUNCH((find_costs<T>), grid, kPairThreads, 0, static_cast<cudaStream_t>(stream), shape,
-              arguments.cosines, cost);
+              cosines, cost);
   return cudaGetLastError();
 }
 
@@ -54,8 +53,8 @@ int compare_pairs_backward(const PixelMatchingGradientArguments<T>& arguments, v
 
 template int match_pairs(const PixelMatchingArguments<float>&, void*);
 template int match_pairs(const PixelMatchingArguments<double>&, void*);
-template int write_costs(const PixelMatchingArguments<float>&, float*, void*);
-template int write_costs(const PixelMatchingArguments<double>&, double*, void*);
+template int write_costs(const PairShape&, const PairScaledBlocks<float>&, float*, void*);
+template int write_costs(const PairShape&, const PairScaledBlocks<double>&, double*, void*);
 template int compare_pairs(const PixelMatchingArguments<float>&, void*);
 template int compare_pairs(const PixelMatchingArguments<double>&, void*);
 template int compare_pairs_backward(const PixelMatchingGradientArguments<float>&, void*);

@@ -12,8 +12,8 @@ LWFM_HOST_DEVICE constexpr int matching_scratch(int rows, int columns, bool stag
   return matches_scratch(rows, columns, staged) + pair_scratch(rows, columns, staged);
 }
 
-template <class T>
-__global__ void __launch_bounds__(kPairThreads, 1) match(PixelMatchingArguments<T> arguments) {
+template <class T, class Arguments = PixelMatchingArguments<T>>
+__global__ void __launch_bounds__(kPairThreads, 1) match(Arguments arguments) {
   using Group = PairGroup<true>;
   LWFM_DYNAMIC_SHARED(T, memory);
   const PairShape& shape = arguments.shape;
@@ -30,8 +30,8 @@ __global__ void __launch_bounds__(kPairThreads, 1) match(PixelMatchingArguments<
     for (int i = Group::rank(); i < P; i += Group::size()) {
       arguments.assignment[p * P + i] = matches.columns[i];
     }
-    write_similarity<Group>(ComparedPair<T>(arguments.compared, shape.batch, p), P, arguments.top_k,
-                            matches, arguments.similarity + p);
+    write_similarity<Group>(compared_pair(arguments, p), P, arguments.top_k, matches,
+                            arguments.similarity + p);
   }
 }
 

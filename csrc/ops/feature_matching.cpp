@@ -9,14 +9,14 @@
 #include <new>
 #include <tuple>
 
-#include "blocks.h"
 #include "core/failure.h"
 #include "core/vectorised.h"
-#include "matching_checks.h"
+#include "feature_matching.h"
 
 namespace {
 
 using lwfm::Features;
+using lwfm::MatchedFeatures;
 using lwfm::MatchingWorkspace;
 using lwfm::ScalarType;
 using lwfm::ScaledBlocks;
@@ -58,10 +58,9 @@ class FeatureBatch {
   std::vector<T> inverse_norms_;
 };
 
-// Which pictures pair p compares: all pairs [Q, S], or picture p with picture p.
-struct Pairing {
-  bool paired;
-  std::int64_t S, Q;
+// The pairs in the order of memory and the order of work.
+struct Pairs : lwfm::Pairing {
+  explicit Pairs(const lwfm::Pairing& pairing) : Pairing(pairing) {}
 
   std::int64_t support_of(std::int64_t p) const { return paired ? p : p % S; }
   std::int64_t query_of(std::int64_t p) const { return paired ? p : p / S; }
@@ -89,30 +88,25 @@ struct Pairing {
   }
 
   // The pairs of a picture: first, how far apart, how many.
-  struct Pairs {
+  struct OfPicture {
     std::int64_t first, step, count;
   };
-  Pairs of_support(std::int64_t s) const { return paired ? Pairs{s, 1, 1} : Pairs{s, S, Q}; }
-  Pairs of_query(std::int64_t q) const { return paired ? Pairs{q, 1, 1} : Pairs{q * S, 1, S}; }
+  OfPicture of_support(std::int64_t s) const {
+    return paired ? OfPicture{s, 1, 1} : OfPicture{s, S, Q};
+  }
+  OfPicture of_query(std::int64_t q) const {
+    return paired ? OfPicture{q, 1, 1} : OfPicture{q * S, 1, S};
+  }
 };
-
-void require_features(const Tensor& support, const Tensor& query, const Pairing& pairing,
-                      std::int64_t P, std::int64_t M) {
-  lwfm::require(support.dim() == 3 && query.dim() == 3 && support.size(0) == pairing.S &&
-                    query.size(0) == pairing.Q && support.size(1) == P && query.size(1) == M &&
-                    support.size(2) == query.size(2) &&
-                    support.scalar_type() == query.scalar_type(),
-                "support must be [S, P, D] and query [Q, M, D] of one dtype, for the pairs of raw");
-}
 
 template <class T>
 void match_all(const ScaledBlocks<T>& blocks, const Tensor& support, const Tensor& query,
-               const Pairing& pairing, std::int64_t top_k, const Three& outputs) {
+               const Pairs& pairing, std::int64_t top_k, const MatchedFeatures& outputs) {
   const FeatureBatch<T> supports(support), queries(query);
   const std::int64_t P = blocks.raw.rows();
-  T* const similarity = lwfm::data_of<T>(std::get<0>(outputs));
-  auto* const columns = lwfm::data_of<std::int64_t>(std::get<1>(outputs));
-  T* const cosines = lwfm::data_of<T>(std::get<2>(outputs));
+  T* const similarity = lwfm::data_of<T>(outputs.similarity);
+  auto* const columns = lwfm::data_of<std::int64_t>(outputs.assignment);
+  T* const cosines = lwfm::data_of<T>(outputs.cosines);
   std::vector<Status> statuses(static_cast<std::size_t>(blocks.raw.count()), Status::ok);
   const auto match = [&](std::int64_t p) {
     thread_local MatchingWorkspace<T> workspace;
@@ -134,22 +128,15 @@ void match_all(const ScaledBlocks<T>& blocks, const Tensor& support, const Tenso
 
 Three feature_matching_cpu(const Tensor& raw, const Tensor& row_scale, const Tensor& column_scale,
                            const Tensor& support, const Tensor& query, std::int64_t top_k) {
-  lwfm::require_blocks(raw, row_scale, column_scale, "raw");
-  lwfm::require(raw.dim() == 3 || raw.dim() == 4, "raw must be [Q, S, P, M] or [B, P, M]");
-  lwfm::require(raw.scalar_type() == support.scalar_type(), "features must have the dtype of raw");
-  const Pairing pairing{raw.dim() == 3, raw.dim() == 3 ? raw.size(0) : raw.size(1), raw.size(0)};
-  const std::int64_t P = raw.size(raw.dim() - 2), M = raw.size(raw.dim() - 1);
-  require_features(support, query, pairing, P, M);
-  lwfm::require_top_k(P, M, top_k);
-  const ScalarType dtype = raw.scalar_type();
-  const Three outputs{lwfm::empty_for(raw, {}, dtype), lwfm::empty_for(raw, {P}, ScalarType::Long),
-                      lwfm::empty_for(raw, {P}, dtype)};
-  if (dtype == ScalarType::Float) {
+  const Pairs pairing(
+      lwfm::require_feature_matching(raw, row_scale, column_scale, support, query, top_k));
+  const MatchedFeatures outputs = lwfm::empty_matches(raw);
+  if (raw.scalar_type() == ScalarType::Float) {
     match_all<float>({raw, row_scale, column_scale}, support, query, pairing, top_k, outputs);
   } else {
     match_all<double>({raw, row_scale, column_scale}, support, query, pairing, top_k, outputs);
   }
-  return outputs;
+  return {outputs.similarity, outputs.assignment, outputs.cosines};
 }
 
 // What the backward pass reads for every pair, contiguous.
@@ -178,7 +165,7 @@ struct PairResults {
 // The gradient of the pictures of one side; each is summed by one thread, over its pairs in order.
 template <class T>
 Tensor gradient_of_side(const FeatureBatch<T>& own, const FeatureBatch<T>& other,
-                        const Tensor& like, const Pairing& pairing, bool own_is_support,
+                        const Tensor& like, const Pairs& pairing, bool own_is_support,
                         const PairResults<T>& pairs) {
   Tensor grad = torch::stable::new_empty(like, like.sizes(), like.scalar_type());
   torch::stable::zero_(grad);
@@ -210,10 +197,9 @@ Tensor gradient_of_side(const FeatureBatch<T>& own, const FeatureBatch<T>& other
 
 template <class T>
 Two gradients_of(const Tensor& grad, const Tensor& support, const Tensor& query,
-                 const Tensor& assignment, const Tensor& cosines, std::int64_t top_k) {
-  const Pairing pairing{grad.dim() == 1, support.size(0), query.size(0)};
+                 const MatchedFeatures& forward, const Pairs& pairing, std::int64_t top_k) {
   const FeatureBatch<T> supports(support), queries(query);
-  const PairResults<T> pairs(grad, assignment, cosines, top_k);
+  const PairResults<T> pairs(grad, forward.assignment, forward.cosines, top_k);
   return {gradient_of_side(supports, queries, support, pairing, true, pairs),
           gradient_of_side(queries, supports, query, pairing, false, pairs)};
 }
@@ -221,13 +207,11 @@ Two gradients_of(const Tensor& grad, const Tensor& support, const Tensor& query,
 Two feature_matching_backward_cpu(const Tensor& grad, const Tensor& support, const Tensor& query,
                                   const Tensor& assignment, const Tensor& cosines,
                                   std::int64_t top_k) {
-  const ScalarType dtype = support.scalar_type();
-  lwfm::require(grad.scalar_type() == dtype && cosines.scalar_type() == dtype &&
-                    assignment.scalar_type() == ScalarType::Long &&
-                    assignment.dim() == grad.dim() + 1 && cosines.dim() == assignment.dim(),
-                "assignment and cosines must be those of the forward pass, grad of its similarity");
-  const auto gradients = dtype == ScalarType::Float ? gradients_of<float> : gradients_of<double>;
-  return gradients(grad, support, query, assignment, cosines, top_k);
+  const MatchedFeatures forward{grad, assignment, cosines};
+  const Pairs pairing(lwfm::require_matching_gradient(grad, support, query, forward));
+  const auto gradients =
+      support.scalar_type() == ScalarType::Float ? gradients_of<float> : gradients_of<double>;
+  return gradients(grad, support, query, forward, pairing, top_k);
 }
 
 }  // namespace

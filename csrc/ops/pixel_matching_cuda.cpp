@@ -5,9 +5,9 @@
 
 #include <torch/csrc/stable/library.h>
 
-#include <array>
 #include <tuple>
 
+#include "assign.h"
 #include "cuda/pair_kernels.h"
 #include "device.h"
 #include "matching_checks.h"
@@ -21,22 +21,14 @@ using torch::stable::Tensor;
 
 constexpr const char* kName = "pixel_matching";
 
-// lwfm::linear_assignment on the same device.
-Tensor assign(const Tensor& cost) {
-  std::array<StableIValue, 2> stack{torch::stable::detail::from(cost),
-                                    torch::stable::detail::from(false)};
-  TORCH_ERROR_CODE_CHECK(
-      torch_call_dispatcher("lwfm::linear_assignment", "", stack.data(), TORCH_ABI_VERSION));
-  return torch::stable::detail::to<Tensor>(stack[0]);
-}
-
 // Pairs of many positions: costs, then assignments, then similarities.
 template <class T>
 Tensor match_through_costs(const Tensor& raw, PixelMatchingArguments<T> arguments, void* stream) {
   const lwfm::PairShape& shape = arguments.shape;
   Tensor cost = lwfm::empty_for(raw, {shape.rows, shape.columns}, raw.scalar_type());
-  lwfm::require_launched(lwfm::write_costs(arguments, lwfm::data_of<T>(cost), stream), kName);
-  Tensor assignment = assign(cost);
+  lwfm::require_launched(
+      lwfm::write_costs(shape, arguments.cosines, lwfm::data_of<T>(cost), stream), kName);
+  Tensor assignment = lwfm::assign(cost);
   arguments.assignment = lwfm::data_of<std::int64_t>(assignment);
   lwfm::require_launched(lwfm::compare_pairs(arguments, stream), kName);
   return assignment;

@@ -5,57 +5,18 @@
 
 #include <torch/csrc/stable/library.h>
 
-#include <array>
 #include <vector>
 
-#include "blocks.h"
 #include "core/vectorised.h"
+#include "positions.h"
 
 namespace {
 
+using lwfm::LayerPlace;
+using lwfm::map_view;
 using lwfm::ScalarType;
+using lwfm::Sizes;
 using torch::stable::Tensor;
-using Sizes = std::vector<std::int64_t>;
-
-// Which map a layer stands in and where its channels begin.
-struct LayerPlace {
-  std::size_t map;
-  std::int64_t channel;
-};
-
-std::vector<LayerPlace> places_of(const std::vector<Tensor>& maps, const Sizes& dims) {
-  const bool one = maps.size() == 1;
-  lwfm::require(!dims.empty() && (one || maps.size() == dims.size()),
-                "maps must be one tensor or one per layer");
-  std::vector<LayerPlace> places;
-  std::int64_t channel = 0;
-  for (std::size_t l = 0; l < dims.size(); ++l) {
-    places.push_back(one ? LayerPlace{0, channel} : LayerPlace{l, 0});
-    channel += dims[l];
-  }
-  const ScalarType dtype = maps[0].scalar_type();
-  lwfm::require(dtype == ScalarType::Float || dtype == ScalarType::Double,
-                "maps must be float32 or float64");
-  for (std::size_t m = 0; m < maps.size(); ++m) {
-    lwfm::require(maps[m].dim() == 4 && maps[m].scalar_type() == dtype &&
-                      maps[m].size(0) == maps[0].size(0) &&
-                      maps[m].size(1) == (one ? channel : dims[m]),
-                  "maps must be [B, C_l, F_l, F_l] of one dtype");
-  }
-  return places;
-}
-
-template <class T>
-lwfm::MapView<T> map_view(const Tensor& map, std::int64_t picture, std::int64_t channel,
-                          std::int64_t channels) {
-  return {lwfm::data_of<T>(map) + picture * map.stride(0) + channel * map.stride(1),
-          channels,
-          map.size(2),
-          map.size(3),
-          map.stride(1),
-          map.stride(2),
-          map.stride(3)};
-}
 
 // Calls `centre(first layer, count)` for the layers of each picture that are centred together.
 template <class Layer, class MakeLayer, class Centre>
@@ -90,16 +51,8 @@ void centre_all(const std::vector<Tensor>& maps, const Sizes& dims, bool togethe
 }
 
 std::vector<Tensor> centred_positions_cpu(std::vector<Tensor> maps, Sizes dims, bool together) {
-  const std::vector<LayerPlace> places = places_of(maps, dims);
-  std::vector<Tensor> outputs;
-  for (const bool squares : {false, true}) {
-    for (std::size_t l = 0; l < dims.size(); ++l) {
-      const Tensor& map = maps[places[l].map];
-      const std::int64_t P = map.size(2) * map.size(3);
-      const Sizes shape = squares ? Sizes{map.size(0), P} : Sizes{map.size(0), P, dims[l]};
-      outputs.push_back(torch::stable::new_empty(map, shape, map.scalar_type()));
-    }
-  }
+  const std::vector<LayerPlace> places = lwfm::places_of(maps, dims);
+  std::vector<Tensor> outputs = lwfm::empty_positions(maps, dims, places);
   if (maps[0].scalar_type() == ScalarType::Float) {
     centre_all<float>(maps, dims, together, places, outputs);
   } else {
@@ -109,17 +62,16 @@ std::vector<Tensor> centred_positions_cpu(std::vector<Tensor> maps, Sizes dims, 
 }
 
 template <class T>
-void centre_all_backward(const std::vector<Tensor>& grads, const std::vector<Tensor>& positions,
-                         const std::vector<Tensor>& maps, bool together,
-                         const std::vector<LayerPlace>& places) {
+void centre_all_backward(const lwfm::PositionsGradient& to, const std::vector<Tensor>& positions,
+                         bool together) {
   using Layer = lwfm::LayerPositionsGradient<T>;
   const std::size_t layers = positions.size();
   const auto make_layer = [&](std::int64_t b, std::size_t l) -> Layer {
-    const Tensor &x = positions[l], &x_grad = grads[l], &squares_grad = grads[l + layers];
+    const Tensor &x = positions[l], &x_grad = to.grads[l], &squares_grad = to.grads[l + layers];
     return {lwfm::data_of<const T>(x) + b * x.stride(0),
             lwfm::data_of<const T>(x_grad) + b * x_grad.stride(0),
             lwfm::data_of<const T>(squares_grad) + b * squares_grad.stride(0),
-            map_view<T>(maps[places[l].map], b, places[l].channel, x.size(2))};
+            map_view<T>(to.maps[to.places[l].map], b, to.places[l].channel, x.size(2))};
   };
   for_each_picture<Layer>(
       positions[0].size(0), static_cast<std::int64_t>(layers), together, make_layer,
@@ -132,29 +84,13 @@ void centre_all_backward(const std::vector<Tensor>& grads, const std::vector<Ten
 std::vector<Tensor> centred_positions_backward_cpu(std::vector<Tensor> grads,
                                                    std::vector<Tensor> positions, Sizes heights,
                                                    bool together) {
-  const std::size_t layers = positions.size();
-  lwfm::require(layers > 0 && grads.size() == 2 * layers, "two gradients per layer are needed");
-  for (Tensor& grad : grads) grad = torch::stable::contiguous(grad);
-  Sizes dims;
-  std::int64_t channels = 0;
-  for (const Tensor& x : positions) {
-    dims.push_back(x.size(2));
-    channels += x.size(2);
-  }
-  std::vector<Tensor> maps;
-  for (std::size_t m = 0; m < heights.size(); ++m) {
-    const Tensor& x = positions[m];
-    const std::int64_t C = heights.size() == 1 ? channels : dims[m];
-    maps.push_back(torch::stable::new_empty(
-        x, Sizes{x.size(0), C, heights[m], x.size(1) / heights[m]}, x.scalar_type()));
-  }
-  const std::vector<LayerPlace> places = places_of(maps, dims);
+  const lwfm::PositionsGradient to(grads, positions, heights);
   if (positions[0].scalar_type() == ScalarType::Float) {
-    centre_all_backward<float>(grads, positions, maps, together, places);
+    centre_all_backward<float>(to, positions, together);
   } else {
-    centre_all_backward<double>(grads, positions, maps, together, places);
+    centre_all_backward<double>(to, positions, together);
   }
-  return maps;
+  return to.maps;
 }
 
 }  // namespace

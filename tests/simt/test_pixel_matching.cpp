@@ -94,7 +94,7 @@ void costs_are_written(const Shape& shape, std::mt19937_64& engine) {
     std::vector<T> cost(size(shape.pairs() * entries), T{-9});
     lwfm::PixelMatchingArguments<T> arguments{
         tests::pair_shape(shape), 1, blocks.view(), blocks.view(), nullptr, nullptr};
-    lwfm::write_costs(arguments, cost.data(), nullptr);
+    lwfm::write_costs(arguments.shape, arguments.cosines, cost.data(), nullptr);
     for (int p = 0; p < shape.pairs(); ++p) {
       for (int e = 0; e < entries; ++e) {
         const T cosine = blocks.block(p).at(e / shape.columns, e % shape.columns);

@@ -1,0 +1,128 @@
+// What the operators on features hand to their kernels; the letters of core/ and of
+// pair_arguments.h. Everything is contiguous but maps and blocks.
+#pragma once
+
+#include <cstdint>
+
+#include "core/class_pictures.h"
+#include "core/map_view.h"
+#include "pair_arguments.h"
+
+namespace lwfm {
+
+// The most layers that one launch centres together.
+constexpr int kMaxLayers = 16;
+
+// One layer of all pictures; `map` is that of the first.
+template <class T>
+struct LayerOfPictures {
+  MapView<const T> map;
+  std::int64_t picture_stride;
+  T* positions;  // [pictures, P, channels]
+  T* squares;    // [pictures, P]
+};
+
+// Layers of one height and width, centred together.
+template <class T>
+struct PositionsArguments {
+  std::int64_t pictures;
+  int layers;
+  LayerOfPictures<T> of[kMaxLayers];
+};
+
+template <class T>
+struct LayerGradientOfPictures {
+  MapView<T> map;  // where the gradient goes
+  std::int64_t picture_stride;
+  const T* positions;       // as the forward pass wrote them
+  const T* positions_grad;  // [pictures, P, channels]
+  const T* squares_grad;    // [pictures, P]
+};
+
+template <class T>
+struct PositionsGradientArguments {
+  std::int64_t pictures;
+  int layers;
+  LayerGradientOfPictures<T> of[kMaxLayers];
+};
+
+// Features [pictures, positions, channels] of one side and their inverse norms [pictures,
+// positions].
+template <class T>
+struct FeatureSide {
+  const T* values;
+  const T* inverse_norms;
+  int positions;
+};
+
+// Which pictures a pair compares: all pairs [Q, S], or picture p of both sides.
+struct PicturesOfPair {
+  bool paired;
+  std::int64_t S;
+
+  LWFM_HOST_DEVICE std::int64_t support(std::int64_t pair) const {
+    return paired ? pair : pair % S;
+  }
+  LWFM_HOST_DEVICE std::int64_t query(std::int64_t pair) const { return paired ? pair : pair / S; }
+};
+
+// As PixelMatchingArguments, but what is compared are features.
+template <class T>
+struct FeatureMatchingArguments {
+  PairShape shape;
+  int top_k;
+  PairScaledBlocks<T> cosines;
+  PicturesOfPair pictures;
+  std::int64_t channels;
+  FeatureSide<T> support;
+  FeatureSide<T> query;
+  T* similarity;             // [count]
+  std::int64_t* assignment;  // [count, P]
+  T* matched;  // [count, P]: the cosines of the assigned positions, 0 where there is none
+};
+
+template <class T>
+struct FeatureMatchingGradientArguments {
+  PairShape shape;
+  int top_k;
+  PicturesOfPair pictures;
+  std::int64_t S, Q, channels;
+  FeatureSide<T> support;
+  FeatureSide<T> query;
+  const T* grad;                   // [count]
+  const std::int64_t* assignment;  // [count, P]
+  const T* matched;                // [count, P]
+  T* shares;                       // [count, P], scratch: what each row gets of the gradient
+  int* row_of_column;              // [count, M], scratch: the row with a share, or -1
+  T* support_grad;                 // [S, P, channels]
+  T* query_grad;                   // [Q, M, channels]
+};
+
+// Inputs of lwfm::class_terms. The lists of `classes` stand on the device too.
+template <class T>
+struct ClassTermsInputs {
+  std::int64_t Q, S, P, M, C;
+  ClassPictures classes;
+  const T* a;        // [Q, S, P]
+  const T* b;        // [Q, S, M]
+  const T* support;  // [S, P, C]
+  const T* query;    // [Q, M, C]
+};
+
+template <class T>
+struct ClassTermsArguments {
+  ClassTermsInputs<T> in;
+  T *inner, *square_s, *square_q;  // [Q, way]
+  T* features;                     // [Q, C]
+};
+
+template <class T>
+struct ClassTermsGradientArguments {
+  ClassTermsInputs<T> in;
+  const T *inner, *square_s, *square_q;  // [Q, way]: gradients of what the forward pass wrote
+  const T* features;                     // [Q, C]
+  T *m_s_grad, *m_q_grad;                // [Q, way, C], scratch
+  T *a_grad, *b_grad, *support_grad, *query_grad;
+};
+
+}  // namespace lwfm

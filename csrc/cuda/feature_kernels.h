@@ -1,0 +1,42 @@
+// The CUDA kernels on features, for callers that know nothing of CUDA; as in pair_kernels.h, each
+// function starts its kernels on a stream and returns at once, with a cudaError_t. T is float or
+// double.
+#pragma once
+
+#include "feature_arguments.h"
+
+namespace lwfm {
+
+// lwfm::centred_positions and its backward, for layers that are centred together.
+template <class T>
+int centre_pictures(const PositionsArguments<T>& arguments, void* stream);
+
+template <class T>
+int centre_pictures_backward(const PositionsGradientArguments<T>& arguments, void* stream);
+
+// inverse [rows] of x [rows, channels]; see core/norms.h.
+template <class T>
+int find_inverse_norms(const T* x, std::int64_t rows, std::int64_t channels, T* inverse,
+                       void* stream);
+
+// lwfm::feature_matching of pairs of at most kMaxAssignedPositions positions on either side; of
+// others the caller solves costs (write_costs of pair_kernels.h), and compare_features takes the
+// answer. These and the backward throw std::invalid_argument for pairs of more positions than there
+// is room for.
+template <class T>
+int match_features(const FeatureMatchingArguments<T>& arguments, void* stream);
+
+template <class T>
+int compare_features(const FeatureMatchingArguments<T>& arguments, void* stream);
+
+template <class T>
+int match_features_backward(const FeatureMatchingGradientArguments<T>& arguments, void* stream);
+
+// lwfm::class_terms and its backward.
+template <class T>
+int compare_classes(const ClassTermsArguments<T>& arguments, void* stream);
+
+template <class T>
+int compare_classes_backward(const ClassTermsGradientArguments<T>& arguments, void* stream);
+
+}  // namespace lwfm

@@ -1,0 +1,181 @@
+// Cosines of matched positions from their features, and the gradient of the mean of the largest:
+// what core/feature_matching.h computes. The forward kernels are `match` and `compare` of
+// pixel_matching.cuh; only what they compare is another.
+#pragma once
+
+#include "core/norms.h"
+#include "feature_arguments.h"
+#include "pixel_matching.cuh"
+#include "sums.cuh"
+
+namespace lwfm {
+
+template <class T>
+__global__ void __launch_bounds__(kPairThreads, 1)
+    invert_norms(const T* x, std::int64_t rows, std::int64_t channels, T* inverse) {
+  const std::int64_t warps = blockDim.x / kWarp;
+  for (std::int64_t row = blockIdx.x * warps + threadIdx.x / kWarp; row < rows;
+       row += gridDim.x * warps) {
+    const T* const own = x + row * channels;
+    const T square = warp_inner_product(own, own, channels);
+    if (lane_index() == 0) inverse[row] = inverse_norm(square);
+  }
+}
+
+// The features of both pictures of a pair.
+template <class T>
+struct FeaturePair {
+  const T *support, *query;                  // [P, channels], [M, channels]
+  const T *support_inverse, *query_inverse;  // [P], [M]
+  std::int64_t channels;
+  T* matched;  // [P], where the cosines go
+};
+
+template <class T>
+__device__ FeaturePair<T> compared_pair(const FeatureMatchingArguments<T>& arguments,
+                                        std::int64_t pair) {
+  const FeatureSide<T>&support = arguments.support, &query = arguments.query;
+  const std::int64_t s = arguments.pictures.support(pair) * support.positions,
+                     q = arguments.pictures.query(pair) * query.positions;
+  return {support.values + s * arguments.channels,
+          query.values + q * arguments.channels,
+          support.inverse_norms + s,
+          query.inverse_norms + q,
+          arguments.channels,
+          arguments.matched + pair * support.positions};
+}
+
+// As for blocks, with a warp for each row.
+template <class Group, class T>
+__device__ void gather_matches(const FeaturePair<T>& pair, int rows, const Matches<T>& matches) {
+  const int warps = Group::size() / kWarp, first = Group::kWarp ? 0 : Group::rank() / kWarp;
+  for (int i = first; i < rows; i += warps) {
+    const int j = matches.columns[i];
+    T cosine{0};
+    if (j >= 0) {
+      cosine = warp_inner_product(pair.support + i * pair.channels, pair.query + j * pair.channels,
+                                  pair.channels) *
+               (pair.support_inverse[i] * pair.query_inverse[j]);
+    }
+    if (lane_index() != 0) continue;
+    pair.matched[i] = cosine;
+    if (j >= 0) matches.cosines[i] = cosine;
+  }
+}
+
+// Writes the shares and the row of each column of every pair.
+template <class T, bool kOfWarp>
+__global__ void __launch_bounds__(kPairThreads, 1)
+    share_similarity(FeatureMatchingGradientArguments<T> arguments) {
+  using Group = PairGroup<kOfWarp>;
+  LWFM_DYNAMIC_SHARED(T, memory);
+  const PairShape& shape = arguments.shape;
+  const int P = shape.rows, M = shape.columns;
+  T* const scratch = memory + Group::in_block() * matches_gradient_scratch(P, M, true);
+  const Matches<T> matches(scratch, P);
+  int* const row_of_column = reinterpret_cast<int*>(scratch + matches_scratch(P, M, true));
+  for (std::int64_t p = Group::first(); p < shape.batch.count; p += Group::step()) {
+    read_columns<Group>(arguments.assignment + p * P, P, matches.columns);
+    for (int i = Group::rank(); i < P; i += Group::size()) {
+      matches.cosines[i] = arguments.matched[p * P + i];
+    }
+    for (int j = Group::rank(); j < M; j += Group::size()) row_of_column[j] = -1;
+    LWFM_SYNC(Group);
+    share_gradient<Group>(matches, P, arguments.top_k, arguments.grad[p], row_of_column);
+    LWFM_SYNC(Group);
+    for (int i = Group::rank(); i < P; i += Group::size()) {
+      arguments.shares[p * P + i] = matches.largest[i];
+    }
+    for (int j = Group::rank(); j < M; j += Group::size()) {
+      arguments.row_of_column[p * M + j] = row_of_column[j];
+    }
+    LWFM_SYNC(Group);  // before the next pair takes the memory
+  }
+}
+
+// One position of a picture in one of its pairs: which position of the other picture it is matched
+// with, and with what share of the gradient.
+template <class T>
+struct SharedMatch {
+  std::int64_t other;  // the position among those of all pictures, or -1 for none
+  T share;
+  T cosine;
+};
+
+template <class T, bool kOfSupport>
+__device__ SharedMatch<T> shared_match(const FeatureMatchingGradientArguments<T>& arguments,
+                                       std::int64_t pair, int position) {
+  const int P = arguments.shape.rows, M = arguments.shape.columns;
+  const int row = kOfSupport ? position : arguments.row_of_column[pair * M + position];
+  if (row < 0) return {-1, T{0}, T{0}};
+  const std::int64_t entry = pair * P + row;
+  const T share = arguments.shares[entry];
+  if (share == T{0}) return {-1, T{0}, T{0}};
+  const std::int64_t other = kOfSupport
+                                 ? arguments.pictures.query(pair) * M + arguments.assignment[entry]
+                                 : arguments.pictures.support(pair) * P + row;
+  return {other, share, arguments.matched[entry]};
+}
+
+// The pairs of one picture: first, how far apart, how many.
+struct PairsOfPicture {
+  std::int64_t first, step, count;
+};
+
+template <class T, bool kOfSupport>
+__device__ PairsOfPicture pairs_of(const FeatureMatchingGradientArguments<T>& arguments,
+                                   std::int64_t picture) {
+  if (arguments.pictures.paired) return {picture, 1, 1};
+  return kOfSupport ? PairsOfPicture{picture, arguments.S, arguments.Q}
+                    : PairsOfPicture{picture * arguments.S, 1, arguments.S};
+}
+
+// The gradient of the features of one side, a block for each position: the features it is matched
+// with, less what goes along its own because cosines know no length.
+template <class T, bool kOfSupport>
+__global__ void __launch_bounds__(kSumThreads, 1)
+    feature_gradient(FeatureMatchingGradientArguments<T> arguments) {
+  LWFM_SHARED(std::int64_t, offsets, kSumThreads);
+  LWFM_SHARED(T, weights, kSumThreads);
+  LWFM_SHARED(T, parts, kSumThreads / kWarp);
+  const RowList<T> list{offsets, weights};
+  const FeatureSide<T>&own = kOfSupport ? arguments.support : arguments.query,
+        &other = kOfSupport ? arguments.query : arguments.support;
+  T* const grad = kOfSupport ? arguments.support_grad : arguments.query_grad;
+  const std::int64_t C = arguments.channels,
+                     rows = (kOfSupport ? arguments.S : arguments.Q) * own.positions;
+  for (std::int64_t row = blockIdx.x; row < rows; row += gridDim.x) {
+    const PairsOfPicture pairs = pairs_of<T, kOfSupport>(arguments, row / own.positions);
+    const int position = static_cast<int>(row % own.positions);
+    const T inverse = own.inverse_norms[row];
+    const auto match_in = [&](std::int64_t n) {
+      return shared_match<T, kOfSupport>(arguments, pairs.first + n * pairs.step, position);
+    };
+    T along{0};
+    // A norm below the smallest counts as that one, whatever it is.
+    if (inverse < static_cast<T>(1.0 / kCosineEps)) {
+      for (std::int64_t n = threadIdx.x; n < pairs.count; n += kSumThreads) {
+        const SharedMatch<T> match = match_in(n);
+        along += match.share * match.cosine * inverse * inverse;
+      }
+    }
+    along = block_sum(along, parts);
+    for (std::int64_t first = 0; first < C; first += kSumWidth) {
+      T sums[kSumChannels] = {};
+      add_rows(
+          other.values, first, C, pairs.count,
+          [&](std::int64_t n) -> WeightedRow<T> {
+            const SharedMatch<T> match = match_in(n);
+            if (match.other < 0) return {-1, T{0}};
+            return {match.other * C, match.share * inverse * other.inverse_norms[match.other]};
+          },
+          list, sums);
+      for (int k = 0; k < kSumChannels; ++k) {
+        const std::int64_t c = first + threadIdx.x + k * kSumThreads;
+        if (c < C) grad[row * C + c] = sums[k] - along * own.values[row * C + c];
+      }
+    }
+  }
+}
+
+}  // namespace lwfm

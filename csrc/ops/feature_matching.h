@@ -1,0 +1,57 @@
+// What lwfm::feature_matching and its backward check and allocate, on any device; the contract
+// stands in feature_matching.cpp.
+#pragma once
+
+#include <cstdint>
+
+#include "matching_checks.h"
+
+namespace lwfm {
+
+// Which pictures are compared: all pairs [Q, S], or picture p with picture p.
+struct Pairing {
+  bool paired;
+  std::int64_t S, Q;
+};
+
+// Throws unless the arguments of the operator belong together.
+inline Pairing require_feature_matching(const Tensor& raw, const Tensor& row_scale,
+                                        const Tensor& column_scale, const Tensor& support,
+                                        const Tensor& query, std::int64_t top_k) {
+  require_blocks(raw, row_scale, column_scale, "raw");
+  require(raw.dim() == 3 || raw.dim() == 4, "raw must be [Q, S, P, M] or [B, P, M]");
+  require(raw.scalar_type() == support.scalar_type(), "features must have the dtype of raw");
+  const Pairing pairing{raw.dim() == 3, raw.dim() == 3 ? raw.size(0) : raw.size(1), raw.size(0)};
+  const std::int64_t P = raw.size(raw.dim() - 2), M = raw.size(raw.dim() - 1);
+  require(support.dim() == 3 && query.dim() == 3 && support.size(0) == pairing.S &&
+              query.size(0) == pairing.Q && support.size(1) == P && query.size(1) == M &&
+              support.size(2) == query.size(2) && support.scalar_type() == query.scalar_type(),
+          "support must be [S, P, D] and query [Q, M, D] of one dtype, for the pairs of raw");
+  require_top_k(P, M, top_k);
+  return pairing;
+}
+
+// What the operator returns.
+struct MatchedFeatures {
+  Tensor similarity, assignment, cosines;
+};
+
+inline MatchedFeatures empty_matches(const Tensor& raw) {
+  const std::int64_t P = raw.size(raw.dim() - 2);
+  return {empty_for(raw, {}, raw.scalar_type()), empty_for(raw, {P}, ScalarType::Long),
+          empty_for(raw, {P}, raw.scalar_type())};
+}
+
+// Throws unless the arguments of the backward operator belong together.
+inline Pairing require_matching_gradient(const Tensor& grad, const Tensor& support,
+                                         const Tensor& query, const MatchedFeatures& forward) {
+  const ScalarType dtype = support.scalar_type();
+  const Tensor &assignment = forward.assignment, &cosines = forward.cosines;
+  require(grad.scalar_type() == dtype && cosines.scalar_type() == dtype &&
+              assignment.scalar_type() == ScalarType::Long && assignment.dim() == grad.dim() + 1 &&
+              cosines.dim() == assignment.dim(),
+          "assignment and cosines must be those of the forward pass, grad of its similarity");
+  return {grad.dim() == 1, support.size(0), query.size(0)};
+}
+
+}  // namespace lwfm
