@@ -85,6 +85,7 @@ def _steps_of(
     case: Case, forms: Mapping[str, Form], device: torch.device, backward: bool, skipped: dict[str, str]
 ) -> Steps:
     """Prepare all forms of a case; those that fail are noted in ``skipped``."""
+    torch.compiler.reset()  # after eight versions of a function it would no longer compile
     steps: Steps = {}
     expected = expected_of(case)
     for name, form in forms.items():
