@@ -2,8 +2,10 @@
 
     pytest benchmarks/bench_assignment.py --benchmark-group-by=group
     pytest benchmarks/bench_assignment.py -k "cosine and 9-"
+    pytest benchmarks/bench_assignment.py -m gpu
 
-``lwfm bench assignment`` prints the table and draws the figure of the same measurements.
+The last command times the operator on CUDA tensors beside other ways to solve them there. ``lwfm bench
+assignment [--device cuda]`` prints the table and draws the figure of the same measurements.
 """
 
 from __future__ import annotations
@@ -11,7 +13,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, get_args
 
 import pytest
+import torch
 
+from lwfm.assignment_times import Problems
+from lwfm.device_solver_benchmark import SOLVERS as DEVICE_SOLVERS
+from lwfm.device_solver_benchmark import large_batch, make_solved_costs
 from lwfm.lap import default_threads
 from lwfm.solver_benchmark import Family, batch_size, check_agreement, installed_peers, make_costs
 
@@ -33,3 +39,24 @@ def test_solver(benchmark: BenchmarkFixture, family: Family, n: int, name: str, 
     benchmark.group = f"{family} {n} x {len(costs)}, {threads} thread(s)"
     benchmark.extra_info["microseconds_per_problem"] = "min of a round, divided by the batch"
     benchmark(peer.solve, costs, threads)
+
+
+@pytest.mark.parametrize("device", [pytest.param("cuda", marks=pytest.mark.gpu)])
+@pytest.mark.parametrize("name", DEVICE_SOLVERS)
+@pytest.mark.parametrize("batch_of", [batch_size, large_batch], ids=["small", "large"])
+@pytest.mark.parametrize("n", SIZES)
+def test_solver_of_tensors(
+    benchmark: BenchmarkFixture, n: int, batch_of: object, name: str, device: str
+) -> None:
+    assert callable(batch_of)
+    solver = DEVICE_SOLVERS[name]
+    pytest.importorskip(solver.package)
+    problems = make_solved_costs("cosine", Problems(n, batch_of(n)), torch.device(device))
+    problems.check(name, solver.solve)
+
+    def solve_and_wait() -> None:
+        solver.solve(problems.costs)
+        torch.cuda.synchronize()
+
+    benchmark.group = f"{n} x {len(problems.costs)}, {device}"
+    benchmark(solve_and_wait)

@@ -1,6 +1,6 @@
 """Time 5-way 5-shot evaluation: maps encoded once, against encoding every episode and the naive head.
 
-    python -m benchmarks.bench_evaluation [--pictures 1200] [--episodes 2000] [--naive 12]
+    python -m benchmarks.bench_evaluation [--device cuda] [--pictures 1200] [--episodes 2000] [--naive 12]
 
 Both sides read the same JPEG files; their answers are compared. The naive side is timed on a few episodes and
 scaled to all of them.
@@ -12,6 +12,7 @@ import argparse
 import tempfile
 import time
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import torch
@@ -22,6 +23,7 @@ from lwfm.comparison import CachedMaps, episode_scores
 from lwfm.data import EpisodeSampler, PictureSet, episode_labels, open_pictures, picture_loader
 from lwfm.map_cache import stored_maps
 from lwfm.model import LWFM, ModelConfig
+from lwfm.timing import DeviceName, benchmark_device, describe
 
 WAY, SHOT, QUERIES, CLASSES = 5, 5, 15, 20
 
@@ -41,7 +43,13 @@ def naive_head(model: LWFM) -> NaiveHead:
     """Build the published form of the head with the model's parameters."""
     head = NaiveHead(model.backbone.layer_dims, feature_size=3)
     head.load_state_dict(model.head.state_dict())
-    return head.eval()
+    return head.to(next(model.parameters()).device).eval()
+
+
+def wait_for(device: torch.device) -> None:
+    """Wait until a GPU has done what it was asked for."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 @torch.inference_mode()
@@ -52,13 +60,14 @@ def answer_naively(
     started = time.perf_counter()
     normalization = model.normalization or pictures.normalization
     loader = picture_loader(pictures, episode, image_size=84, normalization=normalization)
-    batches = [model.encode(images.to(memory_format=torch.channels_last)) for images, _ in loader]
-    maps = [torch.cat(layer) for layer in zip(*batches, strict=True)]
+    device = next(model.parameters()).device
+    batches = [model.encode(images.to(device, memory_format=torch.channels_last)) for images, _ in loader]
+    maps = torch.cat([torch.cat(layer) for layer in zip(*batches, strict=True)], dim=1)  # [S + Q, C, F, F]
+    wait_for(device)
     encoded = time.perf_counter()
     supports = WAY * SHOT
-    labels = episode_labels(WAY, SHOT)
-    logits = head([m[:supports] for m in maps], labels, [m[supports:] for m in maps])
-    return logits.argmax(-1), encoded - started, time.perf_counter() - encoded
+    logits = head(maps[:supports], episode_labels(WAY, SHOT).to(device), maps[supports:])
+    return logits.argmax(-1).cpu(), encoded - started, time.perf_counter() - encoded
 
 
 @torch.inference_mode()
@@ -68,10 +77,10 @@ def answer_fast(model: LWFM, maps: CachedMaps, episode: list[int]) -> torch.Tens
     scores = episode_scores(
         model.head,
         maps.select(episode[:supports]),
-        episode_labels(WAY, SHOT),
+        episode_labels(WAY, SHOT).to(maps.layers[0].device),
         maps.select(episode[supports:]),
     )
-    return scores["lwfm"].argmax(-1)
+    return scores["lwfm"].argmax(-1).cpu()
 
 
 def main() -> None:
@@ -80,18 +89,21 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, default=1200)
     parser.add_argument("--episodes", type=int, default=2000)
     parser.add_argument("--naive", type=int, default=12, help="episodes timed on the naive side")
+    parser.add_argument("--device", choices=get_args(DeviceName), default="cpu")
     options = parser.parse_args()
+    device = benchmark_device(options.device)
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as folder:
         pictures = make_pictures(Path(folder), options.pictures)
         model = LWFM(ModelConfig(), normalization=pictures.normalization).eval()
-        model.to(memory_format=torch.channels_last)
+        model.to(device).to(memory_format=torch.channels_last)
         sampler = EpisodeSampler(
             pictures.labels, way=WAY, shot=SHOT, queries=QUERIES, episodes=options.episodes, seed=0
         )
         episodes = list(sampler)
         started = time.perf_counter()
         maps = stored_maps(model, pictures, Path(folder) / "maps")
+        wait_for(device)
         encoded = time.perf_counter() - started
         started = time.perf_counter()
         fast = [answer_fast(model, maps, episode) for episode in episodes]
@@ -106,7 +118,8 @@ def main() -> None:
     total = (encoding + heads) * options.episodes
     print(
         f"{options.episodes} episodes, {WAY}-way {SHOT}-shot, {QUERIES} queries a class, "
-        f"{options.pictures} pictures, ResNet-18, {torch.get_num_threads()} threads\n"
+        f"{options.pictures} pictures, ResNet-18, "
+        f"{describe(device, torch.get_num_threads())}\n"
         f"answers that differ: {different} of {options.naive * WAY * QUERIES}\n"
         f"ours   {encoded + answered:8.1f} s: encoding once {encoded:.1f} s, episodes {answered:.1f} s "
         f"({1e3 * answered / options.episodes:.1f} ms each); a second time {found:.2f} s for encoding\n"

@@ -68,8 +68,10 @@ class NaiveHead(lwfm.reference.LWFMHead):
         """Paired positions s, q [pairs, P, C_l] -> similarity of the best matched pair, [pairs]."""
         norms = s.norm(dim=-1, keepdim=True) * q.norm(dim=-1, keepdim=True).transpose(1, 2)
         cost = (1 - s @ q.transpose(1, 2) / norms).detach()
-        chosen = [linear_sum_assignment(each) for each in cost]
-        rows, columns = (torch.from_numpy(np.array(side)) for side in zip(*chosen, strict=True))
+        chosen = [linear_sum_assignment(each) for each in cost.cpu()]
+        rows, columns = (
+            torch.from_numpy(np.array(side)).to(cost.device) for side in zip(*chosen, strict=True)
+        )
         s = s.gather(1, rows.unsqueeze(-1).repeat(1, 1, s.shape[-1]))
         q = q.gather(1, columns.unsqueeze(-1).repeat(1, 1, q.shape[-1]))
         if self.embeddings:

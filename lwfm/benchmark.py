@@ -5,17 +5,18 @@ from __future__ import annotations
 from pathlib import Path  # noqa: TC003 - the command line reads the type at run time
 from typing import TYPE_CHECKING, Literal
 
-from lwfm import solver_benchmark
-from lwfm.solver_benchmark import Family  # noqa: TC001 - the command line reads the type at run time
+from lwfm.solver_benchmark import Family, bench_assignment
+from lwfm.timing import DeviceName, benchmark_device
 
 if TYPE_CHECKING:
-    from lwfm.matching_benchmark import MatchingTimes
-    from lwfm.solver_benchmark import AssignmentTimes
+    from lwfm.assignment_times import AssignmentTimes
+    from lwfm.matching_times import MatchingTimes
 
 
 def bench(
     subject: Literal["assignment", "matching"],
     *,
+    device: DeviceName = "cpu",
     threads: int = 1,
     out: Path | None = None,
     sizes: tuple[int, ...] = (9, 16, 25, 32, 49, 100, 196, 512, 1024),
@@ -30,8 +31,12 @@ def bench(
     ----------
     subject : str
         What to time.
+    device : str
+        Where: cpu, or cuda for tensors on the current GPU. There, solvers on the host are timed with the way
+        to the host and back, and what is not installed or fails is named and left out.
     threads : int
-        Threads for everything that is timed; solvers that cannot use several are left out if this is not 1.
+        Threads for everything that is timed on the host; solvers that cannot use several are left out of the
+        contest on the CPU if this is not 1.
     out : Path, optional
         Where to draw the figure (png, pdf, svg).
     sizes : tuple of int
@@ -39,7 +44,7 @@ def bench(
     family : str
         For assignment: kind of cost matrices.
     seconds : float
-        For assignment: time for each solver and size; the fastest run counts.
+        For assignment: time for each solver and size. The fastest run counts, on a GPU the median.
     cases : tuple of str
         For matching: episodes, way x shot x F, with 15 queries per class.
     rounds : int
@@ -53,15 +58,20 @@ def bench(
     Raises
     ------
     UserError
-        For a size, a case or a number of threads out of range.
+        For a size, a case or a number of threads out of range, or CUDA where there is none.
     """
-    if subject == "assignment":
-        return solver_benchmark.bench(
-            "assignment", sizes=sizes, family=family, threads=threads, seconds=seconds, out=out
-        )
-    from lwfm.matching_benchmark import bench_matching
+    place = benchmark_device(device)
+    result: AssignmentTimes | MatchingTimes
+    if subject == "matching":
+        from lwfm.matching_benchmark import bench_matching
 
-    result = bench_matching(cases, threads=threads, rounds=rounds)
+        result = bench_matching(cases, device=place, threads=threads, rounds=rounds)
+    elif place.type == "cuda":
+        from lwfm.device_solver_benchmark import bench_assignment_on
+
+        result = bench_assignment_on(place, sizes=sizes, family=family, threads=threads, seconds=seconds)
+    else:
+        result = bench_assignment(sizes=sizes, family=family, threads=threads, seconds=seconds)
     if out is not None:
         from lwfm.figures import save_figure
 

@@ -1,24 +1,22 @@
-"""How fast the assignment solver is beside others on this machine: ``lwfm bench assignment``."""
+"""How fast the assignment solver is beside others on this machine's CPU: ``lwfm bench assignment``."""
 
 from __future__ import annotations
 
 import math
 import os
 import time
-from dataclasses import dataclass
 from importlib import import_module
-from pathlib import Path  # noqa: TC003 - the command line reads the type at run time
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 
+from lwfm.assignment_times import OURS, AssignmentTimes, Problems
 from lwfm.errors import UserError
 from lwfm.lap import default_threads, simd_level, solve_batch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
     Costs: TypeAlias = NDArray[Any]
@@ -27,6 +25,7 @@ if TYPE_CHECKING:
 
 Family = Literal["cosine", "uniform", "integers", "geometric", "two_values", "nearly_tied"]
 CHANNELS = 512
+Step = TypeVar("Step")
 
 
 class Peer(NamedTuple):
@@ -47,7 +46,7 @@ def _scipy(cost: Costs) -> float:
 
 
 PEERS = {
-    "lwfm": Peer("lwfm", True, lambda costs, threads: solve_batch(costs, n_threads=threads)[1]),
+    OURS: Peer("lwfm", True, lambda costs, threads: solve_batch(costs, n_threads=threads)[1]),
     "lapcpp": Peer(
         "lapcpp",
         True,
@@ -128,89 +127,13 @@ def fastest(call: Callable[[], object], seconds: float) -> float:
     return best
 
 
-@dataclass(frozen=True)
-class AssignmentTimes:
-    """Microseconds per problem.
-
-    Attributes
-    ----------
-    family : str
-        Kind of cost matrices, float32.
-    threads : int
-        Threads each solver was given.
-    batches : dict of int to int
-        Problems in a batch, by size ``n``.
-    times : dict of str to dict of int to float
-        By solver and ``n``.
-    """
-
-    family: str
-    threads: int
-    batches: dict[int, int]
-    times: dict[str, dict[int, float]]
-
-    def ratio(self, n: int) -> float:
-        """Return how many times faster we are than the fastest other solver at size ``n``."""
-        others = [times[n] for name, times in self.times.items() if name != "lwfm"]
-        return min(others) / self.times["lwfm"][n] if others else math.nan
-
-    def __str__(self) -> str:
-        title = (
-            f"microseconds per problem, {self.family} costs, float32, {self.threads} thread(s) of "
-            f"{os.cpu_count()}, {simd_level()}; totals agree"
-        )
-        head = f"{'n x batch':>14}" + "".join(f"{name:>15}" for name in self.times) + f"{'ratio':>8}"
-        lines = [
-            f"{f'{n} x {batch}':>14}"
-            + "".join(f"{times[n]:>15.2f}" for times in self.times.values())
-            + f"{self.ratio(n):>8.2f}"
-            for n, batch in self.batches.items()
-        ]
-        return "\n".join([title, head, *lines])
-
-    def figure(self) -> Figure:
-        """Draw time per problem over n, both logarithmic, one line a solver."""
-        from matplotlib.figure import Figure
-
-        figure = Figure(figsize=(7, 5), layout="constrained")
-        axes = figure.add_subplot()
-        sizes = list(self.batches)
-        for name, times in self.times.items():
-            own = name == "lwfm"
-            axes.loglog(
-                sizes,
-                [times[n] for n in sizes],
-                marker="o",
-                markersize=4,
-                linewidth=2.5 if own else 1.2,
-                color="black" if own else None,
-                label=name,
-            )
-        axes.set_xlabel("n (rows and columns)")
-        axes.set_ylabel("time per problem [µs]")
-        axes.set_title(f"Linear assignment, {self.family} costs, float32, {self.threads} thread(s)")
-        axes.set_xticks(sizes, [str(n) for n in sizes])
-        axes.minorticks_off()
-        axes.grid(alpha=0.3)
-        axes.legend()
-        return figure
-
-
-def bench(
-    subject: Literal["assignment"],
-    *,
-    sizes: tuple[int, ...] = (9, 16, 25, 32, 49, 100, 196, 512, 1024),
-    family: Family = "cosine",
-    threads: int = 1,
-    seconds: float = 0.3,
-    out: Path | None = None,
+def bench_assignment(
+    *, sizes: tuple[int, ...], family: Family = "cosine", threads: int = 1, seconds: float = 0.3
 ) -> AssignmentTimes:
     """Time the assignment solver beside the others that are installed, after checking that all agree.
 
     Parameters
     ----------
-    subject : str
-        What to time.
     sizes : tuple of int
         Rows and columns of the problems.
     family : str
@@ -219,8 +142,6 @@ def bench(
         Threads for every solver; those that cannot use several are left out if this is not 1.
     seconds : float
         Time for each solver and size; the fastest run counts.
-    out : Path, optional
-        Where to draw the figure (png, pdf, svg).
 
     Returns
     -------
@@ -234,34 +155,34 @@ def bench(
 
     Examples
     --------
-    >>> from lwfm.solver_benchmark import bench
-    >>> sorted(bench("assignment", sizes=(200,), family="uniform", seconds=0.0).batches)
-    [200]
+    >>> from lwfm.solver_benchmark import bench_assignment
+    >>> bench_assignment(sizes=(200,), family="uniform", seconds=0.0).batches
+    [Problems(n=200, batch=7)]
     """
-    del subject
-    if not sizes or min(sizes) < 1:
-        raise UserError(f"sizes must be at least 1, got {sizes}")
-    if not 1 <= threads <= default_threads():
-        raise UserError(f"threads must be 1 to {default_threads()} on this machine, got {threads}")
+    check_options(sizes, threads)
     peers = installed_peers(threads)
-    times: dict[str, dict[int, float]] = {name: {} for name in peers}
+    times: dict[str, dict[Problems, float]] = {name: {} for name in peers}
     costs = np.empty((0, 0, 0), np.float32)
-    for n, name in _progress([(n, name) for n in sizes for name in peers]):
+    for n, name in progress([(n, name) for n in sizes for name in peers]):
         if costs.shape[1] != n:
             costs = make_costs(family, batch_size(n), n)
         check_agreement(name, peers[name], costs, threads)
         took = fastest(lambda name=name, costs=costs: peers[name].solve(costs, threads), seconds)  # type: ignore[misc]
-        times[name][n] = 1e6 * took / len(costs)
-    result = AssignmentTimes(family, threads, {n: batch_size(n) for n in sizes}, times)
-    if out is not None:
-        from lwfm.figures import save_figure
-
-        save_figure(result.figure(), out)
-    return result
+        times[name][Problems(n, len(costs))] = 1e6 * took / len(costs)
+    return AssignmentTimes(family, f"{threads} thread(s) of {os.cpu_count()}, {simd_level()}", times)
 
 
-def _progress(steps: list[tuple[int, str]]) -> Iterable[tuple[int, str]]:
+def check_options(sizes: tuple[int, ...], threads: int) -> None:
+    """Raise UserError for sizes or a number of threads that cannot be."""
+    if not sizes or min(sizes) < 1:
+        raise UserError(f"sizes must be at least 1, got {sizes}")
+    if not 1 <= threads <= default_threads():
+        raise UserError(f"threads must be 1 to {default_threads()} on this machine, got {threads}")
+
+
+def progress(steps: list[Step]) -> Iterable[Step]:
+    """Show a bar over steps that take more than two seconds."""
     from tqdm import tqdm
 
-    bar: Iterable[tuple[int, str]] = tqdm(steps, desc="timing solvers", delay=2.0, leave=False)
+    bar: Iterable[Step] = tqdm(steps, desc="timing solvers", delay=2.0, leave=False)
     return bar

@@ -1,4 +1,4 @@
-"""Fixtures shared by the tests: devices, dtypes, small pictures, and the skipping of GPU tests."""
+"""Fixtures shared by the tests: devices, dtypes, small pictures."""
 
 from __future__ import annotations
 
@@ -15,16 +15,6 @@ if TYPE_CHECKING:
 
 settings.register_profile("lwfm", deadline=None, print_blob=True)
 settings.load_profile("lwfm")
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what is marked ``gpu`` on a machine without one."""
-    if torch.cuda.is_available():
-        return
-    skip = pytest.mark.skip(reason="needs a CUDA device")
-    for item in items:
-        if "gpu" in item.keywords:
-            item.add_marker(skip)
 
 
 @pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])

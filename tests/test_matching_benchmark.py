@@ -9,7 +9,7 @@ import pytest
 from lwfm.benchmark import bench
 from lwfm.cli import main
 from lwfm.errors import UserError
-from lwfm.matching_benchmark import MatchingTimes
+from lwfm.matching_times import MatchingTimes
 
 if TYPE_CHECKING:
     from pathlib import Path

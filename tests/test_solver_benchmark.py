@@ -8,8 +8,17 @@ import numpy as np
 import pytest
 
 from lwfm import solver_benchmark
+from lwfm.assignment_times import AssignmentTimes
+from lwfm.benchmark import bench
 from lwfm.errors import UserError
-from lwfm.solver_benchmark import Family, Peer, bench, check_agreement, installed_peers, make_costs
+from lwfm.solver_benchmark import (
+    Family,
+    Peer,
+    bench_assignment,
+    check_agreement,
+    installed_peers,
+    make_costs,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,6 +44,7 @@ def test_table_and_figure_have_a_line_for_each_solver(
 ) -> None:
     monkeypatch.setattr(solver_benchmark, "batch_size", lambda _n: 4)
     result = bench("assignment", sizes=(3, 40), family="uniform", seconds=0.0, out=tmp_path / "times.png")
+    assert isinstance(result, AssignmentTimes)
     assert set(result.times) == set(installed_peers(1))
     assert {"lwfm", "SciPy", "lapjv"} <= set(result.times)
     assert all(time > 0 for times in result.times.values() for time in times.values())
@@ -45,4 +55,4 @@ def test_table_and_figure_have_a_line_for_each_solver(
 @pytest.mark.parametrize(("sizes", "threads"), [((), 1), ((0,), 1), ((3,), 0), ((3,), 10_000)])
 def test_options_out_of_range_are_refused(sizes: tuple[int, ...], threads: int) -> None:
     with pytest.raises(UserError, match="must be"):
-        bench("assignment", sizes=sizes, threads=threads)
+        bench_assignment(sizes=sizes, threads=threads)

@@ -1,0 +1,96 @@
+"""What a benchmark of the head has measured, as a table and as a figure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
+
+from lwfm.matching_workload import DIMS, QUERIES, Case, product_flops
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+PASSES = ("forward", "forward+backward")
+
+
+class Row(NamedTuple):
+    """A measurement: seconds and the bytes of memory that a step adds."""
+
+    case: Case
+    backward: bool
+    form: str
+    seconds: float
+    memory: int | None
+
+
+@dataclass(frozen=True)
+class MatchingTimes:
+    """Times and memory of every form of the head.
+
+    Attributes
+    ----------
+    machine : str
+        What was measured on.
+    rows : tuple of Row
+        By case, pass and form.
+    skipped : dict of str to str
+        Which forms of which cases and passes are missing, and why.
+    """
+
+    machine: str
+    rows: tuple[Row, ...]
+    skipped: dict[str, str] = field(default_factory=dict)
+
+    def seconds(self, case: Case, backward: bool, form: str) -> float:
+        """Return the time of one measurement."""
+        return next(row.seconds for row in self.rows if row[:3] == (case, backward, form))
+
+    def __str__(self) -> str:
+        width = max(12, *(len(row.form) for row in self.rows))
+        lines = [
+            f"layers {list(DIMS)}, {QUERIES} queries per class, float32, {self.machine}; "
+            "logits and gradients agree; MB: what a step adds to the peak of memory",
+            f"{'case':>10} {'pass':>16} {'form':>{width}} {'ms':>10} {'/ head':>8} {'/ products':>10} "
+            f"{'MB':>7}",
+        ]
+        for case, backward, form, seconds, memory in self.rows:
+            head, products = (self.seconds(case, backward, name) for name in ("head", "products"))
+            lines.append(
+                f"{case!s:>10} {PASSES[backward]:>16} {form:>{width}} {1e3 * seconds:10.3f} "
+                f"{seconds / head:8.2f} {seconds / products:10.2f} "
+                f"{'-' if memory is None else f'{memory / 1e6:.0f}':>7}"
+            )
+        lines += [self._roofline(row) for row in self.rows if row.form == "products"]
+        return "\n".join(lines + [f"left out: {name}: {reason}" for name, reason in self.skipped.items()])
+
+    def _roofline(self, row: Row) -> str:
+        rate = product_flops(row.case, backward=row.backward) / row.seconds / 1e9
+        head = self.seconds(row.case, row.backward, "head")
+        return (
+            f"{row.case!s:>10} {PASSES[row.backward]:>16}  products by torch.matmul: {rate:.0f} GFLOP/s; "
+            f"the head does the same mathematics at {rate * row.seconds / head:.0f} GFLOP/s"
+        )
+
+    def figure(self) -> Figure:
+        """Draw the time of every form over the cases, forward and forward + backward."""
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(10, 4.5), layout="constrained")
+        names = list(dict.fromkeys(row.form for row in self.rows))
+        cases = list(dict.fromkeys(row.case for row in self.rows))
+        width = 0.8 / len(names)
+        panels = figure.subplots(1, 2, sharey=True)
+        for axes, backward in zip(panels, (False, True), strict=True):
+            for n, name in enumerate(names):
+                rows = [row for row in self.rows if row.form == name and row.backward == backward]
+                places = [cases.index(row.case) + (n - (len(names) - 1) / 2) * width for row in rows]
+                axes.bar(places, [1e3 * row.seconds for row in rows], width, label=name)
+            axes.set_yscale("log")
+            axes.set_xticks(range(len(cases)), [str(case) for case in cases], rotation=45, ha="right")
+            axes.set_title(PASSES[backward])
+            axes.set_xlabel("way x shot x F")
+            axes.grid(axis="y", alpha=0.3)
+        panels[0].set_ylabel("time of a step [ms]")
+        panels[0].legend()
+        figure.suptitle(f"The head on layers {list(DIMS)}, {self.machine}")
+        return figure
