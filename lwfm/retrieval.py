@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from pathlib import Path  # noqa: TC003 - the command line reads the type at run time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from matplotlib.figure import Figure
@@ -34,7 +34,7 @@ class Hits:
         lines = [f"{'rank':>4}  {'similarity':>10}  {'cosine':>6}  {'rank by cosine':>14}  picture"]
         for rank, hit in enumerate(self.hits, start=1):
             numbers = f"{hit.similarity:>10.3f}  {hit.cosine:>6.3f}  {hit.cosine_rank:>14}"
-            lines.append(f"{rank:>4}  {numbers}  {self.index.path(hit.number)}")
+            lines.append(f"{rank:>4}  {numbers}  {_from_here(self.index.path(hit.number))}")
         return "\n".join(lines)
 
     def figure(self) -> Figure:
@@ -51,6 +51,12 @@ class Hits:
             _draw_picture(axes, path)
             axes.set_title(f"{title}\n{path.parent.name}/{path.name}", fontsize=8, parse_math=False)
         return figure
+
+
+def _from_here(path: Path) -> Path:
+    """Leave out what a path has in common with the current folder, if it is below that."""
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path
 
 
 def _draw_picture(axes: Axes, path: Path) -> None:

@@ -32,7 +32,8 @@ def outputs(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
 def test_notebooks_run(path: Path, tmp_path: Path) -> None:
     notebook = read(path)
     shown = [output.output_type for output in outputs(notebook)]
-    NotebookClient(notebook, timeout=240, resources={"metadata": {"path": tmp_path}}).execute()
+    place = {"metadata": {"path": tmp_path}}
+    NotebookClient(notebook, timeout=240, coalesce_streams=True, resources=place).execute()
     now = [output.output_type for output in outputs(notebook) if output.get("name") != "stderr"]
     assert now == shown  # what readers see is what the cells give
 

@@ -106,6 +106,14 @@ def test_search_prints_and_draws(
     assert [path.name for path in tmp_path.iterdir()] == ([figure] if figure else [])
 
 
+def test_pictures_below_the_current_folder_are_named_from_there(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(place)
+    hits = search_index(place / "i.safetensors", place / "pictures" / "class-0" / "0.png", k=1)
+    assert hits.table().endswith("  pictures/class-0/0.png")
+
+
 def test_the_figure_has_a_cell_for_each_picture_and_an_end(place: Path) -> None:
     picture = place / "pictures" / "class-0" / "0.png"
     shown = search_index(place / "i.safetensors", picture, k=7).figure()
