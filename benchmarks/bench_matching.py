@@ -1,6 +1,7 @@
 """The head beside its products, its tensor expressions and the published form.
 
     python -m benchmarks.bench_matching --threads 2
+    python -m benchmarks.bench_matching --cases 20x5xF5 --queries 2
     python -m benchmarks.bench_matching --device cuda --cases 5x5xF3 --rounds 9
     pytest benchmarks/bench_matching.py -k 5x5xF3 --benchmark-group-by=group
 
@@ -20,7 +21,7 @@ from benchmarks.naive_head import NaiveHead
 from lwfm.matching_benchmark import checked_step, measure, peak_bytes
 from lwfm.matching_forms import CUDA_FORMS, FORMS, OTHER_PRODUCTS
 from lwfm.matching_times import PASSES
-from lwfm.matching_workload import CASES, DIMS, QUERIES, Case, expected_of, with_parameters
+from lwfm.matching_workload import CASES, DIMS, Case, expected_of, with_parameters
 from lwfm.timing import DeviceName, benchmark_device
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def all_forms(device: str) -> dict[str, Form]:
 
 def forms_of(case: Case, device: str) -> dict[str, Form]:
     forms = all_forms(device)
-    expanded = 16 * case.way * QUERIES * case.way * case.shot * case.size**2 * sum(DIMS) * 4
+    expanded = 16 * case.way * case.queries * case.way * case.shot * case.size**2 * sum(DIMS) * 4
     if expanded >= NAIVE_BYTES:
         del forms[NAIVE]
     return forms
@@ -82,13 +83,14 @@ def main() -> None:
     parser.add_argument(
         "--forms", nargs="+", help=f"products and head, and these of: {', '.join(all_forms('cuda'))}"
     )
+    parser.add_argument("--queries", type=int, default=15, help="of each class; fewer for the published form")
     parser.add_argument("--no-memory", action="store_true", help="skip the memory of each form")
     options = parser.parse_args()
     device = benchmark_device(options.device)
     wanted = set(options.forms or all_forms(device.type)) | {"products", "head"}
     for name in options.cases:
         result = measure(
-            [CASES[name]],
+            [CASES[name]._replace(queries=options.queries)],
             lambda case: {name: form for name, form in forms_of(case, device.type).items() if name in wanted},
             threads=options.threads,
             rounds=options.rounds,

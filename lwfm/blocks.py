@@ -38,8 +38,10 @@ PAIR_KERNELS = frozenset(
     if torch._C._dispatch_has_kernel_for_dispatch_key("lwfm::embedding_weights", key)
 )
 """Types of devices for which this build has kernels on the blocks of pairs."""
-PAIR_BYTES = 256 * 2**20
+PAIR_BYTES = 64 * 2**20
 """Budget for the blocks of all pairs that exist at once; more queries are processed in chunks."""
+RECORDED_PAIR_BYTES = 256 * 2**20
+"""The same where gradients are recorded: there a second chunk means that pairs are computed twice."""
 
 
 def compute_dtype(x: Tensor) -> Tensor:
@@ -185,11 +187,12 @@ def over_queries(
 ) -> tuple[Tensor, ...]:
     """Call ``function`` on chunks of query pictures and concatenate what it returns.
 
-    ``queries`` are tensors [Q, ...]; a chunk has as many pictures as fit in ``PAIR_BYTES`` at
-    ``query_bytes`` each. Where gradients are recorded, a chunk is computed again in the backward pass
-    instead of kept, so extra memory does not grow with Q.
+    ``queries`` are tensors [Q, ...]; a chunk has as many pictures as fit in the budget at ``query_bytes``
+    each: ``PAIR_BYTES``, or ``RECORDED_PAIR_BYTES`` where gradients are recorded. There a chunk is computed
+    again in the backward pass instead of kept, so extra memory does not grow with Q.
     """
-    chunk = max(1, PAIR_BYTES // max(1, query_bytes))
+    budget = RECORDED_PAIR_BYTES if torch.is_grad_enabled() else PAIR_BYTES
+    chunk = max(1, budget // max(1, query_bytes))
     Q = queries[0].shape[0]  # not len(), which would make torch.export fix it
     if chunk >= Q:
         return function(*queries)

@@ -13,7 +13,7 @@ import torch
 
 from lwfm.errors import UserError
 from lwfm.matching_forms import CUDA_FORMS, FORMS, GRAPH, Products, prepared_step
-from lwfm.matching_times import PASSES, MatchingTimes, Row
+from lwfm.matching_times import PASSES, SQUARE, MatchingTimes, Row
 from lwfm.matching_workload import CASES, CPU, Case, check_agreement, expected_of, make_case, step
 from lwfm.timing import SLOW, allocated_bytes, describe, reason_of, seconds_of
 
@@ -34,21 +34,29 @@ STEPS_IN_A_ROW = 10  # on CUDA, so that the host may be ahead of the device as i
 def median_times(steps: Steps, device: torch.device, rounds: int) -> dict[str, float]:
     """Seconds of a step of each form. They take turns, so that what else the machine does falls on all."""
     times: dict[str, list[float]] = {name: [] for name in steps}
-    for number in range(rounds + 1):
+    for _ in range(rounds + 1):
         for name, call in steps.items():
-            if times[name] and times[name][-1] > 1 and number > 2:
+            if times[name] and len(times[name]) > _enough(times[name][-1], rounds):
                 continue
             short = device.type == "cuda" and bool(times[name]) and times[name][0] < SLOW / STEPS_IN_A_ROW
             times[name].append(seconds_of(call, device, STEPS_IN_A_ROW if short else 1))
-    return {name: statistics.median(values[1:]) for name, values in times.items()}
+    return {name: statistics.median(values[1:] or values) for name, values in times.items()}
+
+
+def _enough(seconds: float, rounds: int) -> int:
+    """How many steps to measure after the first of a form that takes so long; none: the first counts."""
+    return min(rounds, 0 if seconds > 10 else 1 if seconds > 5 else 3 if seconds > 1 else rounds)
 
 
 def peak_bytes(case: Case, form: Form, backward: bool, threads: int) -> int:
-    """Growth of the process's peak memory by one step (Linux), for a process of its own."""
+    """Most memory that one step adds to the process (Linux), for a process of its own.
+
+    What is loaded or set up once, by the first step of all, is not counted.
+    """
     torch.set_num_threads(threads)
+    step(*make_case(Case(way=2, shot=1, size=2, queries=1), form), backward=backward)
     head, inputs = make_case(case, form)
-    small = torch.rand(64, 64, requires_grad=True)  # loads the libraries behind products and autograd
-    torch.autograd.backward((small @ small).sum())
+    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew at what is held now
     before = _peak_of_process()
     step(head, inputs, backward=backward)
     return _peak_of_process() - before
@@ -117,6 +125,7 @@ def measure(
     torch.set_num_threads(threads)
     rows, skipped = [], dict[str, str]()
     try:
+        peak_rate = _peak_rate(device)
         for case, backward in _progress([(case, backward) for case in cases for backward in (False, True)]):
             steps = _steps_of(case, forms_of(case), device, backward, skipped)
             for name, seconds in median_times(steps, device, rounds).items():
@@ -128,7 +137,13 @@ def measure(
                 rows.append(Row(case, backward, name, seconds, memory))
     finally:
         torch.set_num_threads(before)
-    return MatchingTimes(describe(device, threads), tuple(rows), skipped)
+    return MatchingTimes(describe(device, threads), tuple(rows), peak_rate, skipped)
+
+
+def _peak_rate(device: torch.device) -> float:
+    """Floating-point operations a second of a product as large as it takes to be fast; the best of some."""
+    x = torch.rand(SQUARE, SQUARE, device=device)
+    return 2.0 * SQUARE**3 / min(seconds_of(lambda: torch.matmul(x, x), device) for _ in range(5))
 
 
 def bench_matching(
@@ -145,7 +160,7 @@ def bench_matching(
     if unknown or not names:
         raise UserError(f"cases must be some of {', '.join(CASES)}, got {', '.join(unknown) or 'none'}")
     forms = CUDA_FORMS if device.type == "cuda" else FORMS
-    peak = _peak_of_form if Path("/proc/self/status").exists() else None
+    peak = _peak_of_form if Path("/proc/self/clear_refs").exists() else None
     return measure(
         [CASES[name] for name in names],
         lambda _: forms,

@@ -5,16 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
-from lwfm.matching_workload import DIMS, QUERIES, Case, product_flops
+from lwfm.matching_workload import DIMS, Case, product_flops
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PASSES = ("forward", "forward+backward")
+SQUARE = 1536
+"""Rows and columns of the product that shows what ``torch.matmul`` can do on a machine."""
 
 
 class Row(NamedTuple):
-    """A measurement: seconds and the bytes of memory that a step adds."""
+    """A measurement: seconds of a step and the bytes of memory that it adds."""
 
     case: Case
     backward: bool
@@ -33,12 +35,15 @@ class MatchingTimes:
         What was measured on.
     rows : tuple of Row
         By case, pass and form.
+    peak_rate : float
+        Floating-point operations a second of a large square ``torch.matmul``.
     skipped : dict of str to str
         Which forms of which cases and passes are missing, and why.
     """
 
     machine: str
     rows: tuple[Row, ...]
+    peak_rate: float
     skipped: dict[str, str] = field(default_factory=dict)
 
     def seconds(self, case: Case, backward: bool, form: str) -> float:
@@ -47,9 +52,10 @@ class MatchingTimes:
 
     def __str__(self) -> str:
         width = max(12, *(len(row.form) for row in self.rows))
+        queries = ", ".join(map(str, sorted({row.case.queries for row in self.rows})))
         lines = [
-            f"layers {list(DIMS)}, {QUERIES} queries per class, float32, {self.machine}; "
-            "logits and gradients agree; MB: what a step adds to the peak of memory",
+            f"layers {list(DIMS)}, {queries} queries per class, float32, {self.machine}; "
+            "logits and gradients agree; MB: the most memory that a step adds",
             f"{'case':>10} {'pass':>16} {'form':>{width}} {'ms':>10} {'/ head':>8} {'/ products':>10} "
             f"{'MB':>7}",
         ]
@@ -60,15 +66,18 @@ class MatchingTimes:
                 f"{seconds / head:8.2f} {seconds / products:10.2f} "
                 f"{'-' if memory is None else f'{memory / 1e6:.0f}':>7}"
             )
+        lines.append(f"torch.matmul of {SQUARE} x {SQUARE} x {SQUARE}: {self.peak_rate / 1e9:.0f} GFLOP/s")
         lines += [self._roofline(row) for row in self.rows if row.form == "products"]
         return "\n".join(lines + [f"left out: {name}: {reason}" for name, reason in self.skipped.items()])
 
     def _roofline(self, row: Row) -> str:
-        rate = product_flops(row.case, backward=row.backward) / row.seconds / 1e9
+        """Compare the products with that rate, and with the head, which does one correlation less."""
+        rate = product_flops(row.case, backward=row.backward) / row.seconds
+        own = product_flops(row.case, backward=row.backward, correlations=1) / rate
         head = self.seconds(row.case, row.backward, "head")
         return (
-            f"{row.case!s:>10} {PASSES[row.backward]:>16}  products by torch.matmul: {rate:.0f} GFLOP/s; "
-            f"the head does the same mathematics at {rate * row.seconds / head:.0f} GFLOP/s"
+            f"{row.case!s:>10} {PASSES[row.backward]:>16}  products: {rate / 1e9:.0f} GFLOP/s; the head's "
+            f"take {1e3 * own:.1f} ms at that rate, {max(0.0, 1 - own / head):.0%} of its time is outside"
         )
 
     def figure(self) -> Figure:

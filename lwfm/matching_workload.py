@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 DIMS = (512, 512)
-QUERIES = 15  # per class
 CPU = torch.device("cpu")
 Inputs: TypeAlias = tuple[Tensor, Tensor, Tensor]
 Form: TypeAlias = "Callable[[LWFMHead, int], nn.Module]"
@@ -21,11 +20,12 @@ Form: TypeAlias = "Callable[[LWFMHead, int], nn.Module]"
 
 
 class Case(NamedTuple):
-    """An episode: classes, support pictures of each, height and width of the maps."""
+    """An episode: classes, support pictures of each, height and width of the maps, queries of each class."""
 
     way: int
     shot: int
     size: int
+    queries: int = 15
 
     def __str__(self) -> str:
         return f"{self.way}x{self.shot}xF{self.size}"
@@ -54,10 +54,10 @@ def with_parameters(head_class: type[nn.Module], head: LWFMHead, size: int) -> n
 
 def make_case(case: Case, form: Form, device: torch.device = CPU) -> tuple[nn.Module, Inputs]:
     """Build one form of the head and an episode on a device; equal for equal cases."""
-    way, shot, size = case
+    way, shot, size, queries = case
     torch.manual_seed(0)
     support = torch.rand(way * shot, sum(DIMS), size, size)
-    query = torch.rand(way * QUERIES, sum(DIMS), size, size)
+    query = torch.rand(way * queries, sum(DIMS), size, size)
     head = form(LWFMHead(DIMS, feature_size=size, num_classes=64), size).to(device)
     support, query = (x.to(device).requires_grad_() for x in (support, query))
     return head, (support, torch.arange(way * shot, device=device) % way, query)
@@ -90,9 +90,12 @@ def check_agreement(case: Case, name: str, actual: list[Tensor], expected: list[
             raise RuntimeError(f"{case}: {name} and the head differ by {error:.1e}: it was not timed")
 
 
-def product_flops(case: Case, *, backward: bool) -> float:
-    """Floating-point operations of :class:`Products`."""
+def product_flops(case: Case, *, backward: bool, correlations: int = 2) -> float:
+    """Floating-point operations of :class:`Products`.
+
+    With one correlation instead of two, of those the head does: it compares only matched embedded positions.
+    """
     P = case.size**2
-    s, q = case.way * case.shot * P, case.way * QUERIES * P
-    forward = sum(2.0 * C * (2 * s * q + (s + q) * C) for C in DIMS)
+    s, q = case.way * case.shot * P, case.way * case.queries * P
+    forward = sum(2.0 * C * (correlations * s * q + (s + q) * C) for C in DIMS)
     return forward * (3 if backward else 1)

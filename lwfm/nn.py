@@ -53,7 +53,10 @@ class PixelEmbedding(nn.Sequential):
         """Embed x [..., C_l] in its own dtype, whatever the parameters' dtype."""
         w1, w2 = (cast("nn.Linear", self[index]).weight.to(x.dtype) for index in (0, 2))
         hidden = F.linear(x, w1).relu_()
-        return x + F.linear(hidden, w2).relu_()
+        rectified = F.linear(hidden, w2).relu_()
+        if torch.is_grad_enabled() or rectified.dtype != x.dtype:
+            return x + rectified
+        return rectified.add_(x)
 
 
 class SemanticPixelMatching(nn.Module):

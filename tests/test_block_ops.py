@@ -218,8 +218,12 @@ def test_chunks_of_queries_change_nothing(budget: int, monkeypatch: pytest.Monke
     expected = outputs_and_gradients(head, queries=7)
     support, query = torch.rand(3, 4, 5), torch.rand(6, 4, 5)
     matched = semantic_pixel_matching(support, query)
-    monkeypatch.setattr(lwfm.blocks, "PAIR_BYTES", budget)
+    for name in ("PAIR_BYTES", "RECORDED_PAIR_BYTES"):
+        monkeypatch.setattr(lwfm.blocks, name, budget)
     torch.testing.assert_close(outputs_and_gradients(head, queries=7), expected)
     torch.testing.assert_close(semantic_pixel_matching(support, query), matched)
+    episode = random_episode((2, 3), 7, (6, 4), (3, 2), dtype=torch.float64)
     with torch.no_grad():
         torch.testing.assert_close(semantic_pixel_matching(support, query), matched)
+        logits = head(episode.support, episode.labels, episode.query)
+    torch.testing.assert_close(list(logits), [x.detach() for x in expected[:2]])

@@ -99,7 +99,7 @@ def test_every_number_of_threads_gives_the_same_bits() -> None:
 def peak_of(way: int, queries: int, size: int, budget: int) -> int:
     """Growth of the peak memory of this process by one training step of the head; for a fresh process."""
     torch.set_num_threads(1)
-    lwfm.blocks.PAIR_BYTES = budget
+    lwfm.blocks.RECORDED_PAIR_BYTES = budget
     head = lwfm.nn.LWFMHead([4], feature_size=size)
     support = torch.rand(way, 4, size, size)
 
