@@ -34,6 +34,10 @@ MOST_POSITIONS = 32
 """Positions of a picture that one warp assigns (kMaxAssignedPositions in csrc/cuda)."""
 
 
+ONE_KERNEL_PRODUCTS = 2**19
+"""Inner products of all pairs up to which one kernel is the faster way: of more, matrix units do better."""
+
+
 class PairTerms(NamedTuple):
     """What all pairs of one layer yield, in float64 for float64 features and float32 for others."""
 
@@ -50,12 +54,13 @@ class PairTerms(NamedTuple):
 
 
 def is_one_kernel(support: Tensor, query: Tensor, others: Sequence[Tensor] = ()) -> bool:
-    """Whether :func:`correlate` is one kernel for these features, and no gradient is asked for.
+    """Whether :func:`correlate` is one kernel for these features, the faster way, and free of gradients.
 
     ``others`` are further tensors that a gradient might be recorded for.
     """
     recorded = torch.is_grad_enabled() and any(x.requires_grad for x in (support, query, *others))
-    fits = max(support.shape[1], query.shape[1]) <= MOST_POSITIONS
+    (S, P, _), (Q, M, _) = support.shape, query.shape
+    fits = max(P, M) <= MOST_POSITIONS and S * P * Q * M <= ONE_KERNEL_PRODUCTS
     return support.device.type == "cuda" and "cuda" in PAIR_KERNELS and fits and not recorded
 
 

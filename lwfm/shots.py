@@ -40,13 +40,11 @@ class ClassShots:
         counts = torch.bincount(labels)  # [way]
         if not counts.all():
             raise ValueError(f"class {int((counts == 0).nonzero()[0])} has no support pictures")
-        self.order = order = labels.argsort(stable=True)  # [S], by class
+        self.labels, self.counts = labels, counts
+        self.order = labels.argsort(stable=True)  # [S], by class
         self.begin = F.pad(counts.cumsum(0), (1, 0))  # [way + 1], where classes begin in that order
-        rank = torch.arange(pictures, device=labels.device) - (counts.cumsum(0) - counts)[labels[order]]
-        self.share = F.one_hot(labels, len(counts)).double() / counts  # [S, way]: 1 / shots of its class
-        self.index = order.new_zeros(len(counts), int(counts.max()))  # [way, K], padded with picture 0
-        self.index[labels[order], rank] = order
-        self.valid = torch.arange(self.index.shape[1], device=labels.device) < counts[:, None]  # [way, K]
+        member = labels.unsqueeze(1) == torch.arange(len(counts), device=labels.device)
+        self.share = member.double() / counts  # [S, way]: 1 / shots of its class
 
     def mean_over_class(self, x: Tensor) -> Tensor:
         """Average x [Q, S, P] over each class's shots -> [Q, way, P]."""
@@ -54,8 +52,18 @@ class ClassShots:
 
     def by_class(self, x: Tensor) -> Tensor:
         """Lay x [B, S, P, D] out as [way, B, K P, D], zero where a class has fewer than K shots."""
-        x = x[:, self.index] * self.valid[:, :, None, None]  # [B, way, K, P, D]
+        index, valid = self._padded()
+        x = x[:, index] * valid[:, :, None, None]  # [B, way, K, P, D]
         return x.flatten(2, 3).transpose(0, 1)
+
+    def _padded(self) -> tuple[Tensor, Tensor]:
+        """Pictures of each class [way, K], padded with picture 0, and which of them are real."""
+        device = self.labels.device
+        by_class = self.labels[self.order]
+        rank = torch.arange(len(self.order), device=device) - self.begin[by_class]
+        index = self.order.new_zeros(len(self.counts), int(self.counts.max()))
+        index[by_class, rank] = self.order
+        return index, torch.arange(index.shape[1], device=device) < self.counts[:, None]
 
 
 def support_gram(s: Tensor, shots: ClassShots) -> Tensor:

@@ -97,18 +97,19 @@ def correlation() -> Work:
     """Work of the fused kernel in its small tiles, which such an episode gets, with an embedding."""
     fits = 32 // P
     tiles = -(-S // fits) * -(-Q // fits)
-    products = tiles * 32 * 32 * C * 2  # multiply-adds, the padding of tiles included, of two products
-    per_pair = P * (4 * EXPONENTIAL + 60) + 40 * P  # weights; assignment and comparison
+    products = tiles * 32 * 32 * C  # multiply-adds, the padding of tiles included
+    # Weights; assignment; cosines of the matched features, with their norms.
+    per_pair = P * (4 * EXPONENTIAL + 60) + 40 * P + P * 5 * C // 32
     return Work(
         "correlation",
         "correlation_float32.cu",
-        r"correlate<lwfm::Tile<float, (\(int\))?32>, float>",
+        r"correlate<lwfm::Tile<float, (\(int\))?32, (\(int\))?2>, float>",
         grid=tiles,
-        threads=64,
+        threads=256,
         dynamic_shared=0,
         bytes_moved=4 * 2 * (S + Q) * P * C + 4 * PAIRS * (3 * P + 1) + 8 * PAIRS * P,
-        flops=2 * 2 * S * Q * P * P * C,
-        warp_instructions=int(products / 32 * 1.3) + PAIRS * per_pair,
+        flops=2 * S * Q * P * P * C + 2 * PAIRS * P * 3 * C,
+        warp_instructions=int(products / 32 * 1.6) + PAIRS * per_pair,
     )
 
 

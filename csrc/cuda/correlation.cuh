@@ -8,6 +8,7 @@
 #include "embedding_weights.cuh"
 #include "matched_similarity.cuh"
 #include "pair_assignment.cuh"
+#include "sums.cuh"
 #include "tile_product.cuh"
 
 namespace lwfm {
@@ -39,7 +40,6 @@ struct PairsMemory {
   alignas(16) T scratch[kWarps][kScratch];
   T correlation_scale[2][Tile::kSize];
   T inverse_norm[2][Tile::kSize];
-  signed char columns[Tile::kSize * Tile::kSize];  // of each row of each pair; -1: none
 };
 
 template <class Tile>
@@ -110,8 +110,58 @@ __device__ void weigh_tile(const CorrelationArguments<In, typename Tile::T>& arg
   });
 }
 
-// Assigns the positions of every pair of the tile, whose products become cosines; compares them at
-// once if they are compared by the same features.
+// The features that the matched positions of a pair are compared by, where the caller has them.
+template <class In>
+struct ComparedFeatures {
+  const In *support, *query;
+  std::int64_t support_stride, query_stride;  // from position to position
+  std::int64_t support_step, query_step;      // from channel to channel
+  int channels;
+
+  template <class T>
+  __device__ ComparedFeatures(const CorrelationArguments<In, T>& arguments, std::int64_t s,
+                              std::int64_t q)
+      : support(arguments.support_compared.data + s * arguments.support_compared.picture_stride),
+        query(arguments.query_compared.data + q * arguments.query_compared.picture_stride),
+        support_stride(arguments.support_compared.position_stride),
+        query_stride(arguments.query_compared.position_stride),
+        support_step(arguments.support_compared.channel_stride),
+        query_step(arguments.query_compared.channel_stride),
+        channels(arguments.support_compared.channels) {}
+};
+
+// The cosine of a support position and a query position, on every lane. The norms cost no further
+// reads.
+template <class T, class In>
+__device__ T warp_cosine(const ComparedFeatures<In>& features, int i, int j) {
+  const In* const x = features.support + i * features.support_stride;
+  const In* const y = features.query + j * features.query_stride;
+  T product{0}, x_square{0}, y_square{0};
+#pragma unroll 4
+  for (int c = lane_index(); c < features.channels; c += kWarp) {
+    const T own = number_of(x[c * features.support_step]),
+            other = number_of(y[c * features.query_step]);
+    product += own * other;
+    x_square += own * own;
+    y_square += other * other;
+  }
+  return warp_sum(product) * (inverse_norm(warp_sum(x_square)) * inverse_norm(warp_sum(y_square)));
+}
+
+// As for blocks; a warp alone.
+template <class Group, class T, class In>
+__device__ void gather_matches(const ComparedFeatures<In>& features, int rows,
+                               const Matches<T>& matches) {
+  for (int i = 0; i < rows; ++i) {
+    const int j = matches.columns[i];
+    if (j < 0) continue;
+    const T cosine = warp_cosine<T>(features, i, j);
+    if (lane_index() == 0) matches.cosines[i] = cosine;
+  }
+}
+
+// Assigns the positions of every pair of the tile, whose products become cosines, and compares
+// them: by these cosines, or by other features, of which only the matched ones are read.
 template <class Tile, class In>
 __device__ void match_tile(const CorrelationArguments<In, typename Tile::T>& arguments,
                            const TilePlace& place, TileMemory<Tile>& memory,
@@ -126,34 +176,17 @@ __device__ void match_tile(const CorrelationArguments<In, typename Tile::T>& arg
                             memory.numbers + pair.support * P * Tile::kRow + pair.query * M);
     __syncwarp();
     assign_positions(cosines, P, M, matches.columns);
-    signed char* const kept = pairs.columns + (pair.support * place.queries + pair.query) * P;
     for (int i = Group::rank(); i < P; i += Group::size()) {
-      kept[i] = static_cast<signed char>(matches.columns[i]);
       arguments.assignment[pair.index * P + i] = matches.columns[i];
     }
+    T* const similarity = arguments.similarity + pair.index;
     if (arguments.support_compared.data == nullptr) {
-      write_similarity<Group>(cosines, P, arguments.top_k, matches,
-                              arguments.similarity + pair.index);
+      write_similarity<Group>(cosines, P, arguments.top_k, matches, similarity);
+    } else {
+      const ComparedFeatures<In> features(arguments, place.first_support + pair.support,
+                                          place.first_query + pair.query);
+      write_similarity<Group>(features, P, arguments.top_k, matches, similarity);
     }
-    __syncwarp();  // before the next pair takes the memory
-  });
-}
-
-// Compares the assigned positions by the products that the tile holds now.
-template <class Tile, class In>
-__device__ void compare_tile(const CorrelationArguments<In, typename Tile::T>& arguments,
-                             const TilePlace& place, const TileMemory<Tile>& memory,
-                             PairsMemory<Tile>& pairs) {
-  using T = typename Tile::T;
-  using Group = PairGroup<true>;
-  const int P = arguments.support.positions, M = arguments.query.positions;
-  const Matches<T> matches(pairs.scratch[Group::in_block()], P);
-  for_each_pair<Tile>(arguments, place, [&](const TilePair& pair) {
-    const signed char* const kept = pairs.columns + (pair.support * place.queries + pair.query) * P;
-    for (int i = Group::rank(); i < P; i += Group::size()) matches.columns[i] = kept[i];
-    __syncwarp();
-    write_similarity<Group>(view_of(pair, memory, pairs.inverse_norm, P, M), P, arguments.top_k,
-                            matches, arguments.similarity + pair.index);
   });
 }
 
@@ -172,12 +205,6 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kMinBlocks)
   weigh_tile(arguments, place, memory, pairs);
   if (arguments.top_k == 0) return;
   match_tile(arguments, place, memory, pairs);
-  if (arguments.support_compared.data == nullptr) return;
-  locate<Tile>(arguments.support_compared, place.first_support, place.supports, memory.offsets[0]);
-  locate<Tile>(arguments.query_compared, place.first_query, place.queries, memory.offsets[1]);
-  multiply_tile(arguments.support_compared, arguments.query_compared, memory);
-  find_scales(memory, pairs);
-  compare_tile(arguments, place, memory, pairs);
 }
 
 }  // namespace lwfm

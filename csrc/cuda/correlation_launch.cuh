@@ -38,7 +38,8 @@ Pictures<Stored> stored(const Pictures<In>& from) {
 }
 
 // With features of the type that CUDA knows them by. Large tiles read less, as long as there is one
-// for each multiprocessor; float64 has the small ones only, for want of shared memory.
+// for every other multiprocessor (measured on an H100: docs/cuda.md); float64 has the small ones
+// only, for want of shared memory.
 template <class Stored, class In, class T>
 int launch_correlation(const CorrelationArguments<In, T>& from, int multiprocessors, void* stream) {
   const CorrelationArguments<Stored, T> arguments{stored<Stored>(from.support),
@@ -54,11 +55,11 @@ int launch_correlation(const CorrelationArguments<In, T>& from, int multiprocess
                                                   from.assignment};
   if (from.support.count == 0 || from.query.count == 0) return cudaSuccess;
   if constexpr (std::is_same_v<T, float>) {
-    if (tiles_of(arguments, 64) >= multiprocessors) {
-      return launch_tiles<Tile<T, 64>>(arguments, stream);
+    if (2 * tiles_of(arguments, 64) >= multiprocessors) {
+      return launch_tiles<Tile<T, 64, 4>>(arguments, stream);
     }
   }
-  return launch_tiles<Tile<T, 32>>(arguments, stream);
+  return launch_tiles<Tile<T, 32, 2>>(arguments, stream);
 }
 
 }  // namespace lwfm

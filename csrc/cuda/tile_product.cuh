@@ -16,11 +16,11 @@ __device__ inline float number_of(__nv_bfloat16 x) { return __bfloat162float(x);
 
 // The tile: kSize x kSize products of T, kMicro x kMicro of them to a thread, in steps of kDepth
 // channels.
-template <class Number, int kTileSize>
+template <class Number, int kTileSize, int kMicroSize>
 struct Tile {
   using T = Number;
   static constexpr int kSize = kTileSize;
-  static constexpr int kMicro = 4;
+  static constexpr int kMicro = kMicroSize;
   static constexpr int kDepth = 16;
   static constexpr int kThreads = (kSize / kMicro) * (kSize / kMicro);
   static constexpr int kMinBlocks = kThreads < 128 ? 4 : 2;  // at once on a multiprocessor
@@ -99,9 +99,10 @@ __device__ void store_step(const Pictures<In>& side, const typename Tile::T* loa
   }
 }
 
-template <class T>
-struct alignas(16) Four {
-  T x[4];
+// Read at once where the hardware can: up to 16 bytes.
+template <class T, int kCount>
+struct alignas(kCount * sizeof(T) < 16 ? kCount * sizeof(T) : 16) Several {
+  T x[kCount];
 };
 
 // Adds the products of one step's channels to this thread's entries, and the squares of the
@@ -110,7 +111,7 @@ template <class Tile>
 __device__ void multiply_step(const typename Tile::T* support, const typename Tile::T* query,
                               typename Tile::T (&sums)[Tile::kMicro][Tile::kMicro],
                               typename Tile::T& square) {
-  using Vector = Four<typename Tile::T>;
+  using Vector = Several<typename Tile::T, Tile::kMicro>;
   constexpr int kAcross = Tile::kSize / Tile::kMicro;
   const int t = static_cast<int>(threadIdx.x);
   const int top = t / kAcross * Tile::kMicro, left = t % kAcross * Tile::kMicro;
