@@ -9,82 +9,90 @@ namespace lwfm {
 
 constexpr int kPositionThreads = 256;
 
-// The positions of all pictures, shared among the warps of the grid: calls work(picture, position,
-// row).
-template <class Work>
-__device__ void for_each_position(std::int64_t pictures, std::int64_t positions, const Work& work) {
-  const std::int64_t warps = blockDim.x / kWarp, rows = pictures * positions;
-  for (std::int64_t row = blockIdx.x * warps + threadIdx.x / kWarp; row < rows;
-       row += gridDim.x * warps) {
-    work(row / positions, row % positions, row);
+// The position of a picture that a warp works on, and its place among those of all pictures.
+struct PlaceOfWarp {
+  std::int64_t row, step;
+
+  __device__ PlaceOfWarp()
+      : row(blockIdx.x * (blockDim.x / kWarp) + threadIdx.x / kWarp),
+        step(gridDim.x * std::int64_t{blockDim.x / kWarp}) {}
+};
+
+// Channel 0 of position row % P of picture row / P, in a layer's map.
+template <class Layer>
+__device__ auto* first_channel(const Layer& layer, std::int64_t row) {
+  const std::int64_t P = layer.map.positions();
+  return layer.map.position(row % P) + row / P * layer.picture_stride;
+}
+
+// The mean over the channels of all layers at one position; `value_of(layer, channel)` are summed.
+template <class Arguments, class ValueOf>
+__device__ auto mean_of_channels(const Arguments& arguments, const ValueOf& value_of) {
+  decltype(value_of(arguments.of[0], 0)) sum{0};
+  std::int64_t channels = 0;
+  for (int l = 0; l < arguments.layers; ++l) {
+    const auto& layer = arguments.of[l];
+    for (std::int64_t c = lane_index(); c < layer.map.channels; c += kWarp) {
+      sum += value_of(layer, c);
+    }
+    channels += layer.map.channels;
   }
+  return warp_sum(sum) / static_cast<decltype(sum)>(channels);
+}
+
+// Writes what is left of a position of one layer, and its square.
+template <class T>
+__device__ void write_centred(const LayerOfPictures<T>& layer, std::int64_t row, T mean) {
+  const T* const x = first_channel(layer, row);
+  T* const to = layer.positions + row * layer.map.channels;
+  T square{0};
+  for (std::int64_t c = lane_index(); c < layer.map.channels; c += kWarp) {
+    const T centred = x[c * layer.map.channel_stride] - mean;
+    to[c] = centred;
+    square += centred * centred;
+  }
+  square = warp_sum(square);
+  if (lane_index() == 0) layer.squares[row] = square;
 }
 
 template <class T>
 __global__ void __launch_bounds__(kPositionThreads, 1)
     centre_positions(PositionsArguments<T> arguments) {
-  const int lane = lane_index(), layers = arguments.layers;
-  const std::int64_t P = arguments.of[0].map.positions();
-  for_each_position(arguments.pictures, P,
-                    [&](std::int64_t picture, std::int64_t position, std::int64_t row) {
-                      const auto from = [&](const LayerOfPictures<T>& layer) {
-                        return layer.map.position(position) + picture * layer.picture_stride;
-                      };
-                      T sum{0};
-                      std::int64_t channels = 0;
-                      for (int l = 0; l < layers; ++l) {
-                        const LayerOfPictures<T>& layer = arguments.of[l];
-                        const T* const x = from(layer);
-                        for (std::int64_t c = lane; c < layer.map.channels; c += kWarp) {
-                          sum += x[c * layer.map.channel_stride];
-                        }
-                        channels += layer.map.channels;
-                      }
-                      const T mean = warp_sum(sum) / static_cast<T>(channels);
-                      for (int l = 0; l < layers; ++l) {
-                        const LayerOfPictures<T>& layer = arguments.of[l];
-                        const T* const x = from(layer);
-                        T* const to = layer.positions + row * layer.map.channels;
-                        T square{0};
-                        for (std::int64_t c = lane; c < layer.map.channels; c += kWarp) {
-                          const T centred = x[c * layer.map.channel_stride] - mean;
-                          to[c] = centred;
-                          square += centred * centred;
-                        }
-                        square = warp_sum(square);
-                        if (lane == 0) layer.squares[row] = square;
-                      }
-                    });
+  const std::int64_t rows = arguments.pictures * arguments.of[0].map.positions();
+  const PlaceOfWarp place;
+  for (std::int64_t row = place.row; row < rows; row += place.step) {
+    const T mean = mean_of_channels(arguments, [&](const auto& layer, std::int64_t c) {
+      return first_channel(layer, row)[c * layer.map.channel_stride];
+    });
+    for (int l = 0; l < arguments.layers; ++l) write_centred(arguments.of[l], row, mean);
+  }
+}
+
+// The gradient of one channel of a centred position.
+template <class T>
+__device__ T centred_gradient(const LayerGradientOfPictures<T>& layer, std::int64_t row,
+                              std::int64_t c) {
+  const std::int64_t at = row * layer.map.channels + c;
+  return layer.positions_grad[at] + 2 * layer.squares_grad[row] * layer.positions[at];
 }
 
 template <class T>
 __global__ void __launch_bounds__(kPositionThreads, 1)
     centre_positions_backward(PositionsGradientArguments<T> arguments) {
-  const int lane = lane_index(), layers = arguments.layers;
-  const std::int64_t P = arguments.of[0].map.positions();
-  for_each_position(
-      arguments.pictures, P, [&](std::int64_t picture, std::int64_t position, std::int64_t row) {
-        // The gradient of one channel, before the mean of all is taken off.
-        const auto own = [&](const LayerGradientOfPictures<T>& layer, std::int64_t c) {
-          const std::int64_t at = row * layer.map.channels + c;
-          return layer.positions_grad[at] + 2 * layer.squares_grad[row] * layer.positions[at];
-        };
-        T sum{0};
-        std::int64_t channels = 0;
-        for (int l = 0; l < layers; ++l) {
-          const LayerGradientOfPictures<T>& layer = arguments.of[l];
-          for (std::int64_t c = lane; c < layer.map.channels; c += kWarp) sum += own(layer, c);
-          channels += layer.map.channels;
-        }
-        const T mean = warp_sum(sum) / static_cast<T>(channels);
-        for (int l = 0; l < layers; ++l) {
-          const LayerGradientOfPictures<T>& layer = arguments.of[l];
-          T* const to = layer.map.position(position) + picture * layer.picture_stride;
-          for (std::int64_t c = lane; c < layer.map.channels; c += kWarp) {
-            to[c * layer.map.channel_stride] = own(layer, c) - mean;
-          }
-        }
-      });
+  const std::int64_t rows = arguments.pictures * arguments.of[0].map.positions();
+  const PlaceOfWarp place;
+  for (std::int64_t row = place.row; row < rows; row += place.step) {
+    const T mean = mean_of_channels(arguments, [&](const auto& layer, std::int64_t c) {
+      return centred_gradient(layer, row, c);
+    });
+    for (int l = 0; l < arguments.layers; ++l) {
+      const LayerGradientOfPictures<T>& layer = arguments.of[l];
+      T* const to = first_channel(layer, row);
+      for (std::int64_t c = lane_index(); c < layer.map.channels; c += kWarp) {
+        to[c * layer.map.channel_stride] = centred_gradient(layer, row, c) - mean;
+      }
+    }
+  }
 }
 
 }  // namespace lwfm
