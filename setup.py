@@ -23,7 +23,9 @@ import setup_cuda
 # The oldest torch whose stable ABI is used: 2.10, as in pyproject.toml.
 TORCH_TARGET_VERSION = "0x020a000000000000"
 # No fused multiply-adds: every SIMD level must round alike, or ties would be broken differently.
-COMPILE_FLAGS = ["-std=c++17", "-O3", "-ffp-contract=off", "-fvisibility=hidden", "-Wall", "-Wextra"]
+COMPILE_FLAGS = ["-std=c++17", "-O3", "-ffp-contract=off", "-fvisibility=hidden"]
+# -Wpsabi is about vectors that cross a call; here all are inlined.
+WARNING_FLAGS = ["-Wall", "-Wextra", "-Wno-psabi"]
 NEEDED = "lwfm is built from source and needs a C++17 compiler: install g++ 9 or newer, or clang 10 or newer"
 INSTALL_HINT = (
     "(Debian, Ubuntu: apt install g++; Fedora: dnf install gcc-c++; macOS: xcode-select --install), "
@@ -101,7 +103,7 @@ def extension_module(name: str, folder: str, **options: Any) -> Extension:
         sources=sorted(path.as_posix() for path in Path("csrc", folder).glob("*.cpp")),
         depends=sorted(path.as_posix() for path in Path("csrc").rglob("*.*h")),
         include_dirs=["csrc"],
-        extra_compile_args=[*COMPILE_FLAGS],
+        extra_compile_args=[*COMPILE_FLAGS, *WARNING_FLAGS],
         language="c++",
         **options,
     )

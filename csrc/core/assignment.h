@@ -43,6 +43,8 @@ Status solve_large(DenseCost<T>& cost, Workspace& workspace, const Options& opti
   if (status != Status::ok) return status;
   if (square && options.warm_columns != nullptr && cost.columns >= kWarmColumns) {
     adopt_columns<Scan>(cost, workspace, options.warm_columns);
+  } else if (square && options.warm_v == nullptr && has_ties<Scan>(cost, workspace)) {
+    match_tight_rows<Scan>(cost, workspace);
   } else {
     list_all_rows(cost, workspace);
   }

@@ -11,6 +11,7 @@
 #include "cost_matrix.h"
 #include "limits.h"
 #include "options.h"
+#include "rewrite.h"
 #include "workspace.h"
 
 namespace lwfm {
@@ -20,36 +21,6 @@ struct EntryCheck {
   bool invalid = false;
   bool huge = false;
 };
-
-// The smallest entry of an integer matrix: subtracting it first keeps every cost exact as long as
-// the range of the entries, not their magnitude, stays below 2^53.
-template <class T>
-T smallest_entry(const CostMatrix<T>& cost) {
-  T smallest = std::numeric_limits<T>::max();
-  for (std::int64_t i = 0; i < cost.rows; ++i) {
-    const T* row = cost.data + i * cost.row_stride;
-    if (cost.column_stride == 1) {
-      for (std::int64_t j = 0; j < cost.columns; ++j) smallest = std::min(smallest, row[j]);
-    } else {
-      for (std::int64_t j = 0; j < cost.columns; ++j) smallest = std::min(smallest, cost.at(i, j));
-    }
-  }
-  return smallest;
-}
-
-template <class T>
-Real<T> read_entry(T entry, [[maybe_unused]] T offset) {
-  if constexpr (std::is_integral_v<T>) {
-    // Unsigned subtraction is exact for every pair of 64-bit integers with entry >= offset; signed
-    // numbers are the faster ones to convert.
-    const std::uint64_t excess =
-        static_cast<std::uint64_t>(entry) - static_cast<std::uint64_t>(offset);
-    const auto as_signed = static_cast<std::int64_t>(excess);
-    return as_signed >= 0 ? static_cast<double>(as_signed) : static_cast<double>(excess);
-  } else {
-    return static_cast<Real<T>>(entry);
-  }
-}
 
 // A problem in the form in which it is solved, and what was done to bring it there. T is Real<.>
 // of the caller's type.
@@ -71,23 +42,6 @@ CostMatrix<T> widened(const CostMatrix<T>& cost) {
   return {cost.data, cost.columns, cost.rows, cost.column_stride, cost.row_stride};
 }
 
-// Fills `to` [wide.rows, row_length], row by row of the caller's memory, with value(entry).
-template <class T, class To, class Value>
-void rewrite(const CostMatrix<T>& cost, To* to, std::int64_t row_length, const Value& value) {
-  const bool transposed = cost.rows > cost.columns;
-  for (std::int64_t i = 0; i < cost.rows; ++i) {
-    const T* row = cost.data + i * cost.row_stride;
-    if (!transposed && cost.column_stride == 1) {
-      To* line = to + i * row_length;
-      for (std::int64_t j = 0; j < cost.columns; ++j) line[j] = value(row[j]);
-      continue;
-    }
-    for (std::int64_t j = 0; j < cost.columns; ++j) {
-      to[transposed ? j * row_length + i : i * row_length + j] = value(row[j * cost.column_stride]);
-    }
-  }
-}
-
 // Returns the solver's view of `cost`; it points into the caller's memory where that has the right
 // form and into `workspace` otherwise.
 template <class T>
@@ -101,13 +55,16 @@ Prepared<Real<T>> prepare(const CostMatrix<T>& cost, bool maximize, Workspace& w
       return {view, transposed, wide.columns, 1.0, 0.0, 0.0};
     }
   }
-  T offset{};
-  if constexpr (std::is_integral_v<T>) offset = smallest_entry(wide);
   auto& copy = workspace.entries(Real<T>{});
   copy.resize(static_cast<std::size_t>(wide.rows) * static_cast<std::size_t>(wide.columns));
-  rewrite(cost, copy.data(), wide.columns, [&](T entry) { return read_entry<T>(entry, offset); });
+  double offset = 0.0;
+  if constexpr (std::is_integral_v<T>) {
+    offset = rewrite_integers(wide, copy.data());
+  } else {
+    rewrite(wide, copy.data(), wide.columns, [](T entry) { return entry; });
+  }
   const DenseCost<Real<T>> view{copy.data(), wide.rows, wide.columns, wide.columns, factor};
-  return {view, transposed, wide.columns, 1.0, static_cast<double>(offset), 0.0};
+  return {view, transposed, wide.columns, 1.0, offset, 0.0};
 }
 
 // The same with a finite cost limit: pairs cost what they exceed the limit by, pairs that do not
@@ -122,7 +79,7 @@ Prepared<double> prepare_limited(const CostMatrix<T>& cost, const Options& optio
   const std::int64_t length = wide.rows + wide.columns;
   auto& copy = workspace.entries_double;
   copy.assign(static_cast<std::size_t>(wide.rows) * static_cast<std::size_t>(length), kInfinity);
-  rewrite(cost, copy.data(), length, [&](T entry) {
+  rewrite(wide, copy.data(), length, [&](T entry) {
     const double excess = half * static_cast<double>(entry) - limit;
     return excess >= 0.0 ? kInfinity : excess;
   });

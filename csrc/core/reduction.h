@@ -16,6 +16,7 @@
 
 namespace lwfm {
 
+constexpr std::int64_t kTies = 3;            // tight columns per row that make a tied problem
 constexpr std::int64_t kReductionSteps = 3;  // per free row and pass, on average
 
 // Looks at every entry. In a square problem v[j] becomes the smallest entry of column j, or the
@@ -60,6 +61,35 @@ void list_all_rows(const DenseCost<T>& cost, Workspace& workspace) {
 inline void assign(Workspace& workspace, std::int64_t row, std::int64_t column) {
   workspace.row_to_column[static_cast<std::size_t>(row)] = column;
   workspace.column_to_row[static_cast<std::size_t>(column)] = row;
+}
+
+// Whether rows of a square problem have several tight columns each, by a sample; without ties they
+// have one on average.
+template <class Scan, class T>
+bool has_ties(const DenseCost<T>& cost, Workspace& workspace) {
+  constexpr std::int64_t kSample = 8;
+  std::int64_t tight = 0;
+  for (std::int64_t k = 0; k < kSample; ++k) {
+    tight += Scan::count_tight(cost.row(k * cost.rows / kSample), cost.factor, workspace.v.data(),
+                               cost.columns);
+  }
+  return tight >= kTies * kSample;
+}
+
+// Gives each row in turn its first free tight column, and lists the rows that have none.
+template <class Scan, class T>
+void match_tight_rows(const DenseCost<T>& cost, Workspace& workspace) {
+  double* v = workspace.distance.data();  // the duals, -inf where the column is taken
+  std::copy_n(workspace.v.data(), cost.columns, v);
+  for (std::int64_t i = 0; i < cost.rows; ++i) {
+    const std::int64_t j = Scan::first_tight(cost.row(i), cost.factor, v, cost.columns);
+    if (j >= 0) {
+      assign(workspace, i, j);
+      v[j] = -kInfinity;
+    } else {
+      workspace.free_rows.push_back(i);
+    }
+  }
 }
 
 // One augmenting row reduction: the row takes its best column, whose dual drops until the second

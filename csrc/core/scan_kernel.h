@@ -59,6 +59,33 @@ struct Scan {
     return lowered != 0;
   }
 
+  // How many columns are tight for the row: of reduced cost zero.
+  template <class T>
+  LWFM_TARGET static std::int64_t count_tight(const T* row, double factor, const double* v,
+                                              std::int64_t columns) {
+    const Vec sign = Vec::set(factor), zero = Vec::set(0.0);
+    std::int64_t count = 0;
+    for (std::int64_t next = 0; next < columns; next += kWidth) {
+      const std::int64_t j = clamp(next, columns);
+      const std::uint64_t tight = bits(reduced(row, sign, v, j) == zero);
+      count += __builtin_popcountll(tight >> (next - j));  // lanes counted before fall out
+    }
+    return count;
+  }
+
+  // The first tight column; -1 if there is none. Columns with v = -inf never are.
+  template <class T>
+  LWFM_TARGET static std::int64_t first_tight(const T* row, double factor, const double* v,
+                                              std::int64_t columns) {
+    const Vec sign = Vec::set(factor), zero = Vec::set(0.0);
+    for (std::int64_t next = 0; next < columns; next += kWidth) {
+      const std::int64_t j = clamp(next, columns);
+      const std::uint64_t tight = bits(reduced(row, sign, v, j) == zero);
+      if (tight != 0) return j + __builtin_ctzll(tight);
+    }
+    return -1;
+  }
+
   // The first free column whose reduced cost equals `value`; -1 if there is none.
   template <class T>
   LWFM_TARGET static std::int64_t first_free(const T* row, double factor, const double* v,

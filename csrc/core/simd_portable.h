@@ -7,10 +7,6 @@
 
 #include "simd.h"
 
-#if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC diagnostic ignored "-Wpsabi"  // all is inlined: no such vector crosses a call
-#endif
-
 namespace lwfm {
 
 // GCC takes no vector size that depends on a template parameter.

@@ -81,10 +81,50 @@ void levels_agree(std::int64_t rows, std::int64_t columns, std::mt19937_64& engi
   CHECK(run_wide(problem.cost(), workspace) == expected);
 }
 
+// The number of tight columns, and the first of them, by a loop and by the kernels of one width.
+template <class Scan, class T>
+void tight_columns_are_found(const std::vector<T>& row, const std::vector<double>& v) {
+  const auto columns = static_cast<std::int64_t>(row.size());
+  std::int64_t count = 0, first = -1;
+  for (std::int64_t j = columns; j-- > 0;) {
+    const auto k = static_cast<std::size_t>(j);
+    if (2.0 * static_cast<double>(row[k]) != v[k]) continue;
+    ++count;
+    first = j;
+  }
+  CHECK(Scan::count_tight(row.data(), 2.0, v.data(), columns) == count);
+  CHECK(Scan::first_tight(row.data(), 2.0, v.data(), columns) == first);
+}
+
+template <class T>
+void every_width_finds_tight_columns(std::size_t columns, unsigned one_in,
+                                     std::mt19937_64& engine) {
+  std::vector<T> row(columns);
+  std::vector<double> v(columns);
+  for (std::size_t j = 0; j < columns; ++j) {
+    row[j] = static_cast<T>(engine() % 5);
+    v[j] = 2.0 * static_cast<double>(row[j]) + (engine() % one_in == 0 ? 0.0 : 1.0);
+    if (engine() % 7 == 0) v[j] = -lwfm::kInfinity;
+  }
+  tight_columns_are_found<lwfm::portable::Scan>(row, v);
+  tight_columns_are_found<lwfm::wide::Scan>(row, v);
+#if LWFM_X86
+  const SimdLevel best = lwfm::supported_level();
+  if (best >= SimdLevel::avx2) tight_columns_are_found<lwfm::avx2::Scan>(row, v);
+  if (best >= SimdLevel::avx512) tight_columns_are_found<lwfm::avx512::Scan>(row, v);
+#endif
+}
+
 }  // namespace
 
 int main() {
   std::mt19937_64 engine(11);
+  for (std::size_t columns = 33; columns <= 70; ++columns) {
+    for (const unsigned one_in : {2u, 40u}) {
+      every_width_finds_tight_columns<float>(columns, one_in, engine);
+      every_width_finds_tight_columns<double>(columns, one_in, engine);
+    }
+  }
   for (std::int64_t columns = 1; columns <= 70; ++columns) {
     for (const std::int64_t rows : {columns, (columns + 1) / 2, std::int64_t{1}}) {
       for (int round = 0; round < 6; ++round) {

@@ -1,8 +1,12 @@
 // What happens before solving: entry checks, strides, failure messages.
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <limits>
+#include <random>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "check.h"
 #include "core/assignment.h"
@@ -64,6 +68,55 @@ void strides_do_not_matter() {
   }
 }
 
+// Differences of 64-bit integers up to `span` are read without rounding, wherever they lie.
+template <class T>
+void integers_are_exact(T lowest, std::uint64_t span) {
+  std::mt19937_64 engine(span);
+  std::vector<T> entries;
+  for (int k = 0; k < 35; ++k) {
+    const std::uint64_t excess = k == 3 ? 0 : k == 5 ? span : engine() % (span + 1);
+    entries.push_back(static_cast<T>(static_cast<std::uint64_t>(lowest) + excess));
+  }
+  for (const auto& [row_stride, column_stride] : {std::pair{7, 1}, {1, 5}}) {
+    const CostMatrix<T> cost{entries.data(), 5, 7, row_stride, column_stride};
+    std::vector<double> read(35);
+    lwfm::rewrite_integers(cost, read.data());
+    const double smallest = *std::min_element(read.begin(), read.end());
+    for (int i = 0; i < 5; ++i) {
+      for (int j = 0; j < 7; ++j) {
+        const std::uint64_t excess =
+            static_cast<std::uint64_t>(cost.at(i, j)) - static_cast<std::uint64_t>(lowest);
+        const double number = read[static_cast<std::size_t>(7 * i + j)] - smallest;
+        CHECK(number == static_cast<double>(excess));
+      }
+    }
+  }
+}
+
+void integers_of_any_size_are_exact() {
+  for (const std::uint64_t span : {std::uint64_t{0}, std::uint64_t{1} << 40,
+                                   (std::uint64_t{1} << 51) - 1, (std::uint64_t{1} << 53) - 1}) {
+    for (const std::int64_t lowest :
+         {std::int64_t{0}, std::int64_t{-3}, std::numeric_limits<std::int64_t>::min(),
+          std::numeric_limits<std::int64_t>::max() - static_cast<std::int64_t>(span)}) {
+      integers_are_exact<std::int64_t>(lowest, span);
+    }
+    for (const std::uint64_t lowest :
+         {std::uint64_t{0}, (std::uint64_t{1} << 63) - span / 2, ~std::uint64_t{0} - span}) {
+      integers_are_exact<std::uint64_t>(lowest, span);
+    }
+  }
+}
+
+// Integers of 64 bits that span more are rounded, but never wrap around.
+void far_integers_keep_their_order() {
+  const std::int64_t entries[] = {std::numeric_limits<std::int64_t>::max(), -1, 0,
+                                  std::numeric_limits<std::int64_t>::min()};
+  double read[4];
+  CHECK(lwfm::rewrite_integers(CostMatrix<std::int64_t>{entries, 2, 2, 2, 1}, read) == -0x1p63);
+  CHECK(read[0] == 0x1p64 && read[1] == 0x1p63 && read[2] == 0x1p63 && read[3] == 0.0);
+}
+
 void subscripts_read_like_python() {
   CHECK(lwfm::subscript("cost", {}) == "cost");
   CHECK(lwfm::subscript("cost", {3}) == "cost[3]");
@@ -78,6 +131,9 @@ int main() {
   strides_do_not_matter<float>();
   strides_do_not_matter<double>();
   strides_do_not_matter<std::int16_t>();
+  strides_do_not_matter<std::int64_t>();
+  integers_of_any_size_are_exact();
+  far_integers_keep_their_order();
   subscripts_read_like_python();
   return check::result();
 }
