@@ -63,7 +63,8 @@ def _report_answers(answers: Answers) -> None:
 
 
 def _report_evaluation(result: EvaluationResult) -> None:
-    print(result.table())
+    if os.environ.get("RANK", "0") == "0":
+        print(result.table())
 
 
 COMMANDS: dict[str, Command] = {

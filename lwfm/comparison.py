@@ -53,7 +53,13 @@ class CachedMaps:
 
 
 def encode_pictures(
-    model: LWFM, pictures: PictureSet, indices: Sequence[int], *, batch_size: int = 64, workers: int = 0
+    model: LWFM,
+    pictures: PictureSet,
+    indices: Sequence[int],
+    *,
+    batch_size: int = 64,
+    workers: int = 0,
+    bar: bool = True,
 ) -> CachedMaps:
     """Send pictures through the backbone, each once, on the device where the model is.
 
@@ -67,19 +73,27 @@ def encode_pictures(
         Which of them; see :func:`lwfm.data.pictures_needed`.
     batch_size, workers : int
         How many pictures at a time, and how many processes decode them (0: this one).
+    bar : bool
+        Whether to show a progress bar on a terminal.
 
     Returns
     -------
     CachedMaps
     """
-    batches = encoded_batches(model, pictures, indices, batch_size=batch_size, workers=workers)
+    batches = encoded_batches(model, pictures, indices, batch_size=batch_size, workers=workers, bar=bar)
     layers = tuple(torch.cat(layer) for layer in zip(*batches, strict=True))
     return CachedMaps.build(layers, indices, len(pictures.labels))
 
 
 @torch.inference_mode()
 def encoded_batches(
-    model: LWFM, pictures: PictureSet, indices: Sequence[int], *, batch_size: int, workers: int
+    model: LWFM,
+    pictures: PictureSet,
+    indices: Sequence[int],
+    *,
+    batch_size: int,
+    workers: int,
+    bar: bool = True,
 ) -> Iterator[tuple[Tensor, ...]]:
     """Yield the per-layer maps [B, C_l, F_l, F_l] batch by batch; arguments as in :func:`encode_pictures`."""
     model.eval()
@@ -93,11 +107,16 @@ def encoded_batches(
         workers=workers,
     )
     with tqdm(
-        total=len(indices), desc="encoding pictures", unit="picture", delay=2, leave=False, disable=None
-    ) as bar:
+        total=len(indices), desc="encoding pictures", unit="picture", delay=2, leave=False, disable=shown(bar)
+    ) as progress:
         for images, _ in loader:
             yield model.encode(images.to(device, memory_format=torch.channels_last))
-            bar.update(len(images))
+            progress.update(len(images))
+
+
+def shown(bar: bool) -> bool | None:
+    """Say it as tqdm wants to hear it: None shows a bar, but only on a terminal."""
+    return None if bar else True
 
 
 def nearest_class_mean(support: Sequence[Tensor], support_labels: Tensor, query: Sequence[Tensor]) -> Tensor:
@@ -149,7 +168,13 @@ def episode_scores(
 
 @torch.inference_mode()
 def run_episodes(
-    head: LWFMHead, maps: CachedMaps, episodes: Sequence[Sequence[int]], *, way: int, shot: int
+    head: LWFMHead,
+    maps: CachedMaps,
+    episodes: Sequence[Sequence[int]],
+    *,
+    way: int,
+    shot: int,
+    bar: bool = True,
 ) -> dict[str, Tensor]:
     """Classify the queries of many episodes by every method.
 
@@ -164,6 +189,8 @@ def run_episodes(
         (label = position mod way), then the queries, ordered alike.
     way, shot : int
         Classes, and support pictures of each, in an episode.
+    bar : bool
+        Whether to show a progress bar on a terminal.
 
     Returns
     -------
@@ -176,7 +203,7 @@ def run_episodes(
     support_labels = episode_labels(way, shot).to(device)
     answers: dict[str, list[Tensor]] = {}
     for episode in tqdm(
-        episodes, desc=f"{way}-way {shot}-shot", unit="episode", delay=2, leave=False, disable=None
+        episodes, desc=f"{way}-way {shot}-shot", unit="episode", delay=2, leave=False, disable=shown(bar)
     ):
         support, query = maps.select(episode[:supports]), maps.select(episode[supports:])
         for method, scores in episode_scores(head, support, support_labels, query).items():

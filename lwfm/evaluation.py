@@ -22,6 +22,7 @@ from lwfm.map_cache import MapsDtype, stored_maps
 from lwfm.model import LWFM, ModelConfig, load_model
 from lwfm.results import EvaluationResult, MethodResult
 from lwfm.scoring import score_methods
+from lwfm.sharing import shared_work
 
 if TYPE_CHECKING:
     from lwfm.data import PictureSet
@@ -53,7 +54,8 @@ def evaluate(
 
     Every picture passes the backbone once. The same episodes then go, on the cached maps, through
     LWFM-SPM, its base term alone, its matching term alone and nearest class mean, so that the methods
-    can be compared episode by episode.
+    can be compared episode by episode. Started by `torchrun --nproc-per-node N -m lwfm evaluate ...`, N
+    processes share the episodes, each on a GPU of its own.
 
     Parameters
     ----------
@@ -132,18 +134,25 @@ def evaluate(
         )
         for k in shots
     }
-    needed = pictures_needed(episode for each in drawn.values() for episode in each)
-    if maps is None:
-        cached = encode_pictures(network, pictures, needed, batch_size=batch_size, workers=workers)
-    else:
-        cached = stored_maps(
-            network, pictures, maps, dtype=maps_dtype, batch_size=batch_size, workers=workers
-        )
     methods: list[MethodResult] = []
-    for k, each in drawn.items():
-        answers = run_episodes(network.head, cached, each, way=way, shot=k)
-        labels = torch.as_tensor(pictures.labels[[episode[way * k :] for episode in each]])
-        methods += score_methods(answers, labels, pictures.classes, way=way, shot=k)
+    with shared_work() as share:
+        own = {k: share.of(each) for k, each in drawn.items()}
+        if maps is None:
+            needed = pictures_needed(episode for each in own.values() for episode in each)
+            cached = encode_pictures(
+                network, pictures, needed, batch_size=batch_size, workers=workers, bar=share.is_first
+            )
+        else:
+            folder = maps
+            cached = share.one_first(
+                lambda: stored_maps(
+                    network, pictures, folder, dtype=maps_dtype, batch_size=batch_size, workers=workers
+                )
+            )
+        for k, each in drawn.items():
+            given = run_episodes(network.head, cached, own[k], way=way, shot=k, bar=share.is_first)
+            labels = torch.as_tensor(pictures.labels[[episode[way * k :] for episode in each]])
+            methods += score_methods(share.gather(given), labels, pictures.classes, way=way, shot=k)
     result = EvaluationResult(
         model=_describe_model(network, checkpoint),
         data=_describe_data(pictures, root, split),
@@ -160,11 +169,15 @@ def evaluate(
             "sampling": "classes and pictures without replacement within an episode, episodes independent",
         },
         versions=_versions(),
-        machine={"device": str(device), "threads": torch.get_num_threads()},
+        machine={
+            "device": str(device),
+            "threads": torch.get_num_threads(),
+            "processes": share.size,
+        },
         seconds=round(time.monotonic() - started, 3),
         methods=tuple(methods),
     )
-    if out is not None:
+    if out is not None and share.is_first:
         with atomic_path(out) as temporary:
             temporary.write_text(result.to_json(), encoding="utf-8")
     return result

@@ -71,7 +71,7 @@ class EvaluationResult:
     versions : dict
         Of lwfm, torch, torchvision, timm, python.
     machine : dict
-        ``device`` and ``threads``.
+        ``device``, ``threads`` of each process, and ``processes``.
     seconds : float
         Wall time, encoding included.
     methods : tuple of MethodResult

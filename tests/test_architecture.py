@@ -27,7 +27,7 @@ STOREYS = [
     ["calibration", "class_labels", "decisions", "estimator"],
     ["support_set"],
     ["classifier_files"],
-    ["scoring", "paired", "map_cache"],
+    ["scoring", "paired", "map_cache", "sharing"],
     ["evaluation", "learner", "classifier"],
     ["checkpoints", "trainer"],
     ["training", "figures", "info", "answers", "picture_index"],

@@ -1,0 +1,91 @@
+"""Episodes shared among the processes that ``torchrun`` started, one for each GPU."""
+
+from __future__ import annotations
+
+import os
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from torch import distributed
+
+from lwfm.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from torch import Tensor
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class Share:
+    """What one process does of the work of all.
+
+    Attributes
+    ----------
+    rank, size : int
+        Which process of how many.
+
+    Examples
+    --------
+    >>> Share(1, 3).of(["a", "b", "c", "d", "e"])
+    ['b', 'e']
+    """
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process speaks and writes for all."""
+        return self.rank == 0
+
+    def of(self, items: Sequence[Item]) -> Sequence[Item]:
+        """Choose this process's items; UserError when there are fewer than processes."""
+        if len(items) < self.size:
+            raise UserError(f"{self.size} processes cannot share {len(items)} episodes: start fewer")
+        return items[self.rank :: self.size]
+
+    def gather(self, answers: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Put together what all processes made of their items [n, ...] -> [all, ...], in every process."""
+        if self.size == 1:
+            return answers
+        parts: list[Any] = [None] * self.size
+        distributed.all_gather_object(parts, answers)
+        gathered = {}
+        for name in answers:
+            count = sum(len(part[name]) for part in parts)
+            gathered[name] = answers[name].new_empty(count, *answers[name].shape[1:])
+            for rank, part in enumerate(parts):
+                gathered[name][rank :: self.size] = part[name]
+        return gathered
+
+    def one_first(self, work: Callable[[], Item]) -> Item:
+        """Let the first process do something that the others then find done."""
+        if self.size == 1:
+            return work()
+        if self.is_first:
+            result = work()
+            distributed.barrier()
+            return result
+        distributed.barrier()
+        return work()
+
+
+@contextmanager
+def shared_work() -> Iterator[Share]:
+    """Join the other processes, if ``torchrun`` started several.
+
+    Only small results are exchanged, through the host: no GPU is needed.
+    """
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1 or not distributed.is_available():
+        yield Share()
+        return
+    distributed.init_process_group("gloo")
+    try:
+        yield Share(distributed.get_rank(), size)
+    finally:
+        distributed.destroy_process_group()
