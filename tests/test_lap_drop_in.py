@@ -80,16 +80,15 @@ def test_lapjv_lays_points_out_on_a_grid_as_that_package_does(dtype: str, size: 
 @pytest.mark.parametrize("force_doubles", [False, True])
 def test_lapjv_returns_what_that_package_returns(force_doubles: bool, dtype: str) -> None:
     cost = np.array([[4, 1, 3], [2, 0, 5], [3, 2, 2]], dtype=dtype)
-    ours = lap.lapjv(cost, verbose=False, force_doubles=force_doubles)
+    row_ind, col_ind, (total, u, v) = lap.lapjv(cost, verbose=False, force_doubles=force_doubles)
     theirs = reference_lapjv(cost, verbose=False, force_doubles=force_doubles)
-    for k in range(2):
-        np.testing.assert_array_equal(ours[k], theirs[k])
-        assert ours[k].dtype.kind == theirs[k].dtype.kind
-    assert type(ours[2][0]) is type(theirs[2][0])
-    assert ours[2][0] == theirs[2][0]
-    for k in (1, 2):
-        assert ours[2][k].shape == theirs[2][k].shape
-        assert ours[2][k].dtype == np.float64  # not rounded to float32, whatever the costs
+    np.testing.assert_array_equal(row_ind, theirs[0])
+    np.testing.assert_array_equal(col_ind, theirs[1])
+    assert (row_ind.dtype.kind, col_ind.dtype.kind) == ("i", "i")
+    assert type(total) is type(theirs[2][0])
+    assert total == theirs[2][0]
+    assert (u.shape, v.shape) == (theirs[2][1].shape, theirs[2][2].shape)
+    assert u.dtype == v.dtype == np.float64  # not rounded to float32, whatever the costs
 
 
 @pytest.mark.parametrize("bad", [np.ones((2, 3)), np.ones(3), np.ones((2, 2, 2))], ids=["2x3", "1-D", "3-D"])
