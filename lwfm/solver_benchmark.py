@@ -50,7 +50,7 @@ PEERS = {
     "lapcpp": Peer(
         "lapcpp",
         True,
-        lambda costs, threads: import_module("lapcpp").lapjv_batch(costs, n_threads=threads)[0],
+        lambda costs, threads: import_module("lapcpp").lapjv_batch(costs, True, n_threads=threads)[0],
     ),
     "lapx (lapjvr)": Peer(
         "lap", True, lambda costs, threads: import_module("lap").lapjvr_batch(costs, n_threads=threads)[0]
