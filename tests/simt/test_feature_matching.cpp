@@ -187,17 +187,18 @@ void no_assignment_means_nan(std::mt19937_64& engine) {
   CHECK(actual.matched == std::vector<T>(expected.matched.size(), T{0}));
 }
 
+// The gradient takes a block of threads for each position, which emulation and its sanitizers pay
+// for one by one: pictures of few positions in all must do.
 template <class T>
 void check_all(std::mt19937_64& engine) {
   for (const Shape& shape : tests::shapes()) {
     const int all = std::min(shape.rows, shape.columns);
-    const bool paired = shape.supports == 1;
-    const Pictures<T> x(shape, paired, shape.rows == 4 ? 600 : 20, engine);
+    const Pictures<T> x(shape, shape.supports == 1, shape.rows == 4 ? 600 : 20, engine);
     norms_equal_the_core(x);
-    for (const int top_k : {1, all}) {
-      matches_equal_the_core(x, top_k);
-      gradient_equals_the_core(x, top_k, engine);
-    }
+    matches_equal_the_core(x, (1 + all) / 2);
+    if (x.S() * shape.rows + shape.queries * shape.columns > 30) continue;
+    gradient_equals_the_core(x, 1, engine);
+    gradient_equals_the_core(x, all, engine);
   }
   no_assignment_means_nan<T>(engine);
 }
