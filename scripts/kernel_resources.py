@@ -2,8 +2,8 @@
 
     python scripts/kernel_resources.py
 
-Compiles the kernels with the toolkit that the build would use, for each of its default architectures, and
-reads what ptxas reports. No GPU is needed; a register that is spilled to memory is an error.
+Compiles the kernels with the toolkit that the build would use, for architectures from Turing to Blackwell,
+and reads what ptxas reports. No GPU is needed; a register that is spilled to memory is an error.
 """
 # ruff: noqa: S101, S603
 
@@ -140,7 +140,7 @@ def main() -> None:
     toolkit = setup_cuda.find_toolkit(os.environ)
     if toolkit is None:
         raise SystemExit("no CUDA toolkit was found: set CUDA_HOME to its folder")
-    architectures = [n for n in setup_cuda.architectures_of({}, toolkit)[0] if n in LIMITS]
+    architectures = [n for n in LIMITS if n in toolkit.architectures]
     lines: list[str] = []
     for source in sorted(ROOT.glob("csrc/cuda/*.cu")):
         lines += table(str(toolkit.nvcc), source.relative_to(ROOT), architectures)
