@@ -24,6 +24,9 @@ import setup_cuda
 TORCH_TARGET_VERSION = "0x020a000000000000"
 # No fused multiply-adds: every SIMD level must round alike, or ties would be broken differently.
 COMPILE_FLAGS = ["-std=c++17", "-O3", "-ffp-contract=off", "-fvisibility=hidden"]
+if "-g" not in os.environ.get("CFLAGS", "").split():
+    # Python's own flags have -g: a third more time and twenty times the size for what few debug.
+    COMPILE_FLAGS.append("-g0")
 # -Wpsabi is about vectors that cross a call; here all are inlined.
 WARNING_FLAGS = ["-Wall", "-Wextra", "-Wno-psabi"]
 NEEDED = "lwfm is built from source and needs a C++17 compiler: install g++ 9 or newer, or clang 10 or newer"
@@ -70,7 +73,9 @@ def add_cuda_kernels(extension: Extension, torch_cuda: str | None, folder: Path)
             summary = setup_cuda.describe(decision.toolkit, machine, virtual)
             print(f"lwfm: CUDA kernels for {summary}: {decision.reason}", flush=True)
             command = setup_cuda.nvcc_command(decision.toolkit, machine, virtual)
-            extension.extra_objects += setup_cuda.compile_kernels(command, folder)
+            extension.extra_objects += setup_cuda.compile_kernels(
+                command, folder, setup_cuda.job_count(os.environ)
+            )
             extension.define_macros.append(("LWFM_WITH_CUDA", "1"))
             extension.library_dirs.append(str(decision.toolkit.runtime_folder))
             extension.libraries += ["cudart_static", "dl", "rt", "pthread"]
@@ -88,12 +93,14 @@ def add_cuda_kernels(extension: Extension, torch_cuda: str | None, folder: Path)
 
 
 def add_pybind11_folder(extension: Extension) -> None:
-    """Point the NumPy extension at pybind11's headers."""
+    """Point the NumPy extension at pybind11's headers, whose helper also compiles files in parallel."""
     try:
         import pybind11
+        from pybind11.setup_helpers import ParallelCompile
     except ImportError:
         fail("pybind11 is not installed in the environment that builds lwfm: pip install 'pybind11>=2.13'.")
     extension.include_dirs.append(pybind11.get_include())
+    ParallelCompile(default=setup_cuda.job_count(os.environ)).install()
 
 
 def extension_module(name: str, folder: str, **options: Any) -> Extension:

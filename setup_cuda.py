@@ -13,6 +13,7 @@ import re
 import shlex
 import shutil
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,10 +21,13 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-# From Turing to Blackwell; newer GPUs compile the PTX of the last one.
-DEFAULT_ARCHITECTURES = "7.5 8.0 8.6 8.9 9.0 10.0 12.0+PTX"
+# From Turing to Blackwell, as in torch's own builds: 8.9 runs the code of 8.6 as it is. Newer GPUs compile
+# the PTX of the last one.
+DEFAULT_ARCHITECTURES = "7.5 8.0 8.6 9.0 10.0 12.0+PTX"
 # A register that is spilled to memory is an error: kernels are written to fit.
 NVCC_FLAGS = ["-std=c++17", "-O3", "-Icsrc", "-Xptxas", "-warn-spills,-Werror"]
+# Files that take nvcc longest.
+SLOWEST = ("correlation", "embedding_weights", "pixel_matching")
 HOST_FLAGS = ["-Xcompiler", "-fPIC,-fvisibility=hidden"]
 
 
@@ -168,12 +172,22 @@ def nvcc_command(toolkit: Toolkit, machine: Sequence[int], virtual: Sequence[int
     """Return the command that compiles a file, without the file."""
     targets = [f"-gencode=arch=compute_{number},code=sm_{number}" for number in machine]
     targets += [f"-gencode=arch=compute_{number},code=compute_{number}" for number in virtual]
-    threads = ["--threads", str(min(os.cpu_count() or 1, 8))]
-    return [str(toolkit.nvcc), *NVCC_FLAGS, *HOST_FLAGS, *threads, *targets, "-c"]
+    return [str(toolkit.nvcc), *NVCC_FLAGS, *HOST_FLAGS, *targets, "-c"]
 
 
-def compile_kernels(command: Sequence[str], folder: Path) -> list[str]:
+def job_count(environment: Mapping[str, str]) -> int:
+    """Return how many compilers run at once: MAX_JOBS as in torch's builds, else one for each processor."""
+    wanted = environment.get("MAX_JOBS", "")
+    if wanted.isdigit() and int(wanted) > 0:
+        return int(wanted)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def compile_kernels(command: Sequence[str], folder: Path, jobs: int) -> list[str]:
     """Compile every csrc/cuda/*.cu into ``folder``, where that is not done yet -> the object files.
+
+    ``jobs`` files are compiled at once, those that take longest first; where there are fewer files, several
+    architectures of a file.
 
     Raises
     ------
@@ -184,18 +198,41 @@ def compile_kernels(command: Sequence[str], folder: Path) -> list[str]:
     newest_header = max(header.stat().st_mtime for header in headers)
     digest = hashlib.sha256(shlex.join(command).encode()).hexdigest()[:12]
     folder.mkdir(parents=True, exist_ok=True)
-    objects = []
-    for source in sorted(Path("csrc", "cuda").glob("*.cu")):
-        target = folder / f"{source.stem}-{digest}.o"
-        objects.append(str(target))
-        if target.exists() and target.stat().st_mtime > max(newest_header, source.stat().st_mtime):
-            continue
-        partial = target.with_suffix(".partial.o")
-        complete = [*command, source.as_posix(), "-o", str(partial)]
-        print(shlex.join(complete), flush=True)
-        if subprocess.run(complete, check=False).returncode != 0:  # noqa: S603
-            raise CudaError(
-                f"nvcc cannot compile {source}; its message stands above. LWFM_CUDA=0 builds without CUDA"
+    targets = {
+        source: folder / f"{source.stem}-{digest}.o" for source in sorted(Path("csrc", "cuda").glob("*.cu"))
+    }
+    stale = [
+        source
+        for source, target in targets.items()
+        if not target.exists() or target.stat().st_mtime <= max(newest_header, source.stat().st_mtime)
+    ]
+    stale.sort(key=lambda source: not source.stem.startswith(SLOWEST))
+    threads = max(1, jobs // max(1, len(stale)))
+    failed: list[Path] = []
+    with ThreadPoolExecutor(jobs) as pool:
+        compiled = [
+            pool.submit(
+                _compile_kernel, [*command, "--threads", str(threads)], source, targets[source], failed
             )
-        partial.replace(target)
-    return objects
+            for source in stale
+        ]
+    for future in compiled:
+        future.result()  # what went wrong besides nvcc's own errors
+    if failed:
+        raise CudaError(
+            f"nvcc cannot compile {failed[0]}; its message stands above. LWFM_CUDA=0 builds without CUDA"
+        )
+    return [str(target) for target in targets.values()]
+
+
+def _compile_kernel(command: Sequence[str], source: Path, target: Path, failed: list[Path]) -> None:
+    """Compile one file unless another has failed."""
+    if failed:
+        return
+    partial = target.with_suffix(".partial.o")
+    complete = [*command, source.as_posix(), "-o", str(partial)]
+    print(shlex.join(complete), flush=True)
+    if subprocess.run(complete, check=False).returncode != 0:  # noqa: S603
+        failed.append(source)
+        return
+    partial.replace(target)

@@ -2,8 +2,8 @@
 
     python scripts/kernel_resources.py
 
-Compiles the kernels with the toolkit that the build would use, for each of its default architectures, and
-reads what ptxas reports. No GPU is needed; a register that is spilled to memory is an error.
+Compiles the kernels with the toolkit that the build would use, for architectures from Turing to Blackwell,
+and reads what ptxas reports. No GPU is needed; a register that is spilled to memory is an error.
 """
 # ruff: noqa: S101, S603
 
@@ -52,8 +52,8 @@ HEADER = """# The CUDA kernels on each architecture
 wrote this table from what ptxas reports. Each cell: registers of a thread, bytes of static shared memory, and
 the share of a multiprocessor's warps that can be resident, as far as registers, block size and static
 shared memory decide; the dynamic shared memory of a launch, which depends on its shape, comes on top (at most
-48 KiB for a block). No kernel spills registers: the build would stop at one. No machine that builds this
-project has a GPU: the kernels are executed in the tests under CPU emulation; nothing here was measured.
+48 KiB for a block). No kernel spills registers: the build would stop at one. What was measured on a GPU stands
+in [CUDA](cuda.md).
 
 """
 
@@ -118,8 +118,10 @@ def usages(nvcc: str, source: Path, architecture: int, threads: dict[str, int]) 
 
 
 def table(nvcc: str, source: Path, architectures: list[int]) -> list[str]:
-    """Return the lines of the table of one file."""
+    """Return the lines of the table of one file; none for one without kernels."""
     threads = block_sizes(nvcc, source)
+    if not threads:
+        return []
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         columns = list(pool.map(lambda number: usages(nvcc, source, number, threads), architectures))
     lines = [f"## {source.name}", "", "| kernel | threads |" + "".join(f" sm_{n} |" for n in architectures)]
@@ -140,7 +142,7 @@ def main() -> None:
     toolkit = setup_cuda.find_toolkit(os.environ)
     if toolkit is None:
         raise SystemExit("no CUDA toolkit was found: set CUDA_HOME to its folder")
-    architectures = [n for n in setup_cuda.architectures_of({}, toolkit)[0] if n in LIMITS]
+    architectures = [n for n in LIMITS if n in toolkit.architectures]
     lines: list[str] = []
     for source in sorted(ROOT.glob("csrc/cuda/*.cu")):
         lines += table(str(toolkit.nvcc), source.relative_to(ROOT), architectures)

@@ -84,7 +84,7 @@ def test_the_default_is_what_nvcc_knows_with_ptx_for_the_newest() -> None:
     known = ([75, 80, 86, 90, 100, 120], [120])
     assert setup_cuda.architectures_of({}, TOOLKIT) == known
     older = Toolkit(Path("nvcc"), Path("lib"), (12, 4), (50, 75, 80, 86, 89, 90))
-    assert setup_cuda.architectures_of({"TORCH_CUDA_ARCH_LIST": " "}, older) == ([75, 80, 86, 89, 90], [90])
+    assert setup_cuda.architectures_of({"TORCH_CUDA_ARCH_LIST": " "}, older) == ([75, 80, 86, 90], [90])
 
 
 def install(root: Path) -> Path:
@@ -130,18 +130,25 @@ def test_a_kernel_is_compiled_once_for_one_command(tmp_path: Path, monkeypatch: 
     compiler = tmp_path / "nvcc"
     compiler.write_text(f'#!/bin/sh\necho run >> {log}\nfor last; do :; done\ntouch "$last"\n')
     compiler.chmod(0o755)
-    first = setup_cuda.compile_kernels([str(compiler), "-c"], tmp_path / "objects")
+    first = setup_cuda.compile_kernels([str(compiler), "-c"], tmp_path / "objects", 3)
     assert [Path(name).suffix for name in first] == [".o"] * len(list(ROOT.glob("csrc/cuda/*.cu")))
-    assert setup_cuda.compile_kernels([str(compiler), "-c"], tmp_path / "objects") == first
+    assert setup_cuda.compile_kernels([str(compiler), "-c"], tmp_path / "objects", 1) == first
     assert log.read_text().count("run") == len(first)
-    other = setup_cuda.compile_kernels([str(compiler), "-O0", "-c"], tmp_path / "objects")
+    other = setup_cuda.compile_kernels([str(compiler), "-O0", "-c"], tmp_path / "objects", 40)
     assert set(other).isdisjoint(first)
+
+
+@pytest.mark.parametrize(
+    ("wish", "jobs"), [("3", 3), ("1", 1), ("0", None), ("", None), ("many", None)], ids=repr
+)
+def test_max_jobs_is_honoured(wish: str, jobs: int | None) -> None:
+    assert setup_cuda.job_count({"MAX_JOBS": wish}) == (jobs or setup_cuda.job_count({})) >= 1
 
 
 def test_a_refused_kernel_leaves_no_object(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     with pytest.raises(CudaError, match="nvcc cannot compile"):
-        setup_cuda.compile_kernels(["false"], tmp_path)
+        setup_cuda.compile_kernels(["false"], tmp_path, 2)
     assert list(tmp_path.iterdir()) == []
 
 
