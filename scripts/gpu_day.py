@@ -1,4 +1,4 @@
-"""Everything that waits for a GPU, in one command and one report, in less than ten minutes.
+"""Everything that waits for a GPU, in one command and one report, each step within its own time limit.
 
     python scripts/gpu_day.py [--out gpu-report.md] [--steps tests memcheck matching ...]
 

@@ -52,8 +52,8 @@ HEADER = """# The CUDA kernels on each architecture
 wrote this table from what ptxas reports. Each cell: registers of a thread, bytes of static shared memory, and
 the share of a multiprocessor's warps that can be resident, as far as registers, block size and static
 shared memory decide; the dynamic shared memory of a launch, which depends on its shape, comes on top (at most
-48 KiB for a block). No kernel spills registers: the build would stop at one. What was measured on a GPU stands
-in [CUDA](cuda.md).
+48 KiB for a block). No kernel spills registers: the build would stop at one. What was measured on a GPU
+stands in [CUDA](cuda.md).
 
 """
 
