@@ -100,6 +100,7 @@ def train(
     max_time: float | None = None,
     seed: int = 0,
     resume: bool = False,
+    decoded: str = "auto",
     workers: int = 0,
     accelerator: Literal["auto", "cpu", "gpu"] = "auto",
     precision: Literal["32-true", "16-mixed", "bf16-mixed"] = "32-true",
@@ -146,6 +147,11 @@ def train(
     resume : bool
         Continue the run in `out` after its last whole epoch, with the same options; `epochs` and
         `max_time` may be larger.
+    decoded : str
+        Folder that keeps the pictures decoded, one file for each split, so that later epochs and runs need
+        not decode them; files are made again when the pictures change. auto: `decoded-pictures` beside
+        `out`; none: decode each picture whenever it is needed. Pictures are kept at twice the size that the
+        network reads: larger ones are reduced.
     workers : int
         Processes that decode and augment pictures; 0 uses this one.
     accelerator : str
@@ -197,6 +203,7 @@ def train(
         image_size=model.image_size,
         workers=workers,
         seed=seed,
+        decoded=_decoded_folder(decoded, folder.path),
     )
     module = _module(pictures, model, optim, steps=epochs * math.ceil(episodes.train / together))
     if resume:
@@ -230,6 +237,13 @@ def train(
         steps=trainer.global_step,
         seconds=round(time.monotonic() - started, 3),
     )
+
+
+def _decoded_folder(decoded: str, out: Path) -> Path | None:
+    """Say where decoded pictures are kept, if they are."""
+    if decoded == "none":
+        return None
+    return out.absolute().parent / "decoded-pictures" if decoded == "auto" else Path(decoded)
 
 
 def _check_options(

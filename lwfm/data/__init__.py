@@ -3,6 +3,7 @@
 * :mod:`lwfm.data.pictures` -- a split of a data set: :func:`open_pictures`, :class:`PictureSet`;
 * :mod:`lwfm.data.layouts` -- the benchmarks in the layouts in which they circulate;
 * :mod:`lwfm.data.sources` -- where pictures are kept: files, encoded bytes, pixels;
+* :mod:`lwfm.data.stored` -- :func:`stored_pictures`, decoded once into a memory-mapped file;
 * :mod:`lwfm.data.decoding` -- :func:`open_picture`, a file as an upright RGB picture;
 * :mod:`lwfm.data.dataset` -- :class:`PictureDataset`, the pictures as tensors;
 * :mod:`lwfm.data.transforms` -- :func:`training_transform`, :func:`evaluation_transform`;
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from lwfm.data.episodes import EpisodeSampler, ShuffledSampler, episode_labels
     from lwfm.data.module import EpisodeDataModule
     from lwfm.data.pictures import EMOJI, PictureSet, open_pictures
+    from lwfm.data.stored import stored_pictures
     from lwfm.data.transforms import evaluation_transform, training_transform
     from lwfm.data.validation import ValidationPlan, pictures_needed
 
@@ -41,6 +43,7 @@ _HOME = {
     "open_pictures": "pictures",
     "picture_loader": "dataset",
     "pictures_needed": "validation",
+    "stored_pictures": "stored",
     "training_transform": "transforms",
     "upright_rgb": "decoding",
 }
@@ -60,6 +63,7 @@ __all__ = [
     "open_pictures",
     "picture_loader",
     "pictures_needed",
+    "stored_pictures",
     "training_transform",
     "upright_rgb",
 ]

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import BatchSampler, DataLoader
 
 from lwfm.data.transforms import evaluation_transform
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from PIL.Image import Image
 
     from lwfm.data.pictures import PictureSet
     from lwfm.data.transforms import Transform
@@ -50,15 +52,42 @@ class PictureDataset(torch.utils.data.Dataset[tuple[torch.Tensor, int]]):
         return len(self.pictures)
 
     def __getitem__(self, item: int | tuple[int, int]) -> tuple[torch.Tensor, int]:
-        index, seed = item if isinstance(item, tuple) else (item, None)
+        images, labels = self.batch([item])
+        return images[0], int(labels[0])
+
+    def batch(self, items: Sequence[int | tuple[int, int]]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Give several items at once, faster: images ``[B, 3, H, W]`` float32, labels ``[B]`` int64."""
+        seeded = [item if isinstance(item, tuple) else (item, None) for item in items]
+        images = self.transform.numbers([self._shaped(index, seed) for index, seed in seeded])
+        return images, torch.from_numpy(self.pictures.labels[[index for index, _ in seeded]])
+
+    def _shaped(self, index: int, seed: int | None) -> Image:
         picture = self.pictures.picture(index)
-        label = int(self.pictures.labels[index])
         if seed is None:
-            return self.transform(picture), label
+            return self.transform.shape(picture)
         # CPU only: workers are forked and must not touch CUDA.
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
-            return self.transform(picture), label
+            return self.transform.shape(picture)
+
+
+class PictureBatches(torch.utils.data.Dataset[tuple[torch.Tensor, torch.Tensor]]):
+    """A :class:`PictureDataset` read in whole batches by a DataLoader with ``collate_fn=as_it_is``."""
+
+    def __init__(self, dataset: PictureDataset) -> None:
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitems__(self, items: Sequence[int | tuple[int, int]]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Give a batch; the name is torch's."""
+        return self.dataset.batch(items)
+
+
+def as_it_is(batch: Any) -> Any:  # torch expects a list of items here
+    """Collate what is a batch already."""
+    return batch
 
 
 def picture_loader(
@@ -69,8 +98,12 @@ def picture_loader(
     normalization: Normalization,
     batch_size: int = 64,
     workers: int = 0,
-) -> DataLoader[tuple[torch.Tensor, int]]:
+) -> DataLoader[tuple[torch.Tensor, torch.Tensor]]:
     """Batches (images [B, 3, H, W], labels [B]) of these pictures, prepared as for an evaluation."""
     transform = evaluation_transform(image_size=image_size, normalization=normalization)
-    dataset = Subset(PictureDataset(pictures, transform), list(indices))
-    return DataLoader(dataset, batch_size=batch_size, num_workers=workers)
+    return DataLoader(
+        PictureBatches(PictureDataset(pictures, transform)),
+        batch_sampler=BatchSampler(list(indices), batch_size, drop_last=False),
+        num_workers=workers,
+        collate_fn=as_it_is,
+    )

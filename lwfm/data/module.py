@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import warnings
 from functools import cached_property, partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import lightning
 from lightning.pytorch.utilities import CombinedLoader
 from torch.utils.data import DataLoader
 
-from lwfm.data.dataset import PictureDataset, picture_loader
+from lwfm.data.dataset import PictureBatches, PictureDataset, as_it_is, picture_loader
 from lwfm.data.episodes import EpisodeSampler, SeededSampler, ShuffledSampler
-from lwfm.data.pictures import ClassSplit, DataName, PictureSet, Unreadable, open_pictures
+from lwfm.data.pictures import ClassSplit, DataName, PictureSet, Split, Unreadable, open_pictures
+from lwfm.data.stored import stored_pictures
 from lwfm.data.transforms import training_transform
 from lwfm.data.validation import ValidationPlan
 from lwfm.errors import UserError
@@ -64,6 +66,8 @@ class EpisodeDataModule(lightning.LightningDataModule):
         Non-negative; decides the episodes, the order and the augmentation.
     normalization
         Channel statistics that pretrained weights demand (default: the data set's own).
+    decoded
+        Folder that keeps the pictures decoded, see :func:`~lwfm.data.stored.stored_pictures`; default: none.
 
     Attributes
     ----------
@@ -102,6 +106,7 @@ class EpisodeDataModule(lightning.LightningDataModule):
         class_split: ClassSplit | None = None,
         crop: bool = False,
         normalization: Normalization | None = None,
+        decoded: str | os.PathLike[str] | None = None,
     ) -> None:
         super().__init__()
         for name, value, least in (
@@ -112,9 +117,10 @@ class EpisodeDataModule(lightning.LightningDataModule):
         ):
             if value < least:
                 raise UserError(f"{name} must be at least {least}, not {value}")
-        self._open = partial(
+        self._open_split = partial(
             open_pictures, data, root, unreadable=unreadable, class_split=class_split, crop=crop
         )
+        self._decoded = decoded
         self.shape = {"way": way, "shot": shot, "queries": queries}
         self.validation_shape = {
             "way": way if validation_way is None else validation_way,
@@ -125,15 +131,22 @@ class EpisodeDataModule(lightning.LightningDataModule):
         self.auxiliary_batch, self.image_size, self.workers = auxiliary_batch, image_size, workers
         self.seed, self._normalization, self.first_epoch = seed, normalization, 0
 
+    def _open(self, split: Split) -> PictureSet:
+        pictures = self._open_split(split=split)
+        if self._decoded is None:
+            return pictures
+        # Twice the size: so a crop of a quarter of the picture still has all the pixels it needs.
+        return stored_pictures(pictures, Path(self._decoded), side=2 * self.image_size)
+
     @cached_property
     def train_pictures(self) -> PictureSet:
         """The training split, opened on first use."""
-        return self._open(split="train")
+        return self._open("train")
 
     @cached_property
     def validation_pictures(self) -> PictureSet:
         """The validation split, opened on first use."""
-        return self._open(split="val")
+        return self._open("val")
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -220,7 +233,7 @@ class EpisodeDataModule(lightning.LightningDataModule):
             loaders["auxiliary"] = self._loader(dataset, seeded)
         return CombinedLoader(loaders, "min_size")
 
-    def val_dataloader(self) -> DataLoader[tuple[torch.Tensor, int]]:
+    def val_dataloader(self) -> DataLoader[tuple[torch.Tensor, torch.Tensor]]:
         """Yield every picture of the fixed episodes once, in the order of ``plan.indices``."""
         return picture_loader(
             self.validation_pictures,
@@ -256,10 +269,11 @@ class EpisodeDataModule(lightning.LightningDataModule):
 
     def _loader(
         self, dataset: PictureDataset, sampler: SeededSampler
-    ) -> DataLoader[tuple[torch.Tensor, int]]:
+    ) -> DataLoader[tuple[torch.Tensor, torch.Tensor]]:
         return DataLoader(
-            dataset,
+            PictureBatches(dataset),
             batch_sampler=sampler,
             num_workers=self.workers,
             persistent_workers=self.workers > 0,
+            collate_fn=as_it_is,
         )
