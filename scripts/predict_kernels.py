@@ -138,7 +138,7 @@ def workload() -> list[Work]:
         of_pairs(
             "pixel matching",
             "pixel_matching.cu",
-            r"match<float>",
+            r"match<float, lwfm::PixelMatchingArguments<float> ?>",
             numbers=block + scales + 2 * P + 3 * P + 1,
             scratch=5 * P + scales + P * (P | 1),
             per_entry=160,
