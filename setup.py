@@ -132,6 +132,8 @@ class BuildExtensions(build_ext):
             fail(f"no C++ compiler: {compiler[0]!r} was not found. {NEEDED} {INSTALL_HINT}")
         add_pybind11_folder(LAP)
         add_cuda_kernels(OPS, add_torch_folders(OPS), Path(self.build_temp, "cuda"))
+        if setup_cuda.job_count(os.environ) > 1:
+            self.parallel = 2  # both modules at once: one of them is a single long file
         try:
             super().build_extensions()
         except (BaseError, CompileError, LinkError, OSError, subprocess.SubprocessError):

@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-# From Turing to Blackwell, as in torch's own builds: 8.9 runs the code of 8.6 as it is. Newer GPUs compile
-# the PTX of the last one.
-DEFAULT_ARCHITECTURES = "7.5 8.0 8.6 9.0 10.0 12.0+PTX"
+# From Turing to Blackwell; 8.6 and 8.9 run the code of 8.0 as it is. Newer GPUs compile the PTX of the last
+# one.
+DEFAULT_ARCHITECTURES = "7.5 8.0 9.0 10.0 12.0+PTX"
 # A register that is spilled to memory is an error: kernels are written to fit.
 NVCC_FLAGS = ["-std=c++17", "-O3", "-Icsrc", "-Xptxas", "-warn-spills,-Werror"]
 # Files that take nvcc longest.

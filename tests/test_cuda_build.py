@@ -81,10 +81,10 @@ def test_unknown_architectures_are_refused(text: str) -> None:
 
 
 def test_the_default_is_what_nvcc_knows_with_ptx_for_the_newest() -> None:
-    known = ([75, 80, 86, 90, 100, 120], [120])
+    known = ([75, 80, 90, 100, 120], [120])
     assert setup_cuda.architectures_of({}, TOOLKIT) == known
     older = Toolkit(Path("nvcc"), Path("lib"), (12, 4), (50, 75, 80, 86, 89, 90))
-    assert setup_cuda.architectures_of({"TORCH_CUDA_ARCH_LIST": " "}, older) == ([75, 80, 86, 90], [90])
+    assert setup_cuda.architectures_of({"TORCH_CUDA_ARCH_LIST": " "}, older) == ([75, 80, 90], [90])
 
 
 def install(root: Path) -> Path:
