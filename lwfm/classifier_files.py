@@ -11,7 +11,7 @@ from lwfm.class_labels import check_labels
 from lwfm.errors import UserError
 from lwfm.model import LWFM, describe_model, rebuild_model
 from lwfm.support_set import SupportSet
-from lwfm.tensor_files import read_tensor_file, write_tensor_file
+from lwfm.tensor_files import read_tensor_file, tensors_under, write_tensor_file
 
 if TYPE_CHECKING:
     import os
@@ -47,9 +47,7 @@ def load_state(path: str | os.PathLike[str]) -> tuple[LWFM, SupportSet, dict[str
     if not file.is_file():
         raise UserError(f"there is no file {file}: FewShotClassifier.save writes one")
     state, tensors = read_tensor_file(file, key=_METADATA_KEY, what="lwfm classifier")
-    weights = {
-        name.removeprefix(_MODEL): tensor for name, tensor in tensors.items() if name.startswith(_MODEL)
-    }
+    weights = tensors_under(_MODEL, tensors)
     try:
         network = rebuild_model(state["model"], weights, source=str(file))
         maps = tuple(tensors[f"{_MAPS}{layer}"] for layer in range(len(network.backbone.layers)))

@@ -22,7 +22,7 @@ from lwfm.devices import Accelerator, choose_device
 from lwfm.errors import UserError
 from lwfm.images import encode_images, watched
 from lwfm.model import LWFM, describe_model, rebuild_model
-from lwfm.tensor_files import read_tensor_file, write_tensor_file
+from lwfm.tensor_files import read_tensor_file, tensors_under, write_tensor_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -228,9 +228,7 @@ def load_index(path: Path) -> PictureIndex:
     if not path.is_file():
         raise UserError(f"there is no index {path}; write one: lwfm index FOLDER --out {path}")
     description, tensors = read_tensor_file(path, key=_METADATA_KEY, what="index of pictures")
-    weights = {
-        name.removeprefix(_MODEL): tensor for name, tensor in tensors.items() if name.startswith(_MODEL)
-    }
+    weights = tensors_under(_MODEL, tensors)
     try:
         network = rebuild_model(description["model"], weights, source=str(path))
         maps = tuple(tensors[f"{_MAPS}{number}"] for number in range(len(network.backbone.layers)))

@@ -13,6 +13,7 @@ from lwfm.errors import UserError
 from lwfm.files import write_bytes_atomically
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from torch import Tensor
@@ -75,3 +76,15 @@ def read_tensor_file(path: Path, *, key: str, what: str) -> tuple[dict[str, Any]
             f"it was written by lwfm {description.get('version')}"
         )
     return description, tensors
+
+
+def tensors_under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Choose the tensors whose names begin with a prefix, and take it off.
+
+    Examples
+    --------
+    >>> import torch
+    >>> tensors_under("model.", {"model.weight": torch.ones(1), "labels": torch.zeros(1)})
+    {'weight': tensor([1.])}
+    """
+    return {name.removeprefix(prefix): x for name, x in tensors.items() if name.startswith(prefix)}

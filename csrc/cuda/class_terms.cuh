@@ -106,23 +106,16 @@ __global__ void __launch_bounds__(kSumThreads, 1)
   LWFM_SHARED(T, weights, kSumThreads);
   const RowList<T> list{offsets, weights};
   for (std::int64_t q = blockIdx.x; q < in.Q; q += gridDim.x) {
-    for (std::int64_t first = 0; first < in.C; first += kSumWidth) {
-      T sums[kSumChannels] = {};
-      add_rows(
-          in.query, first, in.C, in.M,
-          [&](std::int64_t j) -> WeightedRow<T> {
-            T weight{0};
-            for (std::int64_t c = 0; c < in.classes.way; ++c) {
-              weight += ClassOfInputs<T>(in, c).query_weight(in, q, j);
-            }
-            return {(q * in.M + j) * in.C, weight / static_cast<T>(in.classes.way)};
-          },
-          list, sums);
-      for (int k = 0; k < kSumChannels; ++k) {
-        const std::int64_t c = first + threadIdx.x + k * kSumThreads;
-        if (c < in.C) features[q * in.C + c] = sums[k];
-      }
-    }
+    sum_rows(
+        in.query, in.C, in.M,
+        [&](std::int64_t j) -> WeightedRow<T> {
+          T weight{0};
+          for (std::int64_t c = 0; c < in.classes.way; ++c) {
+            weight += ClassOfInputs<T>(in, c).query_weight(in, q, j);
+          }
+          return {(q * in.M + j) * in.C, weight / static_cast<T>(in.classes.way)};
+        },
+        list, [&](std::int64_t c, T sum) { features[q * in.C + c] = sum; });
   }
 }
 
@@ -207,19 +200,12 @@ __global__ void __launch_bounds__(kSumThreads, 1)
     const ClassOfInputs<T> of(in, c);
     if (!of.valid) continue;
     const std::int64_t row = in.classes.pictures[n / in.P] * in.P + n % in.P;
-    for (std::int64_t first = 0; first < C; first += kSumWidth) {
-      T sums[kSumChannels] = {};
-      add_rows(
-          arguments.m_s_grad, first, C, in.Q,
-          [&](std::int64_t q) -> WeightedRow<T> {
-            return {(q * way + c) * C, of.share(in.P) * in.a[q * in.S * in.P + row]};
-          },
-          list, sums);
-      for (int k = 0; k < kSumChannels; ++k) {
-        const std::int64_t own = first + threadIdx.x + k * kSumThreads;
-        if (own < C) arguments.support_grad[row * C + own] = sums[k];
-      }
-    }
+    sum_rows(
+        arguments.m_s_grad, C, in.Q,
+        [&](std::int64_t q) -> WeightedRow<T> {
+          return {(q * way + c) * C, of.share(in.P) * in.a[q * in.S * in.P + row]};
+        },
+        list, [&](std::int64_t own, T sum) { arguments.support_grad[row * C + own] = sum; });
   }
 }
 
@@ -234,19 +220,12 @@ __global__ void __launch_bounds__(kSumThreads, 1)
   const std::int64_t way = in.classes.way, C = in.C;
   for (std::int64_t row = blockIdx.x; row < in.Q * in.M; row += gridDim.x) {
     const std::int64_t q = row / in.M, j = row % in.M;
-    for (std::int64_t first = 0; first < C; first += kSumWidth) {
-      T sums[kSumChannels] = {};
-      add_rows(
-          arguments.m_q_grad, first, C, way,
-          [&](std::int64_t c) -> WeightedRow<T> {
-            return {(q * way + c) * C, ClassOfInputs<T>(in, c).query_weight(in, q, j)};
-          },
-          list, sums);
-      for (int k = 0; k < kSumChannels; ++k) {
-        const std::int64_t own = first + threadIdx.x + k * kSumThreads;
-        if (own < C) arguments.query_grad[row * C + own] = sums[k];
-      }
-    }
+    sum_rows(
+        arguments.m_q_grad, C, way,
+        [&](std::int64_t c) -> WeightedRow<T> {
+          return {(q * way + c) * C, ClassOfInputs<T>(in, c).query_weight(in, q, j)};
+        },
+        list, [&](std::int64_t own, T sum) { arguments.query_grad[row * C + own] = sum; });
   }
 }
 

@@ -160,21 +160,15 @@ __global__ void __launch_bounds__(kSumThreads, 1)
       }
     }
     along = block_sum(along, parts);
-    for (std::int64_t first = 0; first < C; first += kSumWidth) {
-      T sums[kSumChannels] = {};
-      add_rows(
-          other.values, first, C, pairs.count,
-          [&](std::int64_t n) -> WeightedRow<T> {
-            const SharedMatch<T> match = match_in(n);
-            if (match.other < 0) return {-1, T{0}};
-            return {match.other * C, match.share * inverse * other.inverse_norms[match.other]};
-          },
-          list, sums);
-      for (int k = 0; k < kSumChannels; ++k) {
-        const std::int64_t c = first + threadIdx.x + k * kSumThreads;
-        if (c < C) grad[row * C + c] = sums[k] - along * own.values[row * C + c];
-      }
-    }
+    sum_rows(
+        other.values, C, pairs.count,
+        [&](std::int64_t n) -> WeightedRow<T> {
+          const SharedMatch<T> match = match_in(n);
+          if (match.other < 0) return {-1, T{0}};
+          return {match.other * C, match.share * inverse * other.inverse_norms[match.other]};
+        },
+        list,
+        [&](std::int64_t c, T sum) { grad[row * C + c] = sum - along * own.values[row * C + c]; });
   }
 }
 

@@ -88,4 +88,19 @@ __device__ void add_rows(const T* values, std::int64_t first, std::int64_t chann
   }
 }
 
+// Calls write(channel, sum) for every channel of the weighted sum of rows, as `add_rows` adds them;
+// the channels are shared among the threads. All threads of the block must take part.
+template <class T, class RowAt, class Write>
+__device__ void sum_rows(const T* values, std::int64_t channels, std::int64_t count,
+                         const RowAt& row_at, const RowList<T>& list, const Write& write) {
+  for (std::int64_t first = 0; first < channels; first += kSumWidth) {
+    T sums[kSumChannels] = {};
+    add_rows(values, first, channels, count, row_at, list, sums);
+    for (int k = 0; k < kSumChannels; ++k) {
+      const std::int64_t c = first + threadIdx.x + k * kSumThreads;
+      if (c < channels) write(c, sums[k]);
+    }
+  }
+}
+
 }  // namespace lwfm

@@ -1,6 +1,6 @@
 // lwfm::class_terms and its backward on CUDA tensors; the contract stands in class_terms.cpp,
 // except that the lists of pictures are not read on the host: a class that lists a picture which
-// does not exist, or none, has NaN terms.
+// does not exist, or none, has NaN terms and no gradients.
 #if LWFM_WITH_CUDA
 
 #include <torch/csrc/stable/library.h>
