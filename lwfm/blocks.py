@@ -12,6 +12,7 @@ Letters: Q queries, S support pictures, P support positions, M query positions, 
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 import torch
@@ -125,8 +126,13 @@ def embedding_weights(correlation: ScaledBlocks, temperature: float) -> tuple[Te
     """LWE weights a [..., P] and b [..., M] of each pair, and a^T R [..., M].
 
     ``a_i = sum_j softmax_i(g_i(corr) / t)`` and ``b_j = sum_i softmax_j(g_j(corr) / t)``, where
-    ``g_d`` standardises along d with the unbiased variance.
+    ``g_d`` standardises along d with the unbiased variance. At an infinite temperature all weights are 1,
+    whatever the correlations: no gradient reaches them.
     """
+    if math.isinf(temperature):
+        raw = correlation.raw
+        ones = raw.new_ones(())
+        return ones.expand(raw.shape[:-1]), ones.expand(raw.shape[:-2] + raw.shape[-1:]), raw.sum(-2)
     if has_pair_kernels(correlation.raw):
         return cast(
             "tuple[Tensor, Tensor, Tensor]", torch.ops.lwfm.embedding_weights(*correlation, temperature)

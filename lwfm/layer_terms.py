@@ -5,6 +5,7 @@ Letters: Q queries, S support pictures, P positions, C_l channels of a layer.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from lwfm.blocks import (
@@ -71,7 +72,9 @@ class SupportLayer:
         self, query: Positions, temperature: float, top_k: int | None
     ) -> tuple[ClassTerms, Tensor | None]:
         """Compare the class means, and the matched positions [Q, S] if positions are matched."""
-        if is_one_kernel(self.positions.features, query.features, [self.embedded]):
+        if math.isfinite(temperature) and is_one_kernel(
+            self.positions.features, query.features, [self.embedded]
+        ):
             return self._compare_in_one_kernel(query, temperature, top_k)
         raw = self.correlate(query)
         similarity = self.match(raw, query, top_k) if self.matching else None

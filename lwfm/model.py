@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from lwfm.backbones import build_backbone
 from lwfm.errors import UserError
-from lwfm.nn import LWFMHead
+from lwfm.nn import LayerReduction, LWFMHead
 from lwfm.normalization import Normalization
 from lwfm.tensor_files import read_tensor_file, write_tensor_file
 
@@ -42,12 +42,14 @@ class ModelConfig:
         Whether matched positions are compared after the learnt embedding or as they are.
     matching_weight : float
         Weight of the semantic-pixel matching term; 0 leaves it out.
-    attention_temperature : float
-        Temperature of the cross-correlation weights of the positions.
+    attention_temperature : float, optional
+        Temperature of the cross-correlation weights of the positions; null weighs all positions alike.
     temperature : float
         Temperature by which the similarities are divided.
     top_k : int, optional
         How many of the best matched pairs are averaged; null averages all of them.
+    layer_reduction : str
+        The matched similarity is the max over the layers, or their mean.
     """
 
     backbone: str = "resnet18"
@@ -57,9 +59,10 @@ class ModelConfig:
     image_size: int = 84
     embedding: bool = True
     matching_weight: float = 0.25
-    attention_temperature: float = 5.0
+    attention_temperature: float | None = 5.0
     temperature: float = 0.2
     top_k: int | None = 1
+    layer_reduction: LayerReduction = "max"
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> ModelConfig:
@@ -114,16 +117,7 @@ class LWFM(nn.Module):
             config.backbone, layers=config.layers, feature_size=config.feature_size, weights=config.weights
         )
         self.normalization = self.backbone.normalization or normalization
-        self.head = LWFMHead(
-            self.backbone.layer_dims,
-            feature_size=config.feature_size,  # an int centres over all layers together (the paper)
-            num_classes=len(self.classes) or None,
-            embedding=config.embedding,
-            matching_weight=config.matching_weight,
-            attention_temperature=config.attention_temperature,
-            temperature=config.temperature,
-            top_k=config.top_k,
-        )
+        self.head = build_head(config, self.backbone.layer_dims, len(self.classes) or None)
 
     def encode(self, images: Tensor) -> tuple[Tensor, ...]:
         """Compute the maps [B, C_l, F_l, F_l] of every layer for images [B, 3, H, W]."""
@@ -156,6 +150,21 @@ class LWFM(nn.Module):
             tuple(layer[:shots] for layer in maps), support_labels, tuple(layer[shots:] for layer in maps)
         )
         return result
+
+
+def build_head(config: ModelConfig, layer_dims: Sequence[int], num_classes: int | None = None) -> LWFMHead:
+    """Build the head of a configuration for layers of these channels, with random weights."""
+    return LWFMHead(
+        layer_dims,
+        feature_size=config.feature_size,  # an int centres over all layers together (the paper)
+        num_classes=num_classes,
+        embedding=config.embedding,
+        matching_weight=config.matching_weight,
+        attention_temperature=config.attention_temperature,
+        temperature=config.temperature,
+        top_k=config.top_k,
+        layer_reduction=config.layer_reduction,
+    )
 
 
 def save_model(model: LWFM, path: str | Path) -> None:

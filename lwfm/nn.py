@@ -6,7 +6,8 @@ Letters in shape comments: Q queries, S support pictures, P positions (F x F), C
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, NamedTuple, cast
+import math
+from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,7 @@ from lwfm.blocks import compute_dtype, inverse_root, over_queries
 from lwfm.layer_terms import SupportLayer
 from lwfm.maps import MapLayout, Positions
 from lwfm.ops import semantic_pixel_matching
+from lwfm.pixel_embedding import PixelEmbedding as PixelEmbedding  # part of this module's face
 from lwfm.shots import ClassShots
 
 if TYPE_CHECKING:
@@ -23,40 +25,8 @@ if TYPE_CHECKING:
 
     from lwfm.maps import Maps
 
-
-class PixelEmbedding(nn.Sequential):
-    """``phi(x) = x + ReLU(W2 ReLU(W1 x))`` on the last dimension, without bias.
-
-    Being positively homogeneous it commutes with any positive weight of a position, which is why the
-    head embeds each picture once instead of each pair.
-
-    Parameters
-    ----------
-    dim : int
-        C_l, at least 2; the hidden layer has ``dim // 2`` channels.
-
-    Examples
-    --------
-    >>> PixelEmbedding(8)(torch.ones(2, 9, 8)).shape
-    torch.Size([2, 9, 8])
-    """
-
-    def __init__(self, dim: int) -> None:
-        if dim < 2:
-            raise ValueError(f"an embedded layer needs at least 2 channels, got {dim}")
-        hidden = dim // 2
-        super().__init__(
-            nn.Linear(dim, hidden, bias=False), nn.ReLU(), nn.Linear(hidden, dim, bias=False), nn.ReLU()
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Embed x [..., C_l] in its own dtype, whatever the parameters' dtype."""
-        w1, w2 = (cast("nn.Linear", self[index]).weight.to(x.dtype) for index in (0, 2))
-        hidden = F.linear(x, w1).relu_()
-        rectified = F.linear(hidden, w2).relu_()
-        if torch.is_grad_enabled() or rectified.dtype != x.dtype:
-            return x + rectified
-        return rectified.add_(x)
+LayerReduction = Literal["max", "mean"]
+"""How the matched similarities of several layers become one."""
 
 
 class SemanticPixelMatching(nn.Module):
@@ -137,12 +107,16 @@ class LWFMHead(nn.Module):
         Learn a :class:`PixelEmbedding` per layer for the matched similarity.
     matching_weight : float
         Weight of the matched similarity beside the base term, at least 0; 0 skips the matching.
-    attention_temperature : float
-        t_attn of layer-wise embedding, positive. The paper: 5, on CUB 2.
+    attention_temperature : float or None
+        t_attn of layer-wise embedding, positive. The paper: 5, on CUB 2. None: no layer-wise embedding, all
+        positions weigh the same.
     temperature : float
         t that divides the logits, positive.
     top_k : int or None
         Matched pairs averaged per layer, at most the smallest F_l^2; None for all.
+    layer_reduction : str
+        The matched similarity of a pair of pictures is the ``max`` over the layers (the paper) or their
+        ``mean``.
 
     Raises
     ------
@@ -169,16 +143,19 @@ class LWFMHead(nn.Module):
         num_classes: int | None = None,
         embedding: bool = True,
         matching_weight: float = 0.25,
-        attention_temperature: float = 5.0,
+        attention_temperature: float | None = 5.0,
         temperature: float = 0.2,
         top_k: int | None = 1,
+        layer_reduction: LayerReduction = "max",
     ) -> None:
         super().__init__()
         self.layout = MapLayout(layer_dims, feature_size)
         self.matching_weight = matching_weight
-        self.attention_temperature = attention_temperature
+        # At an infinite temperature every position weighs the same.
+        self.attention_temperature = math.inf if attention_temperature is None else attention_temperature
         self.temperature = temperature
         self.top_k = top_k
+        self.layer_reduction = layer_reduction
         self._check_arguments()
         self.embeddings = nn.ModuleList(PixelEmbedding(dim) for dim in self.layout.dims if embedding)
         self.classifier = None if num_classes is None else nn.Linear(sum(self.layout.dims), num_classes)
@@ -189,6 +166,8 @@ class LWFMHead(nn.Module):
         for name in ("attention_temperature", "temperature"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        if self.layer_reduction not in get_args(LayerReduction):
+            raise ValueError(f"layer_reduction must be max or mean, got {self.layer_reduction!r}")
         pairs = min(self.layout.sizes) ** 2
         if self.top_k is not None and not 1 <= self.top_k <= pairs:
             raise ValueError(f"top_k must be 1 to {pairs} (positions of the smallest map), got {self.top_k}")
@@ -270,8 +249,9 @@ class LWFMHead(nn.Module):
         base = inner * inverse_root(square_s) * inverse_root(square_q)
         matching = torch.zeros_like(base)
         if matched:
-            best = torch.stack(matched).max(0).values  # [Q, S]
-            matching = self.matching_weight * shots.mean_over_class(best.unsqueeze(-1)).squeeze(-1)
+            layers = torch.stack(matched)  # [L, Q, S]
+            pairs = layers.max(0).values if self.layer_reduction == "max" else layers.mean(0)
+            matching = self.matching_weight * shots.mean_over_class(pairs.unsqueeze(-1)).squeeze(-1)
         return EpisodeSimilarities(base, matching, torch.cat([term.features for term in terms], dim=-1))
 
     def classify(self, maps: Maps) -> Tensor:

@@ -140,9 +140,10 @@ class LWFMHead(nn.Module):
         num_classes: int | None = None,
         embedding: bool = True,
         matching_weight: float = 0.25,
-        attention_temperature: float = 5.0,
+        attention_temperature: float | None = 5.0,
         temperature: float = 0.2,
         top_k: int | None = 1,
+        layer_reduction: str = "max",
     ) -> None:
         super().__init__()
         self.layer_dims = tuple(layer_dims)
@@ -151,6 +152,7 @@ class LWFMHead(nn.Module):
         self.attention_temperature = attention_temperature
         self.temperature = temperature
         self.top_k = top_k
+        self.layer_reduction = layer_reduction
         self.embeddings = nn.ModuleList()
         if embedding:
             for C_l in layer_dims:
@@ -178,7 +180,10 @@ class LWFMHead(nn.Module):
         """One pair, layers s[l] [P_l, C_l] and q[l] -> weighted means [C] and [C], matched similarity []."""
         pooled_s, pooled_q, matched = [], [], []
         for layer, (s_l, q_l) in enumerate(zip(s, q, strict=True)):
-            a, b = layer_wise_embedding(s_l, q_l, self.attention_temperature)
+            if self.attention_temperature is None:
+                a, b = s_l.new_ones(len(s_l)), q_l.new_ones(len(q_l))
+            else:
+                a, b = layer_wise_embedding(s_l, q_l, self.attention_temperature)
             s_l, q_l = a[:, None] * s_l, b[:, None] * q_l
             pooled_s.append(s_l.mean(0))
             pooled_q.append(q_l.mean(0))
@@ -187,7 +192,9 @@ class LWFMHead(nn.Module):
                 phi = self.embeddings[layer]
                 s_l, q_l = s_l + phi(s_l), q_l + phi(q_l)
             matched.append(pair_similarity(s_l, q_l, columns, self.top_k))
-        return torch.cat(pooled_s), torch.cat(pooled_q), torch.stack(matched).max()
+        layers = torch.stack(matched)
+        similarity = layers.mean() if self.layer_reduction == "mean" else layers.max()
+        return torch.cat(pooled_s), torch.cat(pooled_q), similarity
 
     def forward(
         self, support: Tensor | Sequence[Tensor], support_labels: Tensor, query: Tensor | Sequence[Tensor]

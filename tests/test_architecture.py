@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parent.parent / "lwfm"
 
 # From the ground up; a module imports from lower lines only (or from its own line, one way).
 STOREYS = [
-    ["errors", "normalization", "_lap", "_ops"],
+    ["errors", "normalization", "pixel_embedding", "_lap", "_ops"],
     ["block_ops", "statistics", "assignment_ops"],
     ["feature_ops"],
     ["files", "blocks", "lap_single", "lap_batch", "lap_sparse"],

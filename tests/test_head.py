@@ -91,6 +91,24 @@ def test_every_top_k(top_k: int | None) -> None:
     assert_equal_with_gradients(random_episode((2, 1), 3, dtype=torch.float64), top_k=top_k)
 
 
+@pytest.mark.parametrize("share_size", [True, False], ids=["one-resolution", "own-resolutions"])
+def test_without_layer_wise_embedding_and_with_the_mean_of_the_layers(share_size: bool) -> None:
+    episode = random_episode((2, 1), 3, (6, 4), (3, 3) if share_size else (2, 3), dtype=torch.float64)
+    options: dict[str, Any] = {"feature_size": 3} if share_size else {}
+    assert_equal_with_gradients(episode, attention_temperature=None, **options)
+    assert_equal_with_gradients(episode, layer_reduction="mean", top_k=None, **options)
+
+
+def test_without_layer_wise_embedding_means_are_plain_means() -> None:
+    episode = random_episode((2, 1), 3, (6,), (3,), dtype=torch.float64)
+    head = lwfm.nn.LWFMHead([6], attention_temperature=None, matching_weight=0.0, temperature=1.0).double()
+    (support,), (query,) = ([x.flatten(2).mean(2) for x in maps] for maps in (episode.support, episode.query))
+    support, query = (x - x.mean(1, keepdim=True) for x in (support, query))
+    means = torch.stack([support[episode.labels == label].mean(0) for label in range(2)])
+    expected = torch.nn.functional.cosine_similarity(query[:, None], means[None], dim=-1)
+    torch.testing.assert_close(head.eval()(episode.support, episode.labels, episode.query), expected)
+
+
 def test_one_shot_beside_nine() -> None:
     assert_equal_with_gradients(random_episode((1, 9), 3, dtype=torch.float64))
 
@@ -193,6 +211,7 @@ def test_cuda_equals_cpu() -> None:
         ({"temperature": 0.0}, "temperature"),
         ({"attention_temperature": -1.0}, "attention_temperature"),
         ({"top_k": 10}, "top_k must be 1 to 9"),
+        ({"layer_reduction": "sum"}, "layer_reduction must be max or mean"),
         ({"layer_dims": [1, 8]}, "at least 2 channels"),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
