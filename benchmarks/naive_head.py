@@ -7,6 +7,7 @@ attention maps multiply the repeated maps, and matched positions pass the embedd
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -55,8 +56,9 @@ class NaiveHead(lwfm.reference.LWFMHead):
         unit_s, unit_q = (x / (x.square().sum(2, keepdim=True) + CORRELATION_EPS).sqrt() for x in (s, q))
         correlation = torch.einsum("qscij,qsckl->qsijkl", unit_s, unit_q)
         flat = (Q, S, size * size, size * size)
-        over_s = standardise(correlation.reshape(flat), 2) / self.attention_temperature
-        over_q = standardise(correlation.reshape(flat), 3) / self.attention_temperature
+        temperature = math.inf if self.attention_temperature is None else self.attention_temperature
+        over_s = standardise(correlation.reshape(flat), 2) / temperature
+        over_q = standardise(correlation.reshape(flat), 3) / temperature
         a = over_s.softmax(2).view_as(correlation).sum((4, 5))  # [Q, S, F, F]
         b = over_q.softmax(3).view_as(correlation).sum((2, 3))
         s, q = s * a.unsqueeze(2), q * b.unsqueeze(2)  # [Q, S, C_l, F, F]

@@ -199,7 +199,7 @@ def build_backbone(
             "with weights=imagenet, results on these are not few-shot results on unseen classes",
             stacklevel=2,
         )
-    sizes = _sizes(feature_size, len(numbers))
+    sizes = map_sizes(feature_size, len(numbers))
     return Backbone(
         name, body, layers=numbers, layer_dims=dims, feature_size=sizes, normalization=normalization
     )
@@ -289,7 +289,8 @@ def _check_layers(name: str, layers: tuple[int, ...] | None, valid: range) -> tu
     return layers
 
 
-def _sizes(feature_size: int | Sequence[int], count: int) -> tuple[int, ...]:
+def map_sizes(feature_size: int | Sequence[int], count: int) -> tuple[int, ...]:
+    """Give the side F_l of each of ``count`` layers; UserError where there are more or fewer, or below 1."""
     sizes = (feature_size,) * count if isinstance(feature_size, int) else tuple(feature_size)
     if len(sizes) != count or min(sizes, default=0) < 1:
         raise UserError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import torch
@@ -13,7 +14,7 @@ from tqdm import tqdm
 from lwfm.data import episode_labels, picture_loader
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from lwfm.data import PictureSet
     from lwfm.model import LWFM
@@ -50,6 +51,37 @@ class CachedMaps:
         """Look up the maps of the pictures with these indices in the set, in this order, at least float32."""
         rows = self.rows[torch.as_tensor(indices)].to(self.layers[0].device)
         return tuple(layer[rows].to(torch.promote_types(layer.dtype, torch.float32)) for layer in self.layers)
+
+
+@dataclass(frozen=True)
+class HeadOnMaps:
+    """A head, and how it reads maps that were made for several heads.
+
+    Attributes
+    ----------
+    head : LWFMHead
+        In evaluation mode.
+    places : tuple of int
+        Which of the cached layers it compares.
+    sizes : tuple of int
+        The sides F_l to which it pools them.
+    """
+
+    head: LWFMHead
+    places: tuple[int, ...]
+    sizes: tuple[int, ...]
+
+    @classmethod
+    def whole(cls, head: LWFMHead) -> HeadOnMaps:
+        """Read all layers as they are."""
+        return cls(head, tuple(range(len(head.layout.sizes))), head.layout.sizes)
+
+    def read(self, maps: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Choose from the cached layers [B, C_l, F, F] and pool them to [B, C_l, F_l, F_l]."""
+        return tuple(
+            maps[place] if maps[place].shape[-1] == size else F.adaptive_avg_pool2d(maps[place], size)
+            for place, size in zip(self.places, self.sizes, strict=True)
+        )
 
 
 def encode_pictures(
@@ -168,20 +200,21 @@ def episode_scores(
 
 @torch.inference_mode()
 def run_episodes(
-    head: LWFMHead,
+    head: LWFMHead | HeadOnMaps,
     maps: CachedMaps,
     episodes: Sequence[Sequence[int]],
     *,
     way: int,
     shot: int,
+    others: Mapping[str, HeadOnMaps] = MappingProxyType({}),
     bar: bool = True,
 ) -> dict[str, Tensor]:
     """Classify the queries of many episodes by every method.
 
     Parameters
     ----------
-    head : LWFMHead
-        In evaluation mode.
+    head : LWFMHead or HeadOnMaps
+        In evaluation mode; a head alone compares all layers as they are.
     maps : CachedMaps
         Of at least the pictures in ``episodes``.
     episodes : sequence of sequence of int
@@ -189,6 +222,8 @@ def run_episodes(
         (label = position mod way), then the queries, ordered alike.
     way, shot : int
         Classes, and support pictures of each, in an episode.
+    others : dict of str to HeadOnMaps
+        Further heads, each a method of its name.
     bar : bool
         Whether to show a progress bar on a terminal.
 
@@ -202,11 +237,16 @@ def run_episodes(
     supports = way * shot
     support_labels = episode_labels(way, shot).to(device)
     answers: dict[str, list[Tensor]] = {}
+    own = head if isinstance(head, HeadOnMaps) else HeadOnMaps.whole(head)
     for episode in tqdm(
         episodes, desc=f"{way}-way {shot}-shot", unit="episode", delay=2, leave=False, disable=shown(bar)
     ):
         support, query = maps.select(episode[:supports]), maps.select(episode[supports:])
-        for method, scores in episode_scores(head, support, support_labels, query).items():
+        scored = episode_scores(own.head, own.read(support), support_labels, own.read(query))
+        for name, other in others.items():
+            parts = other.head.similarities(other.read(support), support_labels, other.read(query))
+            scored[name] = parts.base + parts.matching
+        for method, scores in scored.items():
             answers.setdefault(method, []).append(scores.argmax(-1))
     return {method: torch.stack(given).cpu() for method, given in answers.items()}
 

@@ -6,13 +6,15 @@ import hashlib
 import platform
 import time
 from dataclasses import asdict
+from functools import partial
 from importlib.metadata import version
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from lwfm.comparison import encode_pictures, run_episodes
+from lwfm.comparison import METHODS, encode_pictures, run_episodes
 from lwfm.data import EpisodeSampler, open_pictures, pictures_needed
 from lwfm.data.pictures import ClassSplit, DataName, Split, Unreadable  # noqa: TC001 - read by the command line
 from lwfm.devices import choose_device
@@ -23,8 +25,11 @@ from lwfm.model import LWFM, ModelConfig, load_model
 from lwfm.results import EvaluationResult, MethodResult
 from lwfm.scoring import score_methods
 from lwfm.sharing import shared_work
+from lwfm.variants import HeadOptions, make_heads
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from lwfm.data import PictureSet
 
 
@@ -37,11 +42,12 @@ def evaluate(
     class_split: ClassSplit | None = None,
     crop: bool = False,
     split: Split = "test",
-    way: int = 5,
+    way: int | list[int] = 5,
     shot: int | list[int] = 1,
     queries: int = 15,
     episodes: int = 600,
     seed: int = 0,
+    heads: dict[str, HeadOptions] | None = None,
     batch_size: int = 64,
     workers: int = 0,
     accelerator: Literal["auto", "cpu", "gpu"] = "auto",
@@ -53,9 +59,9 @@ def evaluate(
     """Measure few-shot accuracy on classes never seen in training.
 
     Every picture passes the backbone once. The same episodes then go, on the cached maps, through
-    LWFM-SPM, its base term alone, its matching term alone and nearest class mean, so that the methods
-    can be compared episode by episode. Started by `torchrun --nproc-per-node N -m lwfm evaluate ...`, N
-    processes share the episodes, each on a GPU of its own.
+    LWFM-SPM, its base term alone, its matching term alone and nearest class mean (and through any further
+    heads), so that the methods can be compared episode by episode. Started by `torchrun --nproc-per-node N
+    -m lwfm evaluate ...`, N processes share the episodes, each on a GPU of its own.
 
     Parameters
     ----------
@@ -76,16 +82,21 @@ def evaluate(
         For CUB: whether pictures are cropped to their bounding boxes.
     split : str
         Which of the three parts to evaluate on.
-    way : int
-        Classes in an episode.
+    way : int or list of int
+        Classes in an episode; of several numbers each is evaluated.
     shot : int or list of int
-        Support pictures per class; of several numbers each is evaluated.
+        Support pictures per class; of several numbers each is evaluated, with each number of ways.
     queries : int
         Query pictures per class.
     episodes : int
         Number of episodes; the interval shrinks with its square root.
     seed : int
         Chooses the episodes, and the random weights of a network without checkpoint.
+    heads : dict of str to HeadOptions, optional
+        Further heads on the same maps and episodes, each a name and what differs from the network's head: any
+        of layers, feature_size, embedding, matching_weight, attention_temperature, temperature, top_k,
+        layer_reduction. For example `--heads '{all pairs: {top_k: null}, no LWE: {attention_temperature:
+        null}}'`.
     batch_size : int
         Pictures that pass the backbone together.
     workers : int
@@ -114,54 +125,51 @@ def evaluate(
         For options that contradict each other, missing or damaged files, or too few classes or pictures.
     """
     started = time.monotonic()
-    shots = _check_options(checkpoint, model, shot, episodes, batch_size, out)
+    ways, shots = _check_options(checkpoint, model, way, shot, episodes, batch_size, out, heads or {})
     device = choose_device(accelerator)
     pictures = open_pictures(
         data, root, split=split, unreadable=unreadable, class_split=class_split, crop=crop
     )
     network = open_network(checkpoint, model, pictures, seed).to(device)
-    drawn = {
-        k: list(
-            EpisodeSampler(
-                pictures.labels,
-                way=way,
-                shot=k,
-                queries=queries,
-                episodes=episodes,
-                seed=seed,
-                classes=pictures.classes,
-            )
-        )
-        for k in shots
-    }
+    head_set = make_heads(network, heads or {})
+    draw = partial(EpisodeSampler, pictures.labels, queries=queries, episodes=episodes, seed=seed)
+    drawn = {(n, k): list(draw(way=n, shot=k, classes=pictures.classes)) for n, k in product(ways, shots)}
     methods: list[MethodResult] = []
     with shared_work() as share:
-        own = {k: share.of(each) for k, each in drawn.items()}
+        own = {shape: share.of(each) for shape, each in drawn.items()}
         if maps is None:
             needed = pictures_needed(episode for each in own.values() for episode in each)
             cached = encode_pictures(
-                network, pictures, needed, batch_size=batch_size, workers=workers, bar=share.is_first
+                head_set.encoder, pictures, needed, batch_size=batch_size, workers=workers, bar=share.is_first
             )
         else:
             folder = maps
             cached = share.one_first(
                 lambda: stored_maps(
-                    network, pictures, folder, dtype=maps_dtype, batch_size=batch_size, workers=workers
+                    head_set.encoder,
+                    pictures,
+                    folder,
+                    dtype=maps_dtype,
+                    batch_size=batch_size,
+                    workers=workers,
                 )
             )
-        for k, each in drawn.items():
-            given = run_episodes(network.head, cached, own[k], way=way, shot=k, bar=share.is_first)
-            labels = torch.as_tensor(pictures.labels[[episode[way * k :] for episode in each]])
-            methods += score_methods(share.gather(given), labels, pictures.classes, way=way, shot=k)
+        for (n, k), each in drawn.items():
+            given = run_episodes(
+                head_set.own, cached, own[n, k], way=n, shot=k, others=head_set.others, bar=share.is_first
+            )
+            labels = torch.as_tensor(pictures.labels[[episode[n * k :] for episode in each]])
+            methods += score_methods(share.gather(given), labels, pictures.classes, way=n, shot=k)
     result = EvaluationResult(
         model=_describe_model(network, checkpoint),
         data=_describe_data(pictures, root, split),
         options={
-            "way": way,
+            "ways": list(ways),
             "shots": list(shots),
             "queries": queries,
             "episodes": episodes,
             "seed": seed,
+            "heads": {name: dict(each) for name, each in (heads or {}).items()},
             "batch_size": batch_size,
             "accelerator": accelerator,
             "unreadable": unreadable,
@@ -186,15 +194,17 @@ def evaluate(
 def _check_options(
     checkpoint: Path | None,
     model: ModelConfig | None,
+    way: int | list[int],
     shot: int | list[int],
     episodes: int,
     batch_size: int,
     out: Path | None,
-) -> tuple[int, ...]:
-    """Refuse, before any work, what would fail after it; give the numbers of shots."""
-    shots = (shot,) if isinstance(shot, int) else tuple(shot)
-    if not shots or len(set(shots)) != len(shots):
-        raise UserError(f"shot must be one number or several different ones, not {shot}")
+    heads: Mapping[str, HeadOptions],
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Refuse, before any work, what would fail after it; give the numbers of ways and of shots."""
+    ways, shots = _different("way", way), _different("shot", shot)
+    if taken := sorted(set(METHODS) & set(heads)):
+        raise UserError(f"a head cannot be named {taken[0]}: that is a method of every evaluation")
     if checkpoint is not None and model is not None:
         raise UserError(
             f"the checkpoint {checkpoint} knows its own model: give either a checkpoint or model options"
@@ -204,7 +214,14 @@ def _check_options(
             raise UserError(f"{name} must be at least 1, not {value}")
     if out is not None and Path(out).is_dir():
         raise UserError(f"out must be the name of a file, and {out} is a folder")
-    return shots
+    return ways, shots
+
+
+def _different(name: str, given: int | list[int]) -> tuple[int, ...]:
+    numbers = (given,) if isinstance(given, int) else tuple(given)
+    if not numbers or len(set(numbers)) != len(numbers):
+        raise UserError(f"{name} must be one number or several different ones, not {given}")
+    return numbers
 
 
 def open_network(checkpoint: Path | None, model: ModelConfig | None, pictures: PictureSet, seed: int) -> LWFM:

@@ -13,18 +13,18 @@ from lwfm.statistics import PairedTest, paired_test
 
 _SAME = {
     "data": ("fingerprint", "classes"),
-    "options": ("way", "queries", "episodes", "seed"),
+    "options": ("queries", "episodes", "seed"),
 }
-"""What decides the episodes, beside the number of shots."""
+"""What decides the episodes, beside the numbers of ways and shots."""
 
 
 @dataclass(frozen=True)
 class ComparedMethod:
-    """One method at one number of shots in both results.
+    """One method at one number of ways and shots in both results.
 
     Attributes
     ----------
-    method, shot : str, int
+    method, way, shot : str, int, int
         What is compared.
     first, second : float
         Both accuracies, as fractions.
@@ -33,6 +33,7 @@ class ComparedMethod:
     """
 
     method: str
+    way: int
     shot: int
     first: float
     second: float
@@ -48,7 +49,7 @@ class Comparison:
     first, second : str
         Where they were read.
     rows : tuple of ComparedMethod
-        Of every shot, then method, that both have.
+        Of every way, then shot, then method, that both have.
     """
 
     first: str
@@ -57,10 +58,11 @@ class Comparison:
 
     def table(self) -> str:
         """Render as plain text, accuracies in percent."""
+        width = max(20, *(len(row.method) + 1 for row in self.rows))
         lines = [
             f"first   {self.first}\nsecond  {self.second}",
             "% on the same episodes; difference: first minus second, 95 % intervals, normal and bootstrap",
-            f"{'shot':>4}  {'method':<20}{'first':>7}{'second':>8}"
+            f"{'way':>4}{'shot':>5}  {'method':<{width}}{'first':>7}{'second':>8}"
             f"{'difference':>17}{'bootstrap':>18}{'p':>9}",
         ]
         for row in self.rows:
@@ -69,8 +71,9 @@ class Comparison:
                 "" if test.bootstrap is None else "[{:+.2f}, {:+.2f}]".format(*_hundredfold(test.bootstrap))
             )
             chance = "" if test.p_value is None else f"{test.p_value:.2g}"
+            place = f"{row.way:>4}{row.shot:>5}  {row.method:<{width}}"
             lines.append(
-                f"{row.shot:>4}  {row.method:<20}{100 * row.first:>7.2f}{100 * row.second:>8.2f}"
+                f"{place}{100 * row.first:>7.2f}{100 * row.second:>8.2f}"
                 f"{percent(test.difference, test.interval, sign='+'):>17}{limits:>18}{chance:>9}".rstrip()
             )
         return "\n".join(lines)
@@ -87,8 +90,8 @@ def _hundredfold(limits: tuple[float, float]) -> tuple[float, float]:
 def compare(first: Path, second: Path, *, out: Path | None = None) -> Comparison:
     """Test whether two evaluations differ, episode by episode.
 
-    Both must have been made on the same pictures and episodes (`lwfm evaluate` with the same data, way, shot,
-    queries, episodes and seed): then most of the chance in the choice of episodes cancels, and far smaller
+    Both must have been made on the same pictures and episodes (`lwfm evaluate` with the same data, queries,
+    episodes and seed): then most of the chance in the choice of episodes cancels, and far smaller
     differences show than two separate intervals would tell.
 
     Parameters
@@ -123,10 +126,10 @@ def compare(first: Path, second: Path, *, out: Path | None = None) -> Comparison
         _compared(mine, theirs)
         for mine in results[0].methods
         for theirs in results[1].methods
-        if (mine.method, mine.shot) == (theirs.method, theirs.shot)
+        if (mine.method, mine.way, mine.shot) == (theirs.method, theirs.way, theirs.shot)
     ]
     if not rows:
-        raise UserError(f"{first} and {second} have no method at the same number of shots in common")
+        raise UserError(f"{first} and {second} have no method at the same way and shot in common")
     comparison = Comparison(str(first), str(second), tuple(rows))
     if out is not None:
         with atomic_path(out) as temporary:
@@ -147,4 +150,4 @@ def _read(path: Path) -> EvaluationResult:
 
 def _compared(mine: MethodResult, theirs: MethodResult) -> ComparedMethod:
     test = paired_test(mine.episode_accuracy, theirs.episode_accuracy)
-    return ComparedMethod(mine.method, mine.shot, mine.accuracy, theirs.accuracy, test)
+    return ComparedMethod(mine.method, mine.way, mine.shot, mine.accuracy, theirs.accuracy, test)

@@ -11,14 +11,14 @@ from lwfm.errors import UserError
 
 @dataclass(frozen=True)
 class MethodResult:
-    """One method's accuracy at one number of shots; accuracies are fractions in 0..1.
+    """One method's accuracy at one number of ways and shots; accuracies are fractions in 0..1.
 
     Attributes
     ----------
     method : str
-        Which of :data:`lwfm.comparison.METHODS`.
-    shot : int
-        Support pictures per class.
+        Which of :data:`lwfm.comparison.METHODS`, or the name of a further head.
+    way, shot : int
+        Classes, and support pictures of each.
     accuracy, interval : float
         Mean over the episodes and half width of its 95 % interval; null for the interval of one episode.
     difference, difference_interval : float
@@ -34,6 +34,7 @@ class MethodResult:
     """
 
     method: str
+    way: int
     shot: int
     accuracy: float
     interval: float | None
@@ -66,8 +67,8 @@ class EvaluationResult:
     data : dict
         ``name``, ``layout``, ``root``, ``split``, ``fingerprint``, number of ``pictures``, ``classes``.
     options : dict
-        way, shots, queries, episodes, seed, batch_size, accelerator, unreadable, maps_dtype; ``sampling``
-        says what is drawn with and without replacement.
+        ways, shots, queries, episodes, seed, batch_size, accelerator, unreadable, maps_dtype, and ``heads``,
+        the options of the further heads; ``sampling`` says what is drawn with and without replacement.
     versions : dict
         Of lwfm, torch, torchvision, timm, python.
     machine : dict
@@ -75,7 +76,7 @@ class EvaluationResult:
     seconds : float
         Wall time, encoding included.
     methods : tuple of MethodResult
-        Of every shot, then method.
+        Of every way, then shot, then method.
     """
 
     model: dict[str, Any]
@@ -86,12 +87,16 @@ class EvaluationResult:
     seconds: float
     methods: tuple[MethodResult, ...]
 
-    def of(self, method: str, shot: int) -> MethodResult:
-        """Find the result of one method at one number of shots; KeyError when it was not evaluated."""
+    def of(self, method: str, shot: int, way: int | None = None) -> MethodResult:
+        """Find the result of one method at one number of shots and ways (None: where there is only one).
+
+        KeyError when it was not evaluated.
+        """
+        way = self.options["ways"][0] if way is None and len(self.options["ways"]) == 1 else way
         for result in self.methods:
-            if (result.method, result.shot) == (method, shot):
+            if (result.method, result.shot, result.way) == (method, shot, way):
                 return result
-        raise KeyError((method, shot))
+        raise KeyError((method, shot, way))
 
     def to_json(self) -> str:
         """Serialise as strict JSON (no NaN), indented."""
@@ -102,20 +107,26 @@ class EvaluationResult:
         """Read what :meth:`to_json` wrote; UserError when it is anything else."""
         try:
             plain = json.loads(text)
-            methods = tuple(MethodResult.from_dict(method) for method in plain.pop("methods"))
+            options = plain["options"]
+            way = options.pop("way", None)  # of files from before there were several
+            options.setdefault("ways", [way])
+            methods = tuple(MethodResult.from_dict({"way": way, **each}) for each in plain.pop("methods"))
             return cls(**plain, methods=methods)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             names = ", ".join(one.name for one in fields(cls))
             raise UserError(f"not an evaluation result (JSON with {names}): {error}") from error
 
     def table(self) -> str:
-        """Render as plain text: a row for each shot and method, accuracies in percent."""
+        """Render as plain text: a row for each way, shot and method, accuracies in percent."""
         options = self.options
+        ways = " and ".join(f"{way}-way" for way in options["ways"])
         heading = (
-            f"{self.data['name']} {self.data['split']}: {options['way']}-way, {options['queries']} queries a "
+            f"{self.data['name']} {self.data['split']}: {ways}, {options['queries']} queries a "
             f"class, {options['episodes']} episodes, seed {options['seed']}; % with 95 % intervals"
         )
-        lines = [heading, f"{'shot':>4}  {'method':<20}{'accuracy':>15}  {'minus nearest class mean':>25}"]
+        width = max(20, *(len(result.method) + 1 for result in self.methods))
+        titles = f"{'way':>4}{'shot':>5}  {'method':<{width}}{'accuracy':>15}"
+        lines = [heading, f"{titles}  {'minus nearest class mean':>25}"]
         for result in self.methods:
             accuracy = percent(result.accuracy, result.interval)
             difference = (
@@ -123,7 +134,8 @@ class EvaluationResult:
                 if result.method == "nearest_class_mean"
                 else percent(result.difference, result.difference_interval, sign="+")
             )
-            lines.append(f"{result.shot:>4}  {result.method:<20}{accuracy:>15}  {difference:>25}".rstrip())
+            place = f"{result.way:>4}{result.shot:>5}  {result.method:<{width}}"
+            lines.append(f"{place}{accuracy:>15}  {difference:>25}".rstrip())
         return "\n".join(lines)
 
 

@@ -45,6 +45,7 @@ def score_methods(
         results.append(
             MethodResult(
                 method=method,
+                way=way,
                 shot=shot,
                 accuracy=mean,
                 interval=interval,

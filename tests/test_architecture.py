@@ -27,7 +27,7 @@ STOREYS = [
     ["calibration", "class_labels", "decisions", "estimator"],
     ["support_set"],
     ["classifier_files"],
-    ["scoring", "paired", "map_cache", "sharing"],
+    ["scoring", "paired", "map_cache", "sharing", "variants"],
     ["evaluation", "learner", "classifier"],
     ["checkpoints", "trainer"],
     ["training", "figures", "info", "answers", "picture_index"],

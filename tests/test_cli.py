@@ -67,7 +67,26 @@ def test_evaluate_prints_the_table_and_writes_the_result(
     assert outcome.status == 0, outcome.err
     for method in ("lwfm", "base", "matching", "nearest_class_mean"):
         assert method in outcome.out
-    assert json.loads(result.read_text())["options"]["way"] == 4
+    assert json.loads(result.read_text())["options"]["ways"] == [4]
+
+
+def test_evaluate_takes_several_ways_and_heads(
+    trained: Path, tiny_pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    result = tmp_path / "result.json"
+    outcome = run(
+        capsys, "evaluate", "--checkpoint", trained / "best.safetensors", "--data", "folder",
+        "--root", tiny_pictures, "--way", "[3, 5]", "--queries", "2", "--episodes", "5", "--out", result,
+        "--heads", "{no LWE: {attention_temperature: null}, averaged: {top_k: null, layer_reduction: mean}}",
+    )  # fmt: skip
+    assert outcome.status == 0, outcome.err
+    rows = [line.split() for line in outcome.out.splitlines()[2:]]
+    assert [row[0] for row in rows] == ["3"] * 6 + ["5"] * 6
+    assert sum("averaged" in row for row in rows) == 2
+    assert json.loads(result.read_text())["options"]["heads"]["no LWE"] == {"attention_temperature": None}
+    refused = run(capsys, "evaluate", "--heads", "{a: {topk: 3}}")
+    assert refused.status == 2
+    assert "topk" in refused.err
 
 
 def test_data_inspect_says_what_a_folder_holds(

@@ -164,7 +164,7 @@ def test_table_shows_every_method_with_intervals(result: EvaluationResult) -> No
     lines = result.table().splitlines()
     assert len(lines) == 2 + 8
     lwfm = result.of("lwfm", 3)
-    (line,) = (line for line in lines if line.split()[:2] == ["3", "lwfm"])
+    (line,) = (line for line in lines if line.split()[:3] == ["5", "3", "lwfm"])
     assert f"{100 * lwfm.accuracy:.2f} ± {100 * (lwfm.interval or 0):.2f}" in line
     assert f"{100 * lwfm.difference:+.2f} ±" in line
 
@@ -185,6 +185,8 @@ def test_checkpoint_gives_the_model_s_own_accuracy(tiny_pictures: Path, tmp_path
     [
         ({"shot": []}, "shot must be"),
         ({"shot": [1, 1]}, "shot must be"),
+        ({"way": []}, "way must be"),
+        ({"heads": {"base": {"top_k": None}}}, "cannot be named base"),
         ({"episodes": 0}, "episodes must be at least 1"),
         ({"batch_size": 0}, "batch_size must be at least 1"),
         ({"checkpoint": "model.safetensors"}, "either a checkpoint or model options"),
@@ -192,7 +194,18 @@ def test_checkpoint_gives_the_model_s_own_accuracy(tiny_pictures: Path, tmp_path
         ({"way": 8}, "need at least 8 classes, but there are only 7"),
         ({"shot": 5, "queries": 2}, "class .* has 6 pictures"),
     ],
-    ids=["no-shot", "shot-twice", "episodes", "batch", "both", "missing", "way", "pictures"],
+    ids=[
+        "no-shot",
+        "shot-twice",
+        "no-way",
+        "name-of-a-head",
+        "episodes",
+        "batch",
+        "both",
+        "missing",
+        "way",
+        "pictures",
+    ],
 )
 def test_options_that_cannot_work(tiny_pictures: Path, options: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):

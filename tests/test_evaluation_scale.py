@@ -138,10 +138,13 @@ def test_confusions_by_hand() -> None:
 
 def test_results_without_the_newer_statistics_are_read(tiny_pictures: Path) -> None:
     plain = json.loads(_evaluate(tiny_pictures).to_json())
+    plain["options"]["way"] = plain["options"].pop("ways")[0]
     for method in plain["methods"]:
-        for name in ("bootstrap", "difference_bootstrap", "confusion"):
+        for name in ("bootstrap", "difference_bootstrap", "confusion", "way"):
             del method[name]
-    assert EvaluationResult.from_json(json.dumps(plain)).methods[0].bootstrap is None
+    result = EvaluationResult.from_json(json.dumps(plain))
+    assert result.methods[0].bootstrap is None
+    assert result.of("lwfm", 1).way == 5
 
 
 def test_compare_pairs_the_episodes(
@@ -172,9 +175,9 @@ def test_compare_pairs_the_episodes(
     ("options", "message"),
     [
         ({"seed": 1}, "they differ in seed: 0 and 1"),
-        ({"way": 4}, "they differ in way: 5 and 4"),
+        ({"way": 4}, "no method at the same way and shot"),
         ({"split": "val"}, "they differ in fingerprint"),
-        ({"shot": 2}, "no method at the same number of shots"),
+        ({"shot": 2}, "no method at the same way and shot"),
     ],
     ids=["seed", "way", "pictures", "shot"],
 )

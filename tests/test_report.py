@@ -72,7 +72,8 @@ def test_the_page_says_what_the_result_says(page: str, result: EvaluationResult)
     for method in result.methods:
         assert f"{100 * method.accuracy:.2f} ± {100 * (method.interval or 0):.2f}" in page
         for name, value in method.class_accuracy.items():
-            row = f'data-shot="{method.shot}" data-method="{method.method}" data-class="{html.escape(name)}"'
+            setting = f'data-setting="4-{method.shot}" data-method="{method.method}"'
+            row = f'{setting} data-class="{html.escape(name)}"'
             assert re.search(re.escape(row.replace("&quot;", "&#34;")) + f' data-value="{value}"', page)
     for fact in (result.data["fingerprint"], result.model["sha256"], result.versions["torch"]):
         assert fact in page
@@ -91,7 +92,7 @@ def test_nothing_in_the_page_comes_from_elsewhere(page: str) -> None:
 
 
 def test_the_hardest_episodes_come_first(page: str, result: EvaluationResult) -> None:
-    shown = re.findall(r"Episode (\d+), (\d) shots?: ([\d.]+) % right", page)
+    shown = re.findall(r"Episode (\d+), 4-way (\d)-shot: ([\d.]+) % right", page)
     for shot in (1, 3):
         accuracies = result.of("lwfm", shot).episode_accuracy
         of_shot = [(int(number), float(value)) for number, k, value in shown if int(k) == shot]
@@ -130,6 +131,24 @@ def test_a_network_that_was_never_trained_has_a_report_too(tmp_path: Path) -> No
     assert 'class="episode"' in text
     assert "Training" not in text
     assert '<img id="shots"' not in text  # one number of shots makes no curve
+
+
+def test_several_ways_and_heads_have_a_report(folder: Path) -> None:
+    result = evaluate(
+        checkpoint=folder / "best.safetensors",
+        data="folder",
+        root=folder / "pictures",
+        way=[3, 5],
+        shot=[1, 2],
+        queries=2,
+        episodes=3,
+        heads={"all pairs": {"top_k": None}},
+    )
+    text = render(EvaluationResult.from_json(result.to_json()), hardest=1)
+    for setting in ("3-1", "3-2", "5-1", "5-2"):
+        assert f'<option value="{setting}">' in text
+        assert f'class="episode" data-setting="{setting}"' in text
+        assert f'data-setting="{setting}" data-method="all pairs"' in text
 
 
 @pytest.mark.parametrize(
@@ -184,13 +203,13 @@ def test_the_page_works_in_a_browser(browser: Any, result: EvaluationResult) -> 
     choose("order", "worst")
     values = [accuracy[name] for name in visible_classes(browser)]
     assert values == sorted(accuracy.values())
-    choose("shot", "3")
+    choose("setting", "4-3")
     choose("method", "nearest_class_mean")
     choose("order", "best")
     expected = result.of("nearest_class_mean", 3).class_accuracy
     assert [expected[name] for name in visible_classes(browser)] == sorted(expected.values(), reverse=True)
     shown = browser.find_elements("css selector", ".episode")
-    assert [e.get_attribute("data-shot") for e in shown if e.is_displayed()] == ["3"]
+    assert [e.get_attribute("data-setting") for e in shown if e.is_displayed()] == ["4-3"]
     browser.find_element("id", "class").send_keys("CLASS-5")
     assert visible_classes(browser) == ["class-5"]
     assert browser.find_element("id", "shown").text == "1 class"

@@ -26,6 +26,7 @@ LABELS = {
 """How a reader calls the methods of :data:`lwfm.comparison.METHODS`."""
 
 _COLOURS = dict(zip(METHODS, ("#1f6feb", "#8250df", "#bf8700", "#57606a"), strict=True))
+_LINES = ("-", "--", ":", "-.")
 
 
 def figure_uri(figure: Figure) -> str:
@@ -45,18 +46,21 @@ def picture_uri(picture: Image, side: int = 84) -> str:
 
 
 def shots_figure(result: EvaluationResult) -> Figure:
-    """Accuracy over the number of shots, with intervals, one line for each method."""
+    """Accuracy over the number of shots, with intervals, one line for each method and number of ways."""
     figure = Figure(figsize=(6, 3.4), layout="constrained")
     axes = figure.subplots()
-    names = list(dict.fromkeys(method.method for method in result.methods))
-    for name in names:
-        of_method = sorted((m for m in result.methods if m.method == name), key=lambda m: m.shot)
+    ways = sorted({method.way for method in result.methods})
+    for name, way in dict.fromkeys((method.method, method.way) for method in result.methods):
+        of_line = sorted(
+            (m for m in result.methods if (m.method, m.way) == (name, way)), key=lambda m: m.shot
+        )
         axes.errorbar(
-            [m.shot for m in of_method],
-            [100 * m.accuracy for m in of_method],
-            yerr=[100 * (m.interval or 0) for m in of_method],
-            label=LABELS.get(name, name),
+            [m.shot for m in of_line],
+            [100 * m.accuracy for m in of_line],
+            yerr=[100 * (m.interval or 0) for m in of_line],
+            label=LABELS.get(name, name) + (f", {way}-way" if len(ways) > 1 else ""),
             color=_COLOURS.get(name),
+            linestyle=_LINES[ways.index(way) % len(_LINES)],
             marker="o",
             markersize=4,
             capsize=3,

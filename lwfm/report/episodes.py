@@ -45,8 +45,8 @@ class HardEpisode:
     ----------
     number : int
         Its place in the evaluation, from 1.
-    accuracy, shot : float, int
-        Of the whole method in this episode, and its number of shots.
+    accuracy, way, shot : float, int, int
+        Of the whole method in this episode, and its numbers of classes and shots.
     support : dict of str to list of str
         ``data:`` addresses of the support pictures of each class.
     wrong : list of WrongAnswer
@@ -57,6 +57,7 @@ class HardEpisode:
 
     number: int
     accuracy: float
+    way: int
     shot: int
     support: dict[str, list[str]]
     wrong: list[WrongAnswer]
@@ -72,14 +73,14 @@ class Redrawn:
 
 
 def redraw(result: EvaluationResult, *, hardest: int, root: Path | None) -> Redrawn:
-    """Draw the hardest episodes of the method ``lwfm`` again, at each number of shots.
+    """Draw the hardest episodes of the method ``lwfm`` again, at each number of ways and shots.
 
     Parameters
     ----------
     result : EvaluationResult
         Says which data, model and options these were.
     hardest : int
-        How many episodes at each number of shots.
+        How many episodes at each number of ways and shots.
     root : Path, optional
         Where the data are now; by default where they were.
 
@@ -96,7 +97,7 @@ def redraw(result: EvaluationResult, *, hardest: int, root: Path | None) -> Redr
     for method in (m for m in result.methods if m.method == "lwfm"):
         sampler = EpisodeSampler(
             pictures.labels,
-            way=options["way"],
+            way=method.way,
             shot=method.shot,
             queries=options["queries"],
             episodes=options["episodes"],
@@ -107,9 +108,9 @@ def redraw(result: EvaluationResult, *, hardest: int, root: Path | None) -> Redr
         for number in order[:hardest]:
             drawn = sampler.episode(number)
             maps = encode_pictures(network, pictures, sorted(drawn))
-            episodes.append(_show(network, pictures, maps, drawn, method, number, options["way"]))
+            episodes.append(_show(network, pictures, maps, drawn, method, number))
             if embedding_map is None:
-                embedding_map = _embedding_map(network, pictures, maps, drawn, options["way"] * method.shot)
+                embedding_map = _embedding_map(network, pictures, maps, drawn, method.way * method.shot)
     return Redrawn(episodes, embedding_map)
 
 
@@ -144,9 +145,9 @@ def _show(
     drawn: list[int],
     method: MethodResult,
     number: int,
-    way: int,
 ) -> HardEpisode:
     """Classify the episode once more and collect what a reader wants to see."""
+    way = method.way
     supports = way * method.shot
     labels = episode_labels(way, method.shot)
     support, query = maps.select(drawn[:supports]), maps.select(drawn[supports:])
@@ -164,6 +165,7 @@ def _show(
     return HardEpisode(
         number=number + 1,
         accuracy=method.episode_accuracy[number],
+        way=way,
         shot=method.shot,
         support={
             name: [picture_uri(pictures.picture(index)) for index in drawn[label:supports:way]]

@@ -35,8 +35,8 @@ def report(result: Path, *, out: Path | None = None, hardest: int = 3, root: Pat
     out : Path, optional
         The page; by default beside the result, with the ending html. An existing file is replaced.
     hardest : int
-        How many of the hardest episodes are drawn at each number of shots; 0 leaves them out. They need the
-        data and the model of the evaluation; where these are gone, the page says so.
+        How many of the hardest episodes are drawn at each number of ways and shots; 0 leaves them out. They
+        need the data and the model of the evaluation; where these are gone, the page says so.
     root : Path, optional
         The folder of the data set, where it is no longer where it was.
 
@@ -87,7 +87,7 @@ def render(result: EvaluationResult, *, hardest: int = 3, root: Path | None = No
         labels=LABELS,
         baseline=BASELINE,
         percent=percent,
-        shots=shots,
+        settings=sorted({(method.way, method.shot) for method in result.methods}),
         shots_chart=figure_uri(shots_figure(result)) if len(shots) > 1 else None,
         confusions=[_confusions(method) for method in result.methods if _has_confusions(method)],
         note=note,
@@ -103,7 +103,7 @@ def _has_confusions(method: MethodResult) -> bool:
 
 
 def _confusions(method: MethodResult) -> dict[str, Any]:
-    """Chart and most frequent confusions of one method at one number of shots."""
+    """Chart and most frequent confusions of one method at one number of ways and shots."""
     pairs = [
         (true, answer, count)
         for true, row in method.confusion.items()
@@ -111,7 +111,12 @@ def _confusions(method: MethodResult) -> dict[str, Any]:
         if true != answer
     ]
     frequent = sorted(pairs, key=lambda pair: (-pair[2], pair[:2]))[:_MOST_CONFUSIONS]
-    return {"shot": method.shot, "chart": figure_uri(confusion_figure(method)), "frequent": frequent}
+    return {
+        "way": method.way,
+        "shot": method.shot,
+        "chart": figure_uri(confusion_figure(method)),
+        "frequent": frequent,
+    }
 
 
 def _curves(result: EvaluationResult) -> str | None:
