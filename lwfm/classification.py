@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 
     from lwfm.decisions import Decision
     from lwfm.model import LWFM
+
+_TITLE_WIDTH = 84
+"""Letters that fit into a line above a figure of matches."""
 
 
 def classify(
@@ -145,10 +149,15 @@ def explain_answers(
     for number, (picture, decision) in enumerate(
         tqdm(pairs, desc="drawing", unit="figure", delay=2, leave=False, disable=None), start=1
     ):
-        example = Path(decision.support_name)
-        figure, _ = match_pictures(network, example, picture)
-        first = f"{decision.best} {100 * decision.probability:.0f} %"
-        second = f"{decision.runner_up} {100 * decision.runner_up_probability:.0f} %"
-        title = f"{picture.name}: {decision.label} ({first}, {second}); most similar {example.name}"
-        figure.suptitle(title, fontsize=11, parse_math=False)
+        figure, _ = match_pictures(network, Path(decision.support_name), picture)
+        figure.suptitle(explanation_title(picture, decision), fontsize=11, parse_math=False)
         save_figure(figure, folder / f"{number:0{digits}}-{picture.stem}.png")
+
+
+def explanation_title(picture: Path, decision: Decision) -> str:
+    """Say what was answered and why, in lines that are no wider than a figure of matches."""
+    first = f"{decision.best} {100 * decision.probability:.0f} %"
+    second = f"{decision.runner_up} {100 * decision.runner_up_probability:.0f} %"
+    example = Path(decision.support_name)
+    lines = (f"{picture.name}: {decision.label}", f"{first}, {second}; most similar {example.name}")
+    return "\n".join(textwrap.fill(line, _TITLE_WIDTH) for line in lines)

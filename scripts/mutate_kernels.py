@@ -5,7 +5,7 @@
 Every fault is compiled into a copy of the sources and run under CPU emulation, first plain, then with
 AddressSanitizer, then with ThreadSanitizer, until one notices: a check fails, the emulator or a sanitizer
 reports, or the run does not end. A fault that none notices survives, and the exit status is 1. The tests
-themselves must pass first.
+themselves must pass, which is seen first, under each sanitizer that a fault gets as far as.
 """
 # ruff: noqa: S603
 
@@ -13,23 +13,30 @@ from __future__ import annotations
 
 import argparse
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import tomllib
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 ROOT = Path(__file__).parent.parent
 RUNTIME = ["core_solver.cpp", "fiber.cpp", "grid.cpp", "scheduler.cpp", "shared_memory.cpp", "warp.cpp"]
-FLAGS = ["-std=c++17", "-O1", "-g", "-ffp-contract=off", "-pthread", "-w"]
+FLAGS = ["-std=c++17", "-O1", "-ffp-contract=off", "-pthread", "-w"]
 SANITIZERS = {
     "plain": [],
     "asan": ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"],
     "tsan": ["-fsanitize=thread"],
 }
-SECONDS = 120  # longer runs hang
+SECONDS = 120  # of processor time; what takes more hangs, however busy the machine is
 
 
 @dataclass(frozen=True)
@@ -62,15 +69,16 @@ def read_suite(path: Path) -> Suite:
     return Suite(table["test"], table["sources"], mutants)
 
 
-def run(command: list[str], seconds: float | None = None) -> tuple[int, str]:
-    """Run a command -> (exit status, output); the status of one that is stopped is 124."""
-    try:
-        result = subprocess.run(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
-            check=False, timeout=seconds, env={"ASAN_OPTIONS": "detect_leaks=0", "PATH": "/usr/bin:/bin"},
-        )  # fmt: skip
-    except subprocess.TimeoutExpired:
-        return 124, f"did not end within {seconds} s"
+def run(command: list[str], seconds: int | None = None) -> tuple[int, str]:
+    """Run a command, with a limit on its processor time -> (exit status, output)."""
+    if seconds is not None:
+        command = ["bash", "-c", f'ulimit -t {seconds}; exec "$@"', "bash", *command]
+    result = subprocess.run(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
+        check=False, env={"ASAN_OPTIONS": "detect_leaks=0", "PATH": "/usr/bin:/bin"},
+    )  # fmt: skip
+    if result.returncode in (-signal.SIGXCPU, -signal.SIGKILL):
+        return result.returncode, f"did not end within {seconds} s"
     return result.returncode, result.stdout
 
 
@@ -95,37 +103,69 @@ def includes_file(test: Path, name: str) -> bool:
     return f"/cuda/{name}" in run(["g++", "-std=c++17", "-MM", *folders, str(test)])[1]
 
 
-def verdict(suite: Suite, mutant: Mutant | None, built: Path) -> str:
-    """Say what notices a fault (None: the sources as they are); the empty string if nothing does.
+class Bench:
+    """Compiles and runs the test of a suite, with a fault or without; ``built`` keeps what no fault changes."""
 
-    ``built`` holds what no fault changes: the emulator, and the test for each sanitizer.
-    """
-    test = ROOT / "tests" / "simt" / f"{suite.test}.cpp"
+    def __init__(self, suite: Suite, built: Path) -> None:
+        self.suite = suite
+        self.built = built
+        self.test = ROOT / "tests" / "simt" / f"{suite.test}.cpp"
+        self._sound: set[str] = set()
+        self._lock = Lock()
+
+    def verdict(self, mutant: Mutant) -> str:
+        """Say what notices a fault; the empty string if nothing does."""
+        with copied_sources(mutant) as sources:
+            for kind in SANITIZERS:
+                self._check_without_fault(kind)
+                if complaint := self._run(kind, sources, mutant):
+                    return complaint
+        return ""
+
+    def _check_without_fault(self, kind: str) -> None:
+        """Stop everything if the test fails as the sources are; once for each sanitizer that is needed."""
+        with self._lock:
+            if kind not in self._sound:
+                with copied_sources(None) as sources:
+                    if complaint := self._run(kind, sources, None):
+                        raise SystemExit(f"{self.suite.test} fails without a fault: {complaint}")
+                self._sound.add(kind)
+
+    def _run(self, kind: str, sources: Path, mutant: Mutant | None) -> str:
+        """Compile, link and run under one sanitizer; what it complains about, empty if nothing."""
+        flags = SANITIZERS[kind]
+        changed = [sources / "cuda" / source for source in self.suite.sources]
+        if mutant is not None and includes_file(self.test, mutant.file):
+            changed.append(self.test)
+        objects = compile_files(changed, sources, sources.parent / kind, flags)
+        if self.test not in changed:
+            objects.append(self._compiled_test(kind))
+        program = str(sources.parent / f"{kind}.out")
+        runtime = [str(path) for path in (self.built / "runtime").iterdir()]
+        status, output = run(["g++", "-pthread", *flags, *objects, *runtime, "-o", program])
+        if status != 0:
+            raise SystemExit(output)
+        status, output = run([program], SECONDS)
+        return f"{kind}: {first_report(output)}" if status != 0 else ""
+
+    def _compiled_test(self, kind: str) -> str:
+        """Return the object file of the test; faults come after the run without one, which makes it."""
+        kept = self.built / self.suite.test / kind
+        if not kept.exists():
+            compile_files([self.test], ROOT / "csrc", kept, SANITIZERS[kind])
+        return str(kept / f"{self.suite.test}.o")
+
+
+@contextmanager
+def copied_sources(mutant: Mutant | None) -> Iterator[Path]:
+    """Copy csrc to a folder of its own, with a fault planted."""
     with tempfile.TemporaryDirectory() as name:
         sources = Path(name) / "csrc"
         shutil.copytree(ROOT / "csrc", sources)
         if mutant is not None:
             file = sources / "cuda" / mutant.file
             file.write_text(file.read_text().replace(mutant.old, mutant.new))
-        changed = [sources / "cuda" / source for source in suite.sources]
-        if mutant is not None and includes_file(test, mutant.file):
-            changed.append(test)
-        for kind, flags in SANITIZERS.items():
-            objects = compile_files(changed, sources, Path(name) / kind, flags)
-            kept = built / suite.test / kind
-            if test not in changed:
-                if not kept.exists():
-                    compile_files([test], ROOT / "csrc", kept, flags)
-                objects.append(str(kept / f"{suite.test}.o"))
-            program = str(Path(name) / f"{kind}.out")
-            runtime = [str(path) for path in (built / "runtime").iterdir()]
-            status, output = run(["g++", "-pthread", *flags, *objects, *runtime, "-o", program])
-            if status != 0:
-                raise SystemExit(output)
-            status, output = run([program], SECONDS)
-            if status != 0:
-                return f"{kind}: {first_report(output)}"
-    return ""
+        yield sources
 
 
 def first_report(output: str) -> str:
@@ -149,11 +189,10 @@ def main() -> int:
         emulator = [ROOT / "tests" / "simt" / file for file in RUNTIME]
         compile_files(emulator, ROOT / "csrc", built / "runtime", ["-O2"])
         for suite in map(read_suite, options.files):
-            if complaint := verdict(suite, None, built):
-                raise SystemExit(f"{suite.test} fails without a fault: {complaint}")
+            bench = Bench(suite, built)
             mutants = [mutant for mutant in suite.mutants if options.only in mutant.name]
             with ThreadPoolExecutor(options.jobs) as pool:
-                verdicts = pool.map(lambda mutant, s=suite: verdict(s, mutant, built), mutants)
+                verdicts = pool.map(bench.verdict, mutants)
                 for mutant, noticed in zip(mutants, verdicts, strict=True):
                     print(f"{'noticed ' if noticed else 'SURVIVES'} {mutant.name} -- {noticed}", flush=True)
                     survivors += not noticed

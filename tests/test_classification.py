@@ -5,17 +5,19 @@ from __future__ import annotations
 import csv
 import json
 import shutil
-from typing import TYPE_CHECKING, NamedTuple
+from pathlib import Path
+from typing import NamedTuple
 
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 from PIL import Image
 
 from lwfm import FewShotClassifier
+from lwfm.classification import explanation_title
 from lwfm.cli import main
+from lwfm.decisions import Decision
 from lwfm.model import LWFM, ModelConfig, save_model
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 class Place(NamedTuple):
@@ -61,6 +63,19 @@ def test_the_table_says_what_the_classifier_does(place: Place, capsys: pytest.Ca
     assert "12 examples" in lines[-1]
     assert "conv4 (random weights)" in lines[-1]
     assert "calibrated on 12 held-out examples" in lines[-1]
+
+
+def test_long_names_stay_inside_the_figure() -> None:
+    label = "a rather long name of a class, as folders of a shop have them "
+    decision = Decision(label * 2, label * 2, 0.51, label, 0.49, 0, f"examples/{label * 2}.jpg")
+    figure = Figure(figsize=(9, 4.8), layout="constrained")
+    title = figure.suptitle(
+        explanation_title(Path("IMG_20261125_184523_" * 6 + ".jpg"), decision), fontsize=11, parse_math=False
+    )
+    FigureCanvasAgg(figure).draw()
+    box = title.get_window_extent()
+    assert box.x0 >= 0
+    assert box.x1 <= figure.bbox.x1
 
 
 def test_csv_json_and_figures(place: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
