@@ -95,8 +95,8 @@ def evaluate(
     heads : dict of str to HeadOptions, optional
         Further heads on the same maps and episodes, each a name and what differs from the network's head: any
         of layers, feature_size, embedding, matching_weight, attention_temperature, temperature, top_k,
-        layer_reduction. For example `--heads '{all pairs: {top_k: null}, no LWE: {attention_temperature:
-        null}}'`.
+        layer_reduction, merge_shots. For example `--heads '{all pairs: {top_k: null}, no LWE:
+        {attention_temperature: null}}'`.
     batch_size : int
         Pictures that pass the backbone together.
     workers : int

@@ -41,6 +41,8 @@ class SupportLayer:
         phi, on the last dimension; None for the identity.
     matching : bool
         Whether positions are matched.
+    merged : bool
+        Whether positions are matched with those of all shots of a class at once.
     """
 
     def __init__(
@@ -50,11 +52,13 @@ class SupportLayer:
         *,
         embed: Callable[[Tensor], Tensor] | None,
         matching: bool,
+        merged: bool = False,
     ) -> None:
         self.positions = positions
         self.shots = shots
         self.embed = embed
         self.matching = matching
+        self.merged = merged
         self.correlation_scale = correlation_scale(positions.squares)
         self.inverse_norm = inverse_root(positions.squares.detach())
         self.embedded = self._embedded(positions) if matching else positions.features
@@ -71,10 +75,9 @@ class SupportLayer:
     def compare(
         self, query: Positions, temperature: float, top_k: int | None
     ) -> tuple[ClassTerms, Tensor | None]:
-        """Compare the class means, and the matched positions [Q, S] if positions are matched."""
-        if math.isfinite(temperature) and is_one_kernel(
-            self.positions.features, query.features, [self.embedded]
-        ):
+        """Compare the class means, and the matched positions if there are any: [Q, S], merged [Q, way]."""
+        fits = is_one_kernel(self.positions.features, query.features, [self.embedded])
+        if fits and math.isfinite(temperature) and not self.merged:
             return self._compare_in_one_kernel(query, temperature, top_k)
         raw = self.correlate(query)
         similarity = self.match(raw, query, top_k) if self.matching else None
@@ -107,6 +110,16 @@ class SupportLayer:
         return class_terms(a, b, reached, self.positions.features, query.features, self.shots)
 
     def match(self, raw: Tensor, query: Positions, top_k: int | None) -> Tensor:
-        """Similarity [Q, S] over matched positions, with R [Q, S, P, P]."""
-        cosines = pair_blocks(raw.detach(), self.inverse_norm, inverse_root(query.squares.detach()))
-        return feature_matching(cosines, self.embedded, self._embedded(query), top_k)[0]
+        """Similarity [Q, S], merged [Q, way], over matched positions, with R [Q, S, P, P]."""
+        raw, inverse_norm = raw.detach(), inverse_root(query.squares.detach())
+        embedded = self._embedded(query)
+        if not self.merged:
+            cosines = pair_blocks(raw, self.inverse_norm, inverse_norm)
+            return feature_matching(cosines, self.embedded, embedded, top_k)[0]
+        similarities = []
+        for pictures in self.shots.of_equal_count():  # [classes, K]
+            blocks = raw[:, pictures].flatten(2, 3)  # [Q, classes, K P, P]
+            cosines = pair_blocks(blocks, self.inverse_norm[pictures].flatten(1), inverse_norm)
+            support = self.embedded[pictures].flatten(1, 2)  # [classes, K P, D]
+            similarities.append(feature_matching(cosines, support, embedded, top_k)[0])
+        return self.shots.in_class_order(similarities)

@@ -50,6 +50,8 @@ class ModelConfig:
         How many of the best matched pairs are averaged; null averages all of them.
     layer_reduction : str
         The matched similarity is the max over the layers, or their mean.
+    merge_shots : bool
+        Whether a query is matched with all shots of a class at once, or with each.
     """
 
     backbone: str = "resnet18"
@@ -63,6 +65,7 @@ class ModelConfig:
     temperature: float = 0.2
     top_k: int | None = 1
     layer_reduction: LayerReduction = "max"
+    merge_shots: bool = False
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> ModelConfig:
@@ -164,6 +167,7 @@ def build_head(config: ModelConfig, layer_dims: Sequence[int], num_classes: int 
         temperature=config.temperature,
         top_k=config.top_k,
         layer_reduction=config.layer_reduction,
+        merge_shots=config.merge_shots,
     )
 
 

@@ -117,6 +117,9 @@ class LWFMHead(nn.Module):
     layer_reduction : str
         The matched similarity of a pair of pictures is the ``max`` over the layers (the paper) or their
         ``mean``.
+    merge_shots : bool
+        Match each query with the positions of all shots of a class at once, one assignment of P to K P
+        positions, rather than with each shot (the paper, which averages these). The same for one shot.
 
     Raises
     ------
@@ -147,6 +150,7 @@ class LWFMHead(nn.Module):
         temperature: float = 0.2,
         top_k: int | None = 1,
         layer_reduction: LayerReduction = "max",
+        merge_shots: bool = False,
     ) -> None:
         super().__init__()
         self.layout = MapLayout(layer_dims, feature_size)
@@ -156,6 +160,7 @@ class LWFMHead(nn.Module):
         self.temperature = temperature
         self.top_k = top_k
         self.layer_reduction = layer_reduction
+        self.merge_shots = merge_shots
         self._check_arguments()
         self.embeddings = nn.ModuleList(PixelEmbedding(dim) for dim in self.layout.dims if embedding)
         self.classifier = None if num_classes is None else nn.Linear(sum(self.layout.dims), num_classes)
@@ -221,6 +226,7 @@ class LWFMHead(nn.Module):
                     shots,
                     embed=self.embeddings[layer] if self.embeddings else None,
                     matching=self.matching_weight > 0,
+                    merged=self.merge_shots,
                 )
                 for layer, s in enumerate(support_layers)
             ]
@@ -249,9 +255,11 @@ class LWFMHead(nn.Module):
         base = inner * inverse_root(square_s) * inverse_root(square_q)
         matching = torch.zeros_like(base)
         if matched:
-            layers = torch.stack(matched)  # [L, Q, S]
-            pairs = layers.max(0).values if self.layer_reduction == "max" else layers.mean(0)
-            matching = self.matching_weight * shots.mean_over_class(pairs.unsqueeze(-1)).squeeze(-1)
+            layers = torch.stack(matched)  # [L, Q, S], of merged shots [L, Q, way]
+            matching = layers.max(0).values if self.layer_reduction == "max" else layers.mean(0)
+            if not self.merge_shots:
+                matching = shots.mean_over_class(matching.unsqueeze(-1)).squeeze(-1)
+            matching = self.matching_weight * matching
         return EpisodeSimilarities(base, matching, torch.cat([term.features for term in terms], dim=-1))
 
     def classify(self, maps: Maps) -> Tensor:

@@ -144,6 +144,7 @@ class LWFMHead(nn.Module):
         temperature: float = 0.2,
         top_k: int | None = 1,
         layer_reduction: str = "max",
+        merge_shots: bool = False,
     ) -> None:
         super().__init__()
         self.layer_dims = tuple(layer_dims)
@@ -153,6 +154,7 @@ class LWFMHead(nn.Module):
         self.temperature = temperature
         self.top_k = top_k
         self.layer_reduction = layer_reduction
+        self.merge_shots = merge_shots
         self.embeddings = nn.ModuleList()
         if embedding:
             for C_l in layer_dims:
@@ -187,14 +189,28 @@ class LWFMHead(nn.Module):
             s_l, q_l = a[:, None] * s_l, b[:, None] * q_l
             pooled_s.append(s_l.mean(0))
             pooled_q.append(q_l.mean(0))
-            columns = match_pair(s_l, q_l)
-            if self.embeddings:
-                phi = self.embeddings[layer]
-                s_l, q_l = s_l + phi(s_l), q_l + phi(q_l)
-            matched.append(pair_similarity(s_l, q_l, columns, self.top_k))
+            matched.append(self.match(layer, s_l, q_l))
+        return torch.cat(pooled_s), torch.cat(pooled_q), self.reduce(matched)
+
+    def match(self, layer: int, s: Tensor, q: Tensor) -> Tensor:
+        """Match positions s [P, C] and q [M, C] of one layer -> similarity []."""
+        columns = match_pair(s, q)
+        if self.embeddings:
+            phi = self.embeddings[layer]
+            s, q = s + phi(s), q + phi(q)
+        return pair_similarity(s, q, columns, self.top_k)
+
+    def reduce(self, matched: list[Tensor]) -> Tensor:
+        """Make one matched similarity of those of the layers."""
         layers = torch.stack(matched)
-        similarity = layers.mean() if self.layer_reduction == "mean" else layers.max()
-        return torch.cat(pooled_s), torch.cat(pooled_q), similarity
+        return layers.mean() if self.layer_reduction == "mean" else layers.max()
+
+    def merged(self, shots: list[list[Tensor]], q: list[Tensor]) -> Tensor:
+        """Match q[l] [P_l, C_l] with the positions of all shots s[l] of a class at once -> []."""
+        supports = [torch.cat(layer) for layer in zip(*shots, strict=True)]
+        return self.reduce(
+            [self.match(layer, *pair) for layer, pair in enumerate(zip(supports, q, strict=True))]
+        )
 
     def forward(
         self, support: Tensor | Sequence[Tensor], support_labels: Tensor, query: Tensor | Sequence[Tensor]
@@ -214,6 +230,12 @@ class LWFMHead(nn.Module):
                 pooled_s = torch.stack([pair[0] for pair in of_class]).mean(0)  # [C]
                 pooled_q = torch.stack([pair[1] for pair in of_class]).mean(0)  # [C]
                 spm = self.matching_weight * torch.stack([pair[2] for pair in of_class]).mean()
+                if self.merge_shots:
+                    shots = [
+                        [s[shot] for s in support_layers]
+                        for shot in (support_labels == label).nonzero()[:, 0]
+                    ]
+                    spm = self.matching_weight * self.merged(shots, [q_l[index] for q_l in query_layers])
                 row.append((cosine(pooled_s, pooled_q) + spm) / self.temperature)
                 read.append(pooled_q)
             logits.append(torch.stack(row))

@@ -50,6 +50,22 @@ class ClassShots:
         """Average x [Q, S, P] over each class's shots -> [Q, way, P]."""
         return torch.einsum("qsp,sw->qwp", x, self.share.to(x.dtype))
 
+    def of_equal_count(self) -> list[Tensor]:
+        """Pictures [classes, K] of all classes with K shots, for each K; see :meth:`in_class_order`."""
+        return [
+            torch.stack([self.order[self.begin[c] : self.begin[c] + count] for c in classes])
+            for count, classes in self._classes_by_count()
+        ]
+
+    def in_class_order(self, x: list[Tensor]) -> Tensor:
+        """Put [Q, classes] of each item of :meth:`of_equal_count` together -> [Q, way]."""
+        classes = torch.cat([each for _, each in self._classes_by_count()])
+        return torch.cat(x, dim=1)[:, classes.argsort()]
+
+    def _classes_by_count(self) -> list[tuple[int, Tensor]]:
+        """Each number of shots K that occurs, and which classes have it."""
+        return [(K, (self.counts == K).nonzero().squeeze(1)) for K in self.counts.unique().tolist()]
+
     def by_class(self, x: Tensor) -> Tensor:
         """Lay x [B, S, P, D] out as [way, B, K P, D], zero where a class has fewer than K shots."""
         index, valid = self._padded()

@@ -39,6 +39,8 @@ class HeadOptions(TypedDict, total=False):
         Matched pairs averaged; null for all.
     layer_reduction : str
         max or mean over the layers' matched similarities.
+    merge_shots : bool
+        Whether a query is matched with all shots of a class at once.
     """
 
     layers: list[int]
@@ -49,6 +51,7 @@ class HeadOptions(TypedDict, total=False):
     temperature: float
     top_k: int | None
     layer_reduction: LayerReduction
+    merge_shots: bool
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 MODEL = ModelConfig(backbone="conv4", image_size=32, feature_size=2)
 ALONE: dict[str, HeadOptions] = {
     "all pairs": {"top_k": None, "layer_reduction": "mean"},
+    "merged": {"merge_shots": True, "top_k": None},
     "no LWE": {"attention_temperature": None},
     "no SPM": {"matching_weight": 0.0},
     "cool": {"temperature": 1.0, "matching_weight": 3.0, "attention_temperature": 0.5},
@@ -64,7 +65,7 @@ def test_several_heads_are_several_networks(
     tiny_pictures: Path, checkpoint: Path, tmp_path: Path, stored: bool
 ) -> None:
     maps = tmp_path if stored else None
-    together = _evaluate(tiny_pictures, checkpoint=checkpoint, heads=ALONE, maps=maps)
+    together = _evaluate(tiny_pictures, checkpoint=checkpoint, shot=2, heads=ALONE, maps=maps)
     answers = set()
     for name, options in ALONE.items():
         plain: dict[str, Any] = dict(options)
@@ -74,11 +75,11 @@ def test_several_heads_are_several_networks(
             normalization=open_pictures("folder", tiny_pictures).normalization,
         )
         save_model(network, tmp_path / f"{name}.safetensors")
-        alone = _evaluate(tiny_pictures, checkpoint=tmp_path / f"{name}.safetensors")
-        assert together.of(name, 1).episode_accuracy == alone.of("lwfm", 1).episode_accuracy
-        answers.add(str(together.of(name, 1).confusion))
+        alone = _evaluate(tiny_pictures, checkpoint=tmp_path / f"{name}.safetensors", shot=2)
+        assert together.of(name, 2).episode_accuracy == alone.of("lwfm", 2).episode_accuracy
+        answers.add(str(together.of(name, 2).confusion))
     assert len(answers) == len(ALONE)  # else nothing was compared
-    plain_result = _evaluate(tiny_pictures, checkpoint=checkpoint)
+    plain_result = _evaluate(tiny_pictures, checkpoint=checkpoint, shot=2)
     assert together.methods[: len(plain_result.methods)] == plain_result.methods
 
 

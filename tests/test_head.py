@@ -99,6 +99,27 @@ def test_without_layer_wise_embedding_and_with_the_mean_of_the_layers(share_size
     assert_equal_with_gradients(episode, layer_reduction="mean", top_k=None, **options)
 
 
+@pytest.mark.parametrize("top_k", [1, 4, None])
+@pytest.mark.parametrize("shots", [(1,), (3,), (2, 1, 2), (2, 2)], ids=str)
+def test_merged_shots(shots: tuple[int, ...], top_k: int | None) -> None:
+    episode = random_episode(shots, 3, (6, 4), (3, 2), dtype=torch.float64)
+    assert_equal_with_gradients(episode, merge_shots=True, top_k=top_k, layer_reduction="mean")
+
+
+def test_merged_shots_find_what_is_spread_over_them() -> None:
+    parts = torch.eye(8, dtype=torch.float64).view(2, 4, 8).transpose(1, 2).reshape(2, 8, 2, 2)
+    other = torch.randn(2, 8, 2, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    query = torch.cat([parts[0, :, 0], parts[1, :, 0]], dim=1).reshape(1, 8, 2, 2)  # half of each shot
+    options: dict[str, Any] = {"feature_size": 2, "top_k": None, "matching_weight": 1.0, "embedding": False}
+    support, labels = torch.cat([parts, other]), torch.tensor([0, 0, 1, 1])
+    apart, merged = (
+        lwfm.nn.LWFMHead([8], **options, merge_shots=merge).similarities(support, labels, query).matching
+        for merge in (False, True)
+    )
+    torch.testing.assert_close(merged[0, 0], torch.tensor(1.0, dtype=torch.float64))
+    assert apart[0, 0] < 0.6
+
+
 def test_without_layer_wise_embedding_means_are_plain_means() -> None:
     episode = random_episode((2, 1), 3, (6,), (3,), dtype=torch.float64)
     head = lwfm.nn.LWFMHead([6], attention_temperature=None, matching_weight=0.0, temperature=1.0).double()
