@@ -56,6 +56,11 @@ def plus(base: str, weight: float, matching: Score) -> Score:
 
 def rows_of(deep: Sequence[View], fine: Sequence[View]) -> dict[str, Score]:
     """All rows of the table but the fitted one: class means alone, matching alone, both."""
+    return {**rows_of_one_term(deep, fine), **rows_of_both_terms(deep, fine)}
+
+
+def rows_of_one_term(deep: Sequence[View], fine: Sequence[View]) -> dict[str, Score]:
+    """Class means alone, matching alone."""
     rows: dict[str, Score] = {}
     for group in (deep, fine):
         for base in ("ncm {}", "mean {}", *(f"lwe {{}} t={t}" for t in TEMPERATURES)):
@@ -78,6 +83,12 @@ def rows_of(deep: Sequence[View], fine: Sequence[View]) -> dict[str, Score]:
     ):
         for group in (deep, fine):
             rows[f"{form}, mean of {title(group)}"] = average(form, group)
+    return rows
+
+
+def rows_of_both_terms(deep: Sequence[View], fine: Sequence[View]) -> dict[str, Score]:
+    """Class means and matching, in different proportions."""
+    rows: dict[str, Score] = {}
     paper = f"lwe {title(deep)} t=5"
     for weight in (0.25, 1.0):
         rows[f"{paper} + {weight} x top 1, max of {title(deep)}"] = plus(
@@ -101,7 +112,9 @@ def fitted(found: Sequence[Terms], deep: Sequence[View], fine: Sequence[View]) -
     stacked = torch.cat([torch.stack([terms[name] for name in names], -1) for terms in found])
     weights = [_fit(stacked[1::2]), _fit(stacked[::2])]
     print(
-        "fitted weights:", *(f"{n} {w:.2f}" for n, w in zip(names, sum(weights) / 2, strict=True)), sep="  "
+        "fitted weights:",
+        *(f"{n} {w:.2f}" for n, w in zip(names, (weights[0] + weights[1]) / 2, strict=True)),
+        sep="  ",
     )
 
     def score(terms: Terms) -> Tensor:

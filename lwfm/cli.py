@@ -72,6 +72,11 @@ COMMANDS: dict[str, Command] = {
     "evaluate": Command(
         "lwfm.evaluation:evaluate", "measure few-shot accuracy on unseen classes", _report_evaluation
     ),
+    "experiment": Command(
+        "lwfm.experiment:experiment",
+        "train and evaluate every row of a table; goes on where it stopped",
+        lambda table: print(table.text()),
+    ),
     "compare": Command(
         "lwfm.paired:compare",
         "test whether two results on the same episodes differ",
@@ -115,6 +120,7 @@ EXTRAS = {"usearch": "retrieval", "jinja2": "report", "sklearn": "report"}
 EPILOG = """examples:
   lwfm train --config configs/emoji.yaml --out runs/emoji
   lwfm evaluate --checkpoint runs/emoji/best.safetensors --queries 5
+  lwfm experiment configs/ablation.yaml --data '[emoji]'
   lwfm data inspect miniImageNet
   lwfm classify examples unsorted --out answers.csv --explain figures
   lwfm index pictures --out index.safetensors

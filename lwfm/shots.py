@@ -64,7 +64,7 @@ class ClassShots:
 
     def _classes_by_count(self) -> list[tuple[int, Tensor]]:
         """Each number of shots K that occurs, and which classes have it."""
-        return [(K, (self.counts == K).nonzero().squeeze(1)) for K in self.counts.unique().tolist()]
+        return [(K, (self.counts == K).nonzero().squeeze(1)) for K in sorted(set(self.counts.tolist()))]
 
     def by_class(self, x: Tensor) -> Tensor:
         """Lay x [B, S, P, D] out as [way, B, K P, D], zero where a class has fewer than K shots."""

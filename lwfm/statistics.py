@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _NORMAL_975 = 1.959963984540054  # quantile of the normal distribution: two-sided 95 % intervals
+_STUDENT_975 = (12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060, 2.2622, 2.2281)
+"""Quantiles of Student's distribution with 1 to 10 degrees of freedom."""
 RESAMPLES = 10_000
 
 
@@ -30,6 +32,39 @@ def mean_and_interval(values: Sequence[float]) -> tuple[float, float | None]:
         return mean, None
     variance = math.fsum((value - mean) ** 2 for value in values) / (count - 1)
     return mean, _NORMAL_975 * math.sqrt(variance / count)
+
+
+def _student_975(freedom: int) -> float:
+    if freedom <= len(_STUDENT_975):
+        return _STUDENT_975[freedom - 1]
+    return _NORMAL_975 * (1 + (_NORMAL_975**2 + 1) / (4 * freedom))  # to half a per cent
+
+
+def interval_over_runs(values: Sequence[Sequence[float]]) -> tuple[float, float | None]:
+    """Mean over runs and their episodes, and half width of its 95 % interval for other runs and episodes.
+
+    The variance of the mean is that over the runs plus that over the episodes: a little too much, for the
+    means of the runs vary with their episodes too. Of a single run nothing is known about others: only the
+    episodes count then. With few runs the quantile is Student's.
+
+    Parameters
+    ----------
+    values : sequence of sequence of float
+        For each run, one value of each of the same episodes.
+
+    Examples
+    --------
+    >>> mean, interval = interval_over_runs([[0.0, 1.0, 0.0, 1.0], [0.25, 1.0, 0.25, 1.0]])
+    >>> round(mean, 4), round(interval, 2)
+    (0.5625, 0.94)
+    """
+    episodes = [math.fsum(column) / len(values) for column in zip(*values, strict=True)]
+    mean, interval = mean_and_interval(episodes)
+    if len(values) == 1 or interval is None:
+        return mean, interval
+    means = np.array([math.fsum(run) / len(run) for run in values])
+    over_runs = _student_975(len(means) - 1) * float(means.std(ddof=1)) / math.sqrt(len(means))
+    return mean, math.hypot(interval, over_runs)
 
 
 def bootstrap_interval(values: Sequence[float], *, seed: int = 0) -> tuple[float, float] | None:

@@ -35,7 +35,9 @@ STOREYS = [
     ["timing", "assignment_times", "matching_workload"],
     ["solver_benchmark", "matching_times", "matching_forms"],
     ["device_solver_benchmark", "matching_benchmark"],
-    ["benchmark"],
+    ["benchmark", "experiment_plan", "experiment_table"],
+    ["experiment_network"],
+    ["experiment"],
     ["cli"],
     ["__main__"],
 ]
