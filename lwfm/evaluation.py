@@ -28,9 +28,15 @@ from lwfm.sharing import shared_work
 from lwfm.variants import HeadOptions, make_heads
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
+    from lwfm.comparison import CachedMaps
     from lwfm.data import PictureSet
+    from lwfm.sharing import Share
+    from lwfm.variants import HeadSet
+
+    Drawn = Mapping[tuple[int, int], Sequence[Sequence[int]]]
+    """For each way and shot the pictures of all episodes."""
 
 
 def evaluate(
@@ -134,32 +140,9 @@ def evaluate(
     head_set = make_heads(network, heads or {})
     draw = partial(EpisodeSampler, pictures.labels, queries=queries, episodes=episodes, seed=seed)
     drawn = {(n, k): list(draw(way=n, shot=k, classes=pictures.classes)) for n, k in product(ways, shots)}
-    methods: list[MethodResult] = []
     with shared_work() as share:
-        own = {shape: share.of(each) for shape, each in drawn.items()}
-        if maps is None:
-            needed = pictures_needed(episode for each in own.values() for episode in each)
-            cached = encode_pictures(
-                head_set.encoder, pictures, needed, batch_size=batch_size, workers=workers, bar=share.is_first
-            )
-        else:
-            folder = maps
-            cached = share.one_first(
-                lambda: stored_maps(
-                    head_set.encoder,
-                    pictures,
-                    folder,
-                    dtype=maps_dtype,
-                    batch_size=batch_size,
-                    workers=workers,
-                )
-            )
-        for (n, k), each in drawn.items():
-            given = run_episodes(
-                head_set.own, cached, own[n, k], way=n, shot=k, others=head_set.others, bar=share.is_first
-            )
-            labels = torch.as_tensor(pictures.labels[[episode[n * k :] for episode in each]])
-            methods += score_methods(share.gather(given), labels, pictures.classes, way=n, shot=k)
+        cached = _encode(head_set.encoder, pictures, drawn, share, maps, maps_dtype, batch_size, workers)
+        methods = _answer(head_set, cached, pictures, drawn, share)
     result = EvaluationResult(
         model=_describe_model(network, checkpoint),
         data=_describe_data(pictures, root, split),
@@ -189,6 +172,38 @@ def evaluate(
         with atomic_path(out) as temporary:
             temporary.write_text(result.to_json(), encoding="utf-8")
     return result
+
+
+def _encode(
+    encoder: LWFM,
+    pictures: PictureSet,
+    drawn: Drawn,
+    share: Share,
+    maps: Path | None,
+    maps_dtype: MapsDtype,
+    batch_size: int,
+    workers: int,
+) -> CachedMaps:
+    """Give the maps of the pictures in this process's episodes, or stored ones of all pictures."""
+    options = {"batch_size": batch_size, "workers": workers}
+    if maps is not None:
+        return share.one_first(lambda: stored_maps(encoder, pictures, maps, dtype=maps_dtype, **options))
+    needed = pictures_needed(episode for each in drawn.values() for episode in share.of(each))
+    return encode_pictures(encoder, pictures, needed, **options, bar=share.is_first)
+
+
+def _answer(
+    heads: HeadSet, cached: CachedMaps, pictures: PictureSet, drawn: Drawn, share: Share
+) -> list[MethodResult]:
+    """Send all episodes through all heads, and score them."""
+    methods: list[MethodResult] = []
+    for (way, shot), each in drawn.items():
+        given = run_episodes(
+            heads.own, cached, share.of(each), way=way, shot=shot, others=heads.others, bar=share.is_first
+        )
+        labels = torch.as_tensor(pictures.labels[[episode[way * shot :] for episode in each]])
+        methods += score_methods(share.gather(given), labels, pictures.classes, way=way, shot=shot)
+    return methods
 
 
 def _check_options(
