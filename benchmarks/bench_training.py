@@ -25,8 +25,9 @@ import yaml
 from torch.profiler import ProfilerActivity, profile
 
 from lwfm.data import EpisodeDataModule
-from lwfm.learner import LWFMModule, OptimConfig
+from lwfm.learner import LWFMModule
 from lwfm.model import ModelConfig
+from lwfm.optim import OptimConfig
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

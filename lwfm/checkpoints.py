@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from lightning import LightningModule, Trainer
 
-    from lwfm.learner import LWFMModule
+    from lwfm.learner import Learner
 
 
 @dataclass(frozen=True)
@@ -98,12 +98,12 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         return checkpoint
 
 
-def epoch_to_resume(path: Path, module: LWFMModule) -> int:
+def epoch_to_resume(path: Path, module: Learner) -> int:
     """Give the epoch after a checkpoint's; UserError when the run to continue it has another setting."""
     checkpoint = AtomicCheckpointIO().load_checkpoint(path, map_location="cpu")
-    settings = checkpoint.get("hyper_parameters", {})
-    for name, now in _flatten(dict(module.hparams)).items():
-        before = _flatten(settings).get(name)
+    settings, options = (_flatten(dict(x)) for x in (checkpoint.get("hyper_parameters", {}), module.hparams))
+    for name in {**settings, **options}:
+        before, now = settings.get(name), options.get(name)
         if before != now:
             shown = "" if name == "classes" else f": it was {before!r} and is now {now!r}"
             raise UserError(f"{path} is of a run with another {name}{shown}; repeat its options to resume it")
@@ -130,7 +130,7 @@ class RunFiles(Checkpoint):
         if metrics["val_accuracy"] > self.best.get("val_accuracy", -1.0):
             self.best = {**metrics, "epoch": trainer.current_epoch}
             if trainer.is_global_zero:
-                save_model(pl_module.model, self.folder.best)  # type: ignore[arg-type]  # an LWFMModule's
+                save_model(pl_module.model, self.folder.best)  # type: ignore[arg-type]  # a Learner's
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
         """Write everything needed to continue from here."""

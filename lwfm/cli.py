@@ -42,6 +42,16 @@ class Command(NamedTuple):
 
 
 def _report_training(summary: TrainingSummary) -> None:
+    nearest = f" (nearest class mean {100 * summary.val_nearest_class_mean:.1f} %)"
+    _report_run(summary, measured=nearest, following=f"lwfm evaluate --checkpoint {summary.best}")
+
+
+def _report_pretraining(summary: TrainingSummary) -> None:
+    following = f"lwfm train --model.weights {summary.best}, with the same model.backbone and layers"
+    _report_run(summary, measured=" by nearest class mean", following=following)
+
+
+def _report_run(summary: TrainingSummary, *, measured: str, following: str) -> None:
     from lwfm.figures import curves_figure, save_figure
     from lwfm.trainer import is_first_process
 
@@ -52,9 +62,9 @@ def _report_training(summary: TrainingSummary) -> None:
     print(
         f"trained {summary.steps} steps, {summary.epochs} epochs, in {summary.seconds:.0f} s\n"
         f"best epoch {summary.best_epoch}: accuracy {100 * summary.val_accuracy:.1f} % on unseen validation "
-        f"classes (nearest class mean {100 * summary.val_nearest_class_mean:.1f} %)\n"
+        f"classes{measured}\n"
         f"model   {summary.best}\nlogs    {summary.logs}\ncurves  {curves}\n"
-        f"next:   lwfm evaluate --checkpoint {summary.best}"
+        f"next:   {following}"
     )
 
 
@@ -68,6 +78,11 @@ def _report_evaluation(result: EvaluationResult) -> None:
 
 
 COMMANDS: dict[str, Command] = {
+    "pretrain": Command(
+        "lwfm.pretraining:pretrain",
+        "pretrain a network from scratch, by ordinary classification, for lwfm train",
+        _report_pretraining,
+    ),
     "train": Command("lwfm.training:train", "train LWFM-SPM on a data set", _report_training),
     "evaluate": Command(
         "lwfm.evaluation:evaluate", "measure few-shot accuracy on unseen classes", _report_evaluation
@@ -114,6 +129,9 @@ COMMANDS: dict[str, Command] = {
     "info": Command("lwfm.info:info", "show version, build, threads: what to put into a bug report"),
 }
 
+_NAMED_OPTIONS = ("pretrain", "train", "evaluate")
+"""Commands of many options: all have names, and can stand in a file."""
+
 EXTRAS = {"usearch": "retrieval", "jinja2": "report", "sklearn": "report"}
 """Optional packages and the extras that bring them; `train` brings all others."""
 
@@ -121,6 +139,7 @@ EPILOG = """examples:
   lwfm train --config configs/emoji.yaml --out runs/emoji
   lwfm evaluate --checkpoint runs/emoji/best.safetensors --queries 5
   lwfm experiment configs/ablation.yaml --data '[emoji]'
+  lwfm pretrain --config configs/resnet12-cub-pretrain.yaml --root FOLDER --out runs/cub-pretrained
   lwfm data inspect miniImageNet
   lwfm classify examples unsorted --out answers.csv --explain figures
   lwfm index pictures --out index.safetensors
@@ -205,12 +224,12 @@ def build_parser(only: str | None = None) -> ArgumentParser:
     for name, command in COMMANDS.items():
         subparser = ArgumentParser(description=command.summary)
         if only == name:
-            if name in ("train", "evaluate"):
+            if name in _NAMED_OPTIONS:
                 subparser.add_argument(
                     "--config", action="config", help="YAML file that sets any of the options"
                 )
             several, explanation = command.several or ("", "")
-            by_place = name not in ("train", "evaluate")  # these have many options, and all have names
+            by_place = name not in _NAMED_OPTIONS
             skipped: set[str | int] = {several} if several else set()
             subparser.add_function_arguments(_load(command), as_positional=by_place, skip=skipped)
             if several:

@@ -1,10 +1,10 @@
-"""One training step and one validation of LWFM-SPM, as a Lightning module."""
+"""Training steps and validation, as Lightning modules: episodes for LWFM-SPM, or ordinary classification."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import lightning
 import numpy as np
@@ -20,122 +20,68 @@ from lwfm.model import LWFM, ModelConfig
 from lwfm.tensor_files import write_tensor_file
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from lwfm.data import ValidationPlan
     from lwfm.normalization import Normalization
+    from lwfm.optim import OptimConfig, SGDConfig
+
+Pictures = tuple[Tensor, Tensor]
+"""Images [B, 3, H, W] and the indices [B] of their classes."""
 
 
-@dataclass(frozen=True)
-class OptimConfig:
-    """Loss and optimiser; the defaults are the paper's for miniImageNet.
-
-    The published text gives the factor of the step decay but not when it is applied: `milestones` is
-    this package's choice.
-
-    Attributes
-    ----------
-    episode_weight : float
-        Weight (lambda) of the episodes' loss beside the two losses of the classifier.
-    lr : float
-        Learning rate of SGD with Nesterov momentum.
-    momentum : float
-        Of SGD.
-    weight_decay : float
-        Of SGD, on every parameter.
-    clip_norm : float
-        The gradient's norm is clipped at this.
-    decay : float
-        Factor of the learning rate at each milestone.
-    milestones : tuple of float
-        When the learning rate decays, as fractions of the run: of its steps, or of its `max_time` when
-        that is nearer to its end.
-    """
-
-    episode_weight: float = 0.25
-    lr: float = 0.01
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
-    clip_norm: float = 2.0
-    decay: float = 0.05
-    milestones: tuple[float, ...] = (0.7,)
-
-    def __post_init__(self) -> None:
-        for name in ("lr", "clip_norm"):
-            if not getattr(self, name) > 0:
-                raise UserError(f"optim.{name} must be positive, not {getattr(self, name)}")
-        for name in ("episode_weight", "momentum", "weight_decay", "decay"):
-            if not getattr(self, name) >= 0:
-                raise UserError(f"optim.{name} must not be negative, and is {getattr(self, name)}")
-        if not all(0 < milestone <= 1 for milestone in self.milestones):
-            raise UserError(
-                f"optim.milestones must be fractions of the run, above 0 up to 1, not {self.milestones}"
-            )
-
-    def factor(self, progress: float) -> float:
-        """Learning rate after the fraction ``progress`` (0..1) of the run, relative to the first.
-
-        Examples
-        --------
-        >>> [OptimConfig(decay=0.1, milestones=(0.5, 0.8)).factor(p) for p in (0.0, 0.5, 0.7)]
-        [1.0, 0.1, 0.1]
-        """
-        return float(self.decay ** sum(progress >= milestone for milestone in self.milestones))
-
-
-class LWFMModule(lightning.LightningModule):
-    """LWFM-SPM under training: ``episode_weight * CE(episode) + CE(queries) + CE(auxiliary)``.
-
-    The two last terms come from the linear classifier over all training classes, on the queries of the
-    episode and on a batch of ordinary training pictures.
+class Learner(lightning.LightningModule):
+    """What all training has in common: optimiser, schedule, randomness, validation, the stop at NaN.
 
     Parameters
     ----------
-    model, optim : ModelConfig, OptimConfig
-        What to train, and how.
+    model : ModelConfig
+        What to train.
+    optim : SGDConfig
+        How.
     classes : sequence of str
         The training classes.
     normalization : Normalization
         Of the training pictures.
-    way, shot : int
-        Of the training episodes.
     steps : int
         Length of the whole run, for the schedule of the learning rate.
     seed : int
         All randomness of epoch e depends on (seed, e) only, so that a resumed run repeats it.
     validation : ValidationPlan
         What is measured after each epoch.
+    settings : dict, optional
+        Plain values beside the model's, the classes and the seed that a resumed run must share.
 
     Notes
     -----
-    Logged: ``train_loss``, its parts, ``train_accuracy``, and after each epoch ``val_accuracy`` of the
-    whole head and ``val_nearest_class_mean`` of the baseline on the same episodes.
+    Logged after each epoch: ``val_accuracy`` of the method that training is for, by which the best model is
+    chosen, and ``val_nearest_class_mean`` of the baseline on the same episodes.
     """
+
+    method: ClassVar[str] = "lwfm"
+    """Whose accuracy is `val_accuracy`: one of :data:`lwfm.comparison.METHODS`."""
 
     def __init__(
         self,
         model: ModelConfig,
-        optim: OptimConfig,
+        optim: SGDConfig,
         classes: Sequence[str],
         normalization: Normalization,
         *,
-        way: int,
-        shot: int,
         steps: int,
         seed: int,
         validation: ValidationPlan,
+        settings: Mapping[str, int | str] | None = None,
     ) -> None:
         super().__init__()
-        self.optim = optim
-        self.way = way
-        self.shot = shot
+        self.optim: SGDConfig = optim
         self.steps = steps
         self.seed = seed
         self.validation = validation
         self.model = LWFM(model, classes, normalization).to(memory_format=torch.channels_last)
         self._maps: list[tuple[Tensor, ...]] = []
         # Plain values only: the checkpoint is read with weights_only=True.
-        described = {"model": asdict(model), "way": way, "shot": shot, "seed": seed, "classes": list(classes)}
+        described = {"model": asdict(model), **(settings or {}), "seed": seed, "classes": list(classes)}
         self.save_hyperparameters(described)
 
     def configure_optimizers(self) -> Any:
@@ -168,23 +114,12 @@ class LWFMModule(lightning.LightningModule):
         sequence = np.random.SeedSequence([self.seed, self.current_epoch])
         torch.manual_seed(int(sequence.generate_state(1)[0]))
 
-    def training_step(self, batch: dict[str, tuple[Tensor, Tensor]], batch_idx: int) -> Tensor:
-        """Loss of one episode and one auxiliary batch, which pass the backbone together."""
-        images, labels = batch["episode"]
-        together = torch.cat([images, batch["auxiliary"][0]])
-        maps = self.model.encode(together.contiguous(memory_format=torch.channels_last))
-        self._stop_unless_finite("the feature maps", batch, batch_idx, *maps)
-        parts = self._losses(maps, labels, batch["auxiliary"][1])
-        loss = (
-            self.optim.episode_weight * parts["episode_loss"] + parts["query_loss"] + parts["auxiliary_loss"]
-        )
-        self._stop_unless_finite("the loss", batch, batch_idx, loss)
-        self.log("train_loss", loss, prog_bar=True, on_step=True, on_epoch=False)
-        self.log_dict(parts, on_step=False, on_epoch=True, batch_size=len(images))
-        return loss
+    def encode(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Compute the maps of a batch in the memory format that convolutions like best."""
+        return self.model.encode(images.contiguous(memory_format=torch.channels_last))
 
     def _stop_unless_finite(
-        self, what: str, batch: dict[str, tuple[Tensor, Tensor]], batch_idx: int, *values: Tensor
+        self, what: str, batch: Mapping[str, Pictures], batch_idx: int, *values: Tensor
     ) -> None:
         """End a run that diverged, rather than train on; its batch is kept to be looked at."""
         if all(bool(torch.isfinite(value.detach()).all()) for value in values):
@@ -203,6 +138,83 @@ class LWFMModule(lightning.LightningModule):
             f"the files of the epochs before are kept, and the pictures of that step are in {path}."
         )
 
+    def validation_step(self, batch: Pictures, batch_idx: int) -> None:  # noqa: ARG002
+        """Keep the maps of a batch of validation pictures; the episodes follow when all are there."""
+        self._maps.append(self.encode(batch[0]))
+
+    def on_validation_epoch_end(self) -> None:
+        """Run the fixed episodes on the maps."""
+        plan = self.validation
+        layers = tuple(torch.cat(layer) for layer in zip(*self._maps, strict=True))
+        self._maps.clear()
+        maps = CachedMaps.build(layers, plan.indices, plan.pictures)
+        answers = run_episodes(self.model.head, maps, plan.episodes, way=plan.way, shot=plan.shot)
+        self.log("val_accuracy", accuracy_of(answers[self.method], plan.way), prog_bar=True)
+        self.log("val_nearest_class_mean", accuracy_of(answers[BASELINE], plan.way), prog_bar=True)
+
+
+class LWFMModule(Learner):
+    """LWFM-SPM under training: ``episode_weight * CE(episode) + CE(queries) + CE(auxiliary)``.
+
+    The two last terms come from the linear classifier over all training classes, on the queries of the
+    episode and on a batch of ordinary training pictures.
+
+    Parameters
+    ----------
+    optim : OptimConfig
+        How to train.
+    way, shot : int
+        Of the training episodes.
+    model, classes, normalization, steps, seed, validation
+        As for :class:`Learner`.
+
+    Notes
+    -----
+    Logged beside the validation: ``train_loss``, its parts, and ``train_accuracy`` on the episodes.
+    """
+
+    optim: OptimConfig
+
+    def __init__(
+        self,
+        model: ModelConfig,
+        optim: OptimConfig,
+        classes: Sequence[str],
+        normalization: Normalization,
+        *,
+        way: int,
+        shot: int,
+        steps: int,
+        seed: int,
+        validation: ValidationPlan,
+    ) -> None:
+        super().__init__(
+            model,
+            optim,
+            classes,
+            normalization,
+            steps=steps,
+            seed=seed,
+            validation=validation,
+            settings={"way": way, "shot": shot},
+        )
+        self.way = way
+        self.shot = shot
+
+    def training_step(self, batch: dict[str, Pictures], batch_idx: int) -> Tensor:
+        """Loss of one episode and one auxiliary batch, which pass the backbone together."""
+        images, labels = batch["episode"]
+        maps = self.encode(torch.cat([images, batch["auxiliary"][0]]))
+        self._stop_unless_finite("the feature maps", batch, batch_idx, *maps)
+        parts = self._losses(maps, labels, batch["auxiliary"][1])
+        loss = (
+            self.optim.episode_weight * parts["episode_loss"] + parts["query_loss"] + parts["auxiliary_loss"]
+        )
+        self._stop_unless_finite("the loss", batch, batch_idx, loss)
+        self.log("train_loss", loss, prog_bar=True, on_step=True, on_epoch=False)
+        self.log_dict(parts, on_step=False, on_epoch=True, batch_size=len(images))
+        return loss
+
     def _losses(self, maps: Sequence[Tensor], labels: Tensor, auxiliary_labels: Tensor) -> dict[str, Tensor]:
         """Unweighted parts of the loss, and the accuracy on the episode, whose pictures come first."""
         shots, pictures, head = self.way * self.shot, len(labels), self.model.head
@@ -220,16 +232,30 @@ class LWFMModule(lightning.LightningModule):
             "train_accuracy": (logits.detach().argmax(-1) == targets).float().mean(),
         }
 
-    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:  # noqa: ARG002
-        """Keep the maps of a batch of validation pictures; the episodes follow when all are there."""
-        self._maps.append(self.model.encode(batch[0].contiguous(memory_format=torch.channels_last)))
 
-    def on_validation_epoch_end(self) -> None:
-        """Run the fixed episodes on the maps."""
-        plan = self.validation
-        layers = tuple(torch.cat(layer) for layer in zip(*self._maps, strict=True))
-        self._maps.clear()
-        maps = CachedMaps.build(layers, plan.indices, plan.pictures)
-        answers = run_episodes(self.model.head, maps, plan.episodes, way=plan.way, shot=plan.shot)
-        self.log("val_accuracy", accuracy_of(answers["lwfm"], plan.way), prog_bar=True)
-        self.log("val_nearest_class_mean", accuracy_of(answers[BASELINE], plan.way), prog_bar=True)
+class ClassificationModule(Learner):
+    """Ordinary classification of the training classes, the stage before the episodes.
+
+    The loss is the cross-entropy of the linear classifier that the head keeps for its auxiliary loss, on the
+    globally averaged maps of all chosen layers; nothing else of the head is trained. Parameters are those of
+    :class:`Learner`.
+
+    Notes
+    -----
+    Logged beside the validation: ``train_loss``, and ``train_accuracy`` of the classifier. `val_accuracy` is
+    that of nearest class mean, the head having learnt nothing yet.
+    """
+
+    method = BASELINE
+
+    def training_step(self, batch: Pictures, batch_idx: int) -> Tensor:
+        """Cross-entropy of one batch."""
+        images, labels = batch
+        maps = self.encode(images)
+        logits = self.model.head.classify(maps)
+        loss = F.cross_entropy(logits, labels)
+        self._stop_unless_finite("the loss", {"pictures": batch}, batch_idx, loss)
+        self.log("train_loss", loss, prog_bar=True, on_step=True, on_epoch=False)
+        accuracy = (logits.detach().argmax(-1) == labels).float().mean()
+        self.log("train_accuracy", accuracy, on_step=False, on_epoch=True, batch_size=len(images))
+        return loss

@@ -14,7 +14,8 @@ from lwfm.backbones import build_backbone
 from lwfm.errors import UserError
 from lwfm.nn import LayerReduction, LWFMHead
 from lwfm.normalization import Normalization
-from lwfm.tensor_files import read_tensor_file, write_tensor_file
+from lwfm.pretrained import load_tensors
+from lwfm.tensor_files import holds_description, read_tensor_file, write_tensor_file
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,7 +36,9 @@ class ModelConfig:
     feature_size : int or tuple of int
         Side F to which the maps are pooled; one number, or one for each layer.
     weights : str
-        What the backbone starts from: none (random), imagenet, or the path of a weight file.
+        What the backbone starts from: none (random), imagenet, or the path of a weight file. From a model
+        of `lwfm pretrain` or `lwfm train` come its backbone, how it scales pictures, and its classifier where
+        that is over the same training classes.
     image_size : int
         Side of the square pictures in pixels.
     embedding : bool
@@ -116,11 +119,28 @@ class LWFM(nn.Module):
         super().__init__()
         self.config = config
         self.classes = tuple(classes)
+        start = load_model(config.weights) if _is_model_file(config.weights) else None
         self.backbone = build_backbone(
-            config.backbone, layers=config.layers, feature_size=config.feature_size, weights=config.weights
+            config.backbone,
+            layers=config.layers,
+            feature_size=config.feature_size,
+            weights=config.weights if start is None else "none",
         )
         self.normalization = self.backbone.normalization or normalization
         self.head = build_head(config, self.backbone.layer_dims, len(self.classes) or None)
+        if start is not None:
+            self._start_from(start)
+
+    def _start_from(self, start: LWFM) -> None:
+        """Take over what another model has learnt: all but the head's embedding."""
+        name, source = self.config.backbone, f"the model {self.config.weights} ({start.config.backbone})"
+        load_tensors(self.backbone.body, start.backbone.body.state_dict(), name=name, source=source)
+        self.normalization = start.normalization
+        mine, theirs = self.head.classifier, start.head.classifier
+        if mine is None or theirs is None or self.classes != start.classes:
+            return
+        if mine.weight.shape == theirs.weight.shape:  # else they read other layers
+            mine.load_state_dict(theirs.state_dict())
 
     def encode(self, images: Tensor) -> tuple[Tensor, ...]:
         """Compute the maps [B, C_l, F_l, F_l] of every layer for images [B, 3, H, W]."""
@@ -177,6 +197,11 @@ def save_model(model: LWFM, path: str | Path) -> None:
     The file's metadata holds :func:`describe_model`: everything :func:`load_model` needs.
     """
     write_tensor_file(path, model.state_dict(), describe_model(model), key=_METADATA_KEY)
+
+
+def _is_model_file(weights: str) -> bool:
+    """Whether weights are the path of what :func:`save_model` wrote."""
+    return weights not in ("none", "imagenet") and holds_description(Path(weights), key=_METADATA_KEY)
 
 
 def load_model(path: str | Path) -> LWFM:

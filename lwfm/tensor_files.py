@@ -78,6 +78,15 @@ def read_tensor_file(path: Path, *, key: str, what: str) -> tuple[dict[str, Any]
     return description, tensors
 
 
+def holds_description(path: Path, *, key: str) -> bool:
+    """Say whether a file is one of :func:`write_tensor_file`, of the kind that `key` names."""
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            return key in (file.metadata() or {})
+    except (safetensors.SafetensorError, OSError):
+        return False
+
+
 def tensors_under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Choose the tensors whose names begin with a prefix, and take it off.
 

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import math
 import time
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal
+from pathlib import Path  # noqa: TC003 - read by the command line
 
-import lightning
-
-from lwfm.checkpoints import RunFiles, RunFolder, epoch_to_resume
 from lwfm.data import EpisodeDataModule
 from lwfm.data.pictures import ClassSplit, DataName, Unreadable  # noqa: TC001 - read by the command line
 from lwfm.errors import UserError
-from lwfm.learner import LWFMModule, OptimConfig
+from lwfm.learner import LWFMModule
 from lwfm.model import ModelConfig
-from lwfm.trainer import ctrl_c_tells, is_first_process, make_trainer, quiet_lightning
+from lwfm.optim import OptimConfig
+from lwfm.runs import TrainingSummary, begin, fit
+from lwfm.trainer import Accelerator, Precision, RunOptions
 
 __all__ = ["EpisodeConfig", "LWFMModule", "OptimConfig", "TrainingSummary", "train"]
 
@@ -49,37 +46,6 @@ class EpisodeConfig:
     validation: int = 600
 
 
-@dataclass(frozen=True)
-class TrainingSummary:
-    """What a run left behind.
-
-    Attributes
-    ----------
-    best : Path
-        The model of the best validation accuracy, for `lwfm evaluate`.
-    last : Path
-        The checkpoint from which `resume` continues.
-    logs : Path
-        Folder of metrics.csv and TensorBoard events of this start.
-    val_accuracy, val_nearest_class_mean : float
-        Of the best model, on the fixed validation episodes: the whole head, and the baseline.
-    best_epoch, epochs, steps : int
-        Epoch (from 0) of the best model; epochs and steps trained, those before a resume included.
-    seconds : float
-        Wall time of this start.
-    """
-
-    best: Path
-    last: Path
-    logs: Path
-    val_accuracy: float
-    val_nearest_class_mean: float
-    best_epoch: int
-    epochs: int
-    steps: int
-    seconds: float
-
-
 _EPISODES = EpisodeConfig()
 _MODEL = ModelConfig()
 _OPTIM = OptimConfig()
@@ -102,8 +68,8 @@ def train(
     resume: bool = False,
     decoded: str = "auto",
     workers: int = 0,
-    accelerator: Literal["auto", "cpu", "gpu"] = "auto",
-    precision: Literal["32-true", "16-mixed", "bf16-mixed"] = "32-true",
+    accelerator: Accelerator = "auto",
+    precision: Precision = "32-true",
     accumulate: int = 1,
     patience: int | None = None,
     devices: int = 1,
@@ -183,11 +149,23 @@ def train(
         After Ctrl-C, saying from where the run can be resumed.
     """
     started = time.monotonic()
-    together = _check_options(epochs, max_time, episodes, accumulate, patience, devices, nodes)
-    folder = RunFolder(Path(out))
-    if is_first_process():
-        folder.open(resume=resume)
-    lightning.seed_everything(seed, workers=True, verbose=False)
+    run = RunOptions(
+        epochs=epochs,
+        max_time=max_time,
+        seed=seed,
+        resume=resume,
+        decoded=decoded,
+        workers=workers,
+        accelerator=accelerator,
+        precision=precision,
+        accumulate=accumulate,
+        patience=patience,
+        devices=devices,
+        nodes=nodes,
+        progress=progress,
+    )
+    _check(run, episodes)
+    folder = begin(out, run)
     pictures = EpisodeDataModule(
         data,
         root,
@@ -203,90 +181,30 @@ def train(
         image_size=model.image_size,
         workers=workers,
         seed=seed,
-        decoded=_decoded_folder(decoded, folder.path),
+        decoded=run.decoded_folder(folder.path),
     )
-    module = _module(pictures, model, optim, steps=epochs * math.ceil(episodes.train / together))
-    if resume:
-        pictures.first_epoch = epoch_to_resume(folder.last, module)
-    files = RunFiles(folder)
-    with quiet_lightning(), ctrl_c_tells(folder):
-        trainer = make_trainer(
-            folder,
-            files,
-            epochs=epochs,
-            max_time=max_time,
-            clip_norm=optim.clip_norm,
-            accelerator=accelerator,
-            precision=precision,
-            accumulate=accumulate,
-            patience=patience,
-            devices=devices,
-            nodes=nodes,
-            unused_parameters=model.embedding and model.matching_weight == 0,
-            progress=progress,
-        )
-        trainer.fit(module, datamodule=pictures, ckpt_path=folder.last if resume else None, weights_only=True)
-    return TrainingSummary(
-        best=folder.best,
-        last=folder.last,
-        logs=Path(str(trainer.log_dir)),
-        val_accuracy=files.best["val_accuracy"],
-        val_nearest_class_mean=files.best["val_nearest_class_mean"],
-        best_epoch=int(files.best["epoch"]),
-        epochs=trainer.current_epoch,
-        steps=trainer.global_step,
-        seconds=round(time.monotonic() - started, 3),
-    )
-
-
-def _decoded_folder(decoded: str, out: Path) -> Path | None:
-    """Say where decoded pictures are kept, if they are."""
-    if decoded == "none":
-        return None
-    return out.absolute().parent / "decoded-pictures" if decoded == "auto" else Path(decoded)
-
-
-def _check_options(
-    epochs: int,
-    max_time: float | None,
-    episodes: EpisodeConfig,
-    accumulate: int,
-    patience: int | None,
-    devices: int,
-    nodes: int,
-) -> int:
-    """Refuse, before any work, what would fail after it; give the episodes of one step of the optimiser."""
-    counts = {"epochs": epochs, "episodes.train": episodes.train, "episodes.validation": episodes.validation}
-    counts |= {"accumulate": accumulate, "devices": devices, "nodes": nodes}
-    counts |= {} if patience is None else {"patience": patience}
-    counts["episodes.auxiliary_batch"] = episodes.auxiliary_batch
-    for name, value in counts.items():
-        if value < 1:
-            raise UserError(f"{name} must be at least 1, not {value}")
-    if max_time is not None and not max_time > 0:
-        raise UserError(f"max_time must be a positive number of minutes, not {max_time}")
-    processes = devices * nodes
-    if episodes.train % processes:
-        raise UserError(
-            f"{processes} processes cannot share {episodes.train} episodes evenly: make episodes.train a "
-            f"multiple of {processes}"
-        )
-    return accumulate * processes
-
-
-def _module(pictures: EpisodeDataModule, model: ModelConfig, optim: OptimConfig, *, steps: int) -> LWFMModule:
-    """Build the network for these classes; pretrained weights decide how pictures are scaled."""
     pictures.setup("fit")
     module = LWFMModule(
         model,
         optim,
         pictures.classes,
         pictures.normalization,
-        way=pictures.train_sampler.way,
-        shot=pictures.train_sampler.shot,
-        steps=steps,
-        seed=pictures.seed,
+        way=episodes.way,
+        shot=episodes.shot,
+        steps=run.steps(episodes.train),
+        seed=seed,
         validation=pictures.plan,
     )
-    pictures.normalization = module.model.normalization or pictures.normalization
-    return module
+    unused = model.embedding and model.matching_weight == 0
+    return fit(folder, pictures, module, run, started=started, unused_parameters=unused)
+
+
+def _check(run: RunOptions, episodes: EpisodeConfig) -> None:
+    """Refuse, before any work, what would fail after it."""
+    counted = ("train", "validation", "auxiliary_batch")
+    run.check(**{f"episodes.{name}": getattr(episodes, name) for name in counted})
+    if episodes.train % run.processes:
+        raise UserError(
+            f"{run.processes} processes cannot share {episodes.train} episodes evenly: make episodes.train a "
+            f"multiple of {run.processes}"
+        )

@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parent.parent / "lwfm"
 # From the ground up; a module imports from lower lines only (or from its own line, one way).
 STOREYS = [
     ["errors", "normalization", "pixel_embedding", "_lap", "_ops"],
-    ["block_ops", "statistics", "assignment_ops"],
+    ["optim", "block_ops", "statistics", "assignment_ops"],
     ["feature_ops"],
     ["files", "blocks", "lap_single", "lap_batch", "lap_sparse"],
     ["lap", "tensor_files", "devices"],
@@ -30,7 +30,8 @@ STOREYS = [
     ["scoring", "paired", "map_cache", "sharing", "variants"],
     ["evaluation", "learner", "classifier"],
     ["checkpoints", "trainer"],
-    ["training", "figures", "info", "answers", "picture_index"],
+    ["runs"],
+    ["training", "pretraining", "figures", "info", "answers", "picture_index"],
     ["classification", "report", "retrieval"],
     ["timing", "assignment_times", "matching_workload"],
     ["solver_benchmark", "matching_times", "matching_forms"],

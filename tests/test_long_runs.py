@@ -22,7 +22,7 @@ from lwfm.errors import UserError
 from lwfm.learner import LWFMModule
 from lwfm.tensor_files import read_tensor_file
 from lwfm.training import OptimConfig, TrainingSummary
-from tests.tiny_training import EPISODES, train_tiny
+from tests.tiny_training import EPISODES, pretrain_tiny, train_tiny
 
 if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
@@ -58,20 +58,26 @@ def losses(summary: TrainingSummary) -> list[float]:
         return [float(row["episode_loss"]) for row in csv.DictReader(file) if row["episode_loss"]]
 
 
-def _train_alone(out: Path, root: Path, resume: bool) -> None:
+STAGES = {"episodes": train_tiny, "pretraining": pretrain_tiny}
+
+
+def _train_alone(stage: str, out: Path, root: Path, resume: bool) -> None:
     """Train in a process of its own, single-threaded like every other start."""
     torch.set_num_threads(1)
-    train_tiny(out, root, epochs=KILLED_EPOCHS, resume=resume)
+    STAGES[stage](out, root, epochs=KILLED_EPOCHS, resume=resume)
 
 
 @pytest.mark.slow
-def test_runs_killed_at_random_moments_end_with_the_same_weights(tiny_pictures: Path, tmp_path: Path) -> None:
-    """SIGKILL, three times, at a random moment of some epoch; what resumes must not differ by a bit."""
+@pytest.mark.parametrize(("stage", "times"), [("episodes", 3), ("pretraining", 1)], ids=STAGES)
+def test_runs_killed_at_random_moments_end_with_the_same_weights(
+    tiny_pictures: Path, tmp_path: Path, stage: str, times: int
+) -> None:
+    """SIGKILL at a random moment of some epoch; what resumes must not differ by a bit."""
     processes = multiprocessing.get_context("forkserver")  # imports torch once, not for each start
-    processes.set_forkserver_preload(["lwfm.training"])
+    processes.set_forkserver_preload(["lwfm.training", "lwfm.pretraining"])
 
     def start_alone(out: Path, *, resume: bool) -> BaseProcess:
-        process = processes.Process(target=_train_alone, args=(out, tiny_pictures, resume))
+        process = processes.Process(target=_train_alone, args=(stage, out, tiny_pictures, resume))
         process.start()
         return process
 
@@ -80,7 +86,7 @@ def test_runs_killed_at_random_moments_end_with_the_same_weights(tiny_pictures: 
     assert whole.exitcode == 0
     out, moments, kills = tmp_path / "killed", random.Random(), []
     last = out / "last.ckpt"
-    for _ in range(3):
+    for _ in range(times):
         before = last.stat().st_mtime_ns if last.is_file() else 0
         process = start_alone(out, resume=last.is_file())
         while process.is_alive() and (not last.is_file() or last.stat().st_mtime_ns == before):
@@ -89,8 +95,8 @@ def test_runs_killed_at_random_moments_end_with_the_same_weights(tiny_pictures: 
         process.kill()
         process.join()
         kills.append(process.exitcode)
-    assert kills == [-signal.SIGKILL] * 3
-    assert 2 <= AtomicCheckpointIO().load_checkpoint(last)["epoch"] < KILLED_EPOCHS - 1
+    assert kills == [-signal.SIGKILL] * times
+    assert times - 1 <= AtomicCheckpointIO().load_checkpoint(last)["epoch"] < KILLED_EPOCHS - 1
     process = start_alone(out, resume=True)
     process.join(120)
     assert process.exitcode == 0

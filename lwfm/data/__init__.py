@@ -8,7 +8,7 @@
 * :mod:`lwfm.data.dataset` -- :class:`PictureDataset`, the pictures as tensors;
 * :mod:`lwfm.data.transforms` -- :func:`training_transform`, :func:`evaluation_transform`;
 * :mod:`lwfm.data.episodes` -- :class:`EpisodeSampler`, :func:`episode_labels`;
-* :mod:`lwfm.data.module` -- :class:`EpisodeDataModule` for Lightning.
+* :mod:`lwfm.data.module` -- :class:`EpisodeDataModule`, :class:`ClassDataModule` for Lightning.
 
 Each name loads its module on first use: sampling episodes needs neither torchvision nor Lightning.
 """
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from lwfm.data.dataset import PictureDataset, picture_loader
     from lwfm.data.decoding import decode_picture, open_picture, upright_rgb
     from lwfm.data.episodes import EpisodeSampler, ShuffledSampler, episode_labels
-    from lwfm.data.module import EpisodeDataModule
+    from lwfm.data.module import ClassDataModule, EpisodeDataModule
     from lwfm.data.pictures import EMOJI, PictureSet, open_pictures
     from lwfm.data.stored import stored_pictures
     from lwfm.data.transforms import evaluation_transform, training_transform
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "EMOJI": "pictures",
+    "ClassDataModule": "module",
     "EpisodeDataModule": "module",
     "EpisodeSampler": "episodes",
     "PictureDataset": "dataset",
@@ -50,6 +51,7 @@ _HOME = {
 
 __all__ = [
     "EMOJI",
+    "ClassDataModule",
     "EpisodeDataModule",
     "EpisodeSampler",
     "PictureDataset",

@@ -1,37 +1,24 @@
-"""The batches of training and validation, as a Lightning data module."""
+"""The batches of training as Lightning data modules: episodes, or ordinary pictures of the classes."""
 
 from __future__ import annotations
 
-import warnings
-from functools import cached_property, partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from functools import cached_property
+from typing import TYPE_CHECKING
 
-import lightning
 from lightning.pytorch.utilities import CombinedLoader
-from torch.utils.data import DataLoader
 
-from lwfm.data.dataset import PictureBatches, PictureDataset, as_it_is, picture_loader
-from lwfm.data.episodes import EpisodeSampler, SeededSampler, ShuffledSampler
-from lwfm.data.pictures import ClassSplit, DataName, PictureSet, Split, Unreadable, open_pictures
-from lwfm.data.stored import stored_pictures
-from lwfm.data.transforms import training_transform
-from lwfm.data.validation import ValidationPlan
+from lwfm.data.episodes import EpisodeSampler
+from lwfm.data.training_module import AUGMENT_EPISODES, Batches, PictureOptions, TrainingDataModule
 from lwfm.errors import UserError
 
 if TYPE_CHECKING:
     import os
+    from typing import Unpack
 
-    import torch
-
-    from lwfm.normalization import Normalization
-
-_AUGMENT_EPISODES, _SHUFFLE, _AUGMENT_SHUFFLED, _VALIDATION = 1, 2, 3, 4
-"""Added to ``seed * _STREAMS``: the independent streams of random numbers beside the training episodes."""
-_STREAMS = 5
+    from lwfm.data.pictures import DataName
 
 
-class EpisodeDataModule(lightning.LightningDataModule):
+class EpisodeDataModule(TrainingDataModule):
     """Training episodes with auxiliary batches, and a fixed set of validation episodes.
 
     A training batch is ``{"episode": (images, labels), "auxiliary": (images, labels)}``; the second entry is
@@ -40,13 +27,13 @@ class EpisodeDataModule(lightning.LightningDataModule):
     :func:`~lwfm.data.episodes.episode_labels`. Validation gives every picture of its fixed episodes once, in
     the order of ``plan.indices``, as batches ``(images, labels)``: each passes the backbone once, in however
     many episodes it stands. Images are ``[B, 3, image_size, image_size]`` float32, labels ``[B]`` int64
-    indices into the split's classes. The same settings give the same batches with any number of workers, and
-    when a run is resumed at an epoch's beginning.
+    indices into the split's classes.
 
     Parameters
     ----------
-    data, root, unreadable, class_split, crop
-        Which pictures, as in :func:`~lwfm.data.pictures.open_pictures`.
+    data, root, **options
+        Which pictures and how they are prepared, as in
+        :class:`~lwfm.data.training_module.TrainingDataModule`.
     way, shot, queries
         Shape of the training episodes.
     validation_way, validation_shot, validation_queries
@@ -57,22 +44,6 @@ class EpisodeDataModule(lightning.LightningDataModule):
         Validation episodes, the same ones after every epoch.
     auxiliary_batch
         Ordinary shuffled training pictures beside each training episode; 0 for none.
-    image_size
-        Height and width in pixels.
-    workers
-        Processes that prepare pictures, for each of the two training loaders and for validation; 0 prepares
-        them in the main process.
-    seed
-        Non-negative; decides the episodes, the order and the augmentation.
-    normalization
-        Channel statistics that pretrained weights demand (default: the data set's own).
-    decoded
-        Folder that keeps the pictures decoded, see :func:`~lwfm.data.stored.stored_pictures`; default: none.
-
-    Attributes
-    ----------
-    first_epoch
-        Number of the epoch with which training starts; to be set before a resumed run.
 
     Examples
     --------
@@ -99,78 +70,21 @@ class EpisodeDataModule(lightning.LightningDataModule):
         episodes: int = 100,
         validation_episodes: int = 100,
         auxiliary_batch: int = 64,
-        image_size: int = 84,
-        workers: int = 0,
-        seed: int = 0,
-        unreadable: Unreadable = "stop",
-        class_split: ClassSplit | None = None,
-        crop: bool = False,
-        normalization: Normalization | None = None,
-        decoded: str | os.PathLike[str] | None = None,
+        **options: Unpack[PictureOptions],
     ) -> None:
-        super().__init__()
-        for name, value, least in (
-            ("auxiliary_batch", auxiliary_batch, 0),
-            ("image_size", image_size, 1),
-            ("workers", workers, 0),
-            ("seed", seed, 0),
-        ):
-            if value < least:
-                raise UserError(f"{name} must be at least {least}, not {value}")
-        self._open_split = partial(
-            open_pictures, data, root, unreadable=unreadable, class_split=class_split, crop=crop
+        super().__init__(
+            data,
+            root,
+            validation_way=way if validation_way is None else validation_way,
+            validation_shot=shot if validation_shot is None else validation_shot,
+            validation_queries=queries if validation_queries is None else validation_queries,
+            validation_episodes=validation_episodes,
+            **options,
         )
-        self._decoded = decoded
+        if auxiliary_batch < 0:
+            raise UserError(f"auxiliary_batch must be at least 0, not {auxiliary_batch}")
         self.shape = {"way": way, "shot": shot, "queries": queries}
-        self.validation_shape = {
-            "way": way if validation_way is None else validation_way,
-            "shot": shot if validation_shot is None else validation_shot,
-            "queries": queries if validation_queries is None else validation_queries,
-        }
-        self.episodes, self.validation_episodes = episodes, validation_episodes
-        self.auxiliary_batch, self.image_size, self.workers = auxiliary_batch, image_size, workers
-        self.seed, self._normalization, self.first_epoch = seed, normalization, 0
-
-    def _open(self, split: Split) -> PictureSet:
-        pictures = self._open_split(split=split)
-        if self._decoded is None:
-            return pictures
-        # Twice the size: so a crop of a quarter of the picture still has all the pixels it needs.
-        return stored_pictures(pictures, Path(self._decoded), side=2 * self.image_size)
-
-    @cached_property
-    def train_pictures(self) -> PictureSet:
-        """The training split, opened on first use."""
-        return self._open("train")
-
-    @cached_property
-    def validation_pictures(self) -> PictureSet:
-        """The validation split, opened on first use."""
-        return self._open("val")
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Names of the training classes, in the order of the labels."""
-        return self.train_pictures.classes
-
-    @property
-    def num_classes(self) -> int:
-        """Number of training classes."""
-        return len(self.classes)
-
-    @property
-    def fingerprint(self) -> str:
-        """Fingerprint of the training pictures."""
-        return self.train_pictures.fingerprint
-
-    @property
-    def normalization(self) -> Normalization:
-        """Channel statistics that both transforms use."""
-        return self._normalization or self.train_pictures.normalization
-
-    @normalization.setter
-    def normalization(self, statistics: Normalization) -> None:
-        self._normalization = statistics
+        self.episodes, self.auxiliary_batch = episodes, auxiliary_batch
 
     @cached_property
     def train_sampler(self) -> EpisodeSampler:
@@ -180,100 +94,82 @@ class EpisodeDataModule(lightning.LightningDataModule):
             pictures.labels,
             **self.shape,
             episodes=self.episodes,
-            seed=self._stream(0),
+            seed=self.stream(0),
             classes=pictures.classes,
         )
-
-    @cached_property
-    def validation_sampler(self) -> EpisodeSampler:
-        """The validation episodes; its epoch stays 0."""
-        pictures = self.validation_pictures
-        return EpisodeSampler(
-            pictures.labels,
-            **self.validation_shape,
-            episodes=self.validation_episodes,
-            seed=self._stream(_VALIDATION),
-            classes=pictures.classes,
-        )
-
-    @cached_property
-    def plan(self) -> ValidationPlan:
-        """The validation episodes and the pictures that occur in them."""
-        return ValidationPlan.draw(self.validation_sampler, len(self.validation_pictures))
 
     def setup(self, stage: str | None = None) -> None:
         """Open both splits and check that the episodes can be drawn, before any work is done."""
         if stage in (None, "fit"):
             _ = self.train_sampler
-        if stage in (None, "fit", "validate"):
-            _ = self.validation_sampler
+        super().setup(stage)
 
     def train_dataloader(self) -> CombinedLoader:
-        """Yield episodes and auxiliary batches side by side; both last `episodes` batches.
-
-        Where several processes train together, each takes its share of both. They start with `first_epoch`:
-        Lightning tells the samplers their epoch only after workers have begun to fetch it.
-        """
-        self.train_sampler.set_epoch(self.first_epoch)
-        transform = training_transform(image_size=self.image_size, normalization=self.normalization)
-        dataset = PictureDataset(self.train_pictures, transform)
-        trainer = self.trainer
-        share = {"process": trainer.global_rank, "processes": trainer.world_size} if trainer else {}
-        seeded = SeededSampler(self.train_sampler, seed=self._stream(_AUGMENT_EPISODES), **share)
-        loaders = {"episode": self._loader(dataset, seeded)}
+        """Yield episodes and auxiliary batches side by side; both last `episodes` batches."""
+        loaders = {"episode": self.training_loader(self.train_sampler, seed=self.stream(AUGMENT_EPISODES))}
         if self.auxiliary_batch:
-            shuffled = ShuffledSampler(
-                len(dataset),
-                batch_size=self.auxiliary_batch,
-                batches=self.episodes,
-                seed=self._stream(_SHUFFLE),
+            loaders["auxiliary"] = self.shuffled_loader(
+                batch_size=self.auxiliary_batch, batches=self.episodes
             )
-            shuffled.set_epoch(self.first_epoch)
-            seeded = SeededSampler(shuffled, seed=self._stream(_AUGMENT_SHUFFLED), **share)
-            loaders["auxiliary"] = self._loader(dataset, seeded)
         return CombinedLoader(loaders, "min_size")
 
-    def val_dataloader(self) -> DataLoader[tuple[torch.Tensor, torch.Tensor]]:
-        """Yield every picture of the fixed episodes once, in the order of ``plan.indices``."""
-        return picture_loader(
-            self.validation_pictures,
-            self.plan.indices,
-            image_size=self.image_size,
-            normalization=self.normalization,
-            workers=self.workers,
+
+class ClassDataModule(TrainingDataModule):
+    """Ordinary training pictures for a classifier of the training classes, and fixed validation episodes.
+
+    A training batch is ``(images [batch, 3, image_size, image_size], labels [batch])``; validation is that of
+    :class:`EpisodeDataModule`. An epoch sees (nearly) every training picture once.
+
+    Parameters
+    ----------
+    data, root, **options
+        Which pictures and how they are prepared, as in
+        :class:`~lwfm.data.training_module.TrainingDataModule`.
+    batch
+        Pictures in a training batch.
+    validation_way, validation_shot, validation_queries, validation_episodes
+        Shape and number of the validation episodes.
+    processes
+        Processes that share the batches: an epoch has a multiple of so many.
+
+    Examples
+    --------
+    >>> data = ClassDataModule(batch=100, validation_queries=2)
+    >>> data.setup("fit")
+    >>> data.batches  # of 1488 pictures
+    14
+    """
+
+    def __init__(
+        self,
+        data: DataName = "emoji",
+        root: str | os.PathLike[str] | None = None,
+        *,
+        batch: int = 128,
+        validation_way: int = 5,
+        validation_shot: int = 1,
+        validation_queries: int = 15,
+        validation_episodes: int = 100,
+        processes: int = 1,
+        **options: Unpack[PictureOptions],
+    ) -> None:
+        super().__init__(
+            data,
+            root,
+            validation_way=validation_way,
+            validation_shot=validation_shot,
+            validation_queries=validation_queries,
+            validation_episodes=validation_episodes,
+            **options,
         )
+        self.batch, self.processes = batch, processes
 
-    def state_dict(self) -> dict[str, Any]:
-        """Describe what a resumed run must find again."""
-        return {"classes": list(self.classes), "fingerprint": self.fingerprint, "seed": self.seed}
+    @property
+    def batches(self) -> int:
+        """Batches in an epoch, of all processes together."""
+        each = max(len(self.train_pictures) // (self.batch * self.processes), 1)
+        return each * self.processes
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Check that a resumed run reads the same pictures.
-
-        Raises
-        ------
-        UserError
-            The training classes are others than before: the classifier's labels would mean something else.
-        """
-        if tuple(state_dict["classes"]) != self.classes:
-            raise UserError(
-                f"the checkpoint was trained on {len(state_dict['classes'])} classes, the data has others "
-                f"({self.num_classes}): resume with the data it was trained on, or start anew"
-            )
-        for name, now in (("fingerprint", self.fingerprint), ("seed", self.seed)):
-            if state_dict[name] != now:
-                warnings.warn(f"the resumed run had {name} {state_dict[name]}, now it is {now}", stacklevel=2)
-
-    def _stream(self, number: int) -> int:
-        return self.seed * _STREAMS + number
-
-    def _loader(
-        self, dataset: PictureDataset, sampler: SeededSampler
-    ) -> DataLoader[tuple[torch.Tensor, torch.Tensor]]:
-        return DataLoader(
-            PictureBatches(dataset),
-            batch_sampler=sampler,
-            num_workers=self.workers,
-            persistent_workers=self.workers > 0,
-            collate_fn=as_it_is,
-        )
+    def train_dataloader(self) -> Batches:
+        """Yield shuffled training pictures."""
+        return self.shuffled_loader(batch_size=self.batch, batches=self.batches)
