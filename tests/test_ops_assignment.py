@@ -90,6 +90,18 @@ def test_any_strides_are_read_in_place(
     assert torch.equal(linear_assignment(costs), linear_assignment(costs.contiguous()))
 
 
+@pytest.mark.parametrize("shape", [(2500, 2100), (300, 2500)], ids=str)
+def test_one_large_problem_is_shared_among_threads(shape: tuple[int, int]) -> None:
+    costs = torch.rand(shape, generator=torch.Generator().manual_seed(2))
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        cols = linear_assignment(costs)
+    finally:
+        torch.set_num_threads(before)
+    np.testing.assert_array_equal(cols.numpy(), lap.solve_batch(costs[None].numpy(), n_threads=1)[0][0])
+
+
 @pytest.mark.parametrize("threads", [1, 2, 4])
 def test_answers_do_not_depend_on_the_number_of_threads(threads: int) -> None:
     costs = torch.randint(0, 4, (3000, 6, 8), generator=torch.Generator().manual_seed(1)).float()

@@ -21,6 +21,7 @@
 #include "shortest_path.h"
 #include "simd.h"
 #include "status.h"
+#include "team_search.h"
 #include "warm_start.h"
 #include "workspace.h"
 
@@ -49,12 +50,9 @@ Status solve_large(DenseCost<T>& cost, Workspace& workspace, const Options& opti
     list_all_rows(cost, workspace);
   }
   reduce_augmenting_rows<Scan>(cost, workspace);
-  PathSearch<Scan, T> search(cost, workspace);
-  for (const std::int64_t row : workspace.free_rows) {
-    status = search.augment(row);
-    if (status != Status::ok) return status;
-  }
-  return Status::ok;
+  const std::int64_t members = team_size(cost.columns, options.threads);
+  if (members > 1) return augment_in_team<Scan>(cost, workspace, members);
+  return augment_free_rows<Scan>(cost, workspace);
 }
 
 template <class T>
@@ -72,8 +70,12 @@ Status solve_large(DenseCost<T>& cost, Workspace& workspace, const Options& opti
 template <class T>
 SmallStatus solve_small(const DenseCost<T>& cost, SmallState& state, SimdLevel level) {
 #if LWFM_X86
-  if (level == SimdLevel::avx512) return avx512::solve_small(cost, state);
-  if (level == SimdLevel::avx2) return avx2::solve_small(cost, state);
+  // Up to three short vectors are reduced sooner than two long ones.
+  constexpr std::int64_t kShortVectors = 3 * avx2::Vec::kWidth;
+  if (level == SimdLevel::avx512 && cost.columns > kShortVectors) {
+    return avx512::solve_small(cost, state);
+  }
+  if (level != SimdLevel::portable) return avx2::solve_small(cost, state);
 #endif
   (void)level;
   return portable::solve_small(cost, state);

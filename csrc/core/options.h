@@ -21,6 +21,9 @@ struct Options {
   // integers are right; used where warm_v would be, and not together with it.
   const std::int64_t* warm_columns = nullptr;
 
+  // Threads that may share one large problem, the calling one among them. The answer is the same.
+  std::int64_t threads = 1;
+
   bool limited() const { return std::isfinite(cost_limit); }
 };
 

@@ -4,34 +4,43 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <utility>
 
 #include "cost_matrix.h"
 #include "limits.h"
+#include "search_tree.h"
 #include "status.h"
 #include "workspace.h"
 
 namespace lwfm {
 
+// How much longer the paths through the row of the tree's k-th column are than the row's reduced
+// costs, negated.
+template <class T>
+double path_length(const DenseCost<T>& cost, const SearchTree& tree, std::int64_t k,
+                   std::int64_t row) {
+  return (cost.at(row, tree.column(k)) - tree.dual(k)) - tree.distance(k);
+}
+
 template <class Scan, class T>
 class PathSearch {
  public:
-  PathSearch(const DenseCost<T>& cost, Workspace& workspace) : cost_(cost), workspace_(workspace) {}
+  PathSearch(const DenseCost<T>& cost, Workspace& workspace)
+      : cost_(cost), workspace_(workspace), tree_(workspace) {}
 
   // Assigns a free row along the shortest alternating path to a free column and moves the duals so
   // that every assigned pair stays tight. Infeasible if no free column can be reached.
   Status augment(std::int64_t start) {
-    found_ = 0;
+    tree_.clear();
     std::fill(workspace_.distance.begin(), workspace_.distance.end(), kInfinity);
     double smallest = relax(start, 0.0);
     double reached = smallest;
     std::int64_t sink = -1;
     for (std::int64_t next = 0;; ++next) {
-      if (next == found_ || smallest <= reached) {
+      if (next == tree_.size() || smallest <= reached) {
         // Rounding can make a path one unit in the last place shorter than its beginning.
         if (smallest > reached) reached = smallest;
-        if (smallest == kInfinity && next == found_) {
-          restore_duals();
+        if (smallest == kInfinity && next == tree_.size()) {
+          tree_.restore_duals(0, cost_.columns);
           return Status::infeasible;
         }
         sink = collect(reached);
@@ -39,8 +48,8 @@ class PathSearch {
       }
       smallest = continue_from(next);
     }
-    move_duals(reached);
-    flip(start, sink);
+    tree_.move_duals(reached, 0, cost_.columns);
+    tree_.flip(start, sink, [this](std::int64_t column) { return workspace_.predecessor[column]; });
     return Status::ok;
   }
 
@@ -53,11 +62,8 @@ class PathSearch {
 
   // Scans the row that owns the next discovered column.
   double continue_from(std::int64_t next) {
-    const std::int64_t column = workspace_.scanned[next];
-    const std::int64_t row = workspace_.column_to_row[column];
-    const double length =
-        (cost_.at(row, column) - workspace_.scanned_v[next]) - workspace_.scanned_distance[next];
-    return relax(row, length);
+    const std::int64_t row = workspace_.column_to_row[tree_.column(next)];
+    return relax(row, path_length(cost_, tree_, next, row));
   }
 
   // Takes every column at distance `reached` into the tree, in index order, and returns the first
@@ -68,40 +74,26 @@ class PathSearch {
     for (std::int64_t j = Scan::next_within(distance, nearest, reached, 0, cost_.columns);
          j < cost_.columns; j = Scan::next_within(distance, nearest, reached, j, cost_.columns)) {
       if (workspace_.column_to_row[j] < 0) return j;
-      workspace_.scanned[found_] = j;
-      workspace_.scanned_v[found_] = workspace_.v[j];
-      workspace_.scanned_distance[found_] = reached;
-      ++found_;
-      workspace_.distance[j] = kInfinity;
-      workspace_.v[j] = -kInfinity;
+      tree_.add(j, workspace_.v[j], reached);
+      tree_.hide(j);
     }
     return -1;
   }
 
-  void move_duals(double reached) {
-    for (std::int64_t k = 0; k < found_; ++k) {
-      workspace_.v[workspace_.scanned[k]] =
-          workspace_.scanned_v[k] + (workspace_.scanned_distance[k] - reached);
-    }
-  }
-
-  void restore_duals() {
-    for (std::int64_t k = 0; k < found_; ++k) {
-      workspace_.v[workspace_.scanned[k]] = workspace_.scanned_v[k];
-    }
-  }
-
-  void flip(std::int64_t start, std::int64_t column) {
-    for (std::int64_t row = -1; row != start;) {
-      row = static_cast<std::int64_t>(workspace_.predecessor[column]);
-      workspace_.column_to_row[column] = row;
-      std::swap(column, workspace_.row_to_column[row]);
-    }
-  }
-
   const DenseCost<T>& cost_;
   Workspace& workspace_;
-  std::int64_t found_ = 0;
+  SearchTree tree_;
 };
+
+// Assigns the free rows one after another.
+template <class Scan, class T>
+Status augment_free_rows(const DenseCost<T>& cost, Workspace& workspace) {
+  PathSearch<Scan, T> search(cost, workspace);
+  for (const std::int64_t row : workspace.free_rows) {
+    const Status status = search.augment(row);
+    if (status != Status::ok) return status;
+  }
+  return Status::ok;
+}
 
 }  // namespace lwfm

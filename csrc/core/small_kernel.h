@@ -113,22 +113,23 @@ class SmallSolver {
     return first(worst) == kInfinity ? SmallStatus::infeasible : SmallStatus::ok;
   }
 
-  // One shortest augmenting path from a free row. `distance` is that of each column; `taken` is
-  // +inf at the columns inside the tree and -inf at the others: max(., taken) hides the former.
+  // One shortest augmenting path from a free row. `distance` is that of each column; `open` is the
+  // same, but +inf for columns inside the tree, whose dual in `open_v` is -inf.
   LWFM_TARGET SmallStatus augment(int start) {
     const Row<R> v = load_row<R>(state_.v);
-    Row<R> distance = load_row<R>(row(start)) - v;
-    Row<R> taken = set_row<R>(-kInfinity), predecessor = set_row<R>(start);
+    Row<R> distance = load_row<R>(row(start)) - v, open = distance, open_v = v;
+    Row<R> predecessor = set_row<R>(start);
     Vec reached = smallest_of(distance);
     int column = choose(bits(distance == reached));
     while ((free_columns_ >> column & 1) == 0) {
       const int i = state_.column_to_row[column];
       const Vec length = (Vec::set(row(i)[column]) - Vec::set(state_.v[column])) - reached;
-      taken = max(taken, load_row<R>(kInfiniteLane.lanes + kSmallColumns - column));
-      const Row<R> candidate = max((load_row<R>(row(i)) - v) - length, taken);
+      const Row<R> taken = load_row<R>(kInfiniteLane.lanes + kSmallColumns - column);
+      open_v = min(open_v, set_row<R>(0.0) - taken);
+      const Row<R> candidate = (load_row<R>(row(i)) - open_v) - length;
       predecessor = select(candidate < distance, set_row<R>(i), predecessor);
       distance = min(candidate, distance);
-      const Row<R> open = max(distance, taken);
+      open = min(candidate, max(open, taken));
       reached = smallest_of(open);
       if (first(reached) == kInfinity) return SmallStatus::infeasible;
       column = choose(bits(open == reached));

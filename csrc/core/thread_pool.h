@@ -3,6 +3,9 @@
 #pragma once
 
 #include <unistd.h>
+#if defined(__linux__)
+#include <sched.h>
+#endif
 
 #include <algorithm>
 #include <atomic>
@@ -14,6 +17,34 @@
 #include <thread>
 
 namespace lwfm {
+
+// The processor on which the calling thread runs; -1 where the system does not say.
+inline int current_processor() {
+#if defined(__linux__)
+  return sched_getcpu();
+#else
+  return -1;
+#endif
+}
+
+// Moves the calling thread to another processor than this one, if it may use another. A woken
+// thread often starts where the one that woke it runs, and Linux may leave both there for a long
+// time, the one waiting for the other, while another processor is idle.
+inline void leave_processor(int processor) {
+#if defined(__linux__)
+  cpu_set_t allowed;
+  if (processor < 0 || processor != sched_getcpu()) return;
+  if (sched_getaffinity(0, sizeof allowed, &allowed) != 0) return;
+  cpu_set_t others = allowed;
+  CPU_CLR(processor, &others);
+  if (CPU_COUNT(&others) == 0) return;
+  if (sched_setaffinity(0, sizeof others, &others) == 0) {
+    sched_setaffinity(0, sizeof allowed, &allowed);
+  }
+#else
+  (void)processor;
+#endif
+}
 
 class ThreadPool {
  public:
@@ -39,6 +70,7 @@ class ThreadPool {
       const std::lock_guard<std::mutex> lock(mutex_);
       work_ = &work;
       places_ = helpers;
+      processor_ = current_processor();
     }
     wake_.notify_all();
     work();
@@ -65,7 +97,9 @@ class ThreadPool {
       --places_;
       ++busy_;
       const std::function<void()>& work = *work_;
+      const int of_caller = processor_;
       lock.unlock();
+      leave_processor(of_caller);
       work();
       lock.lock();
       if (--busy_ == 0) done_.notify_one();
@@ -80,6 +114,7 @@ class ThreadPool {
   const std::function<void()>* work_ = nullptr;
   std::int64_t places_ = 0;
   std::int64_t busy_ = 0;
+  int processor_ = -1;  // of the caller
 };
 
 // Calls work(begin, end) on pieces of 0..count, each at most `piece` long, from up to `threads`

@@ -52,14 +52,21 @@ template <class T>
 void solve_all(const Tensor& cost, bool maximize, std::int64_t* assignment) {
   const Matrices<T> matrices(cost);
   std::vector<Status> statuses(static_cast<std::size_t>(matrices.count()), Status::ok);
+  // Fewer large problems than threads: one at a time, on all of them.
+  lwfm::Options options{maximize};
+  const auto threads = static_cast<std::int64_t>(torch::stable::get_num_threads());
+  const std::int64_t longest_side = std::max(matrices.rows(), matrices.columns());
+  const bool together = matrices.count() < threads && lwfm::team_size(longest_side, threads) > 1;
+  if (together) options.threads = threads;
   const std::int64_t entries = std::max<std::int64_t>(1, matrices.rows() * matrices.columns());
-  const std::int64_t grain = std::max<std::int64_t>(1, 16384 / entries);
+  const std::int64_t grain =
+      together ? matrices.count() : std::max<std::int64_t>(1, 16384 / entries);
   torch::stable::parallel_for(
       0, matrices.count(), grain, [&](std::int64_t begin, std::int64_t end) {
         thread_local lwfm::Workspace workspace;
         for (std::int64_t b = begin; b < end; ++b) {
           statuses[static_cast<std::size_t>(b)] = lwfm::solve(
-              matrices.problem(b), {maximize}, workspace, assignment + b * matrices.rows());
+              matrices.problem(b), options, workspace, assignment + b * matrices.rows());
         }
       });
   const auto bad = std::find_if(statuses.begin(), statuses.end(),

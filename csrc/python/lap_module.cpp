@@ -35,6 +35,19 @@ std::int64_t piece_length(const py::array& costs) {
   return std::max<std::int64_t>(1, 16384 / std::max<std::int64_t>(1, entries));
 }
 
+// Calls work(begin, end, own) on pieces of 0..count, with options of its own: several problems at a
+// time, one thread each, or, of fewer large problems than threads, one at a time on all threads.
+template <class Work>
+void share_problems(std::int64_t count, std::int64_t piece, std::int64_t longest_side,
+                    std::int64_t threads, Options options, const Work& work) {
+  if (count < threads && lwfm::team_size(longest_side, threads) > 1) {
+    options.threads = threads;
+    piece = count;
+  }
+  lwfm::share_work(count, piece, threads,
+                   [&](std::int64_t begin, std::int64_t end) { work(begin, end, options); });
+}
+
 // Solves costs [B, N, M] into columns [B, N], totals [B] and, where given, u [B, N], v [B, M].
 // `warm_v` [B, M] and `warm_columns` [B, N] are what to start from. `name` is the argument in
 // messages, which give the place in the batch unless the batch is a single matrix of the caller's.
@@ -51,10 +64,11 @@ void solve(const py::array& costs, bool maximize, double cost_limit, std::int64_
   lwfm::python::with_problems(costs, [&](const Problems& problems) {
     {
       const py::gil_scoped_release unlocked;
-      lwfm::share_work(costs.shape(0), piece_length(costs), threads,
-                       [&](std::int64_t begin, std::int64_t end) {
-                         problems.solve(begin, end, options, answers, statuses.data());
-                       });
+      share_problems(costs.shape(0), piece_length(costs), std::max(costs.shape(1), costs.shape(2)),
+                     threads, options,
+                     [&](std::int64_t begin, std::int64_t end, const Options& own) {
+                       problems.solve(begin, end, own, answers, statuses.data());
+                     });
     }
     const std::int64_t bad = lwfm::python::first_failure(statuses);
     if (bad < 0) return;
@@ -81,13 +95,19 @@ void solve_ragged(const std::vector<py::array>& costs, bool maximize, double cos
     answers.push_back({columns[b].mutable_data(), totals.mutable_data() + b, nullptr, nullptr});
   }
   std::vector<Status> statuses(costs.size(), Status::ok);
+  std::int64_t longest_side = 0;
+  for (const py::array& cost : costs) {
+    longest_side = std::max<std::int64_t>({longest_side, cost.shape(0), cost.shape(1)});
+  }
   {
     const py::gil_scoped_release unlocked;
-    lwfm::share_work(static_cast<std::int64_t>(costs.size()), 1, threads,
-                     [&](std::int64_t begin, std::int64_t) {
-                       const auto b = static_cast<std::size_t>(begin);
-                       problems[b]->solve(0, 1, options, answers[b], &statuses[b]);
-                     });
+    share_problems(static_cast<std::int64_t>(costs.size()), 1, longest_side, threads, options,
+                   [&](std::int64_t begin, std::int64_t end, const Options& own) {
+                     for (auto b = static_cast<std::size_t>(begin);
+                          b < static_cast<std::size_t>(end); ++b) {
+                       problems[b]->solve(0, 1, own, answers[b], &statuses[b]);
+                     }
+                   });
   }
   const std::int64_t bad = lwfm::python::first_failure(statuses);
   if (bad < 0) return;
