@@ -134,7 +134,9 @@ def solve_batch(
         Maximise the totals instead of minimising them.
     n_threads : int, optional
         At most this many threads, the calling one among them; by default :func:`default_threads`. The answer
-        does not depend on it, and a batch of one starts no thread.
+        does not depend on it. They share the problems of a batch; of fewer problems than threads, each with
+        2560 columns or more (of its longer side), they share one after another. Else a batch of one starts
+        no thread.
     cost_limit : float, optional
         Make a pair only if it pays: each row and column left unmatched costs half the limit (earns half of
         it, when maximising), optimised jointly with the pairs, so no pair that costs the limit or more is

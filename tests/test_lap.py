@@ -238,13 +238,15 @@ def test_one_large_problem_is_the_same_on_several_threads(dtype: str) -> None:
     costs = (1e6 * np.random.default_rng(3).random((1, 1300, 3000))).astype(dtype)
     alone = lap.solve_batch(costs, n_threads=1, return_duals=True)
     for _ in range(3):
-        for expected, actual in zip(alone, lap.solve_batch(costs, n_threads=2, return_duals=True), strict=True):
+        for expected, actual in zip(
+            alone, lap.solve_batch(costs, n_threads=2, return_duals=True), strict=True
+        ):
             np.testing.assert_array_equal(actual, expected)
 
 
 def test_a_few_ragged_large_problems_are_the_same_on_several_threads() -> None:
     rng = np.random.default_rng(4)
-    costs = [rng.random((20, 30)), rng.random((2100, 700), dtype=np.float32)]
+    costs: list[NDArray[Any]] = [rng.random((20, 30)), rng.random((2600, 700), dtype=np.float32)]
     alone_cols, alone_totals = lap.solve_batch(costs, n_threads=1)
     cols, totals = lap.solve_batch(costs, n_threads=4)
     np.testing.assert_array_equal(totals, alone_totals)

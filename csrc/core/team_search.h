@@ -23,7 +23,7 @@
 
 namespace lwfm {
 
-constexpr std::int64_t kTeamColumns = 1024;  // per member: fewer are scanned before word is passed
+constexpr std::int64_t kTeamColumns = 1280;  // per member: fewer are scanned before word is passed
 constexpr std::int64_t kTeamSize = 8;        // beyond, passing word costs more than it saves
 
 // How many of `threads` threads work on a problem of so many columns.
