@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import json
 import shlex
+import signal
+import subprocess
+import sys
+import time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -183,6 +187,22 @@ def test_an_interrupted_experiment_goes_on(
         with pytest.raises(KeyboardInterrupt):
             run(plan, tiny_pictures, tmp_path / "out")
     assert list((tmp_path / "out").rglob(".*.part*")) == []
+    again = run(plan, tiny_pictures, tmp_path / "out")
+    for mine, theirs in zip(again.cells, whole.cells, strict=True):
+        assert (mine.row, mine.accuracy, mine.difference) == (theirs.row, theirs.accuracy, theirs.difference)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seen", ["networks/*/last.ckpt", "rows/*.json"], ids=["in-training", "in-rows"])
+def test_a_killed_experiment_goes_on(plan: Path, tiny_pictures: Path, tmp_path: Path, seen: str) -> None:
+    whole = run(plan, tiny_pictures, tmp_path / "whole")
+    command = [sys.executable, "-m", "lwfm", "experiment", str(plan), "--root", str(tiny_pictures)]
+    command += ["--out", str(tmp_path / "out"), "--accelerator", "cpu", "--progress", "false"]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
+        while not list((tmp_path / "out").glob(seen)) and process.poll() is None:
+            time.sleep(0.005)
+        process.send_signal(signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL  # else it had finished, and nothing was tested
     again = run(plan, tiny_pictures, tmp_path / "out")
     for mine, theirs in zip(again.cells, whole.cells, strict=True):
         assert (mine.row, mine.accuracy, mine.difference) == (theirs.row, theirs.accuracy, theirs.difference)
