@@ -104,7 +104,7 @@ def includes_file(test: Path, name: str) -> bool:
 
 
 class Bench:
-    """Compiles and runs the test of a suite, with a fault or without; ``built`` keeps what no fault changes."""
+    """Compiles and runs a test, with a fault or without; ``built`` keeps what no fault changes."""
 
     def __init__(self, suite: Suite, built: Path) -> None:
         self.suite = suite

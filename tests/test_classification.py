@@ -72,7 +72,7 @@ def test_long_names_stay_inside_the_figure() -> None:
     title = figure.suptitle(
         explanation_title(Path("IMG_20261125_184523_" * 6 + ".jpg"), decision), fontsize=11, parse_math=False
     )
-    FigureCanvasAgg(figure).draw()
+    FigureCanvasAgg(figure).draw()  # type: ignore[no-untyped-call]
     box = title.get_window_extent()
     assert box.x0 >= 0
     assert box.x1 <= figure.bbox.x1
