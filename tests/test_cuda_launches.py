@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lwfm.blocks import ScaledBlocks, embedding_weights, pixel_matching
+from lwfm.correlation import correlate
 from lwfm.ops import linear_assignment
 from tests.feature_inputs import operators
 
@@ -21,9 +22,9 @@ NAMES = [name + suffix for name in ("centred_positions", "feature_matching", "cl
 ROOMY = torch.cuda.is_available() and torch.cuda.get_device_properties(0).total_memory > 60 * 2**30
 
 
-def named(name: str) -> Callable[[], list[Tensor]]:
+def named(name: str, device: str = "cuda") -> Callable[[], list[Tensor]]:
     """Return a call of an operator that always has the same arguments."""
-    calls = operators(False, torch.device("cuda"), torch.float32)
+    calls = operators(False, torch.device(device), torch.float32)
     operator = getattr(torch.ops.lwfm, name).default
     arguments = calls[operator]
 
@@ -57,6 +58,24 @@ def test_a_stream_of_ones_own(name: str) -> None:
         actual = call()
     stream.synchronize()
     assert all(torch.equal(x, y) for x, y in zip(actual, expected, strict=True))
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
+@pytest.mark.parametrize("name", NAMES)
+def test_the_second_device(name: str) -> None:
+    """Its tensors decide, not the current device."""
+    expected = named(name)()
+    with torch.cuda.device(0):
+        actual = named(name, "cuda:1")()
+    assert all(x.device == torch.device("cuda:1") for x in actual)
+    assert all(torch.equal(x.cpu(), y.cpu()) for x, y in zip(actual, expected, strict=True))
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
+def test_the_correlation_on_the_second_device() -> None:
+    s, q = (torch.rand(n, 9, 20, generator=torch.Generator().manual_seed(n)) for n in (3, 4))
+    first, second = (correlate(s.to(d), q.to(d), temperature=5.0, top_k=1) for d in ("cuda:0", "cuda:1"))
+    assert all(torch.equal(x.cpu(), y.cpu()) for x, y in zip(first, second, strict=True))
 
 
 @pytest.mark.skipif(not ROOMY, reason="needs a GPU of more than 60 GiB")
