@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import functools
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from kernel_model import DEVICES, Prediction, Usage, Work, predict
@@ -54,7 +55,10 @@ def workload() -> list[Work]:
         *pair_kernels(layer),
         *feature_matching(layer),
         *class_terms(layer),
-        *(work for work in pair_kernels(larger) + feature_matching(larger)[1:3]),
+        *(
+            replace(work, title=f"7 x 7: {work.title}")
+            for work in pair_kernels(larger) + feature_matching(larger)[1:3]
+        ),
         correlation(Layer(100, 300), large=True),
         assignments(9, 5000),
         assignments(49, layer.pairs),
