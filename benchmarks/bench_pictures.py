@@ -5,7 +5,8 @@
 Everyone reads the same JPEG files, crops and flips at random, normalises, and makes batches of 128, 84 x 84.
 The median is the time of 384 pictures; the report in JSON has pictures per second. Before anything is timed,
 contestants are checked to give the same tensors to the bit. Only pictures that were reduced when they were
-stored are cropped elsewhere: there, the centres are compared instead.
+stored are cropped elsewhere: there, the centres are compared instead. Crops that are resized a batch at once
+are compared with those resized one by one, up to rounding.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from lwfm.data import (
     stored_pictures,
     training_transform,
 )
+from lwfm.data.batched import Crops, CropTransform, resized
 from lwfm.data.dataset import PictureBatches, as_it_is
 from lwfm.data.episodes import SeededSampler, ShuffledSampler
 from lwfm.normalization import IMAGENET
@@ -36,10 +38,17 @@ from lwfm.normalization import IMAGENET
 if TYPE_CHECKING:
     from pytest_benchmark.fixture import BenchmarkFixture
 
+    from lwfm.data.dataset import BatchTransform
+
 IMAGE_SIZE, BATCH, BATCHES, PICTURES = 84, 128, 3, 384
 SIDE = 2 * IMAGE_SIZE  # as `lwfm train` keeps them
 SIZES = [(84, 84), (500, 375)]
-CONTESTANTS = ["ImageFolder", "ours", "ours, decoded"]
+BATCHED = {"ours, crops alone": "", "ours, decoded, batched": "cpu", "ours, decoded, on a GPU": "cuda"}
+"""Where crops of decoded pictures are resized a batch at once; crops alone: what is left to the CPU then."""
+CONTESTANTS = [
+    *("ImageFolder", "ours", "ours, decoded"),
+    *(pytest.param(name, marks=pytest.mark.gpu if kind == "cuda" else ()) for name, kind in BATCHED.items()),
+]
 
 
 Batches = DataLoader[Any]
@@ -84,11 +93,13 @@ def loader(name: str, pictures: PictureSet, folder: Path, workers: int) -> Batch
         return DataLoader(
             SeededFolder(Path(pictures.name) / pictures.split), batch_sampler=sampler, num_workers=workers
         )
-    if name == "ours, decoded":
+    if name == "ours, decoded" or name in BATCHED:
         pictures = stored_pictures(pictures, folder, side=SIDE)
-    dataset = PictureDataset(pictures, training_transform(image_size=IMAGE_SIZE, normalization=IMAGENET))
+    transform: BatchTransform = CropTransform(IMAGE_SIZE)
+    if name not in BATCHED:
+        transform = training_transform(image_size=IMAGE_SIZE, normalization=IMAGENET)
     return DataLoader(
-        PictureBatches(dataset),
+        PictureBatches(pictures, transform),
         batch_sampler=sampler,
         num_workers=workers,
         persistent_workers=workers > 0,
@@ -109,14 +120,40 @@ def test_pictures(
     folder = tmp_path_factory.getbasetemp() / "decoded"
     batches = loader(name, pictures, folder, workers)
     width, height = pictures.picture(0).size
-    if name == "ours, decoded" and min(width, height) > SIDE:
+    if name in BATCHED:
+        check_batched(batches, loader("ours, decoded", pictures, folder, 0))
+    elif name == "ours, decoded" and min(width, height) > SIDE:
         check_centres(pictures, folder)
     else:
         check_batches(batches, loader("ImageFolder", pictures, folder, 0))
     benchmark.group = f"{PICTURES} pictures of {width} x {height}, {workers} workers"
     measure: Any = benchmark  # its types are incomplete
-    measure.pedantic(lambda: [images.shape for images, _ in batches], rounds=5, warmup_rounds=1)
+    measure.pedantic(lambda: read(name, batches), rounds=5, warmup_rounds=1)
     measure.extra_info["pictures_per_second"] = round(PICTURES / measure.stats.stats.median)
+
+
+def read(name: str, batches: Batches) -> list[torch.Tensor]:
+    """Read all batches, to where training wants them."""
+    if not BATCHED.get(name):
+        return [images for images, _ in batches]
+    images = [on_device(images, BATCHED[name]) for images, _ in batches]
+    if BATCHED[name] == "cuda":
+        torch.cuda.synchronize()
+    return images
+
+
+def on_device(crops: Crops, device: str) -> torch.Tensor:
+    """Resize crops there."""
+    crops = Crops(*(tensor.to(device) for tensor in crops))
+    return resized(crops, image_size=IMAGE_SIZE, normalization=IMAGENET)
+
+
+def check_batched(ours: Batches, one_by_one: Batches) -> None:
+    """Compare the first batches: PIL rounds to whole grey levels."""
+    (crops, labels), (images, expected) = next(iter(ours)), next(iter(one_by_one))
+    assert torch.equal(labels, expected)
+    difference = (on_device(crops, "cpu") - images).abs() * torch.tensor(IMAGENET.std)[:, None, None]
+    assert difference.max() <= 1.5 / 255
 
 
 def check_batches(ours: Batches, theirs: Batches) -> None:

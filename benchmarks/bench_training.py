@@ -3,10 +3,11 @@
     python -m benchmarks.bench_training --threads 2
 
 The step is that of ``make demo`` (configs/emoji.yaml): ResNet-18, 5-way 1-shot with 5 queries and an
-auxiliary batch of 64, pictures of 84 x 84. The whole step and its parts take turns, and medians are printed:
-decoding and augmenting the pictures; the backbone forward and backward alone, from given gradients of its
-maps; the head with the classifier and the losses forward and backward alone, from given maps. Then torch's
-profiler says which operators one step spends its time in.
+auxiliary batch of 64, pictures of 84 x 84. The whole step and its parts take turns; printed are medians, and
+the ratio of the step to the backbone alone in each round. The parts: decoding and augmenting the pictures;
+the backbone forward and backward alone, from given gradients of its maps; the head with the classifier and the
+losses forward and backward alone, from given maps. Then torch's profiler says which operators one step spends
+its time in.
 """
 
 from __future__ import annotations
@@ -103,8 +104,8 @@ class Step:
         torch.autograd.backward([value for name, value in losses.items() if name.endswith("loss")])
 
 
-def median_times(step: Step, rounds: int) -> dict[str, float]:
-    """Seconds of each part; they take turns."""
+def measured_times(step: Step, rounds: int) -> dict[str, list[float]]:
+    """Seconds of each part in each round; they take turns."""
     parts = {"whole": step.whole, "backbone": step.backbone, "head": step.head, "prepare": step.prepare}
     times: dict[str, list[float]] = {name: [] for name in parts}
     for _ in range(rounds + 1):
@@ -112,7 +113,7 @@ def median_times(step: Step, rounds: int) -> dict[str, float]:
             start = time.perf_counter()
             part()
             times[name].append(time.perf_counter() - start)
-    return {name: statistics.median(values[1:]) for name, values in times.items()}
+    return {name: values[1:] for name, values in times.items()}
 
 
 def main() -> None:
@@ -123,7 +124,8 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
     step = Step()
-    times = median_times(step, options.rounds)
+    measured = measured_times(step, options.rounds)
+    times = {name: statistics.median(values) for name, values in measured.items()}
     print(f"{len(step.images)} pictures, {options.threads} thread(s); ms, and share of the whole step")
     for name, what in (
         ("whole", "training step without reading pictures"),
@@ -132,6 +134,11 @@ def main() -> None:
         ("prepare", "decoding and augmenting the pictures (on top)"),
     ):
         print(f"{what:>55} {1e3 * times[name]:9.1f} {times[name] / times['whole']:8.1%}")
+    ratios = sorted(a / b for a, b in zip(measured["whole"], measured["backbone"], strict=True))
+    print(
+        f"step / backbone alone, round by round: median {statistics.median(ratios):.3f} "
+        f"({ratios[0]:.3f} to {ratios[-1]:.3f})"
+    )
     with profile(activities=[ProfilerActivity.CPU]) as profiler:
         step.whole()
     print(

@@ -93,6 +93,8 @@ class Learner(lightning.LightningModule):
             momentum=optim.momentum,
             weight_decay=optim.weight_decay,
             nesterov=optim.momentum > 0,
+            # One pass over the weights; Lightning refuses to clip its gradients in mixed precision.
+            fused=self.device.type == "cpu" and self.trainer.precision == "32-true",
         )
         # Not trainer.estimated_stepping_batches: that starts the loaders before a resumed epoch is known.
         steps = self.steps

@@ -7,6 +7,7 @@
 * :mod:`lwfm.data.decoding` -- :func:`open_picture`, a file as an upright RGB picture;
 * :mod:`lwfm.data.dataset` -- :class:`PictureDataset`, the pictures as tensors;
 * :mod:`lwfm.data.transforms` -- :func:`training_transform`, :func:`evaluation_transform`;
+* :mod:`lwfm.data.batched` -- crops that a GPU resizes, a batch at once;
 * :mod:`lwfm.data.episodes` -- :class:`EpisodeSampler`, :func:`episode_labels`;
 * :mod:`lwfm.data.module` -- :class:`EpisodeDataModule`, :class:`ClassDataModule` for Lightning.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch.utils.data import BatchSampler, DataLoader
@@ -17,6 +17,50 @@ if TYPE_CHECKING:
     from lwfm.data.pictures import PictureSet
     from lwfm.data.transforms import Transform
     from lwfm.normalization import Normalization
+
+
+class BatchTransform(Protocol):
+    """What turns pictures into a batch: :class:`~lwfm.data.transforms.Transform` and its like."""
+
+    def shape(self, picture: Image) -> Any:
+        """Do what is done for each picture alone, by torch's default generator where it is random."""
+
+    def numbers(self, shaped: Sequence[Any]) -> Any:
+        """Make a batch of what :meth:`shape` gave."""
+
+
+class PictureBatches(torch.utils.data.Dataset[tuple[Any, torch.Tensor]]):
+    """Transformed pictures in whole batches, for a DataLoader with ``collate_fn=as_it_is``.
+
+    Parameters
+    ----------
+    pictures
+        The split.
+    transform
+        For images ``[B, 3, H, W]`` float32 :func:`~lwfm.data.transforms.training_transform` or
+        :func:`~lwfm.data.transforms.evaluation_transform`.
+    """
+
+    def __init__(self, pictures: PictureSet, transform: BatchTransform) -> None:
+        self.pictures, self.transform = pictures, transform
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def __getitems__(self, items: Sequence[int | tuple[int, int]]) -> tuple[Any, torch.Tensor]:
+        """Give a batch and its labels [B] int64; the name is torch's."""
+        seeded = [item if isinstance(item, tuple) else (item, None) for item in items]
+        images = self.transform.numbers([self._shaped(index, seed) for index, seed in seeded])
+        return images, torch.from_numpy(self.pictures.labels[[index for index, _ in seeded]])
+
+    def _shaped(self, index: int, seed: int | None) -> Any:
+        picture = self.pictures.picture(index)
+        if seed is None:
+            return self.transform.shape(picture)
+        # CPU only: workers are forked and must not touch CUDA.
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)
+            return self.transform.shape(picture)
 
 
 class PictureDataset(torch.utils.data.Dataset[tuple[torch.Tensor, int]]):
@@ -46,43 +90,14 @@ class PictureDataset(torch.utils.data.Dataset[tuple[torch.Tensor, int]]):
     """
 
     def __init__(self, pictures: PictureSet, transform: Transform) -> None:
-        self.pictures, self.transform = pictures, transform
+        self.pictures, self._batches = pictures, PictureBatches(pictures, transform)
 
     def __len__(self) -> int:
         return len(self.pictures)
 
     def __getitem__(self, item: int | tuple[int, int]) -> tuple[torch.Tensor, int]:
-        images, labels = self.batch([item])
+        images, labels = self._batches.__getitems__([item])
         return images[0], int(labels[0])
-
-    def batch(self, items: Sequence[int | tuple[int, int]]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Give several items at once, faster: images ``[B, 3, H, W]`` float32, labels ``[B]`` int64."""
-        seeded = [item if isinstance(item, tuple) else (item, None) for item in items]
-        images = self.transform.numbers([self._shaped(index, seed) for index, seed in seeded])
-        return images, torch.from_numpy(self.pictures.labels[[index for index, _ in seeded]])
-
-    def _shaped(self, index: int, seed: int | None) -> Image:
-        picture = self.pictures.picture(index)
-        if seed is None:
-            return self.transform.shape(picture)
-        # CPU only: workers are forked and must not touch CUDA.
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed)
-            return self.transform.shape(picture)
-
-
-class PictureBatches(torch.utils.data.Dataset[tuple[torch.Tensor, torch.Tensor]]):
-    """A :class:`PictureDataset` read in whole batches by a DataLoader with ``collate_fn=as_it_is``."""
-
-    def __init__(self, dataset: PictureDataset) -> None:
-        self.dataset = dataset
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def __getitems__(self, items: Sequence[int | tuple[int, int]]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Give a batch; the name is torch's."""
-        return self.dataset.batch(items)
 
 
 def as_it_is(batch: Any) -> Any:  # torch expects a list of items here
@@ -102,7 +117,7 @@ def picture_loader(
     """Batches (images [B, 3, H, W], labels [B]) of these pictures, prepared as for an evaluation."""
     transform = evaluation_transform(image_size=image_size, normalization=normalization)
     return DataLoader(
-        PictureBatches(PictureDataset(pictures, transform)),
+        PictureBatches(pictures, transform),
         batch_sampler=BatchSampler(list(indices), batch_size, drop_last=False),
         num_workers=workers,
         collate_fn=as_it_is,

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
 import lightning
+from lightning_utilities.core.apply_func import apply_to_collection
 from torch.utils.data import DataLoader
 
-from lwfm.data.dataset import PictureBatches, PictureDataset, as_it_is, picture_loader
+from lwfm.data.batched import Crops, CropTransform, resized
+from lwfm.data.dataset import PictureBatches, as_it_is, picture_loader
 from lwfm.data.episodes import EpisodeSampler, SeededSampler, ShuffledSampler
 from lwfm.data.pictures import ClassSplit, DataName, PictureSet, Split, Unreadable, open_pictures
 from lwfm.data.stored import stored_pictures
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
     import torch
 
+    from lwfm.data.dataset import BatchTransform
     from lwfm.normalization import Normalization
 
 AUGMENT_EPISODES, _SHUFFLE, _AUGMENT_SHUFFLED, _VALIDATION = 1, 2, 3, 4
@@ -200,16 +203,31 @@ class TrainingDataModule(lightning.LightningDataModule):
         Lightning tells the samplers theirs only after workers have begun to fetch it.
         """
         sampler.set_epoch(self.first_epoch)
-        transform = training_transform(image_size=self.image_size, normalization=self.normalization)
+        transform: BatchTransform = CropTransform(self.image_size)
+        if not self.resizes_on_device:
+            transform = training_transform(image_size=self.image_size, normalization=self.normalization)
         trainer = self.trainer
         share = {"process": trainer.global_rank, "processes": trainer.world_size} if trainer else {}
         return DataLoader(
-            PictureBatches(PictureDataset(self.train_pictures, transform)),
+            PictureBatches(self.train_pictures, transform),
             batch_sampler=SeededSampler(sampler, seed=seed, **share),
             num_workers=self.workers,
             persistent_workers=self.workers > 0,
             collate_fn=as_it_is,
         )
+
+    @property
+    def resizes_on_device(self) -> bool:
+        """Whether crops are resized a batch at once, where training computes.
+
+        On a GPU they are. On the CPU this was measured slower than picture by picture: see docs/training.md.
+        """
+        return self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:  # noqa: ARG002
+        """Resize, on the device, what the loaders left to it."""
+        resize = partial(resized, image_size=self.image_size, normalization=self.normalization)
+        return apply_to_collection(batch, Crops, resize)
 
     def state_dict(self) -> dict[str, Any]:
         """Describe what a resumed run must find again."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 import torch
@@ -45,25 +45,42 @@ class Transform:
         """Convert shaped pictures of one size -> ``[B, 3, H, W]`` float32, in channels-last memory."""
         pixels = torch.from_numpy(np.stack([np.asarray(picture) for picture in shaped]))  # [B, H, W, 3]
         values = functional.to_dtype(pixels.permute(0, 3, 1, 2), torch.float32, scale=True)
-        statistics = self.normalization
-        result: torch.Tensor = functional.normalize(
-            values, list(statistics.mean), list(statistics.std), inplace=True
-        )
-        return result
+        return normalized(values, self.normalization)
 
 
-class _RandomCropAndFlip:
+def normalized(values: torch.Tensor, statistics: Normalization) -> torch.Tensor:
+    """Subtract the means and divide by the standard deviations, in place: ``[B, 3, H, W]`` in 0..1."""
+    result: torch.Tensor = functional.normalize(
+        values, list(statistics.mean), list(statistics.std), inplace=True
+    )
+    return result
+
+
+class Box(TypedDict):
+    """A part of a picture, in pixels."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+
+class RandomCropAndFlip:
     """A random part of a picture, brought to one size, perhaps flipped."""
 
     def __init__(self, image_size: int) -> None:
         self.crop, self.image_size = v2.RandomResizedCrop(image_size), image_size
 
+    def draw(self, picture: Image) -> tuple[Box, bool]:
+        """Choose, by torch's default generator: which part, and whether it is flipped."""
+        box: Box = self.crop.make_params([picture])
+        return box, bool(torch.rand(1) < 0.5)
+
     def __call__(self, picture: Image) -> Image:
-        box = self.crop.make_params([picture])
+        """Draw and apply."""
+        box, flipped = self.draw(picture)
         shaped: Image = functional.resized_crop(picture, **box, size=[self.image_size] * 2)
-        if torch.rand(1) < 0.5:
-            shaped = functional.horizontal_flip(shaped)
-        return shaped
+        return functional.horizontal_flip(shaped) if flipped else shaped
 
 
 class _Centre:
@@ -101,7 +118,7 @@ def training_transform(*, image_size: int = 84, normalization: Normalization) ->
     >>> tuple(training_transform(normalization=IMAGENET)(Image.new("RGB", (200, 120))).shape)
     (3, 84, 84)
     """
-    return Transform(_RandomCropAndFlip(image_size), normalization)
+    return Transform(RandomCropAndFlip(image_size), normalization)
 
 
 def evaluation_transform(*, image_size: int = 84, normalization: Normalization) -> Transform:
