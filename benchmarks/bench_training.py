@@ -5,9 +5,9 @@
 The step is that of ``make demo`` (configs/emoji.yaml): ResNet-18, 5-way 1-shot with 5 queries and an
 auxiliary batch of 64, pictures of 84 x 84. The whole step and its parts take turns; printed are medians, and
 the ratio of the step to the backbone alone in each round. The parts: decoding and augmenting the pictures;
-the backbone forward and backward alone, from given gradients of its maps; the head with the classifier and the
-losses forward and backward alone, from given maps. Then torch's profiler says which operators one step spends
-its time in.
+the backbone forward and backward alone, from given gradients of its maps; the head with the classifier and
+the losses forward and backward alone, from given maps. Then torch's profiler says which operators one step
+spends its time in.
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from lwfm.cli import COMMANDS, main
+from lwfm.experiment_plan import read_plan
 from lwfm.info import info
 from lwfm.model import load_model
 
@@ -148,6 +149,9 @@ def test_config_file_and_command_line_join(tmp_path: Path, capsys: pytest.Captur
 def test_shipped_configurations_are_valid(
     config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    if config.stem == "ablation":
+        assert read_plan(config)[0].rows
+        return
     command = "pretrain" if config.stem.endswith("-pretrain") else "train"
     outcome = run(capsys, command, "--config", config, "--out", tmp_path, "--print_config")
     assert outcome.status == 0, outcome.err
