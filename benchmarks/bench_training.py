@@ -60,7 +60,8 @@ def build() -> tuple[LWFMModule, EpisodeDataModule]:
 class Step:
     """A training step, whole and in parts."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, mixed: bool) -> None:
+        self.autocast = torch.autocast("cpu", torch.bfloat16, enabled=mixed)
         for name in ("lightning", "lightning.pytorch"):  # which would explain what barebones leaves out
             logging.getLogger(name).setLevel(logging.ERROR)
         self.module, data = build()
@@ -84,7 +85,8 @@ class Step:
 
     def whole(self) -> None:
         """Make one step as Lightning does: forward, backward, clipped gradients, optimiser."""
-        loss = self.module.training_step(self.batch, 0)
+        with self.autocast:
+            loss = self.module.training_step(self.batch, 0)
         self.optimiser.zero_grad()
         torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(self.module.parameters(), self.module.optim.clip_norm)
@@ -92,9 +94,10 @@ class Step:
 
     def backbone(self) -> None:
         """Forward and backward of the backbone alone."""
-        maps = self.module.model.encode(self.images)
+        with self.autocast:
+            maps = self.module.model.encode(self.images)
         self.optimiser.zero_grad()
-        torch.autograd.backward(maps, self.slopes)
+        torch.autograd.backward(maps, [slope.to(x.dtype) for slope, x in zip(self.slopes, maps, strict=True)])
 
     def head(self) -> None:
         """Forward and backward of the head, the classifier and the losses alone."""
@@ -120,10 +123,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Time a training step; see the file's docstring.")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--mixed", action="store_true", help="bf16-mixed, as lwfm train --precision has it")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
-    step = Step()
+    step = Step(mixed=options.mixed)
     measured = measured_times(step, options.rounds)
     times = {name: statistics.median(values) for name, values in measured.items()}
     print(f"{len(step.images)} pictures, {options.threads} thread(s); ms, and share of the whole step")
