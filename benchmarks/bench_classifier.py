@@ -66,14 +66,15 @@ def main() -> None:
     print(f"{describe(torch.device('cpu'), torch.get_num_threads())}; {classifier!r}")
     print(f"fit: {seconds:.0f} s, {peak_gigabytes():.2f} GB at most")
     asked = np.random.default_rng(2).integers(options.classes, size=options.queries)
-    right, seconds = 0, 0.0
+    right, answered, seconds = 0, 0, 0.0
     for part in np.split(asked, [min(FIRST_PART, len(asked))]):
         begin = time.perf_counter()
         right += int((classifier.predict(draw(part.tolist(), options.image_size, 3)) == part).sum())
         seconds += time.perf_counter() - begin
-        print(f"+ {len(part)} queries: {seconds:.0f} s, {peak_gigabytes():.2f} GB at most", flush=True)
+        answered += len(part)
+        print(f"{answered} queries: {seconds:.0f} s, {peak_gigabytes():.2f} GB at most", flush=True)
     rate, accuracy = len(asked) / seconds, 100 * right / len(asked)
-    print(f"{len(asked)} queries in {seconds:.0f} s: {rate:.0f} a second, {accuracy:.1f} % right")
+    print(f"{rate:.0f} queries a second, {accuracy:.1f} % right")
 
 
 if __name__ == "__main__":

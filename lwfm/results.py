@@ -142,4 +142,4 @@ class EvaluationResult:
 def percent(value: float, interval: float | None, sign: str = "") -> str:
     """Write as percent, ``12.34 ± 0.56``."""
     half_width = "" if interval is None else f" ± {100 * interval:.2f}"
-    return f"{100 * value:{sign}.2f}{half_width}"
+    return f"{round(100 * value, 2) + 0.0:{sign}.2f}{half_width}"  # + 0.0: never a minus before 0.00

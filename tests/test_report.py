@@ -16,7 +16,7 @@ from lwfm.cli import main
 from lwfm.evaluation import evaluate
 from lwfm.model import LWFM, ModelConfig, save_model
 from lwfm.report.page import render
-from lwfm.results import EvaluationResult
+from lwfm.results import EvaluationResult, percent
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -81,6 +81,11 @@ def test_the_page_says_what_the_result_says(page: str, result: EvaluationResult)
     assert '<img id="shots"' in page
     assert '<img id="curves"' in page
     assert page.count('alt="confusion matrix"') == 2
+
+
+def test_no_number_breaks_and_none_is_minus_zero(page: str) -> None:
+    assert percent(-1e-9, 0.01, "+") == "+0.00 ± 1.00"
+    assert "#accuracy td { white-space: nowrap }" in page
 
 
 def test_nothing_in_the_page_comes_from_elsewhere(page: str) -> None:

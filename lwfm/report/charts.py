@@ -83,14 +83,15 @@ def confusion_figure(method: MethodResult) -> Figure:
             counts[place[true], place[answer]] = count
     share = 100 * counts / np.maximum(counts.sum(1, keepdims=True), 1)
     np.fill_diagonal(share, np.nan)
-    side = min(3 + 0.17 * len(names), 14)
+    side = min(4 + 0.2 * len(names), 14)
     figure = Figure(figsize=(side + 1, side), layout="constrained")
     axes = figure.subplots()
     heat = axes.imshow(share, cmap="magma_r", interpolation="nearest")
     figure.colorbar(heat, ax=axes, label="queries taken for another class (%)", shrink=0.7)
     if len(names) <= 80:
-        axes.set_xticks(range(len(names)), names, rotation=90, fontsize=6)
-        axes.set_yticks(range(len(names)), names, fontsize=6)
+        size = 8 if len(names) <= 25 else 6
+        axes.set_xticks(range(len(names)), names, rotation=90, fontsize=size)
+        axes.set_yticks(range(len(names)), names, fontsize=size)
     axes.set_xlabel("answer")
     axes.set_ylabel("truth")
     return figure

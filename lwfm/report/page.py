@@ -79,7 +79,7 @@ def render(result: EvaluationResult, *, hardest: int = 3, root: Path | None = No
         loader=PackageLoader("lwfm.report", "."), autoescape=True, undefined=StrictUndefined
     )
     return environment.get_template("page.html").render(
-        title=f"Few-shot accuracy on {result.data['name']} ({result.data['split']})",
+        title=f"Few-shot accuracy on {Path(result.data['name']).name} ({result.data['split']})",
         options=result.options,
         versions=result.versions,
         methods=result.methods,
