@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +23,7 @@ from lwfm.explanation import LayerMatch, explain_pair
 from lwfm.files import atomic_path
 from lwfm.model import LWFM, ModelConfig, load_model
 from lwfm.normalization import IMAGENET
+from lwfm.run_log import read_log
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -232,14 +232,14 @@ def curves_figure(logs: Path) -> Figure:
     Parameters
     ----------
     logs : Path
-        The folder that `lwfm train` logged to.
+        The folder that `lwfm train` logged to: ``logs`` with all starts of the run, or one of them.
 
     Raises
     ------
     UserError
         If the folder has no readable metrics.csv.
     """
-    columns = _read_metrics(logs / "metrics.csv")
+    columns = read_log(logs)
     figure = Figure(figsize=(8.6, 3.6), layout="constrained")
     loss, accuracy = figure.subplots(1, 2)
     for axes, unit, scale in ((loss, "loss", 1.0), (accuracy, "accuracy", 100.0)):
@@ -255,22 +255,6 @@ def curves_figure(logs: Path) -> Figure:
     loss.set_ylabel("training loss")
     accuracy.set_ylabel("accuracy on unseen validation classes (%)")
     return figure
-
-
-def _read_metrics(path: Path) -> dict[str, tuple[list[int], list[float]]]:
-    """Read Lightning's metrics.csv: for each column its steps and values, rows without it left out."""
-    columns: dict[str, tuple[list[int], list[float]]] = {}
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            for row in csv.DictReader(file):
-                for name, value in row.items():
-                    if value and name not in ("step", "epoch"):
-                        steps, values = columns.setdefault(name, ([], []))
-                        steps.append(int(row["step"]))
-                        values.append(float(value))
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"cannot read the training log {path}: {error}") from error
-    return columns
 
 
 def check_figure_suffix(path: Path) -> None:

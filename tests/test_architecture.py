@@ -14,7 +14,7 @@ STOREYS = [
     ["errors", "normalization", "pixel_embedding", "_lap", "_ops"],
     ["optim", "block_ops", "statistics", "assignment_ops"],
     ["feature_ops"],
-    ["files", "blocks", "lap_single", "lap_batch", "lap_sparse"],
+    ["files", "run_log", "blocks", "lap_single", "lap_batch", "lap_sparse"],
     ["lap", "tensor_files", "devices"],
     ["ops", "correlation", "data"],
     ["shots", "maps"],

@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from lwfm.cli import main
+from lwfm.errors import UserError
 from lwfm.evaluation import evaluate
 from lwfm.model import LWFM, ModelConfig, save_model
 from lwfm.report.page import render
 from lwfm.results import EvaluationResult, percent
+from lwfm.run_log import read_log
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,8 +43,10 @@ def folder(tiny_pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     save_model(
         LWFM(ModelConfig(backbone="conv4", image_size=24, feature_size=1)), folder / "best.safetensors"
     )
-    (folder / "logs").mkdir()
-    (folder / "logs/metrics.csv").write_text("step,epoch,train_loss,val_lwfm\n1,0,2.0,\n2,0,1.5,0.4\n")
+    for start, rows in enumerate(("1,0,2.0,\n2,0,1.5,0.4\n", "2,0,1.4,\n3,0,1.2,0.5\n")):
+        logs = folder / f"logs/version_{start}"  # as `lwfm train` leaves them: one for each start
+        logs.mkdir(parents=True)
+        (logs / "metrics.csv").write_text("step,epoch,train_loss,val_lwfm\n" + rows)
     evaluate(
         checkpoint=folder / "best.safetensors",
         data="folder",
@@ -86,6 +90,15 @@ def test_the_page_says_what_the_result_says(page: str, result: EvaluationResult)
 def test_no_number_breaks_and_none_is_minus_zero(page: str) -> None:
     assert percent(-1e-9, 0.01, "+") == "+0.00 ± 1.00"
     assert "#accuracy td { white-space: nowrap }" in page
+
+
+def test_a_resumed_run_has_one_curve(folder: Path) -> None:
+    columns = read_log(folder / "logs")
+    assert columns["train_loss"] == ([1, 2, 3], [2.0, 1.4, 1.2])
+    assert columns["val_lwfm"] == ([2, 3], [0.4, 0.5])
+    assert read_log(folder / "logs/version_0")["train_loss"].steps == [1, 2]
+    with pytest.raises(UserError, match=r"no metrics\.csv"):
+        read_log(folder)
 
 
 def test_nothing_in_the_page_comes_from_elsewhere(page: str) -> None:

@@ -117,5 +117,7 @@ def embedding_figure(before: Tensor, after: Tensor, labels: list[str]) -> Figure
         axes.set_title(title, fontsize=9)
         axes.set_xticks([])
         axes.set_yticks([])
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=min(len(names), 5), fontsize=8)
+    figure.legend(
+        *axes.get_legend_handles_labels(), loc="outside lower center", ncols=min(len(names), 5), fontsize=8
+    )
     return figure

@@ -15,6 +15,7 @@ from lwfm.files import atomic_path
 from lwfm.report.charts import LABELS, confusion_figure, figure_uri, shots_figure
 from lwfm.report.episodes import Redrawn, facts, redraw
 from lwfm.results import EvaluationResult, percent
+from lwfm.run_log import log_files
 
 if TYPE_CHECKING:
     from lwfm.results import MethodResult
@@ -123,6 +124,6 @@ def _curves(result: EvaluationResult) -> str | None:
     """Curves of the run that the checkpoint is from, if its log is still beside it."""
     checkpoint = result.model["checkpoint"]
     logs = Path(checkpoint).parent / "logs" if checkpoint else None
-    if logs is None or not (logs / "metrics.csv").is_file():
+    if logs is None or not log_files(logs):
         return None
     return figure_uri(curves_figure(logs))
