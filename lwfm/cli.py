@@ -58,7 +58,7 @@ def _report_run(summary: TrainingSummary, *, measured: str, following: str) -> N
     if not is_first_process():
         return
     curves = summary.best.parent / "curves.png"
-    save_figure(curves_figure(summary.logs), curves)
+    save_figure(curves_figure(summary.logs.parent), curves)  # of all starts
     print(
         f"trained {summary.steps} steps, {summary.epochs} epochs, in {summary.seconds:.0f} s\n"
         f"best epoch {summary.best_epoch}: accuracy {100 * summary.val_accuracy:.1f} % on unseen validation "
