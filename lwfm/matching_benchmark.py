@@ -125,7 +125,7 @@ def measure(
     torch.set_num_threads(threads)
     rows, skipped = [], dict[str, str]()
     try:
-        peak_rate = _peak_rate(device)
+        fastest_rate = peak_rate(device)
         for case, backward in _progress([(case, backward) for case in cases for backward in (False, True)]):
             steps = _steps_of(case, forms_of(case), device, backward, skipped)
             for name, seconds in median_times(steps, device, rounds).items():
@@ -137,10 +137,10 @@ def measure(
                 rows.append(Row(case, backward, name, seconds, memory))
     finally:
         torch.set_num_threads(before)
-    return MatchingTimes(describe(device, threads), tuple(rows), peak_rate, skipped)
+    return MatchingTimes(describe(device, threads), tuple(rows), fastest_rate, skipped)
 
 
-def _peak_rate(device: torch.device) -> float:
+def peak_rate(device: torch.device) -> float:
     """Floating-point operations a second of a product as large as it takes to be fast; the best of some."""
     x = torch.rand(SQUARE, SQUARE, device=device)
     return 2.0 * SQUARE**3 / min(seconds_of(lambda: torch.matmul(x, x), device) for _ in range(5))

@@ -24,23 +24,23 @@ struct Features {
 };
 
 // 1 / max(|x|, eps) of each row of x [rows, channels]; 0 for a zero vector.
-template <class T>
+template <int kBytes, class T>
 LWFM_INLINE void inverse_norms(const T* x, std::int64_t rows, std::int64_t channels, T* inverse) {
   for (std::int64_t i = 0; i < rows; ++i) {
-    const T square = inner_product(x + i * channels, x + i * channels, channels);
+    const T square = inner_product<kBytes>(x + i * channels, x + i * channels, channels);
     const T norm = std::max(std::sqrt(square), static_cast<T>(kSmallestNorm));
     inverse[i] = square <= T{0} ? T{0} : T{1} / norm;
   }
 }
 
 // Writes the cosine of every matched row, 0 for a row without a match.
-template <class T>
+template <int kBytes, class T>
 LWFM_INLINE void matched_cosines(const Features<T>& support, const Features<T>& query,
                                  const std::int64_t* assignment, std::int64_t rows, T* cosines) {
   for (std::int64_t i = 0; i < rows; ++i) {
     const std::int64_t j = assignment[i];
     cosines[i] = j < 0 ? T{0}
-                       : inner_product(support.at(i), query.at(j), support.channels) *
+                       : inner_product<kBytes>(support.at(i), query.at(j), support.channels) *
                              (support.inverse_norms[i] * query.inverse_norms[j]);
   }
 }
@@ -54,7 +54,7 @@ struct FeatureGradient {
 
 // Adds the contribution of a pair through its selected matches to the gradient of `own`, one side
 // of it; `other` is the other.
-template <class T>
+template <int kBytes, class T>
 LWFM_INLINE void matched_cosines_backward(const MatchingWorkspace<T>& workspace,
                                           bool own_is_support, const Features<T>& own,
                                           const Features<T>& other, const std::int64_t* assignment,
@@ -66,8 +66,8 @@ LWFM_INLINE void matched_cosines_backward(const MatchingWorkspace<T>& workspace,
     const std::int64_t i = own_is_support ? match.row : column;
     const std::int64_t j = own_is_support ? column : match.row;
     const T inverse = own.inverse_norms[i];
-    add_multiple(other.at(j), share * inverse * other.inverse_norms[j], own.channels,
-                 to.values + i * own.channels);
+    add_multiple<kBytes>(other.at(j), share * inverse * other.inverse_norms[j], own.channels,
+                         to.values + i * own.channels);
     // A norm below the smallest counts as that one, whatever it is.
     if (inverse < T{1} / static_cast<T>(kSmallestNorm)) {
       to.along[i] += share * match.cosine * inverse * inverse;
@@ -76,12 +76,12 @@ LWFM_INLINE void matched_cosines_backward(const MatchingWorkspace<T>& workspace,
 }
 
 // Takes off what the norms contribute, once all pairs of a picture have been added.
-template <class T>
+template <int kBytes, class T>
 LWFM_INLINE void finish_gradient(const Features<T>& own, std::int64_t rows,
                                  const FeatureGradient<T>& to) {
   for (std::int64_t i = 0; i < rows; ++i) {
     if (to.along[i] != T{0}) {
-      add_multiple(own.at(i), -to.along[i], own.channels, to.values + i * own.channels);
+      add_multiple<kBytes>(own.at(i), -to.along[i], own.channels, to.values + i * own.channels);
     }
   }
 }

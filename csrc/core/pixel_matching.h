@@ -41,9 +41,13 @@ Status match_positions(MatchingWorkspace<T>& workspace, const ScaledBlock<T>& bl
                        std::int64_t* assignment) {
   const BlockView<const T>& raw = block.raw;
   workspace.cost.resize(static_cast<std::size_t>(raw.rows * raw.columns));
-  for (std::int64_t i = 0; i < raw.rows; ++i) {
-    T* cost = workspace.cost.data() + i * raw.columns;
-    for (std::int64_t j = 0; j < raw.columns; ++j) cost[j] = T{1} - block.at(i, j);
+  for (std::int64_t j = 0; j < raw.columns; ++j) {  // nearly always positions i are adjacent
+    const T* from = raw.data + j * raw.column_stride;
+    T* cost = workspace.cost.data() + j;
+    const T scale = block.column_scale[j];
+    for (std::int64_t i = 0; i < raw.rows; ++i, from += raw.row_stride, cost += raw.columns) {
+      *cost = T{1} - *from * block.row_scale[i] * scale;
+    }
   }
   return solve(workspace.cost_matrix(raw), {}, workspace.solver, assignment);
 }
@@ -55,12 +59,21 @@ void select_matches(MatchingWorkspace<T>& workspace, const T* cosines,
                     const std::int64_t* assignment, std::int64_t rows, std::int64_t top_k) {
   auto& matches = workspace.matches;
   matches.clear();
-  for (std::int64_t i = 0; i < rows; ++i) {
-    if (assignment[i] >= 0) matches.push_back({cosines[i], i});
-  }
   const auto before = [](const auto& one, const auto& other) {
     return comes_first(one.cosine, one.row, other.cosine, other.row);
   };
+  if (top_k == 1) {  // no list of all
+    for (std::int64_t i = 0; i < rows; ++i) {
+      const typename MatchingWorkspace<T>::Match match{cosines[i], i};
+      if (assignment[i] < 0) continue;
+      if (matches.empty()) matches.push_back(match);
+      if (before(match, matches[0])) matches[0] = match;
+    }
+    return;
+  }
+  for (std::int64_t i = 0; i < rows; ++i) {
+    if (assignment[i] >= 0) matches.push_back({cosines[i], i});
+  }
   std::partial_sort(matches.begin(), matches.begin() + top_k, matches.end(), before);
 }
 

@@ -10,7 +10,7 @@
 #include <algorithm>
 #include <cstdint>
 
-#include "lanes.h"
+#include "line.h"
 #include "map_view.h"
 
 namespace lwfm {
@@ -31,15 +31,15 @@ struct LayerPositionsGradient {
   MapView<T> map;           // where the gradient goes
 };
 
-template <class T>
+template <int kBytes, class T>
 LWFM_INLINE T sum_of(const T* x, std::int64_t count) {
-  Lanes<T> sums{}, v;
+  Line<T, kBytes> sums, v;
   std::int64_t k = 0;
-  for (; k + kLanes<T> <= count; k += kLanes<T>) {
-    load(x + k, v);
-    sums += v;
+  for (; k + kLine<T> <= count; k += kLine<T>) {
+    v.read(x + k);
+    sums.add(v);
   }
-  T sum = sum_of_lanes<T>(sums);
+  T sum = sums.sum();
   for (; k < count; ++k) sum += x[k];
   return sum;
 }
@@ -60,17 +60,17 @@ LWFM_INLINE void lay_out(const MapView<const T>& map, T* positions) {
 }
 
 // Takes `mean` off and returns the sum of squares of what is left.
-template <class T>
+template <int kBytes, class T>
 LWFM_INLINE T centre(T* x, std::int64_t count, T mean) {
-  Lanes<T> squares{}, v;
+  Line<T, kBytes> squares, v;
   std::int64_t k = 0;
-  for (; k + kLanes<T> <= count; k += kLanes<T>) {
-    load(x + k, v);
-    v -= mean;
-    squares += v * v;
-    store<T>(v, x + k);
+  for (; k + kLine<T> <= count; k += kLine<T>) {
+    v.read(x + k);
+    v.subtract(mean);
+    squares.add_product(v, v);
+    v.write(x + k);
   }
-  T square = sum_of_lanes<T>(squares);
+  T square = squares.sum();
   for (; k < count; ++k) {
     x[k] -= mean;
     square += x[k] * x[k];
@@ -79,7 +79,7 @@ LWFM_INLINE T centre(T* x, std::int64_t count, T mean) {
 }
 
 // `layers` of one picture, all of the same height and width, are centred together.
-template <class T>
+template <int kBytes, class T>
 LWFM_INLINE void centred_positions(const LayerPositions<T>* layers, std::int64_t count) {
   const std::int64_t P = layers[0].map.positions();
   std::int64_t channels = 0;
@@ -89,12 +89,12 @@ LWFM_INLINE void centred_positions(const LayerPositions<T>* layers, std::int64_t
     T sum{0};
     for (std::int64_t l = 0; l < count; ++l) {
       const std::int64_t C = layers[l].map.channels;
-      sum += sum_of<T>(layers[l].positions + p * C, C);
+      sum += sum_of<kBytes>(layers[l].positions + p * C, C);
     }
     const T mean = sum / static_cast<T>(channels);
     for (std::int64_t l = 0; l < count; ++l) {
       const std::int64_t C = layers[l].map.channels;
-      layers[l].squares[p] = centre(layers[l].positions + p * C, C, mean);
+      layers[l].squares[p] = centre<kBytes>(layers[l].positions + p * C, C, mean);
     }
   }
 }
@@ -114,18 +114,18 @@ LWFM_INLINE void write_gradient(const LayerPositionsGradient<T>& layer, std::int
 
 // The sum over channels of the gradient of position p. That of the centred x itself is zero only
 // if it was centred alone, so it is summed too.
-template <class T>
+template <int kBytes, class T>
 LWFM_INLINE T gradient_sum(const LayerPositionsGradient<T>& layer, std::int64_t p) {
   const std::int64_t C = layer.map.channels;
   T sum{0};
-  if (layer.positions_grad != nullptr) sum += sum_of(layer.positions_grad + p * C, C);
+  if (layer.positions_grad != nullptr) sum += sum_of<kBytes>(layer.positions_grad + p * C, C);
   if (layer.squares_grad != nullptr) {
-    sum += 2 * layer.squares_grad[p] * sum_of(layer.positions + p * C, C);
+    sum += 2 * layer.squares_grad[p] * sum_of<kBytes>(layer.positions + p * C, C);
   }
   return sum;
 }
 
-template <class T>
+template <int kBytes, class T>
 LWFM_INLINE void centred_positions_backward(const LayerPositionsGradient<T>* layers,
                                             std::int64_t count) {
   const std::int64_t P = layers[0].map.positions();
@@ -133,7 +133,7 @@ LWFM_INLINE void centred_positions_backward(const LayerPositionsGradient<T>* lay
   for (std::int64_t l = 0; l < count; ++l) channels += layers[l].map.channels;
   for (std::int64_t p = 0; p < P; ++p) {
     T sum{0};
-    for (std::int64_t l = 0; l < count; ++l) sum += gradient_sum(layers[l], p);
+    for (std::int64_t l = 0; l < count; ++l) sum += gradient_sum<kBytes>(layers[l], p);
     const T mean = sum / static_cast<T>(channels);
     for (std::int64_t l = 0; l < count; ++l) write_gradient(layers[l], p, mean);
   }

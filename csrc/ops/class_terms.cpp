@@ -26,23 +26,30 @@ LayerPictures<T> layer_of(const ClassInputs& in) {
   return {data_of<const T>(in.support), data_of<const T>(in.query), in.S, in.P, in.M, in.C};
 }
 
+// Calls work(workspace, range of queries) for all of them, on several threads.
+template <class T, class Work>
+void for_queries(std::int64_t queries, const Work& work) {
+  constexpr std::int64_t kTile = lwfm::ClassTerms<T>::kTile;
+  const std::int64_t tiles = (queries + kTile - 1) / kTile;
+  torch::stable::parallel_for(0, tiles, 1, [&](std::int64_t begin, std::int64_t end) {
+    thread_local lwfm::ClassTerms<T> workspace;
+    for (std::int64_t first = begin * kTile; first < std::min(end * kTile, queries);
+         first += kTile) {
+      work(workspace, lwfm::QueryRange{first, std::min(kTile, queries - first)});
+    }
+  });
+}
+
 template <class T>
 void compare_all(const ClassInputs& in, const ClassOutputs& outputs) {
-  const auto& [inner, square_s, square_q, features] = outputs;
-  T* const data[] = {data_of<T>(inner), data_of<T>(square_s), data_of<T>(square_q),
-                     data_of<T>(features)};
-  torch::stable::parallel_for(0, in.Q, 1, [&](std::int64_t begin, std::int64_t end) {
-    thread_local lwfm::ClassTerms<T> workspace;
-    for (std::int64_t q = begin; q < end; ++q) {
-      const lwfm::QueryTerms<T> terms{data_of<const T>(in.a) + q * in.S * in.P,
-                                      data_of<const T>(in.b) + q * in.S * in.M,
-                                      data[0] + q * in.way,
-                                      data[1] + q * in.way,
-                                      data[2] + q * in.way,
-                                      data[3] + q * in.C};
-      lwfm::vectorised(
-          [&]() LWFM_INLINE_LAMBDA { workspace.forward(layer_of<T>(in), in.classes(), q, terms); });
-    }
+  const lwfm::QueryTerms<T> terms{data_of<const T>(in.a),       data_of<const T>(in.b),
+                                  data_of<T>(outputs.inner),    data_of<T>(outputs.square_s),
+                                  data_of<T>(outputs.square_q), data_of<T>(outputs.features)};
+  for_queries<T>(in.Q, [&](lwfm::ClassTerms<T>& workspace, const lwfm::QueryRange& queries) {
+    lwfm::vectorised([&](auto bytes) LWFM_INLINE_LAMBDA {
+      workspace.template forward<decltype(bytes)::value>(layer_of<T>(in), in.classes(), queries,
+                                                         terms);
+    });
   });
 }
 
@@ -60,25 +67,21 @@ Four class_terms_cpu(const Tensor& a, const Tensor& b, const Tensor& support, co
 template <class T>
 void differentiate_queries(const ClassInputs& in, const ClassOutputs& from,
                            const ClassInputGradients& to, const Tensor& mean_grads) {
-  T* const data[] = {data_of<T>(to.a), data_of<T>(to.b), data_of<T>(to.query),
-                     data_of<T>(mean_grads)};
-  torch::stable::parallel_for(0, in.Q, 1, [&](std::int64_t begin, std::int64_t end) {
-    thread_local lwfm::ClassTerms<T> workspace;
-    for (std::int64_t q = begin; q < end; ++q) {
-      const lwfm::QueryTermsGradient<T> terms{data_of<const T>(in.a) + q * in.S * in.P,
-                                              data_of<const T>(in.b) + q * in.S * in.M,
-                                              data_of<const T>(from.inner) + q * in.way,
-                                              data_of<const T>(from.square_s) + q * in.way,
-                                              data_of<const T>(from.square_q) + q * in.way,
-                                              data_of<const T>(from.features) + q * in.C,
-                                              data[0] + q * in.S * in.P,
-                                              data[1] + q * in.S * in.M,
-                                              data[2] + q * in.M * in.C,
-                                              data[3] + q * in.way * in.C};
-      lwfm::vectorised([&]() LWFM_INLINE_LAMBDA {
-        workspace.backward(layer_of<T>(in), in.classes(), q, terms);
-      });
-    }
+  const lwfm::QueryTermsGradient<T> terms{data_of<const T>(in.a),
+                                          data_of<const T>(in.b),
+                                          data_of<const T>(from.inner),
+                                          data_of<const T>(from.square_s),
+                                          data_of<const T>(from.square_q),
+                                          data_of<const T>(from.features),
+                                          data_of<T>(to.a),
+                                          data_of<T>(to.b),
+                                          data_of<T>(to.query),
+                                          data_of<T>(mean_grads)};
+  for_queries<T>(in.Q, [&](lwfm::ClassTerms<T>& workspace, const lwfm::QueryRange& queries) {
+    lwfm::vectorised([&](auto bytes) LWFM_INLINE_LAMBDA {
+      workspace.template backward<decltype(bytes)::value>(layer_of<T>(in), in.classes(), queries,
+                                                          terms);
+    });
   });
 }
 
@@ -94,9 +97,10 @@ void differentiate_supports(const ClassInputs& in, const Tensor& support_grad,
   }
   T* const grad = data_of<T>(support_grad);
   torch::stable::parallel_for(0, in.S, 1, [&](std::int64_t begin, std::int64_t end) {
+    thread_local lwfm::ClassTerms<T> workspace;
     for (std::int64_t s = begin; s < end; ++s) {
-      lwfm::vectorised([&]() LWFM_INLINE_LAMBDA {
-        lwfm::ClassTerms<T>::support_gradient(
+      lwfm::vectorised([&](auto bytes) LWFM_INLINE_LAMBDA {
+        workspace.template support_gradient<decltype(bytes)::value>(
             layer_of<T>(in), classes, class_of[static_cast<std::size_t>(s)], s,
             data_of<const T>(in.a), data_of<const T>(mean_grads), in.Q, grad + s * in.P * in.C);
       });

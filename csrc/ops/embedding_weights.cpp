@@ -35,7 +35,7 @@ bool in_groups(std::int64_t rows, std::int64_t columns) {
 template <class T, class Work>
 void for_pairs(const BlockBatch<const T>& raw, const Work& work) {
   const std::int64_t pairs = raw.count(),
-                     unit = in_groups(raw.rows(), raw.columns()) ? lwfm::kLanes<T> : 1;
+                     unit = in_groups(raw.rows(), raw.columns()) ? lwfm::kGroup<T> : 1;
   const std::int64_t units = (pairs + unit - 1) / unit;
   const std::int64_t grain =
       std::max<std::int64_t>(1, lwfm::grain_of(raw.rows(), raw.columns()) / unit);
@@ -47,7 +47,7 @@ void for_pairs(const BlockBatch<const T>& raw, const Work& work) {
 template <class T>
 PairGroup<T> group_at(const ScaledBlocks<T>& blocks, std::int64_t first, std::int64_t end) {
   PairGroup<T> group;
-  group.count = static_cast<int>(std::min<std::int64_t>(end - first, lwfm::kLanes<T>));
+  group.count = static_cast<int>(std::min<std::int64_t>(end - first, lwfm::kGroup<T>));
   for (int lane = 0; lane < group.count; ++lane) group.blocks[lane] = blocks[first + lane];
   return group;
 }
@@ -63,7 +63,7 @@ void weigh_all(const ScaledBlocks<T>& blocks, T temperature, const Tensor& a, co
     thread_local EmbeddingWeights<T> one;
     thread_local GroupWeights<T> several;
     if (in_groups(P, M)) {
-      for (std::int64_t p = begin; p < end; p += lwfm::kLanes<T>) {
+      for (std::int64_t p = begin; p < end; p += lwfm::kGroup<T>) {
         lwfm::weigh_group(several, group_at(blocks, p, end), temperature, a_data + p * P,
                           b_data + p * M, reached_data + p * M);
       }
@@ -89,8 +89,8 @@ void weigh_group_at(GroupWeights<T>& workspace, const ScaledBlocks<T>& blocks, T
                     const WeightGradientBatch<T>& from, const BlockGradients<T>& to,
                     std::int64_t first, std::int64_t end) {
   const PairGroup<T> group = group_at(blocks, first, end);
-  WeightGradients<T> grads[lwfm::kLanes<T>];
-  BlockGradient<T> results[lwfm::kLanes<T>];
+  WeightGradients<T> grads[lwfm::kGroup<T>];
+  BlockGradient<T> results[lwfm::kGroup<T>];
   for (int lane = 0; lane < group.count; ++lane) {
     grads[lane] = from[first + lane];
     results[lane] = to[first + lane];
@@ -105,7 +105,7 @@ void weigh_all_backward(const ScaledBlocks<T>& blocks, T temperature,
     thread_local EmbeddingWeights<T> one;
     thread_local GroupWeights<T> several;
     if (in_groups(blocks.raw.rows(), blocks.raw.columns())) {
-      for (std::int64_t p = begin; p < end; p += lwfm::kLanes<T>) {
+      for (std::int64_t p = begin; p < end; p += lwfm::kGroup<T>) {
         weigh_group_at(several, blocks, temperature, from, to, p, end);
       }
     } else {

@@ -37,9 +37,9 @@ class FeatureBatch {
     const T* values = lwfm::data_of<const T>(tensor_);
     const auto rows = static_cast<std::int64_t>(inverse_norms_.size());
     torch::stable::parallel_for(0, rows, 64, [&](std::int64_t begin, std::int64_t end) {
-      lwfm::vectorised([&]() LWFM_INLINE_LAMBDA {
-        lwfm::inverse_norms(values + begin * channels_, end - begin, channels_,
-                            inverse_norms_.data() + begin);
+      lwfm::vectorised([&](auto bytes) LWFM_INLINE_LAMBDA {
+        lwfm::inverse_norms<decltype(bytes)::value>(values + begin * channels_, end - begin,
+                                                    channels_, inverse_norms_.data() + begin);
       });
     });
   }
@@ -113,9 +113,10 @@ void match_all(const ScaledBlocks<T>& blocks, const Tensor& support, const Tenso
     const Status status = lwfm::match_positions(workspace, blocks[p], columns + p * P);
     statuses[static_cast<std::size_t>(p)] = status;
     if (status != Status::ok) return;
-    lwfm::vectorised([&]() LWFM_INLINE_LAMBDA {
-      lwfm::matched_cosines(supports[pairing.support_of(p)], queries[pairing.query_of(p)],
-                            columns + p * P, P, cosines + p * P);
+    lwfm::vectorised([&](auto bytes) LWFM_INLINE_LAMBDA {
+      lwfm::matched_cosines<decltype(bytes)::value>(supports[pairing.support_of(p)],
+                                                    queries[pairing.query_of(p)], columns + p * P,
+                                                    P, cosines + p * P);
     });
     lwfm::select_matches(workspace, cosines + p * P, columns + p * P, P, top_k);
     similarity[p] = lwfm::mean_of_matches(workspace, top_k);
@@ -182,13 +183,15 @@ Tensor gradient_of_side(const FeatureBatch<T>& own, const FeatureBatch<T>& other
         lwfm::select_matches(workspace, pairs.cosines_of(p), pairs.assignment_of(p), pairs.P,
                              pairs.top_k);
         const auto& theirs = other[own_is_support ? pairing.query_of(p) : pairing.support_of(p)];
-        lwfm::vectorised([&]() LWFM_INLINE_LAMBDA {
-          lwfm::matched_cosines_backward(workspace, own_is_support, own[picture], theirs,
-                                         pairs.assignment_of(p), pairs.top_k, pairs.share_of(p),
-                                         to);
+        lwfm::vectorised([&](auto bytes) LWFM_INLINE_LAMBDA {
+          lwfm::matched_cosines_backward<decltype(bytes)::value>(
+              workspace, own_is_support, own[picture], theirs, pairs.assignment_of(p), pairs.top_k,
+              pairs.share_of(p), to);
         });
       }
-      lwfm::vectorised([&]() LWFM_INLINE_LAMBDA { lwfm::finish_gradient(own[picture], rows, to); });
+      lwfm::vectorised([&](auto bytes) LWFM_INLINE_LAMBDA {
+        lwfm::finish_gradient<decltype(bytes)::value>(own[picture], rows, to);
+      });
     }
   };
   torch::stable::parallel_for(0, like.size(0), 1, add_pictures);

@@ -18,7 +18,8 @@ using lwfm::ScalarType;
 using lwfm::Sizes;
 using torch::stable::Tensor;
 
-// Calls `centre(first layer, count)` for the layers of each picture that are centred together.
+// Calls `centre(VectorBytes, first layer, count)` for the layers of each picture that are centred
+// together.
 template <class Layer, class MakeLayer, class Centre>
 void for_each_picture(std::int64_t pictures, std::int64_t layers, bool together,
                       const MakeLayer& make_layer, const Centre& centre) {
@@ -28,7 +29,8 @@ void for_each_picture(std::int64_t pictures, std::int64_t layers, bool together,
       for (std::size_t l = 0; l < of_picture.size(); ++l) of_picture[l] = make_layer(b, l);
       const std::int64_t count = together ? layers : 1;
       for (std::int64_t l = 0; l < layers; l += count) {
-        lwfm::vectorised([&]() LWFM_INLINE_LAMBDA { centre(of_picture.data() + l, count); });
+        lwfm::vectorised([&](auto bytes)
+                             LWFM_INLINE_LAMBDA { centre(bytes, of_picture.data() + l, count); });
       }
     }
   });
@@ -44,10 +46,10 @@ void centre_all(const std::vector<Tensor>& maps, const Sizes& dims, bool togethe
             lwfm::data_of<T>(x) + b * x.stride(0),
             lwfm::data_of<T>(squares) + b * squares.stride(0)};
   };
-  for_each_picture<Layer>(maps[0].size(0), static_cast<std::int64_t>(dims.size()), together,
-                          make_layer,
-                          [](const Layer* layers, std::int64_t count)
-                              LWFM_INLINE_LAMBDA { lwfm::centred_positions(layers, count); });
+  for_each_picture<Layer>(
+      maps[0].size(0), static_cast<std::int64_t>(dims.size()), together, make_layer,
+      [](auto bytes, const Layer* layers, std::int64_t count)
+          LWFM_INLINE_LAMBDA { lwfm::centred_positions<decltype(bytes)::value>(layers, count); });
 }
 
 std::vector<Tensor> centred_positions_cpu(std::vector<Tensor> maps, Sizes dims, bool together) {
@@ -75,8 +77,9 @@ void centre_all_backward(const lwfm::PositionsGradient& to, const std::vector<Te
   };
   for_each_picture<Layer>(
       positions[0].size(0), static_cast<std::int64_t>(layers), together, make_layer,
-      [](const Layer* layer, std::int64_t count)
-          LWFM_INLINE_LAMBDA { lwfm::centred_positions_backward(layer, count); });
+      [](auto bytes, const Layer* layer, std::int64_t count) LWFM_INLINE_LAMBDA {
+        lwfm::centred_positions_backward<decltype(bytes)::value>(layer, count);
+      });
 }
 
 // grads: of what the forward pass returned; positions: the first half of that; heights: of the

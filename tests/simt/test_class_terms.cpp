@@ -60,10 +60,10 @@ void terms_equal_the_core(const Episode<T>& x) {
   Terms<T> expected(x);
   lwfm::ClassTerms<T> workspace;
   for (std::int64_t q = 0; q < x.Q; ++q) {
-    workspace.forward(x.layer(), x.classes(), q,
-                      {x.a.data() + q * x.S * x.P, x.b.data() + q * x.S * x.M,
-                       expected.inner.data() + q * x.way, expected.square_s.data() + q * x.way,
-                       expected.square_q.data() + q * x.way, expected.features.data() + q * x.C});
+    workspace.template forward<lwfm::kNarrow>(
+        x.layer(), x.classes(), {q, 1},
+        {x.a.data(), x.b.data(), expected.inner.data(), expected.square_s.data(),
+         expected.square_q.data(), expected.features.data()});
   }
   simt::for_each_schedule([&] {
     Terms<T> actual(x);
@@ -93,18 +93,17 @@ Gradients<T> gradients_of_core(const Episode<T>& x, const Terms<T>& from) {
   std::vector<T> means(tests::size(x.Q * x.way * x.C));
   lwfm::ClassTerms<T> workspace;
   for (std::int64_t q = 0; q < x.Q; ++q) {
-    workspace.backward(
-        x.layer(), x.classes(), q,
-        {x.a.data() + q * x.S * x.P, x.b.data() + q * x.S * x.M, from.inner.data() + q * x.way,
-         from.square_s.data() + q * x.way, from.square_q.data() + q * x.way,
-         from.features.data() + q * x.C, to.a.data() + q * x.S * x.P, to.b.data() + q * x.S * x.M,
-         to.query.data() + q * x.M * x.C, means.data() + q * x.way * x.C});
+    workspace.template backward<lwfm::kNarrow>(
+        x.layer(), x.classes(), {q, 1},
+        {x.a.data(), x.b.data(), from.inner.data(), from.square_s.data(), from.square_q.data(),
+         from.features.data(), to.a.data(), to.b.data(), to.query.data(), means.data()});
   }
   for (std::int64_t c = 0; c < x.way; ++c) {
     for (std::int64_t k = x.begin[tests::size(c)]; k < x.begin[tests::size(c + 1)]; ++k) {
       const std::int64_t s = x.pictures[tests::size(k)];
-      lwfm::ClassTerms<T>::support_gradient(x.layer(), x.classes(), c, s, x.a.data(), means.data(),
-                                            x.Q, to.support.data() + s * x.P * x.C);
+      workspace.template support_gradient<lwfm::kNarrow>(x.layer(), x.classes(), c, s, x.a.data(),
+                                                         means.data(), x.Q,
+                                                         to.support.data() + s * x.P * x.C);
     }
   }
   return to;

@@ -34,8 +34,8 @@ struct Pictures {
 
   std::vector<T> inverse_of(const std::vector<T>& x) const {
     std::vector<T> inverse(x.size() / tests::size(channels));
-    lwfm::inverse_norms(x.data(), static_cast<std::int64_t>(inverse.size()), channels,
-                        inverse.data());
+    lwfm::inverse_norms<lwfm::kNarrow>(x.data(), static_cast<std::int64_t>(inverse.size()),
+                                       channels, inverse.data());
     return inverse;
   }
 
@@ -78,8 +78,9 @@ Result<T> of_core(const Pictures<T>& x, int top_k) {
     std::int64_t* const columns = result.assignment.data() + first;
     T* const cosines = result.matched.data() + first;
     lwfm::match_positions(workspace, x.cosines.block(p), columns);
-    lwfm::matched_cosines(x.of_support(pictures.support(p)), x.of_query(pictures.query(p)), columns,
-                          x.shape.rows, cosines);
+    lwfm::matched_cosines<lwfm::kNarrow>(x.of_support(pictures.support(p)),
+                                         x.of_query(pictures.query(p)), columns, x.shape.rows,
+                                         cosines);
     lwfm::select_matches(workspace, cosines, columns, x.shape.rows, top_k);
     result.similarity[tests::size(p)] = lwfm::mean_of_matches(workspace, top_k);
   }
@@ -140,15 +141,16 @@ std::vector<T> gradient_of_core(const Pictures<T>& x, const Result<T>& forward,
     lwfm::select_matches(workspace, forward.matched.data() + first,
                          forward.assignment.data() + first, x.shape.rows, top_k);
     const auto s = x.of_support(pictures.support(p)), q = x.of_query(pictures.query(p));
-    lwfm::matched_cosines_backward(
+    lwfm::matched_cosines_backward<lwfm::kNarrow>(
         workspace, of_support, of_support ? s : q, of_support ? q : s,
         forward.assignment.data() + first, top_k, grad[tests::size(p)] / static_cast<T>(top_k),
         {result.data() + own * rows * x.channels, along.data() + own * rows});
   }
   const std::int64_t count = of_support ? x.S() : x.shape.queries;
   for (std::int64_t own = 0; own < count; ++own) {
-    lwfm::finish_gradient<T>(of_support ? x.of_support(own) : x.of_query(own), rows,
-                             {result.data() + own * rows * x.channels, along.data() + own * rows});
+    lwfm::finish_gradient<lwfm::kNarrow, T>(
+        of_support ? x.of_support(own) : x.of_query(own), rows,
+        {result.data() + own * rows * x.channels, along.data() + own * rows});
   }
   return result;
 }

@@ -54,7 +54,8 @@ Outputs<T> of_core(const Layers& layers, const std::vector<T>& maps) {
                             result.positions[l].data() + b * layers.P() * layers.channels[l],
                             result.squares[l].data() + b * layers.P()});
     }
-    lwfm::centred_positions(of_picture.data(), static_cast<std::int64_t>(of_picture.size()));
+    lwfm::centred_positions<lwfm::kNarrow>(of_picture.data(),
+                                           static_cast<std::int64_t>(of_picture.size()));
   }
   return result;
 }
@@ -95,8 +96,8 @@ void gradient_equals_the_core(const Layers& layers, const std::vector<T>& maps,
                             grads.squares[l].data() + b * layers.P(),
                             layers.view(expected.data(), l, b)});
     }
-    lwfm::centred_positions_backward(of_picture.data(),
-                                     static_cast<std::int64_t>(of_picture.size()));
+    lwfm::centred_positions_backward<lwfm::kNarrow>(of_picture.data(),
+                                                    static_cast<std::int64_t>(of_picture.size()));
   }
   simt::for_each_schedule([&] {
     std::vector<T> actual(maps.size(), std::numeric_limits<T>::quiet_NaN());

@@ -1,0 +1,155 @@
+// Products of rows and the class means made of them: right, and bit for bit the same with vectors
+// of either size and on every instruction set.
+#include <cmath>
+#include <cstdint>
+#include <random>
+#include <vector>
+
+#include "check.h"
+#include "core/class_terms.h"
+#include "core/positions.h"
+
+namespace {
+
+using lwfm::kNarrow;
+using lwfm::kWide;
+using lwfm::SimdLevel;
+
+template <class T>
+std::vector<T> normal_numbers(std::int64_t count, std::mt19937_64& engine) {
+  std::normal_distribution<double> normal;
+  std::vector<T> numbers(static_cast<std::size_t>(count));
+  for (T& x : numbers) x = static_cast<T>(normal(engine));
+  return numbers;
+}
+
+template <class T>
+bool is_close(T actual, double expected, double size) {
+  return std::abs(actual - expected) <= (sizeof(T) == 4 ? 1e-5 : 1e-13) * (1 + size);
+}
+
+template <class T>
+void inner_products_agree(std::int64_t count, std::mt19937_64& engine) {
+  const std::vector<T> x = normal_numbers<T>(count, engine), y = normal_numbers<T>(count, engine);
+  double expected = 0;
+  for (std::size_t k = 0; k < x.size(); ++k) expected += double{x[k]} * y[k];
+  const T wide = lwfm::inner_product<kWide>(x.data(), y.data(), count);
+  CHECK(wide == lwfm::inner_product<kNarrow>(x.data(), y.data(), count));
+  CHECK(is_close(wide, expected, std::sqrt(static_cast<double>(count))));
+  CHECK((lwfm::sum_of<kWide>(x.data(), count) == lwfm::sum_of<kNarrow>(x.data(), count)));
+}
+
+// Weighted sums of `rows` rows for `outputs` sets of weights, and products of the rows with them.
+template <class T, int kBytes>
+std::vector<T> rows_times(std::int64_t rows, std::int64_t outputs, std::int64_t length,
+                          const std::vector<T>& row, const std::vector<T>& weights) {
+  std::vector<T> sums(static_cast<std::size_t>(outputs * length), T{1});
+  std::vector<T> products(static_cast<std::size_t>(outputs * rows));
+  const auto at = [&](std::int64_t r) LWFM_INLINE_LAMBDA { return row.data() + r * length; };
+  lwfm::add_weighted_rows<kBytes, T>(at, rows, {weights.data(), outputs, rows}, length,
+                                     {sums.data(), outputs, length});
+  lwfm::products_with_rows<kBytes, T>(at, rows, {sums.data(), outputs, length}, length,
+                                      {products.data(), outputs, rows});
+  sums.insert(sums.end(), products.begin(), products.end());
+  return sums;
+}
+
+template <class T>
+void row_products_agree(std::int64_t rows, std::int64_t outputs, std::int64_t length,
+                        std::mt19937_64& engine) {
+  const auto row = normal_numbers<T>(rows * length, engine);
+  const auto weights = normal_numbers<T>(outputs * rows, engine);
+  const auto wide = rows_times<T, kWide>(rows, outputs, length, row, weights);
+  CHECK((wide == rows_times<T, kNarrow>(rows, outputs, length, row, weights)));
+  const double size = std::sqrt(static_cast<double>(rows * length)) * static_cast<double>(rows);
+  for (std::int64_t n = 0; n < outputs; ++n) {
+    std::vector<double> sum(static_cast<std::size_t>(length), 1.0);
+    for (std::int64_t r = 0; r < rows; ++r) {
+      for (std::int64_t k = 0; k < length; ++k) {
+        sum[k] += double{weights[n * rows + r]} * row[r * length + k];
+      }
+    }
+    for (std::int64_t k = 0; k < length; ++k) CHECK(is_close(wide[n * length + k], sum[k], size));
+    for (std::int64_t r = 0; r < rows; ++r) {
+      double product = 0;
+      for (std::int64_t k = 0; k < length; ++k) product += sum[k] * row[r * length + k];
+      CHECK(is_close(wide[outputs * length + n * rows + r], product, size));
+    }
+  }
+}
+
+// Class terms and their gradients of an episode with a class of one shot beside larger ones.
+template <class T>
+std::vector<T> class_terms_of(SimdLevel level, std::int64_t queries) {
+  constexpr std::int64_t kWay = 10, S = 23, P = 4, M = 3, C = 37;
+  std::vector<std::int64_t> begin = {0, 1, 5, 6, 8, 9, 12, 14, 17, 20, 23}, pictures;
+  for (std::int64_t s = 0; s < S; ++s) pictures.push_back(s * 5 % S);
+  std::mt19937_64 engine(3);
+  const auto support = normal_numbers<T>(S * P * C, engine);
+  const auto query = normal_numbers<T>(queries * M * C, engine);
+  const auto a = normal_numbers<T>(queries * S * P, engine);
+  const auto b = normal_numbers<T>(queries * S * M, engine);
+  const lwfm::LayerPictures<T> layer{support.data(), query.data(), S, P, M, C};
+  const lwfm::ClassPictures classes{kWay, begin.data(), pictures.data()};
+  const std::int64_t pairs = queries * kWay;
+  std::vector<T> out(static_cast<std::size_t>(3 * pairs + queries * C));
+  T* const to = out.data();
+  std::vector<T> grads(
+      static_cast<std::size_t>(queries * (S * (P + M) + M * C + kWay * C) + P * C));
+  T* const grad = grads.data();
+  T* const query_grad = grad + queries * S * (P + M);
+  T* const mean_grad = query_grad + queries * M * C;
+  lwfm::ClassTerms<T> workspace;
+  for (std::int64_t q = 0; q < queries; q += lwfm::ClassTerms<T>::kTile) {
+    const lwfm::QueryRange range{q, std::min(lwfm::ClassTerms<T>::kTile, queries - q)};
+    lwfm::vectorised(
+        [&](auto bytes) LWFM_INLINE_LAMBDA {
+          workspace.template forward<decltype(bytes)::value>(
+              layer, classes, range,
+              {a.data(), b.data(), to, to + pairs, to + 2 * pairs, to + 3 * pairs});
+          workspace.template backward<decltype(bytes)::value>(
+              layer, classes, range,
+              {a.data(), b.data(), to, to + pairs, to + 2 * pairs, to + 3 * pairs, grad,
+               grad + queries * S * P, query_grad, mean_grad});
+        },
+        level);
+  }
+  lwfm::vectorised(
+      [&](auto bytes) LWFM_INLINE_LAMBDA {
+        workspace.template support_gradient<decltype(bytes)::value>(layer, classes, 1, pictures[2],
+                                                                    a.data(), mean_grad, queries,
+                                                                    mean_grad + queries * kWay * C);
+      },
+      level);
+  out.insert(out.end(), grads.begin(), grads.end());
+  return out;
+}
+
+template <class T>
+void levels_agree(std::int64_t queries) {
+  const auto expected = class_terms_of<T>(SimdLevel::portable, queries);
+  for (int level = 1; level <= static_cast<int>(lwfm::simd_level()); ++level) {
+    CHECK((class_terms_of<T>(static_cast<SimdLevel>(level), queries) == expected));
+  }
+}
+
+template <class T>
+void check_all(std::mt19937_64& engine) {
+  for (const std::int64_t count : {1, 15, 16, 40, 64, 200, 512}) {
+    inner_products_agree<T>(count, engine);
+  }
+  for (const std::int64_t outputs : {1, 5, 8, 11, 19}) {
+    row_products_agree<T>(1, outputs, 16, engine);
+    row_products_agree<T>(9, outputs, 70, engine);
+  }
+  for (const std::int64_t queries : {1, 8, 13}) levels_agree<T>(queries);
+}
+
+}  // namespace
+
+int main() {
+  std::mt19937_64 engine(11);
+  check_all<float>(engine);
+  check_all<double>(engine);
+  return check::result();
+}
