@@ -149,7 +149,7 @@ def test_config_file_and_command_line_join(tmp_path: Path, capsys: pytest.Captur
 def test_shipped_configurations_are_valid(
     config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    if config.stem == "ablation":
+    if "\nrows:\n" in config.read_text(encoding="utf-8"):  # a plan of `lwfm experiment`
         assert read_plan(config)[0].rows
         return
     command = "pretrain" if config.stem.endswith("-pretrain") else "train"
