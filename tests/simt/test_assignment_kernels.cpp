@@ -185,6 +185,11 @@ void one_column_to_a_lane() {
   // Many ways to be as good: the one that the order of columns decides.
   compare<T>({150, 6, 6}, "zeros and ones", [] { return integer(0, 1); }, Ties::some);
   compare<T>({60, 5, 9}, "zeros and ones", [] { return integer(0, 1); }, Ties::some);
+  // Unscaled, the difference of two such costs is infinite, and so forbidden.
+  const double huge = sizeof(T) == 8 ? 1.7e308 : 3e38;
+  compare<T>(
+      {9, 9, 9}, "two huge values", [huge] { return integer(0, 2) == 0 ? -huge : huge; },
+      Ties::some);
   compare_shapes<T>({{3, 32, 32, Shape::Layout::spread, true}, {2, 31, 7}});
   if (!kThorough) return;
   for (std::int64_t rows = 1; rows <= 6; ++rows) {
@@ -200,6 +205,9 @@ void one_column_to_a_lane() {
 template <class T>
 void several_columns_to_a_lane() {
   compare_shapes<T>({{2, 33, 33}, {5, 40, 50, Shape::Layout::spread, true}});
+  // Several searches in a problem, each from the duals that the one before has left.
+  compare<T>({4, 60, 60}, "two values", [] { return integer(0, 3) == 0 ? 0 : 1; }, Ties::some);
+  compare<T>({4, 60, 60}, "uniform", [] { return uniform(); });
   if (!kThorough) return;
   compare_shapes<T>({{3, 50, 40}, {5, 49, 49, Shape::Layout::transposed}, {2, 64, 64}});
   compare_shapes<T>({{1, 128, 128}, {1, 128, 33}, {2, 1, 90}, {2, 65, 127}});
