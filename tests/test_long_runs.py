@@ -29,18 +29,25 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 KILLED_EPOCHS = 24
-OPTIONS = [
-    "--model.backbone", "conv4", "--model.image_size", "24", "--model.feature_size", "1",
-    "--episodes.way", "3", "--episodes.queries", "2", "--episodes.auxiliary_batch", "8",
-    "--episodes.train", "4", "--episodes.validation", "10", "--accelerator", "cpu", "--progress", "false",
-]  # fmt: skip
+NETWORK = ["--model.backbone", "conv4", "--model.image_size", "24", "--model.feature_size", "1"]
+RUN = ["--accelerator", "cpu", "--progress", "false"]
+OPTIONS = {
+    "train": [
+        "--episodes.way", "3", "--episodes.queries", "2", "--episodes.auxiliary_batch", "8",
+        "--episodes.train", "4", "--episodes.validation", "10",
+    ],
+    "pretrain": [
+        "--batch", "8", "--validation.way", "3", "--validation.queries", "2", "--validation.episodes", "10",
+    ],
+}  # fmt: skip
+"""Of each command: what tests/tiny_training.py has."""
 
 
-def start(out: Path, root: Path, *options: object) -> subprocess.Popen[str]:
-    """Start `lwfm train` as a process of its own."""
-    command = [sys.executable, "-m", "lwfm", "train", "--out", out, "--data", "folder", "--root", root]
+def start(out: Path, root: Path, *options: object, command: str = "train") -> subprocess.Popen[str]:
+    """Start a command of `lwfm` that trains as a process of its own."""
+    words = [sys.executable, "-m", "lwfm", command, "--out", out, "--data", "folder", "--root", root]
     return subprocess.Popen(
-        [str(word) for word in [*command, *OPTIONS, *options]],
+        [str(word) for word in [*words, *NETWORK, *OPTIONS[command], *RUN, *options]],
         stderr=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         text=True,
@@ -109,11 +116,14 @@ def test_runs_killed_at_random_moments_end_with_the_same_weights(
 
 
 @pytest.mark.slow
-def test_two_processes_train_like_one_with_both_episodes(tiny_pictures: Path, tmp_path: Path) -> None:
-    """DDP over gloo: a step averages the gradients of two episodes, as accumulation does in one process."""
-    process = start(tmp_path / "two", tiny_pictures, "--epochs", 2, "--devices", 2)
+@pytest.mark.parametrize(("command", "stage"), [("train", "episodes"), ("pretrain", "pretraining")], ids=STAGES)
+def test_two_processes_train_like_one_with_both_batches(
+    tiny_pictures: Path, tmp_path: Path, command: str, stage: str
+) -> None:
+    """DDP over gloo: a step averages the gradients of two batches, as accumulation does in one process."""
+    process = start(tmp_path / "two", tiny_pictures, "--epochs", 2, "--devices", 2, command=command)
     assert process.wait(timeout=200) == 0, process.stderr and process.stderr.read()
-    one = train_tiny(tmp_path / "one", tiny_pictures, accumulate=2)
+    one = STAGES[stage](tmp_path / "one", tiny_pictures, accumulate=2)
     assert one.steps == 4
     expected, found = weights(tmp_path / "one"), weights(tmp_path / "two")
     for name, tensor in expected.items():
@@ -121,7 +131,7 @@ def test_two_processes_train_like_one_with_both_episodes(tiny_pictures: Path, tm
             "running" not in name and "num_batches" not in name
         ):  # each process keeps its own batches' statistics
             torch.testing.assert_close(found[name], tensor, rtol=1e-4, atol=1e-6)
-    train_tiny(tmp_path / "each", tiny_pictures)  # a step for each episode is something else
+    STAGES[stage](tmp_path / "each", tiny_pictures)  # a step for each batch is something else
     name = "model.head.classifier.weight"
     assert not torch.allclose(weights(tmp_path / "each")[name], found[name], rtol=1e-4, atol=1e-6)
     assert (tmp_path / "two" / "best.safetensors").is_file()
