@@ -24,6 +24,9 @@ Terms = dict[str, Tensor]
 TEMPERATURES = (5, 2, 1)
 """Of layer-wise embedding."""
 
+WEIGHTS_TEMPERATURE = 2.0
+"""Of layer-wise embedding where it weighs matches."""
+
 View = tuple[int, int]
 """A layer and the side to which its maps are pooled."""
 
@@ -76,15 +79,14 @@ def layer_terms(name: str, support: Tensor, labels: Tensor, query: Tensor) -> Te
     cosines = torch.einsum("spc,qmc->qspm", unit_s, unit_q)  # [Q, S, P, M]
     columns = linear_assignment(1 - cosines)  # [Q, S, P]
     matched = cosines.gather(-1, columns.unsqueeze(-1)).squeeze(-1)  # [Q, S, P]
-    a, b = layer_wise_embedding(s, q, temperature=2.0)  # [Q, S, P], [Q, S, M]
-    weights = a * b.gather(-1, columns)
+    a, b = layer_wise_embedding(s, q, temperature=WEIGHTS_TEMPERATURE)  # [Q, S, P], [Q, S, M]
     best = matched.sort(-1, descending=True).values
     forms = {
         "top 1": best[..., 0],
         "top 3": best[..., :3].mean(-1),
         "all": matched.mean(-1),
         "in place": cosines.diagonal(dim1=-2, dim2=-1).mean(-1),
-        "weighted": (matched * weights).sum(-1) / weights.sum(-1),
+        "weighted": weighted(matched, columns, a, b),
         "soft": soft_matching(cosines),
     }
     way = int(labels.max()) + 1
@@ -102,6 +104,12 @@ def layer_terms(name: str, support: Tensor, labels: Tensor, query: Tensor) -> Te
     ends = torch.stack([b[:, labels == c].mean(1) for c in range(way)], 1)  # [Q, way, M]
     terms[f"merged weighted {name}"] = (matched * ends).sum(-1) / ends.sum(-1)
     return terms
+
+
+def weighted(matched: Tensor, columns: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """Average matched cosines [Q, S, P] by the embedding weights a [Q, S, P], b [Q, S, M] of both ends."""
+    weights = a * b.gather(-1, columns)
+    return (matched * weights).sum(-1) / weights.sum(-1)
 
 
 def soft_matching(cosines: Tensor) -> Tensor:

@@ -22,6 +22,8 @@ from lwfm.tensor_files import write_tensor_file
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from torch.optim import Optimizer
+
     from lwfm.data import ValidationPlan
     from lwfm.normalization import Normalization
     from lwfm.optim import OptimConfig, SGDConfig
@@ -93,8 +95,8 @@ class Learner(lightning.LightningModule):
             momentum=optim.momentum,
             weight_decay=optim.weight_decay,
             nesterov=optim.momentum > 0,
-            # One pass over the weights; Lightning refuses to clip its gradients in mixed precision.
-            fused=self.device.type == "cpu" and self.trainer.precision == "32-true",
+            # One pass over the weights. Half precision has a scaler, with which a fused optimiser cannot be clipped.
+            fused=self.device.type == "cpu" and self.trainer.precision != "16-mixed",
         )
         # Not trainer.estimated_stepping_batches: that starts the loaders before a resumed epoch is known.
         steps = self.steps
@@ -110,6 +112,15 @@ class Learner(lightning.LightningModule):
                 elapsed = callback.time_elapsed()
                 return elapsed / max(elapsed + left, 1e-9)
         return 0.0
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,  # noqa: ARG002 - Lightning's signature
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,  # noqa: ARG002
+    ) -> None:
+        """Clip the norm; Lightning itself would refuse a fused optimiser in bfloat16, which needs no scaler."""
+        torch.nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val or torch.inf)
 
     def on_train_epoch_start(self) -> None:
         """Seed everything from the run's seed and the epoch, before the loaders draw theirs."""

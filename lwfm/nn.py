@@ -255,12 +255,15 @@ class LWFMHead(nn.Module):
         base = inner * inverse_root(square_s) * inverse_root(square_q)
         matching = torch.zeros_like(base)
         if matched:
-            layers = torch.stack(matched)  # [L, Q, S], of merged shots [L, Q, way]
-            matching = layers.max(0).values if self.layer_reduction == "max" else layers.mean(0)
+            matching = self._over_layers(torch.stack(matched))
             if not self.merge_shots:
                 matching = shots.mean_over_class(matching.unsqueeze(-1)).squeeze(-1)
             matching = self.matching_weight * matching
         return EpisodeSimilarities(base, matching, torch.cat([term.features for term in terms], dim=-1))
+
+    def _over_layers(self, similarities: Tensor) -> Tensor:
+        """Make one matched similarity of those of all layers: [L, Q, S] -> [Q, S], merged [L, Q, way]."""
+        return similarities.max(0).values if self.layer_reduction == "max" else similarities.mean(0)
 
     def classify(self, maps: Maps) -> Tensor:
         """Class logits [B, num_classes] of ordinary pictures from their globally averaged maps.
