@@ -193,7 +193,7 @@ def _run(arguments: list[str]) -> int:
     if values.command is None:
         parser.print_help()
         return 0
-    options = parser.instantiate_classes(values)[values.command].as_dict()
+    options = parser.instantiate(values)[values.command].as_dict()
     options.pop("config", None)
     command = COMMANDS[values.command]
     command.report(_load(command)(**options))

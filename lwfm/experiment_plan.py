@@ -110,7 +110,7 @@ def read_plan(path: Path) -> tuple[Plan, dict[str, dict[str, Any]]]:
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(Plan)
     try:
-        plan = Plan(**parser.instantiate_classes(parser.parse_object(values)).as_dict())
+        plan = Plan(**parser.instantiate(parser.parse_object(values)).as_dict())
     except (ArgumentError, TypeError, KeyError) as error:
         raise UserError(f"{path}: {error}") from error
     _check(plan, path)
@@ -161,7 +161,7 @@ def _training_options(plan: Plan, name: str, path: Path) -> dict[str, Any]:
     parser = ArgumentParser(exit_on_error=False)
     parser.add_function_arguments(train, skip=set(_GIVEN_ELSEWHERE))
     try:
-        options: dict[str, Any] = parser.instantiate_classes(parser.parse_object(merged)).as_dict()
+        options: dict[str, Any] = parser.instantiate(parser.parse_object(merged)).as_dict()
     except (ArgumentError, TypeError, KeyError) as error:
         raise UserError(f"{path}: network {name}: {error}") from error
     return options
