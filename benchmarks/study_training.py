@@ -2,8 +2,8 @@
 
     python -m benchmarks.study_training --root build/grocery
 
-The plan is benchmarks/study_training.yaml: rows on validation classes only, for choosing. It is run by
-`lwfm experiment` and goes on where it stopped; networks named in FORMS get a head that the package does not have.
+The plan is benchmarks/study_training.yaml: rows on validation classes only, for choosing. It is run by `lwfm
+experiment` and goes on where it stopped; networks named in FORMS get a head that the package does not have.
 """
 
 from __future__ import annotations

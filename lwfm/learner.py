@@ -95,7 +95,7 @@ class Learner(lightning.LightningModule):
             momentum=optim.momentum,
             weight_decay=optim.weight_decay,
             nesterov=optim.momentum > 0,
-            # One pass over the weights. Half precision has a scaler, with which a fused optimiser cannot be clipped.
+            # One pass over the weights; not with the scaler of half precision, where nothing clips it.
             fused=self.device.type == "cpu" and self.trainer.precision != "16-mixed",
         )
         # Not trainer.estimated_stepping_batches: that starts the loaders before a resumed epoch is known.
@@ -119,7 +119,7 @@ class Learner(lightning.LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,  # noqa: ARG002
     ) -> None:
-        """Clip the norm; Lightning itself would refuse a fused optimiser in bfloat16, which needs no scaler."""
+        """Clip the norm; Lightning refuses a fused optimiser in bfloat16, which needs no scaler, too."""
         torch.nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val or torch.inf)
 
     def on_train_epoch_start(self) -> None:

@@ -116,7 +116,9 @@ def test_runs_killed_at_random_moments_end_with_the_same_weights(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("command", "stage"), [("train", "episodes"), ("pretrain", "pretraining")], ids=STAGES)
+@pytest.mark.parametrize(
+    ("command", "stage"), [("train", "episodes"), ("pretrain", "pretraining")], ids=STAGES
+)
 def test_two_processes_train_like_one_with_both_batches(
     tiny_pictures: Path, tmp_path: Path, command: str, stage: str
 ) -> None:
