@@ -192,6 +192,26 @@ def test_mixed_precision_trains_on_the_cpu(tiny_pictures: Path, tmp_path: Path) 
     assert losses(mixed) == pytest.approx(losses(full), rel=0.1)
 
 
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_the_gradient_is_clipped_before_a_step(
+    tiny_pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: Any
+) -> None:
+    before: dict[str, torch.Tensor] = {}
+    start = LWFMModule.on_train_start
+
+    def note(self: LWFMModule) -> None:
+        before.update({name: tensor.detach().clone() for name, tensor in self.named_parameters()})
+        start(self)
+
+    monkeypatch.setattr(LWFMModule, "on_train_start", note)
+    optim = OptimConfig(lr=0.5, momentum=0.0, weight_decay=0.0, clip_norm=0.01, milestones=())
+    episodes = replace(EPISODES, train=1)
+    train_tiny(tmp_path, tiny_pictures, epochs=1, optim=optim, episodes=episodes, precision=precision)
+    after = weights(tmp_path)
+    change = torch.cat([(after[name] - tensor).flatten() for name, tensor in before.items()])
+    assert change.norm().item() == pytest.approx(0.5 * 0.01, rel=1e-3)
+
+
 def test_early_stop_after_epochs_without_gain(
     tiny_pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
