@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 class LearnedWeights(LWFMHead):
     """A weight is learned for each layer's matches, and so their balance with the base term.
 
-    All begin at ``matching_weight / layers``: the mean over the layers.
+    All begin at 1 / layers, so that the head starts as the one with ``layer_reduction="mean"``.
     """
 
     def __init__(self, *arguments: Any, **options: Any) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 from contextlib import nullcontext
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,12 +20,11 @@ import yaml
 
 from benchmarks.study_trained_heads import LearnedWeights, WeightedMatches
 from lwfm.experiment import experiment
+from lwfm.model import build_head
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from contextlib import AbstractContextManager
 
-    from lwfm.model import ModelConfig
     from lwfm.nn import LWFMHead
 
 PLAN = Path(__file__).with_suffix(".yaml")
@@ -36,21 +36,7 @@ def with_head(form: type[LWFMHead] | None) -> AbstractContextManager[Any]:
     """Build the heads of networks, but not those that are put on them afterwards, as this class."""
     if form is None:
         return nullcontext()
-
-    def build(config: ModelConfig, layer_dims: Sequence[int], num_classes: int | None = None) -> LWFMHead:
-        return form(
-            layer_dims,
-            feature_size=config.feature_size,
-            num_classes=num_classes,
-            embedding=config.embedding,
-            matching_weight=config.matching_weight,
-            attention_temperature=config.attention_temperature,
-            temperature=config.temperature,
-            top_k=config.top_k,
-            merge_shots=config.merge_shots,
-        )
-
-    return mock.patch("lwfm.model.build_head", build)
+    return mock.patch("lwfm.model.build_head", partial(build_head, form=form))
 
 
 def part_of(plan: dict[str, Any], network: str) -> dict[str, Any]:

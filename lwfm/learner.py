@@ -95,7 +95,7 @@ class Learner(lightning.LightningModule):
             momentum=optim.momentum,
             weight_decay=optim.weight_decay,
             nesterov=optim.momentum > 0,
-            # One pass over the weights; not with the scaler of half precision, where nothing clips it.
+            # One pass over the weights. Not in half precision: it would undo the scaling after the clipping.
             fused=self.device.type == "cpu" and self.trainer.precision != "16-mixed",
         )
         # Not trainer.estimated_stepping_batches: that starts the loaders before a resumed epoch is known.

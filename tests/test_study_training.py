@@ -106,6 +106,5 @@ def test_the_plan_of_the_study_is_for_choosing() -> None:
     assert set(study_training.FORMS) <= set(plan.networks)
     ablation = yaml.safe_load((study_training.PLAN.parents[1] / "configs/ablation.yaml").read_text())
     assert plan.train == ablation["train"]
-    assert (
-        len({str(each) for each in options.values()}) >= len(options) - 1
-    )  # learned weights begin as another
+    distinct = {str(each) for each in options.values()}
+    assert len(distinct) >= len(options) - 1  # learned-weights begins as fine-1
