@@ -194,7 +194,7 @@ def compile_kernels(command: Sequence[str], folder: Path, jobs: int) -> list[str
     CudaError
         nvcc has refused a file; its message stands above.
     """
-    headers = [*Path("csrc", "cuda").glob("*.*h"), *Path("csrc", "core").glob("*.h")]
+    headers = [*Path("csrc", "cuda").glob("*.*h"), *Path("csrc", "core").rglob("*.h")]
     newest_header = max(header.stat().st_mtime for header in headers)
     digest = hashlib.sha256(shlex.join(command).encode()).hexdigest()[:12]
     folder.mkdir(parents=True, exist_ok=True)

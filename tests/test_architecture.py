@@ -1,4 +1,4 @@
-"""Python dependencies point one way only, and the oracle stays apart."""
+"""Imports point one way: each package of lwfm imports only packages in lower layers, the oracle none."""
 
 from __future__ import annotations
 
@@ -9,52 +9,35 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "lwfm"
 
-# From the ground up; a module imports from lower lines only (or from its own line, one way).
-STOREYS = [
-    ["errors", "normalization", "pixel_embedding", "_lap", "_ops"],
-    ["optim", "block_ops", "statistics", "assignment_ops"],
-    ["feature_ops"],
-    ["files", "run_log", "blocks", "lap_single", "lap_batch", "lap_sparse"],
-    ["lap", "tensor_files", "devices"],
-    ["ops", "correlation", "data"],
-    ["shots", "maps"],
-    ["layer_terms"],
-    ["nn"],
-    ["explanation", "fewshot_networks", "pretrained"],
-    ["backbones", "adapters"],
-    ["model"],
-    ["published", "comparison", "results", "default_model", "images"],
-    ["calibration", "class_labels", "decisions", "estimator"],
-    ["support_set"],
-    ["classifier_files"],
-    ["scoring", "paired", "map_cache", "sharing", "variants"],
-    ["evaluation", "learner", "classifier"],
-    ["checkpoints", "trainer"],
-    ["runs"],
-    ["training", "pretraining", "figures", "info", "answers", "picture_index"],
-    ["classification", "report", "retrieval"],
-    ["timing", "assignment_times", "matching_workload"],
-    ["solver_benchmark", "matching_times", "matching_forms"],
-    ["device_solver_benchmark", "matching_benchmark"],
-    ["benchmark", "experiment_plan", "experiment_table"],
-    ["experiment_network"],
-    ["experiment"],
-    ["cli"],
-    ["__main__"],
-]
-STOREY = {module: number for number, modules in enumerate(STOREYS) for module in modules}
-MODULES = sorted({path.relative_to(PACKAGE).parts[0].removesuffix(".py") for path in PACKAGE.rglob("*.py")})
+# package: the packages below it that it may import
+BELOW = {
+    "errors": set(),
+    "_common": {"errors"},
+    "lap": {"_lap", "errors"},
+    "ops": {"_ops"},
+    "nn": {"ops"},
+    "adapters": {"nn", "ops"},
+    "data": {"errors", "_common"},
+    "model": {"errors", "_common", "nn", "data"},
+    "figures": {"errors", "_common", "nn", "data", "model"},
+    "evaluation": {"errors", "_common", "nn", "data", "model"},
+    "bench": {"errors", "_common", "lap", "ops", "nn", "figures"},
+    "classifier": {"errors", "_common", "nn", "data", "model", "figures"},
+    "retrieval": {"errors", "_common", "nn", "data", "model", "evaluation", "figures"},
+    "training": {"errors", "_common", "nn", "data", "model", "evaluation"},
+    "experiments": {"errors", "_common", "data", "evaluation", "training"},
+    "report": {"errors", "_common", "data", "model", "evaluation", "figures", "classifier"},
+    "reference": set(),
+}
+ABOVE = ("__init__", "__main__", "cli")  # may import every package; only __main__ imports cli
+PACKAGES = sorted({path.relative_to(PACKAGE).parts[0].removesuffix(".py") for path in PACKAGE.rglob("*.py")})
 
 
-def imported_modules(module: str) -> set[str]:
-    """Return the modules of lwfm that a module (or a folder of modules) imports, anywhere in its text."""
-    files = (
-        [PACKAGE / f"{module}.py"]
-        if (PACKAGE / f"{module}.py").exists()
-        else (PACKAGE / module).rglob("*.py")
-    )
+def imported_packages(package: str) -> set[str]:
+    """Return the packages of lwfm that a package (or module) imports, under TYPE_CHECKING too."""
+    module = PACKAGE / f"{package}.py"
     found: set[str] = set()
-    for file in files:
+    for file in [module] if module.exists() else (PACKAGE / package).rglob("*.py"):
         for node in ast.walk(ast.parse(file.read_text())):
             names = []
             if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "lwfm":
@@ -63,16 +46,25 @@ def imported_modules(module: str) -> set[str]:
             elif isinstance(node, ast.Import):
                 names = [alias.name for alias in node.names]
             found |= {name.split(".")[1] for name in names if name.startswith("lwfm.")}
-    return found - {module, "__version__"}
+    return found - {package, "__version__"}
 
 
-@pytest.mark.parametrize("module", [module for module in MODULES if module not in ("__init__", "reference")])
-def test_imports_point_down(module: str) -> None:
-    assert module in STOREY, f"give lwfm.{module} a storey"
-    upward = {name for name in imported_modules(module) if STOREY.get(name, 99) > STOREY[module]}
-    assert upward == set()
+@pytest.mark.parametrize("package", [name for name in PACKAGES if name not in ABOVE])
+def test_imports_point_down(package: str) -> None:
+    assert package in BELOW, f"add lwfm.{package} to the table"
+    assert imported_packages(package) - BELOW[package] == set()
+
+
+def test_the_table_is_in_order_and_flat() -> None:
+    floor = {"_lap": 0, "_ops": 0}
+    for package, below in BELOW.items():
+        floor[package] = 1 + max((floor[name] for name in below), default=0)  # KeyError: not below
+    assert max(floor.values()) <= 7  # and the command line is the eighth
+
+
+def test_only_the_entry_point_imports_the_command_line() -> None:
+    assert [name for name in PACKAGES if "cli" in imported_packages(name)] == ["__main__"]
 
 
 def test_the_oracle_is_apart() -> None:
-    assert imported_modules("reference") == set()
-    assert [module for module in MODULES if "reference" in imported_modules(module)] == []
+    assert [name for name in PACKAGES if "reference" in imported_packages(name)] == []

@@ -9,7 +9,7 @@ import pytest
 
 import setup_cuda
 from lwfm import _ops
-from lwfm.info import info
+from lwfm.cli.info import info
 from setup_cuda import CudaError, Toolkit
 
 ROOT = Path(__file__).parent.parent

@@ -13,17 +13,17 @@
 #include <cstdint>
 #include <new>
 
-#include "cost_matrix.h"
-#include "levels.h"
-#include "options.h"
-#include "prepare.h"
-#include "reduction.h"
-#include "shortest_path.h"
-#include "simd.h"
-#include "status.h"
-#include "team_search.h"
-#include "warm_start.h"
-#include "workspace.h"
+#include "core/assignment/cost_matrix.h"
+#include "core/assignment/levels.h"
+#include "core/assignment/options.h"
+#include "core/assignment/prepare.h"
+#include "core/assignment/reduction.h"
+#include "core/assignment/shortest_path.h"
+#include "core/assignment/status.h"
+#include "core/assignment/team_search.h"
+#include "core/assignment/warm_start.h"
+#include "core/assignment/workspace.h"
+#include "core/simd/simd.h"
 
 namespace lwfm {
 

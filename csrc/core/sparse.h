@@ -11,8 +11,8 @@
 #include <utility>
 #include <vector>
 
-#include "limits.h"
-#include "status.h"
+#include "core/assignment/limits.h"
+#include "core/assignment/status.h"
 
 namespace lwfm {
 

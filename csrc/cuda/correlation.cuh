@@ -4,7 +4,7 @@
 // inference: what the backward pass needs is not kept.
 #pragma once
 
-#include "core/norms.h"
+#include "core/matching/norms.h"
 #include "embedding_weights.cuh"
 #include "matched_similarity.cuh"
 #include "pair_assignment.cuh"

@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <type_traits>
 
-#include "core/limits.h"
+#include "core/assignment/limits.h"
 #include "portable.h"
 
 namespace lwfm {

@@ -5,7 +5,7 @@
 // and in order, so the result is the same for every group, block and grid.
 #pragma once
 
-#include "core/softmax_line.h"
+#include "core/matching/softmax_line.h"
 #include "pair_blocks.cuh"
 
 namespace lwfm {

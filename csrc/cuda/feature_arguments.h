@@ -4,8 +4,8 @@
 
 #include <cstdint>
 
-#include "core/class_pictures.h"
-#include "core/map_view.h"
+#include "core/matching/class_images.h"
+#include "core/matching/map_view.h"
 #include "pair_arguments.h"
 
 namespace lwfm {

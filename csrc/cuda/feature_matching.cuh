@@ -3,7 +3,7 @@
 // pixel_matching.cuh; only what they compare is another.
 #pragma once
 
-#include "core/norms.h"
+#include "core/matching/norms.h"
 #include "feature_arguments.h"
 #include "pixel_matching.cuh"
 #include "sums.cuh"

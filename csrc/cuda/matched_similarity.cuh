@@ -5,7 +5,7 @@
 
 #include <cmath>
 
-#include "core/match_order.h"
+#include "core/matching/match_order.h"
 #include "pair_blocks.cuh"
 
 namespace lwfm {

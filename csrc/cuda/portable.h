@@ -30,7 +30,7 @@
 
 #else
 
-#include "simt/emulator.h"
+#include "simt/emulator/emulator.h"
 
 #ifndef LWFM_WARP_REDUCE
 #define LWFM_WARP_REDUCE 1

@@ -9,9 +9,9 @@
 
 #include <cstdint>
 
+#include "core/assignment/limits.h"
+#include "core/assignment/status.h"
 #include "core/host_device.h"
-#include "core/limits.h"
-#include "core/status.h"
 #include "cost_view.cuh"
 #include "team.cuh"
 

@@ -8,7 +8,7 @@
 
 #include <cstdint>
 
-#include "core/status.h"
+#include "core/assignment/status.h"
 #include "cost_view.cuh"
 #include "warp.cuh"
 

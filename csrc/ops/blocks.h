@@ -12,7 +12,7 @@
 #include <vector>
 
 #include "batch.h"
-#include "core/block.h"
+#include "core/matching/block.h"
 
 namespace lwfm {
 

@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "blocks.h"
-#include "core/class_pictures.h"
+#include "core/matching/class_images.h"
 
 namespace lwfm {
 

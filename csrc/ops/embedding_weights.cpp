@@ -1,13 +1,13 @@
 // lwfm::embedding_weights: raw [..., P, M], row_scale [..., P], column_scale [..., M]
 //   -> a [..., P], b [..., M], reached [..., M]; see core/embedding_weights.h.
-#include "core/embedding_weights.h"
+#include "core/matching/embedding_weights.h"
 
 #include <torch/csrc/stable/library.h>
 
 #include <tuple>
 
 #include "blocks.h"
-#include "core/weights_of_group.h"
+#include "core/matching/embedding_weights_group.h"
 
 namespace {
 

@@ -2,15 +2,15 @@
 // support [S, P, D], query [Q, M, D]; or paired, [B, P, M], [B, P], [B, M], [B, P, D], [B, M, D]
 //   -> similarity [Q, S], assignment [Q, S, P] int64, cosines [Q, S, P] of the assigned positions;
 //   see core/pixel_matching.h and core/feature_matching.h.
-#include "core/feature_matching.h"
+#include "core/matching/feature_matching.h"
 
 #include <torch/csrc/stable/library.h>
 
 #include <new>
 #include <tuple>
 
-#include "core/failure.h"
-#include "core/vectorised.h"
+#include "core/assignment/error_message.h"
+#include "core/simd/dispatch.h"
 #include "feature_matching.h"
 
 namespace {

@@ -13,7 +13,7 @@
 
 #include "batch.h"
 #include "core/assignment.h"
-#include "core/failure.h"
+#include "core/assignment/error_message.h"
 
 namespace {
 

@@ -9,8 +9,8 @@
 #include <vector>
 
 #include "blocks.h"
-#include "core/failure.h"
-#include "core/pixel_matching.h"
+#include "core/assignment/error_message.h"
+#include "core/matching/pixel_matching.h"
 
 namespace lwfm {
 

@@ -1,6 +1,6 @@
 // lwfm::pixel_matching: raw and compared [..., P, M], each with row_scale [..., P] and column_scale
 // [..., M] -> similarity [...], assignment [..., P] int64; see core/pixel_matching.h.
-#include "core/pixel_matching.h"
+#include "core/matching/pixel_matching.h"
 
 #include <torch/csrc/stable/library.h>
 

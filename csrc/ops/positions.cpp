@@ -1,13 +1,13 @@
 // lwfm::centred_positions: maps of layers [B, C_l, F_l, F_l], or one [B, sum of C_l, F, F]
 //   -> positions [B, P_l, C_l] of each layer, then their squared norms [B, P_l]; see
 //   core/positions.h.
-#include "core/positions.h"
+#include "core/matching/positions.h"
 
 #include <torch/csrc/stable/library.h>
 
 #include <vector>
 
-#include "core/vectorised.h"
+#include "core/simd/dispatch.h"
 #include "positions.h"
 
 namespace {

@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "blocks.h"
-#include "core/map_view.h"
+#include "core/matching/map_view.h"
 
 namespace lwfm {
 

@@ -1,5 +1,5 @@
-// lwfm._lap: NumPy arrays to the solver and back. lwfm/lap.py stands in front of it and has checked
-// ranks, dtypes and options.
+// lwfm._lap: NumPy arrays to the solver and back. lwfm/lap/__init__.py stands in front of it and
+// has checked ranks, dtypes and options.
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
@@ -12,7 +12,7 @@
 #include <string>
 #include <vector>
 
-#include "core/simd.h"
+#include "core/simd/simd.h"
 #include "core/sparse.h"
 #include "core/thread_pool.h"
 #include "problems.h"

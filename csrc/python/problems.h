@@ -12,7 +12,7 @@
 #include <vector>
 
 #include "core/assignment.h"
-#include "core/failure.h"
+#include "core/assignment/error_message.h"
 
 namespace lwfm::python {
 

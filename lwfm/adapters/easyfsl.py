@@ -12,8 +12,8 @@ from easyfsl.methods import FewShotClassifier
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
-    from lwfm.maps import Maps
     from lwfm.nn import LWFMHead
+    from lwfm.nn.positions import Maps
 
 
 class LWFMClassifier(FewShotClassifier):  # type: ignore[misc]  # the library has no types
@@ -23,7 +23,7 @@ class LWFMClassifier(FewShotClassifier):  # type: ignore[misc]  # the library ha
     ----------
     backbone : torch.nn.Module
         From images [B, 3, H, W] to maps: one tensor [B, C, F, F], or one [B, C_l, F_l, F_l] per layer; for
-        example :func:`lwfm.backbones.build_backbone`.
+        example :func:`lwfm.model.backbones.build_backbone`.
     head : LWFMHead
         Compares the maps.
     use_softmax : bool

@@ -12,8 +12,8 @@ from pytorch_metric_learning.distances import BaseDistance
 from torch import Tensor
 from torch.nn import functional as F
 
-from lwfm.blocks import compute_dtype
 from lwfm.ops import paired_pixel_matching
+from lwfm.ops._expressions import compute_dtype
 
 if TYPE_CHECKING:
     from lwfm.nn import SemanticPixelMatching

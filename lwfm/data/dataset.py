@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
     from PIL.Image import Image
 
-    from lwfm.data.pictures import PictureSet
+    from lwfm.data.image_sets import PictureSet
+    from lwfm.data.normalization import Normalization
     from lwfm.data.transforms import Transform
-    from lwfm.normalization import Normalization
 
 
 class BatchTransform(Protocol):

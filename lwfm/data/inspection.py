@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from lwfm.data.image_sets import DataName, check_pictures, fingerprint_of, list_split
 from lwfm.data.layouts import ClassSplit, Layout, choose_layout, find_layouts
-from lwfm.data.pictures import DataName, check_pictures, fingerprint_of, list_split
 from lwfm.errors import UserError
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from PIL.Image import Image
 
-    from lwfm.normalization import Normalization
+    from lwfm.data.normalization import Normalization
 
 
 class Transform:
@@ -114,7 +114,7 @@ def training_transform(*, image_size: int = 84, normalization: Normalization) ->
     Examples
     --------
     >>> from PIL import Image
-    >>> from lwfm.normalization import IMAGENET
+    >>> from lwfm.data.normalization import IMAGENET
     >>> tuple(training_transform(normalization=IMAGENET)(Image.new("RGB", (200, 120))).shape)
     (3, 84, 84)
     """
@@ -129,7 +129,7 @@ def evaluation_transform(*, image_size: int = 84, normalization: Normalization) 
     Examples
     --------
     >>> from PIL import Image
-    >>> from lwfm.normalization import IMAGENET
+    >>> from lwfm.data.normalization import IMAGENET
     >>> tuple(evaluation_transform(image_size=32, normalization=IMAGENET)(Image.new("RGB", (200, 120))).shape)
     (3, 32, 32)
     """

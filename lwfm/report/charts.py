@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.figure import Figure
 
-from lwfm.comparison import METHODS
+from lwfm.evaluation.episodes import METHODS
 
 if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor
 
-    from lwfm.results import EvaluationResult, MethodResult
+    from lwfm.evaluation.results import EvaluationResult, MethodResult
 
 LABELS = {
     "lwfm": "LWFM-SPM",
@@ -23,7 +23,7 @@ LABELS = {
     "matching": "its matching term alone",
     "nearest_class_mean": "nearest class mean",
 }
-"""How a reader calls the methods of :data:`lwfm.comparison.METHODS`."""
+"""How a reader calls the methods of :data:`lwfm.evaluation.episodes.METHODS`."""
 
 _COLOURS = dict(zip(METHODS, ("#1f6feb", "#8250df", "#bf8700", "#57606a"), strict=True))
 _LINES = ("-", "--", ":", "-.")

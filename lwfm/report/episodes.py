@@ -9,21 +9,21 @@ from typing import TYPE_CHECKING, Any, cast, get_args
 
 import torch
 
-from lwfm.comparison import encode_pictures, episode_scores
+from lwfm.classifier.support_set import SupportSet
 from lwfm.data import EpisodeSampler, episode_labels, open_pictures
-from lwfm.data.pictures import DataName
+from lwfm.data.image_sets import DataName
 from lwfm.errors import UserError
 from lwfm.evaluation import open_network
+from lwfm.evaluation.episodes import encode_pictures, episode_scores
 from lwfm.figures import match_images
 from lwfm.model import ModelConfig
 from lwfm.report.charts import embedding_figure, figure_uri, picture_uri
-from lwfm.support_set import SupportSet
 
 if TYPE_CHECKING:
-    from lwfm.comparison import CachedMaps
     from lwfm.data import PictureSet
+    from lwfm.evaluation.episodes import CachedMaps
+    from lwfm.evaluation.results import EvaluationResult, MethodResult
     from lwfm.model import LWFM
-    from lwfm.results import EvaluationResult, MethodResult
 
 _WRONG_SHOWN = 12
 

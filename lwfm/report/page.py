@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from lwfm.comparison import BASELINE
+from lwfm._common.files import atomic_path
 from lwfm.errors import UserError
+from lwfm.evaluation.episodes import BASELINE
+from lwfm.evaluation.results import EvaluationResult, percent
 from lwfm.figures import curves_figure
-from lwfm.files import atomic_path
+from lwfm.figures.logs import log_files
 from lwfm.report.charts import LABELS, confusion_figure, figure_uri, shots_figure
 from lwfm.report.episodes import Redrawn, facts, redraw
-from lwfm.results import EvaluationResult, percent
-from lwfm.run_log import log_files
 
 if TYPE_CHECKING:
-    from lwfm.results import MethodResult
+    from lwfm.evaluation.results import MethodResult
 
 _MOST_CONFUSIONS = 20
 

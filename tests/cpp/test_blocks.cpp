@@ -8,8 +8,8 @@
 #include <vector>
 
 #include "check.h"
-#include "core/embedding_weights.h"
-#include "core/pixel_matching.h"
+#include "core/matching/embedding_weights.h"
+#include "core/matching/pixel_matching.h"
 
 namespace {
 

@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "check.h"
-#include "core/weights_of_group.h"
+#include "core/matching/embedding_weights_group.h"
 
 namespace {
 

@@ -12,8 +12,8 @@
 namespace lwfm::wide {
 using Vec = PortableVec<8>;
 #define LWFM_TARGET
-#include "core/scan_kernel.h"
-#include "core/small_kernel.h"
+#include "core/assignment/scan_kernel.h"
+#include "core/assignment/small_kernel.h"
 #undef LWFM_TARGET
 }  // namespace lwfm::wide
 

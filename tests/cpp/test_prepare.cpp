@@ -10,8 +10,8 @@
 
 #include "check.h"
 #include "core/assignment.h"
-#include "core/failure.h"
-#include "core/prepare.h"
+#include "core/assignment/error_message.h"
+#include "core/assignment/prepare.h"
 #include "problems.h"
 
 namespace {

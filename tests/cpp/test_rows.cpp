@@ -6,8 +6,8 @@
 #include <vector>
 
 #include "check.h"
-#include "core/class_terms.h"
-#include "core/positions.h"
+#include "core/matching/class_terms.h"
+#include "core/matching/positions.h"
 
 namespace {
 

@@ -1,0 +1,149 @@
+"""The solver's other forms: the torch operator, several threads, sparse costs, warm starts.
+
+    python -m benchmarks.speed.assignment_forms
+    python -m benchmarks.speed.assignment_forms --only threads --sizes 2048 4096
+
+Each is timed beside what it competes with, in turns, after the answers were compared; the fastest run counts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import scipy.sparse
+import torch
+from scipy.sparse.csgraph import min_weight_full_bipartite_matching
+
+from lwfm import lap
+from lwfm.bench.solvers import CHANNELS, make_costs
+from lwfm.ops import linear_assignment
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+RNG = np.random.default_rng(0)
+
+
+def take_turns(calls: list[Callable[[], object]], seconds: float) -> list[float]:
+    """Seconds of each call: the fastest of the runs that fit into ``seconds`` for all, three at least."""
+    best = [float("inf")] * len(calls)
+    end, runs = time.perf_counter() + seconds, 0
+    while runs < 3 or time.perf_counter() < end:
+        for number, call in enumerate(calls):
+            start = time.perf_counter()
+            call()
+            best[number] = min(best[number], time.perf_counter() - start)
+        runs += 1
+    return best
+
+
+def torch_operator(options: argparse.Namespace) -> None:
+    """``lwfm.ops.linear_assignment`` beside ``solve_batch`` on the same memory."""
+    print("\n== the torch operator: microseconds a call")
+    print(f"{'costs':>16}{'threads':>9}{'linear_assignment':>19}{'solve_batch':>13}{'ratio':>7}")
+    for batch, threads in ((1, 1), (7500, 1), (7500, lap.default_threads())):
+        costs = make_costs("cosine", batch, 9)
+        tensor = torch.from_numpy(costs)
+        torch.set_num_threads(threads)
+        np.testing.assert_array_equal(linear_assignment(tensor).numpy(), lap.solve_batch(costs)[0])
+        operator, arrays = take_turns(
+            [partial(linear_assignment, tensor), partial(lap.solve_batch, costs, n_threads=threads)],
+            options.seconds,
+        )
+        name = f"[{batch}, 9, 9]"
+        print(f"{name:>16}{threads:>9}{1e6 * operator:>19.1f}{1e6 * arrays:>13.1f}{operator / arrays:>7.2f}")
+
+
+def several_threads(options: argparse.Namespace) -> None:
+    """One problem on one thread and on all."""
+    threads = lap.default_threads()
+    print(f"\n== one problem on {threads} threads: milliseconds")
+    print(f"{'n':>6}{'costs':>9}{'one thread':>12}{'all':>9}{'gain':>7}")
+    for n in options.sizes:
+        for family in ("cosine", "uniform"):
+            costs = make_costs(family, 1, n)
+            one, several = (lap.solve_batch(costs, n_threads=k) for k in (1, threads))
+            np.testing.assert_array_equal(one[0], several[0])
+            alone, shared = take_turns(
+                [partial(lap.solve_batch, costs, n_threads=k) for k in (1, threads)], options.seconds
+            )
+            print(f"{n:>6}{family:>9}{1e3 * alone:>12.2f}{1e3 * shared:>9.2f}{alone / shared:>7.2f}")
+
+
+def sparse_costs(rows: int, columns: int, entries: int) -> Any:
+    """Uniform costs of ``entries`` random columns a row, one of which makes a complete assignment."""
+    column = RNG.integers(0, columns, (rows, entries))
+    column[:, 0] = RNG.permutation(columns)[:rows]
+    row = np.repeat(np.arange(rows), entries)
+    values = RNG.random(row.size) + 0.01
+    costs = scipy.sparse.csr_array((values, (row, column.ravel())), shape=(rows, columns))
+    costs.sum_duplicates()
+    return costs
+
+
+def sparse_solver(options: argparse.Namespace) -> None:
+    """``solve_sparse`` beside SciPy's solver of the same problem."""
+    print("\n== solve_sparse: milliseconds")
+    print(f"{'rows x columns':>16}{'entries a row':>15}{'lwfm':>9}{'SciPy':>9}{'ratio':>7}")
+    for rows, columns, entries in (
+        (1000, 1000, 11),
+        (1000, 1000, 101),
+        (2000, 10000, 11),
+        (5000, 5000, 11),
+        (20000, 20000, 11),
+    ):
+        costs = sparse_costs(rows, columns, entries)
+        solvers = (lap.solve_sparse, min_weight_full_bipartite_matching)
+        ours, scipys = (float(costs[solve(costs)].sum()) for solve in solvers)
+        np.testing.assert_allclose(ours, scipys, rtol=1e-12)
+        ours, scipys = take_turns([partial(solve, costs) for solve in solvers], options.seconds)
+        shape = f"{rows} x {columns}"
+        print(f"{shape:>16}{entries:>15}{1e3 * ours:>9.2f}{1e3 * scipys:>9.2f}{scipys / ours:>7.2f}")
+
+
+def changed(costs: NDArray[np.float32], change: float) -> NDArray[np.float32]:
+    """The same costs, each up to this share larger or smaller."""
+    factors = 1 + change * (2 * RNG.random(costs.shape, dtype=np.float32) - 1)
+    return np.asarray(costs * factors, dtype=np.float32)
+
+
+def warm_starts(options: argparse.Namespace) -> None:
+    """A start from the answer to similar costs beside a cold start."""
+    n = 1024
+    costs = make_costs("cosine", 1, n)
+    cols, _, _, v = lap.solve_batch(costs, return_duals=True)
+    print(f"\n== warm starts, cosine costs of {n} x {n} and {CHANNELS} channels: gain over a cold start")
+    print(f"{'costs changed by up to':>23}{'from duals':>12}{'from columns':>14}")
+    for change in (1e-6, 1e-3, 1e-2, 1e-1):
+        similar = changed(costs, change)
+        cold, duals, columns = take_turns(
+            [partial(lap.solve_batch, similar, n_threads=1, warm=start) for start in (None, v, cols)],
+            options.seconds,
+        )
+        print(f"{100 * change:>22g}%{cold / duals:>12.2f}{cold / columns:>14.2f}")
+
+
+FORMS = {"torch": torch_operator, "threads": several_threads, "sparse": sparse_solver, "warm": warm_starts}
+
+
+def main() -> None:
+    """Time what was asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--only", choices=FORMS, nargs="+", default=list(FORMS))
+    parser.add_argument("--sizes", type=int, nargs="+", default=[1024, 2048, 3072, 4096], help="for threads")
+    parser.add_argument("--seconds", type=float, default=0.5, help="for each line")
+    options = parser.parse_args()
+    print(f"{os.cpu_count()} processors, {lap.simd_level()}, torch {torch.__version__}")
+    for name in options.only:
+        FORMS[name](options)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,68 @@
+"""Recall@k of `lwfm search`: ranked by matching, and by cosine alone.
+
+    lwfm index PICTURES --out index.safetensors        # PICTURES/<class>/<picture>
+    python -m benchmarks.speed.bench_retrieval index.safetensors [--k 1 5 10] [--candidates 100]
+
+Every indexed picture is looked for among the others; recall@k is the share of pictures with at least one of
+their class (the name of their folder) among the first k. Intervals are 95 %, differences paired by picture.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+from tqdm import tqdm
+
+from lwfm.evaluation.statistics import mean_and_interval, paired_test
+from lwfm.retrieval.index import PictureIndex, load_index
+
+METHODS = ("matching", "cosine")
+
+
+def recalls(index: PictureIndex, ks: list[int], candidates: int) -> dict[tuple[str, int], list[float]]:
+    """Look for each picture among the others; for each method and k, 1 for a picture that finds its class."""
+    classes = [Path(name).parent.name for name in index.names]
+    features = index.features()
+    found: dict[tuple[str, int], list[float]] = {(method, k): [] for method in METHODS for k in ks}
+    bar = tqdm(classes, desc="searching", unit="picture", delay=2, leave=False, disable=None)
+    for number, label in enumerate(bar):
+        query = [layer[number : number + 1].float() for layer in index.maps]
+        hits = index.nearest(query, features, candidates + 1, candidates=candidates + 1)
+        others = [hit for hit in hits if hit.number != number][:candidates]
+        orders = {"matching": others, "cosine": sorted(others, key=lambda hit: hit.cosine_rank)}
+        for (method, k), right in found.items():
+            right.append(float(any(classes[hit.number] == label for hit in orders[method][:k])))
+    return found
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("index", type=Path)
+    parser.add_argument("--k", type=int, nargs="+", default=[1, 5, 10])
+    parser.add_argument("--candidates", type=int, default=100)
+    parser.add_argument("--matching_weight", type=float, help="instead of the network's own")
+    options = parser.parse_args()
+    index = load_index(options.index)
+    if options.matching_weight is not None:
+        index.network.head.matching_weight = options.matching_weight
+    started = time.perf_counter()
+    found = recalls(index, options.k, options.candidates)
+    each = 1e3 * (time.perf_counter() - started) / len(index.names)
+    print(f"{len(index.names)} pictures, {options.candidates} candidates, {each:.1f} ms a search")
+    print(f"matching weight {index.network.head.matching_weight:g}")
+    print(f"{'':>9}  {'matching':>12}  {'cosine':>12}  matching - cosine")
+    for k in options.k:
+        cells = []
+        for method in METHODS:
+            mean, interval = mean_and_interval(found[method, k])
+            cells.append(f"{100 * mean:5.1f} ± {100 * (interval or 0):.1f}")
+        test = paired_test(found["matching", k], found["cosine", k])
+        gain = f"{100 * test.difference:+.2f} ± {100 * (test.interval or 0):.2f}"
+        print(f"recall@{k:<2}  {cells[0]:>12}  {cells[1]:>12}  {gain}")
+
+
+if __name__ == "__main__":
+    main()

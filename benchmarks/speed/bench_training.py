@@ -1,0 +1,154 @@
+"""Where the time of a training step goes on the CPU.
+
+    python -m benchmarks.speed.bench_training --threads 2
+
+The step is that of ``make demo`` (configs/emoji.yaml): ResNet-18, 5-way 1-shot with 5 queries and an
+auxiliary batch of 64, pictures of 84 x 84. The whole step and its parts take turns; printed are medians, and
+the ratio of the step to the backbone alone in each round. The parts: decoding and augmenting the pictures;
+the backbone forward and backward alone, from given gradients of its maps; the head with the classifier and
+the losses forward and backward alone, from given maps. Then torch's profiler says which operators one step
+spends its time in.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import logging
+import statistics
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import lightning
+import torch
+import yaml
+from torch.profiler import ProfilerActivity, profile
+
+from lwfm.data import EpisodeDataModule
+from lwfm.model import ModelConfig
+from lwfm.training.config import OptimConfig
+from lwfm.training.modules import LWFMModule
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+CONFIG = Path(__file__).parents[2] / "configs" / "emoji.yaml"
+
+
+def build() -> tuple[LWFMModule, EpisodeDataModule]:
+    """Build what ``lwfm train --config configs/emoji.yaml`` trains, and its data."""
+    options = yaml.safe_load(CONFIG.read_text())
+    episodes, model = options["episodes"], ModelConfig()
+    data = EpisodeDataModule(
+        options["data"],
+        **{name: episodes[name] for name in ("way", "shot", "queries", "auxiliary_batch")},
+        episodes=episodes["train"],
+        validation_episodes=episodes["validation"],
+        image_size=model.image_size,
+        seed=0,
+    )
+    data.setup("fit")
+    optim = OptimConfig(**options["optim"])
+    shape = {name: episodes[name] for name in ("way", "shot")}
+    module = LWFMModule(
+        model, optim, data.classes, data.normalization, **shape, steps=1, seed=0, validation=data.plan
+    )
+    return module.train(), data
+
+
+class Step:
+    """A training step, whole and in parts."""
+
+    def __init__(self, *, mixed: bool) -> None:
+        self.autocast = torch.autocast("cpu", torch.bfloat16, enabled=mixed)
+        for name in ("lightning", "lightning.pytorch"):  # which would explain what barebones leaves out
+            logging.getLogger(name).setLevel(logging.ERROR)
+        self.module, data = build()
+        self.module.trainer = lightning.Trainer(barebones=True, accelerator="cpu")  # which logs nothing
+        self.optimiser = self.module.configure_optimizers()["optimizer"]
+        self.batches = self._batches(data)
+        self.prepare()
+        images = torch.cat([self.batch[part][0] for part in ("episode", "auxiliary")])
+        self.images = images.contiguous(memory_format=torch.channels_last)
+        self.maps = [x.detach() for x in self.module.model.encode(self.images)]
+        self.slopes = [torch.rand_like(x) for x in self.maps]
+
+    @staticmethod
+    def _batches(data: EpisodeDataModule) -> Iterator[dict[str, Any]]:
+        for _ in itertools.count():
+            yield from (batch for batch, *_ in data.train_dataloader())
+
+    def prepare(self) -> None:
+        """Decode and augment the pictures of a step."""
+        self.batch = next(self.batches)
+
+    def whole(self) -> None:
+        """Make one step as Lightning does: forward, backward, clipped gradients, optimiser."""
+        with self.autocast:
+            loss = self.module.training_step(self.batch, 0)
+        self.optimiser.zero_grad()
+        torch.autograd.backward(loss)
+        torch.nn.utils.clip_grad_norm_(self.module.parameters(), self.module.optim.clip_norm)
+        self.optimiser.step()
+
+    def backbone(self) -> None:
+        """Forward and backward of the backbone alone."""
+        with self.autocast:
+            maps = self.module.model.encode(self.images)
+        self.optimiser.zero_grad()
+        torch.autograd.backward(maps, [slope.to(x.dtype) for slope, x in zip(self.slopes, maps, strict=True)])
+
+    def head(self) -> None:
+        """Forward and backward of the head, the classifier and the losses alone."""
+        maps = [x.detach().requires_grad_() for x in self.maps]
+        losses = self.module._losses(maps, self.batch["episode"][1], self.batch["auxiliary"][1])
+        self.optimiser.zero_grad()
+        torch.autograd.backward([value for name, value in losses.items() if name.endswith("loss")])
+
+
+def measured_times(step: Step, rounds: int) -> dict[str, list[float]]:
+    """Seconds of each part in each round; they take turns."""
+    parts = {"whole": step.whole, "backbone": step.backbone, "head": step.head, "prepare": step.prepare}
+    times: dict[str, list[float]] = {name: [] for name in parts}
+    for _ in range(rounds + 1):
+        for name, part in parts.items():
+            start = time.perf_counter()
+            part()
+            times[name].append(time.perf_counter() - start)
+    return {name: values[1:] for name, values in times.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Time a training step; see the file's docstring.")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--mixed", action="store_true", help="bf16-mixed, as lwfm train --precision has it")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    torch.manual_seed(0)
+    step = Step(mixed=options.mixed)
+    measured = measured_times(step, options.rounds)
+    times = {name: statistics.median(values) for name, values in measured.items()}
+    print(f"{len(step.images)} pictures, {options.threads} thread(s); ms, and share of the whole step")
+    for name, what in (
+        ("whole", "training step without reading pictures"),
+        ("backbone", "backbone alone, forward + backward"),
+        ("head", "head, classifier and losses alone, forward + backward"),
+        ("prepare", "decoding and augmenting the pictures (on top)"),
+    ):
+        print(f"{what:>55} {1e3 * times[name]:9.1f} {times[name] / times['whole']:8.1%}")
+    ratios = sorted(a / b for a, b in zip(measured["whole"], measured["backbone"], strict=True))
+    print(
+        f"step / backbone alone, round by round: median {statistics.median(ratios):.3f} "
+        f"({ratios[0]:.3f} to {ratios[-1]:.3f})"
+    )
+    with profile(activities=[ProfilerActivity.CPU]) as profiler:
+        step.whole()
+    print(
+        profiler.key_averages().table(sort_by="self_cpu_time_total", row_limit=16, max_name_column_width=45)
+    )
+
+
+if __name__ == "__main__":
+    main()

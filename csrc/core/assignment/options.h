@@ -1,0 +1,36 @@
+// What a caller may ask for beyond a cost matrix.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+
+#include "core/assignment/limits.h"
+
+namespace lwfm {
+
+struct Options {
+  bool maximize = false;
+  // Finite: a pair is made only if it pays. Each row and column left unmatched costs half the limit
+  // (earns it, when maximising), and this is optimised jointly with the pairs.
+  double cost_limit = kInfinity;
+  // Column duals [columns] to start from instead of column minima, for example those of a similar
+  // problem solved before; null: none. Any finite numbers are right. A hint for speed: problems
+  // that are rectangular, limited or small do without.
+  const double* warm_v = nullptr;
+  // The column of each row [rows] in the answer to a similar problem, -1 for none; null: none. Any
+  // integers are right; used where warm_v would be, and not together with it.
+  const std::int64_t* warm_columns = nullptr;
+
+  // Threads that may share one large problem, the calling one among them. The answer is the same.
+  std::int64_t threads = 1;
+
+  bool limited() const { return std::isfinite(cost_limit); }
+};
+
+// Where to put the dual variables: u [rows], v [columns]. Both null: not wanted.
+struct Duals {
+  double* u = nullptr;
+  double* v = nullptr;
+};
+
+}  // namespace lwfm

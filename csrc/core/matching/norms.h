@@ -1,0 +1,25 @@
+// Factors that make correlations and cosines of inner products, from squared norms.
+#pragma once
+
+#include <cmath>
+
+#include "core/host_device.h"
+#include "core/matching/constants.h"
+
+namespace lwfm {
+
+// 1 / sqrt(|x|^2 + eps), for the correlations of layer-wise embedding.
+template <class T>
+LWFM_HOST_DEVICE T correlation_scale(T square) {
+  return T{1} / std::sqrt(square + static_cast<T>(kCorrelationEps));
+}
+
+// 1 / max(|x|, eps), for cosines; 0 for a zero vector, whose cosine is 0 then.
+template <class T>
+LWFM_HOST_DEVICE T inverse_norm(T square) {
+  constexpr T kLeast = static_cast<T>(kCosineEps * kCosineEps);
+  if (square <= T{0}) return T{0};
+  return T{1} / std::sqrt(square < kLeast ? kLeast : square);
+}
+
+}  // namespace lwfm

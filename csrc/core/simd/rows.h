@@ -1,0 +1,51 @@
+// Sums and products of rows of numbers, compiled for every instruction set with what calls them,
+// kBytes of a vector at a time. Every number of bytes gives the same bits.
+#pragma once
+
+#include <cstdint>
+
+#include "core/simd/cache_line.h"
+#include "core/simd/dispatch.h"
+
+namespace lwfm {
+
+// A few additions stand in line at a time: one takes longer than the next product.
+template <int kBytes, class T>
+LWFM_INLINE T inner_product(const T* x, const T* y, std::int64_t count) {
+  Line<T, kBytes> sums, second, third, fourth, a, b;
+  std::int64_t k = 0;
+  const auto add = [&](std::int64_t at, Line<T, kBytes>& to) LWFM_INLINE_LAMBDA {
+    a.read(x + at);
+    b.read(y + at);
+    to.add_product(a, b);
+  };
+  for (; k + 4 * kLine<T> <= count; k += 4 * kLine<T>) {
+    add(k, sums);
+    add(k + kLine<T>, second);
+    add(k + 2 * kLine<T>, third);
+    add(k + 3 * kLine<T>, fourth);
+  }
+  for (; k + kLine<T> <= count; k += kLine<T>) add(k, sums);
+  sums.add(second);
+  third.add(fourth);
+  sums.add(third);
+  T sum = sums.sum();
+  for (; k < count; ++k) sum += x[k] * y[k];
+  return sum;
+}
+
+// to += factor * x
+template <int kBytes, class T>
+LWFM_INLINE void add_multiple(const T* x, T factor, std::int64_t count, T* to) {
+  Line<T, kBytes> a, b;
+  std::int64_t k = 0;
+  for (; k + kLine<T> <= count; k += kLine<T>) {
+    a.read(x + k);
+    b.read(to + k);
+    b.add_multiple(a, factor);
+    b.write(to + k);
+  }
+  for (; k < count; ++k) to[k] += factor * x[k];
+}
+
+}  // namespace lwfm

@@ -1,0 +1,1 @@
+"""Files written whole, tensor files, choice of device: what every package may use."""

@@ -1,0 +1,188 @@
+"""How fast the assignment solver is beside others on this machine's CPU: ``lwfm bench assignment``."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, TypeVar
+
+import numpy as np
+
+from lwfm.bench.solver_table import OURS, AssignmentTimes, Problems
+from lwfm.errors import UserError
+from lwfm.lap import default_threads, simd_level, solve_batch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from numpy.typing import NDArray
+
+    Costs: TypeAlias = NDArray[Any]
+    # costs [B, N, N], number of threads -> totals [B]
+    Solve: TypeAlias = Callable[[Costs, int], Any]
+
+Family = Literal["cosine", "uniform", "integers", "geometric", "two_values", "nearly_tied"]
+CHANNELS = 512
+Step = TypeVar("Step")
+
+
+class Peer(NamedTuple):
+    """A solver to compare with: the package it needs, and whether it can use threads."""
+
+    package: str
+    threaded: bool
+    solve: Solve
+
+
+def _loop(solve_one: Callable[[Costs], float]) -> Solve:
+    return lambda costs, _threads: [solve_one(cost) for cost in costs]
+
+
+def _scipy(cost: Costs) -> float:
+    chosen = cost[import_module("scipy.optimize").linear_sum_assignment(cost)]
+    return float(chosen.astype(np.float64).sum())
+
+
+PEERS = {
+    OURS: Peer("lwfm", True, lambda costs, threads: solve_batch(costs, n_threads=threads)[1]),
+    "lapcpp": Peer(
+        "lapcpp",
+        True,
+        lambda costs, threads: import_module("lapcpp").lapjv_batch(costs, True, n_threads=threads)[0],
+    ),
+    "lapx (lapjvr)": Peer(
+        "lap", True, lambda costs, threads: import_module("lap").lapjvr_batch(costs, n_threads=threads)[0]
+    ),
+    "lapx (lapjvh)": Peer(
+        "lap", True, lambda costs, threads: import_module("lap").lapjvh_batch(costs, n_threads=threads)[0]
+    ),
+    "lapjv": Peer("lapjv", False, _loop(lambda cost: float(import_module("lapjv").lapjv(cost)[2][0]))),
+    "SciPy": Peer("scipy", False, _loop(_scipy)),
+}
+
+
+def installed_peers(threads: int) -> dict[str, Peer]:
+    """Return the solvers that are installed and, with several threads, can use them."""
+    found = {}
+    for name, peer in PEERS.items():
+        try:
+            import_module(peer.package)
+        except ImportError:
+            continue
+        if peer.threaded or threads == 1:
+            found[name] = peer
+    return found
+
+
+def make_costs(family: Family, batch: int, n: int, seed: int = 0) -> Costs:
+    """Return float32 cost matrices [batch, n, n] of a family.
+
+    ``cosine`` is one minus the correlation of centred, rectified random features of 512 channels, as the
+    matching operators produce; ``geometric`` the distances between random points in the plane.
+    """
+    rng = np.random.default_rng(seed)
+    shape = (batch, n, n)
+    if family == "cosine":
+        x, y = (np.maximum(rng.standard_normal((batch, n, CHANNELS), dtype=np.float32), 0) for _ in range(2))
+        for features in (x, y):
+            features -= features.mean(axis=1, keepdims=True)
+            features /= np.maximum(np.linalg.norm(features, axis=-1, keepdims=True), 1e-6)
+        return np.asarray(1 - x @ y.transpose(0, 2, 1), dtype=np.float32)
+    if family == "geometric":
+        p, q = rng.random((2, batch, n, 2))
+        return np.asarray(np.linalg.norm(p[:, :, None] - q[:, None], axis=-1), dtype=np.float32)
+    families: dict[str, Callable[[], Costs]] = {
+        "uniform": lambda: rng.random(shape),
+        "integers": lambda: rng.integers(0, 100, shape),
+        "two_values": lambda: rng.integers(0, 2, shape),
+        "nearly_tied": lambda: 1 + 1e-6 * rng.random(shape),
+    }
+    return np.asarray(families[family](), dtype=np.float32)
+
+
+def batch_size(n: int) -> int:
+    """Return how many problems of size ``n`` make a batch of a few milliseconds."""
+    return int(max(1, min(5000, 4e6 / n**2.5)))
+
+
+def check_agreement(name: str, peer: Peer, costs: Costs, threads: int) -> None:
+    """Raise ``RuntimeError`` unless a solver finds the totals that we find, up to float32 rounding."""
+    expected = solve_batch(costs, n_threads=threads)[1]
+    difference = np.abs(np.asarray(peer.solve(costs, threads)) - expected).max()
+    tolerance = 4 * costs.shape[1] * np.finfo(np.float32).eps * np.abs(costs).max()
+    if not difference <= tolerance:
+        raise RuntimeError(f"{name} and lwfm disagree by {difference} on {costs.shape}: nothing was timed")
+
+
+def fastest(call: Callable[[], object], seconds: float) -> float:
+    """Return the shortest of the runs (three at least) that fit into ``seconds``."""
+    best, spent, runs = math.inf, 0.0, 0
+    while runs < 3 or spent < seconds:
+        start = time.perf_counter()
+        call()
+        took = time.perf_counter() - start
+        best, spent, runs = min(best, took), spent + took, runs + 1
+    return best
+
+
+def bench_assignment(
+    *, sizes: tuple[int, ...], family: Family = "cosine", threads: int = 1, seconds: float = 0.3
+) -> AssignmentTimes:
+    """Time the assignment solver beside the others that are installed, after checking that all agree.
+
+    Parameters
+    ----------
+    sizes : tuple of int
+        Rows and columns of the problems.
+    family : str
+        Kind of cost matrices.
+    threads : int
+        Threads for every solver; those that cannot use several are left out if this is not 1.
+    seconds : float
+        Time for each solver and size; the fastest run counts.
+
+    Returns
+    -------
+    AssignmentTimes
+        The table.
+
+    Raises
+    ------
+    UserError
+        For a size below 1 or a number of threads below 1.
+
+    Examples
+    --------
+    >>> from lwfm.bench.solvers import bench_assignment
+    >>> bench_assignment(sizes=(200,), family="uniform", seconds=0.0).batches
+    [Problems(n=200, batch=7)]
+    """
+    check_options(sizes, threads)
+    peers = installed_peers(threads)
+    times: dict[str, dict[Problems, float]] = {name: {} for name in peers}
+    costs = np.empty((0, 0, 0), np.float32)
+    for n, name in progress([(n, name) for n in sizes for name in peers]):
+        if costs.shape[1] != n:
+            costs = make_costs(family, batch_size(n), n)
+        check_agreement(name, peers[name], costs, threads)
+        took = fastest(lambda name=name, costs=costs: peers[name].solve(costs, threads), seconds)  # type: ignore[misc]
+        times[name][Problems(n, len(costs))] = 1e6 * took / len(costs)
+    return AssignmentTimes(family, f"{threads} thread(s) of {os.cpu_count()}, {simd_level()}", times)
+
+
+def check_options(sizes: tuple[int, ...], threads: int) -> None:
+    """Raise UserError for sizes or a number of threads that cannot be."""
+    if not sizes or min(sizes) < 1:
+        raise UserError(f"sizes must be at least 1, got {sizes}")
+    if not 1 <= threads <= default_threads():
+        raise UserError(f"threads must be 1 to {default_threads()} on this machine, got {threads}")
+
+
+def progress(steps: list[Step]) -> Iterable[Step]:
+    """Show a bar over steps that take more than two seconds."""
+    from tqdm import tqdm
+
+    bar: Iterable[Step] = tqdm(steps, desc="timing solvers", delay=2.0, leave=False)
+    return bar

@@ -1,0 +1,2 @@
+from .classifier import FewShotClassifier as FewShotClassifier
+from .decision import Decision as Decision

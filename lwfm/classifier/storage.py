@@ -1,0 +1,67 @@
+"""A fitted classifier as one .safetensors file: the network's weights, the support maps, and JSON."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lwfm._common.tensor_files import read_tensor_file, tensors_under, write_tensor_file
+from lwfm.classifier.labels import check_labels
+from lwfm.classifier.support_set import SupportSet
+from lwfm.errors import UserError
+from lwfm.model import LWFM, describe_model, rebuild_model
+
+if TYPE_CHECKING:
+    import os
+
+_METADATA_KEY = "lwfm_classifier"
+_MODEL, _MAPS, _LABELS = "model.", "support.", "support_labels"
+
+
+def save_state(
+    path: str | os.PathLike[str], network: LWFM, support: SupportSet, state: dict[str, Any]
+) -> None:
+    """Write a network, its support set and further JSON values, atomically."""
+    tensors = {f"{_MODEL}{name}": tensor for name, tensor in network.state_dict().items()}
+    tensors |= {f"{_MAPS}{layer}": maps for layer, maps in enumerate(support.maps)}
+    description = {
+        **state,
+        "model": describe_model(network),
+        "classes": support.classes.tolist(),
+        "names": list(support.names),
+    }
+    write_tensor_file(Path(path), {**tensors, _LABELS: support.labels}, description, key=_METADATA_KEY)
+
+
+def load_state(path: str | os.PathLike[str]) -> tuple[LWFM, SupportSet, dict[str, Any]]:
+    """Read what :func:`save_state` wrote, on the CPU.
+
+    Raises
+    ------
+    UserError
+        When there is no such file, or it is damaged, of another kind, or contradicts itself.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise UserError(f"there is no file {file}: FewShotClassifier.save writes one")
+    state, tensors = read_tensor_file(file, key=_METADATA_KEY, what="lwfm classifier")
+    weights = tensors_under(_MODEL, tensors)
+    try:
+        network = rebuild_model(state["model"], weights, source=str(file))
+        maps = tuple(tensors[f"{_MAPS}{layer}"] for layer in range(len(network.backbone.layers)))
+        classes = check_labels(None, state["classes"])
+        support = SupportSet(maps, tensors[_LABELS], classes, tuple(state["names"]))
+        network.head.layout.layers(maps, "the support maps")
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{file} is not a whole classifier: {error}") from error
+    shots = np.bincount(support.labels.numpy(), minlength=len(classes))
+    if (
+        len(shots) != len(classes)
+        or not shots.all()
+        or shots.sum() != len(maps[0])
+        or len(support.names) != len(maps[0])
+    ):
+        raise UserError(f"{file} is not a whole classifier: its pictures, labels and names do not agree")
+    return network, support, state

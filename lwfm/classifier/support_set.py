@@ -1,0 +1,125 @@
+"""The labelled pictures that a classifier knows, as the maps that its network made of them.
+
+Letters: S support pictures, Q queries, l a layer.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lwfm.classifier.labels import are_names
+from lwfm.errors import UserError
+from lwfm.model.encode import encode_images
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    import numpy.typing as npt
+
+    from lwfm.model import LWFM
+    from lwfm.model.encode import Picture
+    from lwfm.nn import LWFMHead
+
+
+@dataclass(frozen=True, eq=False)
+class SupportSet:
+    """Support pictures.
+
+    Attributes
+    ----------
+    maps : tuple of Tensor
+        [S, C_l, F_l, F_l] for each layer.
+    labels : Tensor
+        [S] int64, indices into ``classes``.
+    classes : ndarray
+        Labels of the user, ascending, each once.
+    names : tuple of str
+        Path of each picture, or ``picture N`` where it was given otherwise.
+    """
+
+    maps: tuple[Tensor, ...]
+    labels: Tensor
+    classes: npt.NDArray[Any]
+    names: tuple[str, ...]
+
+    @classmethod
+    def encode(
+        cls,
+        network: LWFM,
+        images: Iterable[Picture],
+        labels: npt.NDArray[Any],
+        batch_size: int,
+        *,
+        first: int = 0,
+    ) -> Self:
+        """Send labelled pictures through the network; ``first`` is the number of the first one."""
+        names: list[str] = []
+
+        def named() -> Iterator[Picture]:
+            for image in images:
+                number = f"picture {first + len(names)}"
+                names.append(os.fspath(image) if isinstance(image, (str, os.PathLike)) else number)
+                yield image
+
+        batches = list(encode_images(network, named(), batch_size))
+        if len(names) != len(labels):
+            raise UserError(f"{len(names)} pictures need as many labels, got {len(labels)}")
+        classes, indices = np.unique(labels, return_inverse=True)
+        maps = tuple(torch.cat(layer) for layer in zip(*batches, strict=True))
+        return cls(maps, torch.as_tensor(indices, device=maps[0].device), classes, tuple(names))
+
+    def joined(self, other: SupportSet) -> SupportSet:
+        """Append the pictures of ``other``; UserError where one has names and the other numbers."""
+        if are_names(self.classes) != are_names(other.classes):
+            raise UserError(
+                f"the labels so far are like {self.classes[0]!r}, the new ones like {other.classes[0]!r}: "
+                "use either names or numbers"
+            )
+        classes = np.unique(np.concatenate([self.classes, other.classes]))
+        labels = [
+            torch.as_tensor(np.searchsorted(classes, x.classes)).to(x.labels.device)[x.labels]
+            for x in (self, other)
+        ]
+        maps = tuple(torch.cat(pair) for pair in zip(self.maps, other.maps, strict=True))
+        return SupportSet(maps, torch.cat(labels), classes, self.names + other.names)
+
+    def to(self, device: torch.device) -> SupportSet:
+        """Move the tensors to a device."""
+        return replace(self, maps=tuple(x.to(device) for x in self.maps), labels=self.labels.to(device))
+
+    @torch.inference_mode()
+    def most_similar(self, head: LWFMHead, maps: Sequence[Tensor], classes: Tensor) -> Tensor:
+        """Find the picture of a given class that is most similar to each query.
+
+        Parameters
+        ----------
+        head : LWFMHead
+            Compares each query with every picture of its class as if that were a class of its own.
+        maps : sequence of Tensor
+            Queries [Q, C_l, F_l, F_l] for each layer.
+        classes : Tensor
+            [Q] int64, for each query the class to look in.
+
+        Returns
+        -------
+        Tensor
+            [Q] int64, numbers of support pictures, on the CPU.
+        """
+        nearest = torch.zeros(len(classes), dtype=torch.int64)
+        for index in torch.bincount(classes).nonzero().squeeze(1).tolist():
+            pictures = (self.labels == index).nonzero().squeeze(1)
+            queries = (classes == index).nonzero().squeeze(1)
+            similarities = head.similarities(
+                [layer[pictures] for layer in self.maps],
+                torch.arange(len(pictures), device=pictures.device),
+                [layer[queries.to(layer.device)] for layer in maps],
+            )
+            best = (similarities.base + similarities.matching).argmax(-1)
+            nearest[queries] = pictures[best].cpu()
+        return nearest

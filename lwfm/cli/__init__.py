@@ -1,0 +1,7 @@
+"""The command line ``lwfm``."""
+
+from __future__ import annotations
+
+from lwfm.cli.commands import COMMANDS, build_parser, main
+
+__all__ = ["COMMANDS", "build_parser", "main"]

@@ -1,0 +1,256 @@
+"""What every data module of training has: two splits, fixed validation episodes, the same batches always."""
+
+from __future__ import annotations
+
+import warnings
+from functools import cached_property, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypedDict
+
+import lightning
+from lightning_utilities.core.apply_func import apply_to_collection
+from torch.utils.data import DataLoader
+
+from lwfm.data.dataset import PictureBatches, as_it_is, picture_loader
+from lwfm.data.decoded_cache import stored_pictures
+from lwfm.data.device_crops import Crops, CropTransform, resized
+from lwfm.data.episodes import EpisodeSampler, SeededSampler, ShuffledSampler
+from lwfm.data.image_sets import ClassSplit, DataName, PictureSet, Split, Unreadable, open_pictures
+from lwfm.data.transforms import training_transform
+from lwfm.data.validation_plan import ValidationPlan
+from lwfm.errors import UserError
+
+if TYPE_CHECKING:
+    import os
+
+    import torch
+
+    from lwfm.data.dataset import BatchTransform
+    from lwfm.data.normalization import Normalization
+
+AUGMENT_EPISODES, _SHUFFLE, _AUGMENT_SHUFFLED, _VALIDATION = 1, 2, 3, 4
+"""Added to ``seed * _STREAMS``: the independent streams of random numbers beside the training episodes."""
+_STREAMS = 5
+
+Batches = DataLoader[tuple["torch.Tensor", "torch.Tensor"]]
+
+
+class PictureOptions(TypedDict, total=False):
+    """Which pictures training reads and how they are prepared; see :class:`TrainingDataModule`."""
+
+    image_size: int
+    workers: int
+    seed: int
+    unreadable: Unreadable
+    class_split: ClassSplit | None
+    crop: bool
+    normalization: Normalization | None
+    decoded: str | os.PathLike[str] | None
+
+
+class TrainingDataModule(lightning.LightningDataModule):
+    """The training pictures, and every picture of some fixed validation episodes once.
+
+    Subclasses say what a training batch is. The same settings give the same batches with any number of
+    workers, and when a run is resumed at an epoch's beginning. The test split is never opened.
+
+    Parameters
+    ----------
+    data, root, unreadable, class_split, crop
+        Which pictures, as in :func:`~lwfm.data.image_sets.open_pictures`.
+    validation_way, validation_shot, validation_queries
+        Shape of the validation episodes.
+    validation_episodes
+        Validation episodes, the same ones after every epoch.
+    image_size
+        Height and width in pixels.
+    workers
+        Processes that prepare pictures, for each loader; 0 prepares them in the main process.
+    seed
+        Non-negative; decides the episodes, the order and the augmentation.
+    normalization
+        Channel statistics that pretrained weights demand (default: the data set's own).
+    decoded
+        Folder that keeps the pictures decoded, see :func:`~lwfm.data.decoded_cache.stored_pictures`;
+        default: none.
+
+    Attributes
+    ----------
+    first_epoch
+        Number of the epoch with which training starts; to be set before a resumed run.
+    """
+
+    def __init__(
+        self,
+        data: DataName = "emoji",
+        root: str | os.PathLike[str] | None = None,
+        *,
+        validation_way: int = 5,
+        validation_shot: int = 1,
+        validation_queries: int = 15,
+        validation_episodes: int = 100,
+        image_size: int = 84,
+        workers: int = 0,
+        seed: int = 0,
+        unreadable: Unreadable = "stop",
+        class_split: ClassSplit | None = None,
+        crop: bool = False,
+        normalization: Normalization | None = None,
+        decoded: str | os.PathLike[str] | None = None,
+    ) -> None:
+        super().__init__()
+        for name, value, least in (("image_size", image_size, 1), ("workers", workers, 0), ("seed", seed, 0)):
+            if value < least:
+                raise UserError(f"{name} must be at least {least}, not {value}")
+        self._open_split = partial(
+            open_pictures, data, root, unreadable=unreadable, class_split=class_split, crop=crop
+        )
+        self._decoded = decoded
+        self.validation_shape = {
+            "way": validation_way,
+            "shot": validation_shot,
+            "queries": validation_queries,
+        }
+        self.validation_episodes = validation_episodes
+        self.image_size, self.workers, self.seed = image_size, workers, seed
+        self._normalization, self.first_epoch = normalization, 0
+
+    def _open(self, split: Split) -> PictureSet:
+        pictures = self._open_split(split=split)
+        if self._decoded is None:
+            return pictures
+        # Twice the size: so a crop of a quarter of the picture still has all the pixels it needs.
+        return stored_pictures(pictures, Path(self._decoded), side=2 * self.image_size)
+
+    @cached_property
+    def train_pictures(self) -> PictureSet:
+        """The training split, opened on first use."""
+        return self._open("train")
+
+    @cached_property
+    def validation_pictures(self) -> PictureSet:
+        """The validation split, opened on first use."""
+        return self._open("val")
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the training classes, in the order of the labels."""
+        return self.train_pictures.classes
+
+    @property
+    def num_classes(self) -> int:
+        """Number of training classes."""
+        return len(self.classes)
+
+    @property
+    def fingerprint(self) -> str:
+        """Fingerprint of the training pictures."""
+        return self.train_pictures.fingerprint
+
+    @property
+    def normalization(self) -> Normalization:
+        """Channel statistics that both transforms use."""
+        return self._normalization or self.train_pictures.normalization
+
+    @normalization.setter
+    def normalization(self, statistics: Normalization) -> None:
+        self._normalization = statistics
+
+    @cached_property
+    def validation_sampler(self) -> EpisodeSampler:
+        """The validation episodes; its epoch stays 0."""
+        pictures = self.validation_pictures
+        return EpisodeSampler(
+            pictures.labels,
+            **self.validation_shape,
+            episodes=self.validation_episodes,
+            seed=self.stream(_VALIDATION),
+            classes=pictures.classes,
+        )
+
+    @cached_property
+    def plan(self) -> ValidationPlan:
+        """The validation episodes and the pictures that occur in them."""
+        return ValidationPlan.draw(self.validation_sampler, len(self.validation_pictures))
+
+    def setup(self, stage: str | None = None) -> None:
+        """Open both splits and check that the batches can be drawn, before any work is done."""
+        if stage in (None, "fit"):
+            _ = self.train_pictures
+        if stage in (None, "fit", "validate"):
+            _ = self.validation_sampler
+
+    def val_dataloader(self) -> Batches:
+        """Yield every picture of the fixed episodes once, in the order of ``plan.indices``."""
+        return picture_loader(
+            self.validation_pictures,
+            self.plan.indices,
+            image_size=self.image_size,
+            normalization=self.normalization,
+            workers=self.workers,
+        )
+
+    def shuffled_loader(self, *, batch_size: int, batches: int) -> Batches:
+        """Yield ordinary shuffled training pictures, beginning with `first_epoch`."""
+        shuffled = ShuffledSampler(
+            len(self.train_pictures), batch_size=batch_size, batches=batches, seed=self.stream(_SHUFFLE)
+        )
+        return self.training_loader(shuffled, seed=self.stream(_AUGMENT_SHUFFLED))
+
+    def training_loader(self, sampler: EpisodeSampler | ShuffledSampler, *, seed: int) -> Batches:
+        """Yield augmented training pictures in a sampler's batches, beginning with `first_epoch`.
+
+        Where several processes train together, each takes its share. The epoch is set here, because
+        Lightning tells the samplers theirs only after workers have begun to fetch it.
+        """
+        sampler.set_epoch(self.first_epoch)
+        transform: BatchTransform = CropTransform(self.image_size)
+        if not self.resizes_on_device:
+            transform = training_transform(image_size=self.image_size, normalization=self.normalization)
+        trainer = self.trainer
+        share = {"process": trainer.global_rank, "processes": trainer.world_size} if trainer else {}
+        return DataLoader(
+            PictureBatches(self.train_pictures, transform),
+            batch_sampler=SeededSampler(sampler, seed=seed, **share),
+            num_workers=self.workers,
+            persistent_workers=self.workers > 0,
+            collate_fn=as_it_is,
+        )
+
+    @property
+    def resizes_on_device(self) -> bool:
+        """Whether crops are resized a batch at once, where training computes.
+
+        On a GPU they are. On the CPU this was measured slower than picture by picture: see docs/training.md.
+        """
+        return self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:  # noqa: ARG002
+        """Resize, on the device, what the loaders left to it."""
+        resize = partial(resized, image_size=self.image_size, normalization=self.normalization)
+        return apply_to_collection(batch, Crops, resize)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Describe what a resumed run must find again."""
+        return {"classes": list(self.classes), "fingerprint": self.fingerprint, "seed": self.seed}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Check that a resumed run reads the same pictures.
+
+        Raises
+        ------
+        UserError
+            The training classes are others than before: the classifier's labels would mean something else.
+        """
+        if tuple(state_dict["classes"]) != self.classes:
+            raise UserError(
+                f"the checkpoint was trained on {len(state_dict['classes'])} classes, the data has others "
+                f"({self.num_classes}): resume with the data it was trained on, or start anew"
+            )
+        for name, now in (("fingerprint", self.fingerprint), ("seed", self.seed)):
+            if state_dict[name] != now:
+                warnings.warn(f"the resumed run had {name} {state_dict[name]}, now it is {now}", stacklevel=2)
+
+    def stream(self, number: int) -> int:
+        """Seed of one of the independent streams of random numbers."""
+        return self.seed * _STREAMS + number

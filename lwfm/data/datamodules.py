@@ -1,0 +1,175 @@
+"""The batches of training as Lightning data modules: episodes, or ordinary pictures of the classes."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from lightning.pytorch.utilities import CombinedLoader
+
+from lwfm.data._datamodule_base import AUGMENT_EPISODES, Batches, PictureOptions, TrainingDataModule
+from lwfm.data.episodes import EpisodeSampler
+from lwfm.errors import UserError
+
+if TYPE_CHECKING:
+    import os
+    from typing import Unpack
+
+    from lwfm.data.image_sets import DataName
+
+
+class EpisodeDataModule(TrainingDataModule):
+    """Training episodes with auxiliary batches, and a fixed set of validation episodes.
+
+    A training batch is ``{"episode": (images, labels), "auxiliary": (images, labels)}``; the second entry is
+    missing when `auxiliary_batch` is 0. An episode is ``way * shot`` support pictures followed by
+    ``way * queries`` queries, shot-major: the labels within the episode are
+    :func:`~lwfm.data.episodes.episode_labels`. Validation gives every picture of its fixed episodes once, in
+    the order of ``plan.indices``, as batches ``(images, labels)``: each passes the backbone once, in however
+    many episodes it stands. Images are ``[B, 3, image_size, image_size]`` float32, labels ``[B]`` int64
+    indices into the split's classes.
+
+    Parameters
+    ----------
+    data, root, **options
+        Which pictures and how they are prepared, as in
+        :class:`~lwfm.data._datamodule_base.TrainingDataModule`.
+    way, shot, queries
+        Shape of the training episodes.
+    validation_way, validation_shot, validation_queries
+        Shape of the validation episodes (default: the same).
+    episodes
+        Training episodes in an epoch.
+    validation_episodes
+        Validation episodes, the same ones after every epoch.
+    auxiliary_batch
+        Ordinary shuffled training pictures beside each training episode; 0 for none.
+
+    Examples
+    --------
+    >>> data = EpisodeDataModule(queries=2, episodes=1, validation_episodes=1, auxiliary_batch=4)
+    >>> data.setup("fit")
+    >>> data.num_classes
+    248
+    >>> images, labels = next(iter(data.val_dataloader()))
+    >>> tuple(images.shape), data.plan.episodes[0][0] in data.plan.indices
+    ((15, 3, 84, 84), True)
+    """
+
+    def __init__(
+        self,
+        data: DataName = "emoji",
+        root: str | os.PathLike[str] | None = None,
+        *,
+        way: int = 5,
+        shot: int = 1,
+        queries: int = 15,
+        validation_way: int | None = None,
+        validation_shot: int | None = None,
+        validation_queries: int | None = None,
+        episodes: int = 100,
+        validation_episodes: int = 100,
+        auxiliary_batch: int = 64,
+        **options: Unpack[PictureOptions],
+    ) -> None:
+        super().__init__(
+            data,
+            root,
+            validation_way=way if validation_way is None else validation_way,
+            validation_shot=shot if validation_shot is None else validation_shot,
+            validation_queries=queries if validation_queries is None else validation_queries,
+            validation_episodes=validation_episodes,
+            **options,
+        )
+        if auxiliary_batch < 0:
+            raise UserError(f"auxiliary_batch must be at least 0, not {auxiliary_batch}")
+        self.shape = {"way": way, "shot": shot, "queries": queries}
+        self.episodes, self.auxiliary_batch = episodes, auxiliary_batch
+
+    @cached_property
+    def train_sampler(self) -> EpisodeSampler:
+        """The training episodes."""
+        pictures = self.train_pictures
+        return EpisodeSampler(
+            pictures.labels,
+            **self.shape,
+            episodes=self.episodes,
+            seed=self.stream(0),
+            classes=pictures.classes,
+        )
+
+    def setup(self, stage: str | None = None) -> None:
+        """Open both splits and check that the episodes can be drawn, before any work is done."""
+        if stage in (None, "fit"):
+            _ = self.train_sampler
+        super().setup(stage)
+
+    def train_dataloader(self) -> CombinedLoader:
+        """Yield episodes and auxiliary batches side by side; both last `episodes` batches."""
+        loaders = {"episode": self.training_loader(self.train_sampler, seed=self.stream(AUGMENT_EPISODES))}
+        if self.auxiliary_batch:
+            loaders["auxiliary"] = self.shuffled_loader(
+                batch_size=self.auxiliary_batch, batches=self.episodes
+            )
+        return CombinedLoader(loaders, "min_size")
+
+
+class ClassDataModule(TrainingDataModule):
+    """Ordinary training pictures for a classifier of the training classes, and fixed validation episodes.
+
+    A training batch is ``(images [batch, 3, image_size, image_size], labels [batch])``; validation is that of
+    :class:`EpisodeDataModule`. An epoch sees (nearly) every training picture once.
+
+    Parameters
+    ----------
+    data, root, **options
+        Which pictures and how they are prepared, as in
+        :class:`~lwfm.data._datamodule_base.TrainingDataModule`.
+    batch
+        Pictures in a training batch.
+    validation_way, validation_shot, validation_queries, validation_episodes
+        Shape and number of the validation episodes.
+    processes
+        Processes that share the batches: an epoch has a multiple of so many.
+
+    Examples
+    --------
+    >>> data = ClassDataModule(batch=100, validation_queries=2)
+    >>> data.setup("fit")
+    >>> data.batches  # of 1488 pictures
+    14
+    """
+
+    def __init__(
+        self,
+        data: DataName = "emoji",
+        root: str | os.PathLike[str] | None = None,
+        *,
+        batch: int = 128,
+        validation_way: int = 5,
+        validation_shot: int = 1,
+        validation_queries: int = 15,
+        validation_episodes: int = 100,
+        processes: int = 1,
+        **options: Unpack[PictureOptions],
+    ) -> None:
+        super().__init__(
+            data,
+            root,
+            validation_way=validation_way,
+            validation_shot=validation_shot,
+            validation_queries=validation_queries,
+            validation_episodes=validation_episodes,
+            **options,
+        )
+        self.batch, self.processes = batch, processes
+
+    @property
+    def batches(self) -> int:
+        """Batches in an epoch, of all processes together."""
+        each = max(len(self.train_pictures) // (self.batch * self.processes), 1)
+        return each * self.processes
+
+    def train_dataloader(self) -> Batches:
+        """Yield shuffled training pictures."""
+        return self.shuffled_loader(batch_size=self.batch, batches=self.batches)

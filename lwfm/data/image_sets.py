@@ -1,0 +1,245 @@
+"""A split of a data set: which pictures there are, their classes, and where they are read from.
+
+The bundled ``emoji`` drawings, any ``folder`` that holds ``root/{train,val,test}/<class>/<image>``, and the
+benchmarks of :mod:`lwfm.data.layouts`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import warnings
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, get_args
+
+import numpy as np
+from tqdm import tqdm
+
+from lwfm.data.layouts import ClassSplit as ClassSplit  # part of this module's face, as is list_pictures
+from lwfm.data.layouts import Layout, Listing, choose_layout
+from lwfm.data.layouts.folders import list_pictures as list_pictures
+from lwfm.data.normalization import IMAGENET, Normalization
+from lwfm.data.sources import EncodedSource
+from lwfm.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy.typing as npt
+    from PIL.Image import Image
+
+    from lwfm.data.sources import Checked, PictureSource
+
+DataName = Literal["emoji", "folder", "auto", "miniimagenet", "tieredimagenet", "cub", "cifar-fs", "fc100"]
+Split = Literal["train", "val", "test"]
+Unreadable = Literal["stop", "skip"]
+
+EMOJI = Normalization(mean=(0.83438, 0.80025, 0.75676), std=(0.26391, 0.26011, 0.31014))
+"""Statistics of every pixel of the bundled training pictures (a test computes them again)."""
+
+_ARCHIVE = Path(__file__).with_name("emoji84.zip")
+
+
+@dataclass(frozen=True, eq=False)
+class PictureSet:
+    """The pictures of one split; small enough to hand to every DataLoader worker.
+
+    Attributes
+    ----------
+    name, split
+        The data set and which of its parts this is.
+    classes
+        Class names in alphabetical order.
+    names
+        ``<class>/<file>`` of each picture, in alphabetical order.
+    labels
+        ``[n]`` int64: the index into `classes` of each picture.
+    normalization
+        Channel statistics of this data set.
+    fingerprint
+        SHA-256 over all names and contents, in hexadecimal: equal where the pictures are.
+    source
+        Where the pictures are read from.
+    layout
+        How the data set is laid out, in words; for CUB with the name of its class split.
+    """
+
+    name: str
+    split: str
+    classes: tuple[str, ...]
+    names: tuple[str, ...]
+    labels: npt.NDArray[np.int64]
+    normalization: Normalization
+    fingerprint: str
+    source: PictureSource
+    layout: str
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def read(self, index: int) -> bytes:
+        """Return the stored bytes of picture `index`; UserError when its file cannot be read any more."""
+        return self.source.read(index)
+
+    def picture(self, index: int) -> Image:
+        """Return picture `index` decoded: upright, in RGB, cropped where that was asked for.
+
+        Examples
+        --------
+        >>> open_pictures("emoji", split="val").picture(0).size
+        (84, 84)
+        """
+        return self.source.picture(index)
+
+
+def open_pictures(
+    data: DataName = "emoji",
+    root: str | os.PathLike[str] | None = None,
+    split: Split = "train",
+    unreadable: Unreadable = "stop",
+    *,
+    class_split: ClassSplit | None = None,
+    crop: bool = False,
+    normalization: Normalization | None = None,
+) -> PictureSet:
+    """Open one split of a data set; every picture is decoded once, with a progress bar.
+
+    Parameters
+    ----------
+    data
+        ``emoji`` (bundled: 385 classes of 6 drawings, 84 x 84 pixels), ``folder``, the name of a benchmark in
+        any layout of :mod:`lwfm.data.layouts`, or ``auto`` to recognise which of these `root` holds.
+    root
+        The directory that holds the data set; for ``folder`` the one with ``train``, ``val`` and ``test``.
+    split
+        Which part; the parts have no class in common.
+    unreadable
+        What a picture that cannot be decoded does: ``stop`` with an error, or ``skip`` it with a warning.
+        Either message names all of them.
+    class_split
+        For CUB: which of its class splits, where its files do not decide it.
+    crop
+        For CUB: whether pictures are cropped to their bounding boxes.
+    normalization
+        Channel statistics; by default those of the emoji, and ImageNet's for all others.
+
+    Raises
+    ------
+    UserError
+        The folder has another layout (the message says what to place where), a class is empty, or pictures
+        cannot be read.
+
+    Examples
+    --------
+    >>> pictures = open_pictures("emoji", split="test")
+    >>> len(pictures), len(pictures.classes), pictures.names[0]
+    (462, 77, 'ambulance/emojione.webp')
+    """
+    _check_choice("data", data, get_args(DataName))
+    _check_choice("split", split, get_args(Split))
+    _check_choice("unreadable", unreadable, get_args(Unreadable))
+    if data == "emoji":
+        if root is not None:
+            raise UserError(
+                f"root={os.fspath(root)!r} was given, but the emoji are bundled: "
+                "choose data=folder or data=auto"
+            )
+        return _open_emoji(split, normalization or EMOJI)
+    if root is None:
+        what = "train/<class>/<image>, val/... and test/..." if data == "folder" else "the data set"
+        raise UserError(f"data={data} needs root: a directory with {what}")
+    layout = choose_layout(Path(root), data, class_split=class_split, crop=crop)
+    name = str(root) if layout.data == "folder" else layout.data
+    return _open_layout(layout, name, split, unreadable, normalization or IMAGENET)
+
+
+def list_split(layout: Layout, split: str) -> Listing:
+    """List a split of a layout in alphabetical order; UserError when it is not there."""
+    if split not in layout.splits:
+        raise UserError(
+            f"{layout.data} has no {split} split here: found {', '.join(layout.splits)} ({layout.form})"
+        )
+    listing = layout.splits[split]()
+    order = sorted(range(len(listing.names)), key=listing.names.__getitem__)
+    return Listing([listing.names[index] for index in order], listing.source.select(order))
+
+
+def check_pictures(source: PictureSource, count: int, title: str) -> list[Checked]:
+    """Read and decode all pictures on all cores; the progress bar appears after two seconds."""
+    pool = ThreadPoolExecutor(max_workers=os.cpu_count())
+    try:
+        checked = pool.map(source.check, range(count))
+        return list(tqdm(checked, total=count, desc=title, delay=2, leave=False, disable=None))
+    finally:
+        pool.shutdown(cancel_futures=True)  # on Ctrl-C the pictures still queued are dropped
+
+
+def fingerprint_of(names: Sequence[str], digests: Sequence[bytes]) -> str:
+    """SHA-256 over the names and the digests of the contents, in hexadecimal."""
+    fingerprint = hashlib.sha256()
+    for picture, digest in zip(names, digests, strict=True):
+        fingerprint.update(picture.encode("utf-8", "surrogateescape") + b"\0" + digest)
+    return fingerprint.hexdigest()
+
+
+def _check_choice(option: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise UserError(f"unknown {option} {value!r}: choose one of {', '.join(choices)}")
+
+
+def _open_emoji(split: str, normalization: Normalization) -> PictureSet:
+    prefix = f"{split}/"
+    try:
+        with zipfile.ZipFile(_ARCHIVE) as archive:  # reading checks each member's CRC
+            members = sorted(m for m in archive.namelist() if m.startswith(prefix) and not m.endswith("/"))
+            contents = tuple(archive.read(member) for member in members)
+    except (OSError, zipfile.BadZipFile) as error:
+        raise UserError(f"the bundled pictures are damaged ({error}): install lwfm again") from error
+    names = [member.removeprefix(prefix) for member in members]
+    digests = [hashlib.sha256(content).digest() for content in contents]
+    source = EncodedSource(contents, str(_ARCHIVE))
+    return _picture_set("emoji", split, Listing(names, source), digests, normalization, "bundled")
+
+
+def _open_layout(
+    layout: Layout, name: str, split: str, unreadable: str, normalization: Normalization
+) -> PictureSet:
+    listing = list_split(layout, split)
+    checked = check_pictures(listing.source, len(listing.names), f"Checking {split} pictures")
+    bad = [f"{listing.source.place(i)}: {check.reason}" for i, check in enumerate(checked) if check.reason]
+    if bad:
+        message = f"{len(bad)} of {len(checked)} pictures cannot be read:\n  " + "\n  ".join(bad)
+        if unreadable == "stop":
+            raise UserError(f"{message}\nRepair or remove them, or leave them out with unreadable=skip")
+        warnings.warn(f"{message}\nThey are left out", stacklevel=3)
+    good = [index for index, check in enumerate(checked) if not check.reason]
+    kept = Listing([listing.names[index] for index in good], listing.source.select(good))
+    lost = {name.split("/")[0] for name in listing.names} - {name.split("/")[0] for name in kept.names}
+    if lost:
+        raise UserError(
+            f"class {min(lost)!r} of {name} ({split}) has no readable picture: repair or remove the class"
+        )
+    form = layout.form + (f"; class split {layout.class_split}" if layout.class_split else "")
+    return _picture_set(name, split, kept, [checked[index].digest for index in good], normalization, form)
+
+
+def _picture_set(
+    name: str, split: str, listing: Listing, digests: list[bytes], normalization: Normalization, layout: str
+) -> PictureSet:
+    of_class = [picture.split("/")[0] for picture in listing.names]
+    classes = tuple(sorted(set(of_class)))
+    position = {label: index for index, label in enumerate(classes)}
+    return PictureSet(
+        name=name,
+        split=split,
+        classes=classes,
+        names=tuple(listing.names),
+        labels=np.array([position[label] for label in of_class], dtype=np.int64),
+        normalization=normalization,
+        fingerprint=fingerprint_of(listing.names, digests),
+        source=listing.source,
+        layout=layout,
+    )

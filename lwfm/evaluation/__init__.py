@@ -1,0 +1,19 @@
+"""Accuracy on episodes of unseen classes, and whether two results differ.
+
+* :mod:`lwfm.evaluation.evaluation` -- :func:`evaluate`: ``lwfm evaluate``;
+* :mod:`lwfm.evaluation.episodes` -- every picture encoded once, all methods on the same episodes;
+* :mod:`lwfm.evaluation.map_store` -- maps of a split on disk;
+* :mod:`lwfm.evaluation.heads` -- several heads on the maps of one network;
+* :mod:`lwfm.evaluation.scoring`, :mod:`lwfm.evaluation.statistics` -- means and intervals;
+* :mod:`lwfm.evaluation.results` -- :class:`EvaluationResult`, the file that tells how to repeat it;
+* :mod:`lwfm.evaluation.comparison` -- :func:`compare`: ``lwfm compare``;
+* :mod:`lwfm.evaluation.distributed` -- episodes shared among the processes of ``torchrun``.
+
+Each name loads its module on first use.
+"""
+
+from __future__ import annotations
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

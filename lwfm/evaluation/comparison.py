@@ -1,0 +1,153 @@
+"""Whether one evaluation beats another on the same episodes: ``lwfm compare A.json B.json``."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from lwfm._common.files import atomic_path
+from lwfm.errors import UserError
+from lwfm.evaluation.results import EvaluationResult, MethodResult, percent
+from lwfm.evaluation.statistics import PairedTest, paired_test
+
+_SAME = {
+    "data": ("fingerprint", "classes"),
+    "options": ("queries", "episodes", "seed"),
+}
+"""What decides the episodes, beside the numbers of ways and shots."""
+
+
+@dataclass(frozen=True)
+class ComparedMethod:
+    """One method at one number of ways and shots in both results.
+
+    Attributes
+    ----------
+    method, way, shot : str, int, int
+        What is compared.
+    first, second : float
+        Both accuracies, as fractions.
+    test : PairedTest
+        Of first minus second, episode by episode.
+    """
+
+    method: str
+    way: int
+    shot: int
+    first: float
+    second: float
+    test: PairedTest
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two results on the same episodes.
+
+    Attributes
+    ----------
+    first, second : str
+        Where they were read.
+    rows : tuple of ComparedMethod
+        Of every way, then shot, then method, that both have.
+    """
+
+    first: str
+    second: str
+    rows: tuple[ComparedMethod, ...]
+
+    def table(self) -> str:
+        """Render as plain text, accuracies in percent."""
+        width = max(20, *(len(row.method) + 1 for row in self.rows))
+        lines = [
+            f"first   {self.first}\nsecond  {self.second}",
+            "% on the same episodes; difference: first minus second, 95 % intervals, normal and bootstrap",
+            f"{'way':>4}{'shot':>5}  {'method':<{width}}{'first':>7}{'second':>8}"
+            f"{'difference':>17}{'bootstrap':>18}{'p':>9}",
+        ]
+        for row in self.rows:
+            test = row.test
+            limits = (
+                "" if test.bootstrap is None else "[{:+.2f}, {:+.2f}]".format(*_hundredfold(test.bootstrap))
+            )
+            chance = "" if test.p_value is None else f"{test.p_value:.2g}"
+            place = f"{row.way:>4}{row.shot:>5}  {row.method:<{width}}"
+            lines.append(
+                f"{place}{100 * row.first:>7.2f}{100 * row.second:>8.2f}"
+                f"{percent(test.difference, test.interval, sign='+'):>17}{limits:>18}{chance:>9}".rstrip()
+            )
+        return "\n".join(lines)
+
+    def to_json(self) -> str:
+        """Serialise as strict JSON, indented."""
+        return json.dumps(asdict(self), indent=1, allow_nan=False) + "\n"
+
+
+def _hundredfold(limits: tuple[float, float]) -> tuple[float, float]:
+    return 100 * limits[0], 100 * limits[1]
+
+
+def compare(first: Path, second: Path, *, out: Path | None = None) -> Comparison:
+    """Test whether two evaluations differ, episode by episode.
+
+    Both must have been made on the same pictures and episodes (`lwfm evaluate` with the same data, queries,
+    episodes and seed): then most of the chance in the choice of episodes cancels, and far smaller
+    differences show than two separate intervals would tell.
+
+    Parameters
+    ----------
+    first : Path
+        A result that `lwfm evaluate --out` wrote.
+    second : Path
+        Another one.
+    out : Path, optional
+        Where to write the comparison as JSON. An existing file is replaced.
+
+    Returns
+    -------
+    Comparison
+        See :meth:`Comparison.table` for a readable form.
+
+    Raises
+    ------
+    UserError
+        A file is missing or no result, or the episodes differ (saying in what).
+    """
+    results = [_read(path) for path in (first, second)]
+    for group, names in _SAME.items():
+        for name in names:
+            values = [getattr(result, group).get(name) for result in results]
+            if values[0] != values[1]:
+                shown = "" if name == "classes" else f": {values[0]} and {values[1]}"
+                raise UserError(
+                    f"{first} and {second} were not made on the same episodes: they differ in {name}{shown}"
+                )
+    rows = [
+        _compared(mine, theirs)
+        for mine in results[0].methods
+        for theirs in results[1].methods
+        if (mine.method, mine.way, mine.shot) == (theirs.method, theirs.way, theirs.shot)
+    ]
+    if not rows:
+        raise UserError(f"{first} and {second} have no method at the same way and shot in common")
+    comparison = Comparison(str(first), str(second), tuple(rows))
+    if out is not None:
+        with atomic_path(out) as temporary:
+            temporary.write_text(comparison.to_json(), encoding="utf-8")
+    return comparison
+
+
+def _read(path: Path) -> EvaluationResult:
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read the result {path}: {error}") from error
+    try:
+        return EvaluationResult.from_json(text)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+
+
+def _compared(mine: MethodResult, theirs: MethodResult) -> ComparedMethod:
+    test = paired_test(mine.episode_accuracy, theirs.episode_accuracy)
+    return ComparedMethod(mine.method, mine.way, mine.shot, mine.accuracy, theirs.accuracy, test)

@@ -1,0 +1,277 @@
+"""Accuracy on episodes of unseen classes, beside the nearest-class-mean baseline."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import time
+from dataclasses import asdict
+from functools import partial
+from importlib.metadata import version
+from itertools import product
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+
+from lwfm._common.devices import choose_device
+from lwfm._common.files import atomic_path
+from lwfm.data import EpisodeSampler, open_pictures, pictures_needed
+from lwfm.data.image_sets import ClassSplit, DataName, Split, Unreadable  # noqa: TC001 - read by the command line
+from lwfm.errors import UserError
+from lwfm.evaluation.distributed import shared_work
+from lwfm.evaluation.episodes import METHODS, encode_pictures, run_episodes
+from lwfm.evaluation.heads import HeadOptions, make_heads
+from lwfm.evaluation.map_store import MapsDtype, stored_maps
+from lwfm.evaluation.results import EvaluationResult, MethodResult
+from lwfm.evaluation.scoring import score_methods
+from lwfm.model import LWFM, ModelConfig, load_model
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from lwfm.data import PictureSet
+    from lwfm.evaluation.distributed import Share
+    from lwfm.evaluation.episodes import CachedMaps
+    from lwfm.evaluation.heads import HeadSet
+
+    Drawn = Mapping[tuple[int, int], Sequence[Sequence[int]]]
+    """For each way and shot the pictures of all episodes."""
+
+
+def evaluate(
+    *,
+    checkpoint: Path | None = None,
+    model: ModelConfig | None = None,
+    data: DataName = "emoji",
+    root: Path | None = None,
+    class_split: ClassSplit | None = None,
+    crop: bool = False,
+    split: Split = "test",
+    way: int | list[int] = 5,
+    shot: int | list[int] = 1,
+    queries: int = 15,
+    episodes: int = 600,
+    seed: int = 0,
+    heads: dict[str, HeadOptions] | None = None,
+    batch_size: int = 64,
+    workers: int = 0,
+    accelerator: Literal["auto", "cpu", "gpu"] = "auto",
+    unreadable: Unreadable = "stop",
+    maps: Path | None = None,
+    maps_dtype: MapsDtype = "float32",
+    out: Path | None = None,
+) -> EvaluationResult:
+    """Measure few-shot accuracy on classes never seen in training.
+
+    Every picture passes the backbone once. The same episodes then go, on the cached maps, through
+    LWFM-SPM, its base term alone, its matching term alone and nearest class mean (and through any further
+    heads), so that the methods can be compared episode by episode. Started by `torchrun --nproc-per-node N
+    -m lwfm evaluate ...`, N processes share the episodes, each on a GPU of its own.
+
+    Parameters
+    ----------
+    checkpoint : Path, optional
+        A model that `lwfm train` wrote (best.safetensors). Without one, a network that was never trained
+        here is evaluated: see `model`.
+    model : ModelConfig, optional
+        The network to evaluate when there is no checkpoint: random weights by default, or
+        `--model.weights imagenet`. A checkpoint knows its own, so the two exclude each other.
+    data : str
+        emoji (bundled with the package), folder (pictures in root/SPLIT/CLASS/), a benchmark in any of its
+        usual layouts, or auto to recognise what root holds; see `lwfm data inspect`.
+    root : Path, optional
+        The folder that holds the data set, for all but emoji.
+    class_split : str, optional
+        For CUB: which of its class splits, where its files do not decide it.
+    crop : bool
+        For CUB: whether pictures are cropped to their bounding boxes.
+    split : str
+        Which of the three parts to evaluate on.
+    way : int or list of int
+        Classes in an episode; of several numbers each is evaluated.
+    shot : int or list of int
+        Support pictures per class; of several numbers each is evaluated, with each number of ways.
+    queries : int
+        Query pictures per class.
+    episodes : int
+        Number of episodes; the interval shrinks with its square root.
+    seed : int
+        Chooses the episodes, and the random weights of a network without checkpoint.
+    heads : dict of str to HeadOptions, optional
+        Further heads on the same maps and episodes, each a name and what differs from the network's head: any
+        of layers, feature_size, embedding, matching_weight, attention_temperature, temperature, top_k,
+        layer_reduction, merge_shots. For example `--heads '{all pairs: {top_k: null}, no LWE:
+        {attention_temperature: null}}'`.
+    batch_size : int
+        Pictures that pass the backbone together.
+    workers : int
+        Processes that decode pictures; 0 uses this one.
+    accelerator : str
+        Where to compute: auto takes a GPU when there is one.
+    unreadable : str
+        stop at pictures that cannot be decoded, or skip them with a warning.
+    maps : Path, optional
+        A folder that keeps the maps of all pictures of the split for the next time: they are found again when
+        backbone, weights and pictures are the same, whatever the head, shots and episodes. Without it, only
+        the pictures that occur are encoded, and nothing is kept.
+    maps_dtype : str
+        Precision of the kept maps: float16 takes half the space.
+    out : Path, optional
+        Where to write the result as JSON. An existing file is replaced.
+
+    Returns
+    -------
+    EvaluationResult
+        See :meth:`EvaluationResult.table` for a readable form.
+
+    Raises
+    ------
+    UserError
+        For options that contradict each other, missing or damaged files, or too few classes or pictures.
+    """
+    started = time.monotonic()
+    ways, shots = _check_options(checkpoint, model, way, shot, episodes, batch_size, out, heads or {})
+    device = choose_device(accelerator)
+    pictures = open_pictures(
+        data, root, split=split, unreadable=unreadable, class_split=class_split, crop=crop
+    )
+    network = open_network(checkpoint, model, pictures, seed).to(device)
+    head_set = make_heads(network, heads or {})
+    draw = partial(EpisodeSampler, pictures.labels, queries=queries, episodes=episodes, seed=seed)
+    drawn = {(n, k): list(draw(way=n, shot=k, classes=pictures.classes)) for n, k in product(ways, shots)}
+    with shared_work() as share:
+        cached = _encode(head_set.encoder, pictures, drawn, share, maps, maps_dtype, batch_size, workers)
+        methods = _answer(head_set, cached, pictures, drawn, share)
+    result = EvaluationResult(
+        model=_describe_model(network, checkpoint),
+        data=_describe_data(pictures, root, split),
+        options={
+            "ways": list(ways),
+            "shots": list(shots),
+            "queries": queries,
+            "episodes": episodes,
+            "seed": seed,
+            "heads": {name: dict(each) for name, each in (heads or {}).items()},
+            "batch_size": batch_size,
+            "accelerator": accelerator,
+            "unreadable": unreadable,
+            "maps_dtype": None if maps is None else maps_dtype,
+            "sampling": "classes and pictures without replacement within an episode, episodes independent",
+        },
+        versions=_versions(),
+        machine={
+            "device": str(device),
+            "threads": torch.get_num_threads(),
+            "processes": share.size,
+        },
+        seconds=round(time.monotonic() - started, 3),
+        methods=tuple(methods),
+    )
+    if out is not None and share.is_first:
+        with atomic_path(out) as temporary:
+            temporary.write_text(result.to_json(), encoding="utf-8")
+    return result
+
+
+def _encode(
+    encoder: LWFM,
+    pictures: PictureSet,
+    drawn: Drawn,
+    share: Share,
+    maps: Path | None,
+    maps_dtype: MapsDtype,
+    batch_size: int,
+    workers: int,
+) -> CachedMaps:
+    """Give the maps of the pictures in this process's episodes, or stored ones of all pictures."""
+    options = {"batch_size": batch_size, "workers": workers}
+    if maps is not None:
+        return share.one_first(lambda: stored_maps(encoder, pictures, maps, dtype=maps_dtype, **options))
+    needed = pictures_needed(episode for each in drawn.values() for episode in share.of(each))
+    return encode_pictures(encoder, pictures, needed, **options, bar=share.is_first)
+
+
+def _answer(
+    heads: HeadSet, cached: CachedMaps, pictures: PictureSet, drawn: Drawn, share: Share
+) -> list[MethodResult]:
+    """Send all episodes through all heads, and score them."""
+    methods: list[MethodResult] = []
+    for (way, shot), each in drawn.items():
+        given = run_episodes(
+            heads.own, cached, share.of(each), way=way, shot=shot, others=heads.others, bar=share.is_first
+        )
+        labels = torch.as_tensor(pictures.labels[[episode[way * shot :] for episode in each]])
+        methods += score_methods(share.gather(given), labels, pictures.classes, way=way, shot=shot)
+    return methods
+
+
+def _check_options(
+    checkpoint: Path | None,
+    model: ModelConfig | None,
+    way: int | list[int],
+    shot: int | list[int],
+    episodes: int,
+    batch_size: int,
+    out: Path | None,
+    heads: Mapping[str, HeadOptions],
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Refuse, before any work, what would fail after it; give the numbers of ways and of shots."""
+    ways, shots = _different("way", way), _different("shot", shot)
+    if taken := sorted(set(METHODS) & set(heads)):
+        raise UserError(f"a head cannot be named {taken[0]}: that is a method of every evaluation")
+    if checkpoint is not None and model is not None:
+        raise UserError(
+            f"the checkpoint {checkpoint} knows its own model: give either a checkpoint or model options"
+        )
+    for name, value in (("episodes", episodes), ("batch_size", batch_size)):
+        if value < 1:
+            raise UserError(f"{name} must be at least 1, not {value}")
+    if out is not None and Path(out).is_dir():
+        raise UserError(f"out must be the name of a file, and {out} is a folder")
+    return ways, shots
+
+
+def _different(name: str, given: int | list[int]) -> tuple[int, ...]:
+    numbers = (given,) if isinstance(given, int) else tuple(given)
+    if not numbers or len(set(numbers)) != len(numbers):
+        raise UserError(f"{name} must be one number or several different ones, not {given}")
+    return numbers
+
+
+def open_network(checkpoint: Path | None, model: ModelConfig | None, pictures: PictureSet, seed: int) -> LWFM:
+    """Load the model from the checkpoint, or make one that was never trained here."""
+    if checkpoint is not None:
+        return load_model(checkpoint)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return LWFM(model or ModelConfig(), normalization=pictures.normalization).eval()
+
+
+def _describe_model(network: LWFM, checkpoint: Path | None) -> dict[str, Any]:
+    """Everything that says which network this was; lists, not tuples, as JSON gives them back."""
+    config = {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(network.config).items()}
+    normalization = network.normalization
+    return {
+        "checkpoint": None if checkpoint is None else str(checkpoint),
+        "sha256": None if checkpoint is None else hashlib.sha256(Path(checkpoint).read_bytes()).hexdigest(),
+        "config": config,
+        "normalization": normalization and {"mean": list(normalization.mean), "std": list(normalization.std)},
+    }
+
+
+def _describe_data(pictures: PictureSet, root: Path | None, split: str) -> dict[str, Any]:
+    return {
+        "name": pictures.name,
+        "layout": pictures.layout,
+        "root": None if root is None else str(root),
+        "split": split,
+        "fingerprint": pictures.fingerprint,
+        "pictures": len(pictures.labels),
+        "classes": list(pictures.classes),
+    }
+
+
+def _versions() -> dict[str, str]:
+    packages = ("lwfm", "torch", "torchvision", "timm")
+    return {"python": platform.python_version(), **{name: version(name) for name in packages}}

@@ -1,0 +1,142 @@
+"""Maps of a whole split on disk: encoded once, memory-mapped, found again by what they depend on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import safetensors
+
+from lwfm._common.files import atomic_path
+from lwfm.errors import UserError
+from lwfm.evaluation.episodes import CachedMaps, encoded_batches
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from torch import Tensor
+
+    from lwfm.data import PictureSet
+    from lwfm.model import LWFM
+
+MapsDtype = Literal["float32", "float16"]
+_NAMES = {"float32": "F32", "float16": "F16"}  # as safetensors calls them
+
+
+def maps_fingerprint(model: LWFM, pictures: PictureSet, dtype: MapsDtype) -> str:
+    """SHA-256 of all that the maps depend on: the backbone's weights and layers, the pictures, the precision.
+
+    The head is not among it: any head can be evaluated on the same maps.
+    """
+    normalization = model.normalization or pictures.normalization
+    described = {
+        "backbone": model.config.backbone,
+        "layers": model.backbone.layers,
+        "feature_size": model.backbone.feature_size,
+        "image_size": model.config.image_size,
+        "normalization": asdict(normalization),
+        "pictures": pictures.fingerprint,
+        "dtype": dtype,
+    }
+    digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
+    for name, tensor in model.backbone.state_dict().items():
+        digest.update(name.encode() + b"\0" + tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def stored_maps(
+    model: LWFM,
+    pictures: PictureSet,
+    folder: Path,
+    *,
+    dtype: MapsDtype = "float32",
+    batch_size: int = 64,
+    workers: int = 0,
+) -> CachedMaps:
+    """Give the maps of all pictures of a split from a file, which is written first when it is not there.
+
+    Parameters
+    ----------
+    model : LWFM
+        Put into evaluation mode.
+    pictures : PictureSet
+        The split.
+    folder : Path
+        Where the files are; each is named after the split and the fingerprint.
+    dtype : str
+        float32, or float16 for half the space; the head computes in float32 in either case.
+    batch_size, workers : int
+        How many pictures pass the backbone together, and how many processes decode them.
+
+    Returns
+    -------
+    CachedMaps
+        On the CPU memory-mapped: only what is looked up is read. On another device all of them.
+
+    Raises
+    ------
+    UserError
+        The file cannot be written, or one of that name is damaged.
+    """
+    path = Path(folder) / f"{pictures.split}-{maps_fingerprint(model, pictures, dtype)[:24]}.safetensors"
+    count = len(pictures)
+    shapes = [
+        (count, C_l, F_l, F_l)
+        for C_l, F_l in zip(model.backbone.layer_dims, model.backbone.feature_size, strict=True)
+    ]
+    if not path.is_file():
+        batches = encoded_batches(model, pictures, range(count), batch_size=batch_size, workers=workers)
+        with atomic_path(path) as temporary:
+            _write_layers(temporary, shapes, dtype, batches)
+    device = next(model.parameters()).device
+    layers = tuple(layer.to(device) for layer in _read_layers(path, shapes))
+    return CachedMaps.build(layers, range(count), count)
+
+
+def _write_layers(
+    path: Path, shapes: Sequence[tuple[int, ...]], dtype: MapsDtype, batches: Iterable[Sequence[Tensor]]
+) -> None:
+    """Write a safetensors file batch by batch: the library's own writer wants all tensors in memory."""
+    header: dict[str, dict[str, Any]] = {}
+    offset = 0
+    for number, shape in enumerate(shapes):
+        size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        header[f"layer{number}"] = {
+            "dtype": _NAMES[dtype],
+            "shape": list(shape),
+            "data_offsets": [offset, offset + size],
+        }
+        offset += size
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)  # tensors begin at a multiple of 8
+    start = 8 + len(text)
+    with path.open("wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        file.truncate(start + offset)
+    views = [
+        np.memmap(path, dtype, "r+", start + header[f"layer{number}"]["data_offsets"][0], shape)
+        for number, shape in enumerate(shapes)
+    ]
+    row = 0
+    for batch in batches:
+        for view, layer in zip(views, batch, strict=True):
+            view[row : row + len(layer)] = layer.cpu().numpy()
+        row += len(batch[0])
+    for view in views:
+        view.flush()
+
+
+def _read_layers(path: Path, shapes: Sequence[tuple[int, ...]]) -> list[Tensor]:
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:  # maps the file, copies nothing
+            layers: list[Tensor] = [file.get_tensor(f"layer{number}") for number in range(len(shapes))]
+    except (safetensors.SafetensorError, OSError) as error:
+        raise UserError(f"the stored maps {path} are damaged ({error}): delete the file") from error
+    if [tuple(layer.shape) for layer in layers] != list(shapes):
+        raise UserError(f"the stored maps {path} have other shapes: delete the file")
+    return layers

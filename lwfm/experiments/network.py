@@ -1,0 +1,169 @@
+"""One network of an experiment: its training, its rows, and the commands that repeat them."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import shlex
+from dataclasses import asdict, dataclass, is_dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from lwfm._common.files import atomic_path
+from lwfm.evaluation import evaluate
+from lwfm.experiments.plan import DataChoice, Plan, Row, plain_options
+from lwfm.experiments.table import RowResult
+from lwfm.training import train
+from lwfm.training.checkpoints import RunFolder
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+Accelerator = Literal["auto", "cpu", "gpu"]
+
+
+@dataclass(frozen=True)
+class TrainedNetwork:
+    """One network of the plan on one data set with one seed."""
+
+    name: str
+    data_name: str
+    data: DataChoice
+    seed: int
+    options: dict[str, Any]
+    pictures: str
+    """Fingerprint of the pictures on which rows are evaluated."""
+    folder: Path
+
+    @property
+    def finished(self) -> Path:
+        """What is written when training is complete."""
+        return self.folder / "finished.json"
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether training is complete."""
+        return self.finished.is_file()
+
+    @property
+    def where(self) -> dict[str, Any]:
+        """The data set, as `lwfm train` and `lwfm evaluate` take it."""
+        found = {"data": self.data.data, "root": self.data.root, "class_split": self.data.class_split}
+        return {**found, "crop": self.data.crop}
+
+    def train(self, *, workers: int, accelerator: Accelerator, progress: bool) -> None:
+        """Train, or go on after the last whole epoch."""
+        run = RunFolder(self.folder)
+        resume = run.last.is_file()
+        options = {**self.options, "workers": workers, "accelerator": accelerator, "progress": progress}
+        summary = train(
+            self.folder,
+            **self.where,
+            **options,
+            seed=self.seed,
+            resume=resume,
+            decoded=str(self.folder.parent.parent / "decoded-pictures"),
+        )
+        with atomic_path(self.finished) as temporary:
+            described = {**asdict(summary), "resumed": resume, "command": self.command()}
+            temporary.write_text(json.dumps(described, indent=1, default=str) + "\n", encoding="utf-8")
+
+    def command(self) -> str:
+        """Give the command that trains this network alone."""
+        return command_line("train", {**self.where, "out": self.folder, "seed": self.seed, **self.options})
+
+    def results(
+        self, plan: Plan, out: Path, *, workers: int, accelerator: Accelerator
+    ) -> Iterator[RowResult]:
+        """Evaluate all rows of this network that are not there yet; yield all."""
+        checkpoint = RunFolder(self.folder).best
+        weights = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
+        rows = [row for row in plan.rows if row.network == self.name]
+        for shot, queries in sorted(self.data.queries.items()):
+            episodes = {"split": self.data.split, "way": plan.way, "shot": shot, "queries": queries}
+            episodes |= {"episodes": plan.episodes, "seed": plan.episode_seed}
+            files = {
+                row.name: out
+                / "rows"
+                / f"{digest([weights, self.pictures, episodes, row.head, row.method])}.json"
+                for row in rows
+            }
+            waiting = [row for row in rows if not files[row.name].is_file()]
+            if waiting:
+                self._evaluate(waiting, files, episodes, out, workers=workers, accelerator=accelerator)
+            for row in rows:
+                found = RowResult.read(files[row.name])
+                yield RowResult(**{**vars(found), "row": row.name, "data": self.data_name, "seed": self.seed})
+
+    def _evaluate(
+        self,
+        rows: list[Row],
+        files: dict[str, Path],
+        episodes: dict[str, Any],
+        out: Path,
+        *,
+        workers: int,
+        accelerator: Accelerator,
+    ) -> None:
+        """Evaluate rows in one pass and keep each in its file."""
+        checkpoint = RunFolder(self.folder).best
+        heads = {row.name: row.head for row in rows if row.head}
+        result = evaluate(
+            checkpoint=checkpoint,
+            **self.where,
+            **episodes,
+            heads=heads,
+            maps=out / "maps",
+            workers=workers,
+            accelerator=accelerator,
+        )
+        for row in rows:
+            method = row.name if row.head else row.method
+            shown = {"checkpoint": checkpoint, **self.where, **episodes}
+            if row.head:
+                shown["heads"] = {row.name: row.head}
+            RowResult(
+                row=row.name,
+                network=self.name,
+                data=self.data_name,
+                seed=self.seed,
+                shot=episodes["shot"],
+                method=method,
+                accuracies=result.of(method, episodes["shot"]).episode_accuracy,
+                train=self.command(),
+                evaluate=command_line("evaluate", shown),
+            ).write(files[row.name])
+
+
+def digest(described: Any) -> str:
+    """Fingerprint JSON values."""
+    text = json.dumps(described, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def command_line(command: str, options: dict[str, Any]) -> str:
+    """Write a command of `lwfm` with these options, but for those that have their default.
+
+    Examples
+    --------
+    >>> print(command_line("evaluate", {"shot": [1, 5], "way": 5, "heads": {"a": {"top_k": None}}}))
+    lwfm evaluate --shot '[1, 5]' --heads '{"a": {"top_k": null}}'
+    """
+    function: Callable[..., Any] = train if command == "train" else evaluate
+    defaults = _flat({name: each.default for name, each in inspect.signature(function).parameters.items()})
+    words = ["lwfm", command]
+    for name, value in _flat(options).items():
+        if name not in defaults or value != defaults[name]:
+            text = value if isinstance(value, str | Path) else json.dumps(value)
+            words += [f"--{name}", shlex.quote(str(text))]
+    return " ".join(words)
+
+
+def _flat(options: dict[str, Any]) -> dict[str, Any]:
+    """Give groups of options as ``model.top_k``."""
+    flat: dict[str, Any] = {}
+    for name, value in plain_options(options).items():
+        grouped = is_dataclass(options[name])
+        flat |= {f"{name}.{key}": each for key, each in value.items()} if grouped else {name: value}
+    return flat

@@ -1,0 +1,191 @@
+"""What an experiment consists of: data sets, networks to train, rows of a table; read from a YAML file."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path  # noqa: TC003 - read by the parser
+from typing import Any
+
+import yaml
+from jsonargparse import ArgumentError, ArgumentParser
+
+from lwfm.data.image_sets import ClassSplit, DataName, Split  # noqa: TC001 - read by the parser
+from lwfm.errors import UserError
+from lwfm.evaluation.episodes import METHODS
+from lwfm.evaluation.heads import HeadOptions
+from lwfm.training import train
+
+_GIVEN_ELSEWHERE = {"out", "data", "root", "class_split", "crop", "unreadable", "seed", "resume", "decoded"}
+"""Options of `lwfm train` that the plan or the command decides."""
+_NOT_IN_RESULT = {"progress", "workers", "accelerator"}
+"""Options of `lwfm train` that do not change what is trained, but for rounding."""
+
+
+@dataclass(frozen=True)
+class DataChoice:
+    """A data set of an experiment.
+
+    Attributes
+    ----------
+    data, root, class_split, crop
+        As in `lwfm train`; without `root`, the command's is taken.
+    split : str
+        On which part rows are evaluated.
+    queries : dict of int to int
+        For each number of shots, the queries per class.
+    """
+
+    data: DataName
+    queries: dict[int, int]
+    root: Path | None = None
+    class_split: ClassSplit | None = None
+    crop: bool = False
+    split: Split = "test"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of the table.
+
+    Attributes
+    ----------
+    name : str
+        Its title.
+    network : str
+        Which of the plan's networks.
+    head : HeadOptions
+        How the head of this row differs from the network's, see `lwfm evaluate --heads`.
+    method : str
+        lwfm for the whole head, or base, matching or nearest_class_mean.
+    """
+
+    name: str
+    network: str
+    head: HeadOptions = field(default_factory=lambda: HeadOptions())
+    method: str = "lwfm"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """An experiment.
+
+    Attributes
+    ----------
+    data : dict of str to DataChoice
+        Data sets by name; a table for each.
+    networks : dict of str to dict
+        Options of `lwfm train` for each network; `config` names a YAML file beside the plan whose options
+        come first, then those of `train`, then these.
+    rows : list of Row
+        Rows of each table; differences are to the first.
+    train : dict
+        Options of `lwfm train` that all networks share.
+    seeds : list of int
+        Each network is trained once with each.
+    way : int
+        Classes in an episode.
+    episodes, episode_seed : int, int
+        Episodes of each evaluation, the same ones for all rows and seeds.
+    """
+
+    data: dict[str, DataChoice]
+    networks: dict[str, dict[str, Any]]
+    rows: list[Row]
+    train: dict[str, Any] = field(default_factory=dict)
+    seeds: list[int] = field(default_factory=lambda: [0])
+    way: int = 5
+    episodes: int = 1000
+    episode_seed: int = 0
+
+
+def read_plan(path: Path) -> tuple[Plan, dict[str, dict[str, Any]]]:
+    """Read a plan and the training options of each network, as :func:`lwfm.training.train` takes them.
+
+    Raises
+    ------
+    UserError
+        Naming the file and what in it cannot be, before any work.
+    """
+    values = _read_yaml(path)
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(Plan)
+    try:
+        plan = Plan(**parser.instantiate(parser.parse_object(values)).as_dict())
+    except (ArgumentError, TypeError, KeyError) as error:
+        raise UserError(f"{path}: {error}") from error
+    _check(plan, path)
+    return plan, {name: _training_options(plan, name, path) for name in plan.networks}
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is no YAML: {error}") from error
+    if not isinstance(values, dict):
+        raise UserError(f"{path} must hold options by name")
+    return values
+
+
+def _check(plan: Plan, path: Path) -> None:
+    """Refuse what the types allow and no experiment can have."""
+    names = [row.name for row in plan.rows]
+    wrong = ""
+    if not names or not plan.data or not plan.seeds:
+        wrong = "rows, data and seeds must not be empty"
+    elif len(set(names)) < len(names) or len(set(plan.seeds)) < len(plan.seeds):
+        wrong = "no two rows, nor two seeds, may be the same"
+    elif set(names) & set(METHODS):
+        wrong = f"a row must not be called {', '.join(sorted(set(names) & set(METHODS)))}"
+    for row in plan.rows:
+        if row.network not in plan.networks:
+            wrong = f"row {row.name} is of network {row.network}, which is not among networks"
+        elif row.method not in METHODS:
+            wrong = f"row {row.name}: method must be one of {', '.join(METHODS)}, not {row.method}"
+        elif row.head and row.method != "lwfm":
+            wrong = f"row {row.name}: either a head or a method"
+    if any(not choice.queries for choice in plan.data.values()):
+        wrong = "queries must give the queries per class for each number of shots"
+    if wrong:
+        raise UserError(f"{path}: {wrong}")
+
+
+def _training_options(plan: Plan, name: str, path: Path) -> dict[str, Any]:
+    """Put the options of a network together and check them as the command line would."""
+    own = dict(plan.networks[name])
+    preset = own.pop("config", None)
+    first = {} if preset is None else _read_yaml(path.parent / str(preset))
+    merged = _merge(_merge({k: v for k, v in first.items() if k not in _GIVEN_ELSEWHERE}, plan.train), own)
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_function_arguments(train, skip=set(_GIVEN_ELSEWHERE))
+    try:
+        options: dict[str, Any] = parser.instantiate(parser.parse_object(merged)).as_dict()
+    except (ArgumentError, TypeError, KeyError) as error:
+        raise UserError(f"{path}: network {name}: {error}") from error
+    return options
+
+
+def _merge(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
+    """Put ``second`` over ``first``, group by group.
+
+    Examples
+    --------
+    >>> _merge({"model": {"top_k": 1, "layers": [7]}, "epochs": 3}, {"model": {"top_k": 2}})
+    {'model': {'top_k': 2, 'layers': [7]}, 'epochs': 3}
+    """
+    merged = dict(first)
+    for name, value in second.items():
+        both = isinstance(value, dict) and isinstance(merged.get(name), dict)
+        merged[name] = _merge(merged[name], value) if both else value
+    return merged
+
+
+def plain_options(options: dict[str, Any]) -> dict[str, Any]:
+    """Give training options as JSON values, without those that do not change the result."""
+    return {
+        name: asdict(value) if hasattr(value, "__dataclass_fields__") else value
+        for name, value in options.items()
+        if name not in _NOT_IN_RESULT
+    }

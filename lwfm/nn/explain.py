@@ -1,0 +1,91 @@
+"""Why two pictures are similar: the weights, matches and similarities behind the head's number.
+
+Letters: P positions (F x F), l a layer.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from lwfm.ops import layer_wise_embedding, paired_pixel_matching
+from lwfm.ops._expressions import paired_blocks
+
+if TYPE_CHECKING:
+    from lwfm.nn.head import LWFMHead
+    from lwfm.nn.positions import Maps
+
+
+@dataclass(frozen=True)
+class LayerMatch:
+    """How the positions of one layer of a picture pair correspond.
+
+    Positions count row by row, from the upper left.
+
+    Attributes
+    ----------
+    support_weights, query_weights : Tensor
+        [P] float: LWE weights; they sum to P, so 1 is the average position.
+    assignment : Tensor
+        [P] int64: the query position that each support position is matched with.
+    similarities : Tensor
+        [P] float in -1..1: cosine of each matched pair after the embedding.
+    """
+
+    support_weights: Tensor
+    query_weights: Tensor
+    assignment: Tensor
+    similarities: Tensor
+
+    @property
+    def feature_size(self) -> int:
+        """F, positions along a side."""
+        return math.isqrt(len(self.assignment))
+
+
+@torch.no_grad()
+def explain_pair(head: LWFMHead, support: Maps, query: Maps) -> tuple[LayerMatch, ...]:
+    """Compute what the head sees in one support picture and one query, layer by layer.
+
+    Parameters
+    ----------
+    head : LWFMHead
+        Its embedding, temperature and layout are used.
+    support, query : Tensor or sequence of Tensor
+        Maps of one picture each: [1, C, F, F], or one [1, C_l, F_l, F_l] per layer.
+
+    Returns
+    -------
+    tuple of LayerMatch
+        One per layer, on the CPU.
+
+    Raises
+    ------
+    ValueError
+        For maps of the wrong shape or dtype, or of several pictures.
+
+    Examples
+    --------
+    >>> from lwfm.nn import LWFMHead
+    >>> head = LWFMHead([4, 8], feature_size=2)
+    >>> maps = torch.rand(1, 12, 2, 2)
+    >>> [match.assignment.tolist() for match in explain_pair(head, maps, maps)]
+    [[0, 1, 2, 3], [0, 1, 2, 3]]
+    """
+    pairs = zip(head.layout.positions(support, "support"), head.layout.positions(query, "query"), strict=True)
+    matches = []
+    for layer, ((s, _), (q, _)) in enumerate(pairs):
+        if len(s) != 1 or len(q) != 1:
+            raise ValueError(f"one picture each is explained, got {len(s)} and {len(q)}")
+        a, b = layer_wise_embedding(s, q, temperature=head.attention_temperature)
+        assignment = paired_pixel_matching(s, q)[1]
+        if head.embeddings:
+            s, q = head.embeddings[layer](s), head.embeddings[layer](q)
+        similarities = paired_blocks(s, q).values().gather(-1, assignment.unsqueeze(-1)).squeeze(-1)
+        results = (a[0], b[0], assignment, similarities)
+        matches.append(LayerMatch(*(x.squeeze(0).cpu() for x in results)))
+    return tuple(matches)

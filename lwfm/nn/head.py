@@ -1,0 +1,283 @@
+"""Modules: the LWFM-SPM head and its parts, ready to stand behind any backbone.
+
+Letters in shape comments: Q queries, S support pictures, P positions (F x F), C channels, l a layer.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lwfm.nn.class_means import ClassShots
+from lwfm.nn.embedding import PixelEmbedding as PixelEmbedding  # part of this module's face
+from lwfm.nn.layer import SupportLayer
+from lwfm.nn.positions import MapLayout, Positions
+from lwfm.ops import semantic_pixel_matching
+from lwfm.ops._expressions import compute_dtype, inverse_root, over_queries
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from lwfm.nn.positions import Maps
+
+LayerReduction = Literal["max", "mean"]
+"""How the matched similarities of several layers become one."""
+
+
+class SemanticPixelMatching(nn.Module):
+    """Similarity of every query with every support picture on one layer: SPM as a drop-in module.
+
+    Parameters
+    ----------
+    dim : int
+        C_l, channels of the maps.
+    embedding : bool
+        Compare matched positions after a learned :class:`PixelEmbedding` (the paper) or as they are.
+    top_k : int or None
+        Mean of the k most similar matched pairs; 1 is the paper's maximum, None averages all.
+
+    Examples
+    --------
+    >>> matching = SemanticPixelMatching(64)
+    >>> matching(torch.rand(5, 64, 3, 3), torch.rand(7, 64, 3, 3)).shape
+    torch.Size([7, 5])
+    """
+
+    def __init__(self, dim: int, *, embedding: bool = True, top_k: int | None = 1) -> None:
+        super().__init__()
+        self.dim = dim
+        self.top_k = top_k
+        self.embedding = PixelEmbedding(dim) if embedding else None
+
+    def forward(self, support: Tensor, query: Tensor) -> Tensor:
+        """Compare maps support [S, C, F, F] with query [Q, C, F', F'] -> [Q, S], in -1..1.
+
+        Raises
+        ------
+        ValueError
+            For a wrong rank, channel count, dtype or device, or NaN features (naming the pair).
+        """
+        for name, maps in (("support", support), ("query", query)):
+            if maps.ndim != 4 or maps.shape[1] != self.dim:
+                raise ValueError(f"{name} must be maps [B, {self.dim}, F, F], got {list(maps.shape)}")
+        positions = [compute_dtype(maps).flatten(2).transpose(1, 2) for maps in (support, query)]
+        if self.embedding is None:
+            return semantic_pixel_matching(*positions, top_k=self.top_k)[0]
+        with torch.autocast(support.device.type, enabled=False):
+            embedded = [self.embedding(x) for x in positions]
+        return semantic_pixel_matching(
+            *positions, support_embedded=embedded[0], query_embedded=embedded[1], top_k=self.top_k
+        )[0]
+
+
+class EpisodeSimilarities(NamedTuple):
+    """What the logits of an episode are made of: ``logits = (base + matching) / temperature``."""
+
+    base: Tensor
+    """[Q, way]: cosine of the LWE-weighted means, in -1..1."""
+    matching: Tensor
+    """[Q, way]: matched similarity times ``matching_weight``; zeros where that is 0."""
+    query_features: Tensor
+    """[Q, C]: LWE-weighted mean of each query, what the classifier reads."""
+
+
+class LWFMHead(nn.Module):
+    """The LWFM-SPM head: logits of an episode from the backbone maps of its pictures.
+
+    Layer-wise embedding weighs positions by mutual cross-correlation, semantic-pixel matching pairs them
+    one to one; both work on P x P blocks, so no pair of maps is ever expanded. The head computes in
+    float32 (float64 for float64 maps), under autocast too.
+
+    Parameters
+    ----------
+    layer_dims : sequence of int
+        C_l, the channels of each layer.
+    feature_size : int or sequence of int
+        F, the maps' height and width. An int: all layers share it and the mean over all C channels is
+        subtracted at each position (the paper). A sequence: a resolution of its own for each layer,
+        centred over its own channels.
+    num_classes : int, optional
+        Training classes of the auxiliary linear classifier; None leaves it out.
+    embedding : bool
+        Learn a :class:`PixelEmbedding` per layer for the matched similarity.
+    matching_weight : float
+        Weight of the matched similarity beside the base term, at least 0; 0 skips the matching.
+    attention_temperature : float or None
+        t_attn of layer-wise embedding, positive. The paper: 5, on CUB 2. None: no layer-wise embedding, all
+        positions weigh the same.
+    temperature : float
+        t that divides the logits, positive.
+    top_k : int or None
+        Matched pairs averaged per layer, at most the smallest F_l^2; None for all.
+    layer_reduction : str
+        The matched similarity of a pair of pictures is the ``max`` over the layers (the paper) or their
+        ``mean``.
+    merge_shots : bool
+        Match each query with the positions of all shots of a class at once, one assignment of P to K P
+        positions, rather than with each shot (the paper, which averages these). The same for one shot.
+
+    Raises
+    ------
+    ValueError
+        For an argument out of its range.
+
+    References
+    ----------
+    "Layer-Wise Feature Metric of Semantic-Pixel Matching for Few-Shot Learning", arXiv 2411.06363.
+
+    Examples
+    --------
+    >>> head = LWFMHead([64, 128], feature_size=3).eval()
+    >>> support, labels = torch.rand(10, 192, 3, 3), torch.arange(10) % 5  # 5-way 2-shot
+    >>> head(support, labels, torch.rand(15, 192, 3, 3)).shape
+    torch.Size([15, 5])
+    """
+
+    def __init__(
+        self,
+        layer_dims: Sequence[int],
+        *,
+        feature_size: int | Sequence[int] = 3,
+        num_classes: int | None = None,
+        embedding: bool = True,
+        matching_weight: float = 0.25,
+        attention_temperature: float | None = 5.0,
+        temperature: float = 0.2,
+        top_k: int | None = 1,
+        layer_reduction: LayerReduction = "max",
+        merge_shots: bool = False,
+    ) -> None:
+        super().__init__()
+        self.layout = MapLayout(layer_dims, feature_size)
+        self.matching_weight = matching_weight
+        # At an infinite temperature every position weighs the same.
+        self.attention_temperature = math.inf if attention_temperature is None else attention_temperature
+        self.temperature = temperature
+        self.top_k = top_k
+        self.layer_reduction = layer_reduction
+        self.merge_shots = merge_shots
+        self._check_arguments()
+        self.embeddings = nn.ModuleList(PixelEmbedding(dim) for dim in self.layout.dims if embedding)
+        self.classifier = None if num_classes is None else nn.Linear(sum(self.layout.dims), num_classes)
+
+    def _check_arguments(self) -> None:
+        if self.matching_weight < 0:
+            raise ValueError(f"matching_weight must be at least 0, got {self.matching_weight}")
+        for name in ("attention_temperature", "temperature"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        if self.layer_reduction not in get_args(LayerReduction):
+            raise ValueError(f"layer_reduction must be max or mean, got {self.layer_reduction!r}")
+        pairs = min(self.layout.sizes) ** 2
+        if self.top_k is not None and not 1 <= self.top_k <= pairs:
+            raise ValueError(f"top_k must be 1 to {pairs} (positions of the smallest map), got {self.top_k}")
+
+    def forward(self, support: Maps, support_labels: Tensor, query: Maps) -> Tensor | tuple[Tensor, Tensor]:
+        """Classify the queries of one episode.
+
+        Parameters
+        ----------
+        support : Tensor or sequence of Tensor
+            [S, C, F, F], or one [S, C_l, F_l, F_l] per layer; any floating dtype.
+        support_labels : Tensor
+            [S] integers 0..way-1, in any order; each class at least once, shots may differ.
+        query : Tensor or sequence of Tensor
+            [Q, C, F, F] or per layer; Q may be 0.
+
+        Returns
+        -------
+        Tensor or tuple of Tensor
+            Logits [Q, way]; in training mode with ``num_classes`` also the class logits [Q, num_classes].
+
+        Raises
+        ------
+        ValueError
+            For maps or labels of the wrong shape, dtype or device, a class without support pictures, or
+            NaN features (naming the first pair [query, support]).
+        """
+        episode = self.similarities(support, support_labels, query)
+        logits = (episode.base + episode.matching) / self.temperature
+        if self.training and self.classifier is not None:
+            return logits, self._classify(episode.query_features)
+        return logits
+
+    def similarities(self, support: Maps, support_labels: Tensor, query: Maps) -> EpisodeSimilarities:
+        """Compute the terms of the logits; arguments and errors as in :meth:`forward`."""
+        device = support_labels.device
+        with torch.autocast(device.type, enabled=False):
+            support_layers = self.layout.positions(support, "support")
+            query_layers = self.layout.positions(query, "query")
+            for name, layers in (("support", support_layers), ("query", query_layers)):
+                if any(x.device != device for x, _ in layers):
+                    raise ValueError(
+                        f"{name} is on {layers[0].features.device}, but support_labels are on {device}"
+                    )
+                if any(x.dtype != support_layers[0].features.dtype for x, _ in layers):
+                    raise ValueError("mixed dtypes: either all maps are float64 or none")
+            shots = ClassShots(support_labels, len(support_layers[0].features))
+            supports = [
+                SupportLayer(
+                    s,
+                    shots,
+                    embed=self.embeddings[layer] if self.embeddings else None,
+                    matching=self.matching_weight > 0,
+                    merged=self.merge_shots,
+                )
+                for layer, s in enumerate(support_layers)
+            ]
+
+            def compare(*queries: Tensor) -> EpisodeSimilarities:
+                pairs = zip(queries[::2], queries[1::2], strict=True)
+                return self._compare(supports, shots, [Positions(*pair) for pair in pairs])
+
+            tensors = [x for layer in query_layers for x in layer]
+            query_bytes = sum(support.query_bytes() for support in supports)
+            return EpisodeSimilarities(*over_queries(compare, tensors, query_bytes))
+
+    def _compare(
+        self, supports: list[SupportLayer], shots: ClassShots, queries: Sequence[Positions]
+    ) -> EpisodeSimilarities:
+        """Similarities of some of the queries, given for each layer."""
+        terms, matched = [], []
+        for support, query in zip(supports, queries, strict=True):
+            term, similarity = support.compare(query, self.attention_temperature, self.top_k)
+            terms.append(term)
+            if similarity is not None:
+                matched.append(similarity)
+        inner, square_s, square_q = (
+            functools.reduce(torch.add, column) for column in list(zip(*terms, strict=True))[:3]
+        )
+        base = inner * inverse_root(square_s) * inverse_root(square_q)
+        matching = torch.zeros_like(base)
+        if matched:
+            matching = self._over_layers(torch.stack(matched))
+            if not self.merge_shots:
+                matching = shots.mean_over_class(matching.unsqueeze(-1)).squeeze(-1)
+            matching = self.matching_weight * matching
+        return EpisodeSimilarities(base, matching, torch.cat([term.features for term in terms], dim=-1))
+
+    def _over_layers(self, similarities: Tensor) -> Tensor:
+        """Make one matched similarity of those of all layers: [L, Q, S] -> [Q, S], merged [L, Q, way]."""
+        return similarities.max(0).values if self.layer_reduction == "max" else similarities.mean(0)
+
+    def classify(self, maps: Maps) -> Tensor:
+        """Class logits [B, num_classes] of ordinary pictures from their globally averaged maps.
+
+        Raises
+        ------
+        ValueError
+            If the head was built without ``num_classes``, or the maps have the wrong shape.
+        """
+        return self._classify(torch.cat([x.mean((2, 3)) for x in self.layout.layers(maps, "maps")], dim=1))
+
+    def _classify(self, features: Tensor) -> Tensor:
+        if self.classifier is None:
+            raise ValueError("this head has no classifier: build it with num_classes")
+        weight, bias = (x.to(features.dtype) for x in (self.classifier.weight, self.classifier.bias))
+        with torch.autocast(features.device.type, enabled=False):
+            return F.linear(features, weight, bias)

@@ -1,0 +1,125 @@
+"""What one layer contributes to the similarities of an episode.
+
+Letters: Q queries, S support pictures, P positions, C_l channels of a layer.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from lwfm.nn.class_means import ClassTerms, class_terms
+from lwfm.ops._correlation import correlate, is_one_kernel
+from lwfm.ops._expressions import (
+    correlation_scale,
+    embedding_weights,
+    feature_matching,
+    inverse_root,
+    pair_blocks,
+    raw_correlation,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import Tensor
+
+    from lwfm.nn.class_means import ClassShots
+    from lwfm.nn.positions import Positions
+
+
+class SupportLayer:
+    """The support pictures of one layer, with everything that all queries share computed once.
+
+    Parameters
+    ----------
+    positions : Positions
+        S pictures.
+    shots : ClassShots
+        Which picture belongs to which class.
+    embed : callable or None
+        phi, on the last dimension; None for the identity.
+    matching : bool
+        Whether positions are matched.
+    merged : bool
+        Whether positions are matched with those of all shots of a class at once.
+    """
+
+    def __init__(
+        self,
+        positions: Positions,
+        shots: ClassShots,
+        *,
+        embed: Callable[[Tensor], Tensor] | None,
+        matching: bool,
+        merged: bool = False,
+    ) -> None:
+        self.positions = positions
+        self.shots = shots
+        self.embed = embed
+        self.matching = matching
+        self.merged = merged
+        self.correlation_scale = correlation_scale(positions.squares)
+        self.inverse_norm = inverse_root(positions.squares.detach())
+        self.embedded = self._embedded(positions) if matching else positions.features
+
+    def _embedded(self, positions: Positions) -> Tensor:
+        """Return the features [., P, D] that matched positions are compared by."""
+        return positions.features if self.embed is None else self.embed(positions.features)
+
+    def query_bytes(self) -> int:
+        """Bytes of the blocks of one query picture."""
+        S, P, _ = self.positions.features.shape
+        return S * P * P * self.positions.features.element_size()
+
+    def compare(
+        self, query: Positions, temperature: float, top_k: int | None
+    ) -> tuple[ClassTerms, Tensor | None]:
+        """Compare the class means, and the matched positions if there are any: [Q, S], merged [Q, way]."""
+        fits = is_one_kernel(self.positions.features, query.features, [self.embedded])
+        if fits and math.isfinite(temperature) and not self.merged:
+            return self._compare_in_one_kernel(query, temperature, top_k)
+        raw = self.correlate(query)
+        similarity = self.match(raw, query, top_k) if self.matching else None
+        return self.weigh(raw, query, temperature), similarity
+
+    def _compare_in_one_kernel(
+        self, query: Positions, temperature: float, top_k: int | None
+    ) -> tuple[ClassTerms, Tensor | None]:
+        s, q = self.positions.features, query.features
+        pairs = correlate(
+            s,
+            q,
+            support_compared=self.embedded,
+            query_compared=self._embedded(query) if self.matching else q,
+            temperature=temperature,
+            top_k=top_k,
+            matching=self.matching,
+        )
+        terms = class_terms(pairs.a, pairs.b, pairs.reached, s, q, self.shots)
+        return terms, pairs.similarity if self.matching else None
+
+    def correlate(self, query: Positions) -> Tensor:
+        """R [Q, S, P, P] of all pairs."""
+        return raw_correlation(self.positions.features, query.features)
+
+    def weigh(self, raw: Tensor, query: Positions, temperature: float) -> ClassTerms:
+        """Compare the class means under layer-wise embedding, with R [Q, S, P, P]."""
+        scale = correlation_scale(query.squares)
+        a, b, reached = embedding_weights(pair_blocks(raw, self.correlation_scale, scale), temperature)
+        return class_terms(a, b, reached, self.positions.features, query.features, self.shots)
+
+    def match(self, raw: Tensor, query: Positions, top_k: int | None) -> Tensor:
+        """Similarity [Q, S], merged [Q, way], over matched positions, with R [Q, S, P, P]."""
+        raw, inverse_norm = raw.detach(), inverse_root(query.squares.detach())
+        embedded = self._embedded(query)
+        if not self.merged:
+            cosines = pair_blocks(raw, self.inverse_norm, inverse_norm)
+            return feature_matching(cosines, self.embedded, embedded, top_k)[0]
+        similarities = []
+        for pictures in self.shots.of_equal_count():  # [classes, K]
+            blocks = raw[:, pictures].flatten(2, 3)  # [Q, classes, K P, P]
+            cosines = pair_blocks(blocks, self.inverse_norm[pictures].flatten(1), inverse_norm)
+            support = self.embedded[pictures].flatten(1, 2)  # [classes, K P, D]
+            similarities.append(feature_matching(cosines, support, embedded, top_k)[0])
+        return self.shots.in_class_order(similarities)

@@ -1,0 +1,109 @@
+"""How backbone maps are cut into layers and centred before the head compares them.
+
+Letters: B pictures, P positions (F x F), C channels, l a layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from lwfm.ops import _expressions as blocks
+from lwfm.ops._expressions import compute_dtype, squared_norms
+
+Maps = Tensor | Sequence[Tensor]
+"""One tensor [B, C, F, F] with the layers' channels side by side, or one [B, C_l, F_l, F_l] per layer."""
+
+
+class Positions(NamedTuple):
+    """A layer of some pictures as the head compares it."""
+
+    features: Tensor
+    """[B, P, C_l], centred."""
+    squares: Tensor
+    """[B, P]: their squared norms."""
+
+
+class MapLayout:
+    """The layers of a map: their channels and resolutions.
+
+    Parameters
+    ----------
+    layer_dims : sequence of int
+        C_l of each layer.
+    feature_size : int or sequence of int
+        F for all layers, which are then centred together over all channels (the paper); or one F_l per
+        layer, each centred over its own channels.
+
+    Raises
+    ------
+    ValueError
+        Without layers, or for sizes that are not positive or not one per layer.
+    """
+
+    def __init__(self, layer_dims: Sequence[int], feature_size: int | Sequence[int]) -> None:
+        self.dims = tuple(layer_dims)
+        self.shared = isinstance(feature_size, int)
+        self.sizes = (
+            (feature_size,) * len(self.dims) if isinstance(feature_size, int) else tuple(feature_size)
+        )
+        if not self.dims or min(self.dims) < 1:
+            raise ValueError(f"layer_dims must name the channels of at least one layer, got {self.dims}")
+        if len(self.sizes) != len(self.dims) or min(self.sizes) < 1:
+            raise ValueError(
+                f"feature_size must be a positive int or one per layer, got {feature_size} "
+                f"for {len(self.dims)} layers"
+            )
+
+    def layers(self, maps: Maps, name: str) -> list[Tensor]:
+        """Cut maps into one [B, C_l, F_l, F_l] per layer, in the dtype the head computes in.
+
+        Raises
+        ------
+        ValueError
+            Naming ``name`` and what was expected, for a wrong shape or dtype.
+        """
+        tensors = self._checked(maps, name)
+        return tensors if len(tensors) == len(self.dims) else list(self._split(tensors[0]))
+
+    def positions(self, maps: Maps, name: str) -> list[Positions]:
+        """Cut maps into layers of centred positions; errors as in :meth:`layers`."""
+        tensors = self._checked(maps, name)
+        if blocks.is_fused(tensors[0]):
+            results = torch.ops.lwfm.centred_positions(tensors, list(self.dims), self.shared)
+            return [
+                Positions(*pair)
+                for pair in zip(results[: len(self.dims)], results[len(self.dims) :], strict=True)
+            ]
+        layers = tensors if len(tensors) == len(self.dims) else self._split(tensors[0])
+        features = [x.flatten(2).transpose(1, 2) for x in layers]
+        if self.shared:
+            total = torch.stack([x.sum(-1, keepdim=True) for x in features]).sum(0)  # [B, P, 1]
+            centred = [x - total / sum(self.dims) for x in features]
+        else:
+            centred = [x - x.mean(-1, keepdim=True) for x in features]
+        return [Positions(x, squared_norms(x)) for x in centred]
+
+    def _split(self, maps: Tensor) -> tuple[Tensor, ...]:
+        return torch.split_with_sizes(maps, list(self.dims), dim=1)
+
+    def _checked(self, maps: Maps, name: str) -> list[Tensor]:
+        """Return the maps, one tensor or one per layer, in the dtype the head computes in."""
+        if isinstance(maps, Tensor):
+            if maps.ndim != 4 or maps.shape[1] != sum(self.dims):
+                raise ValueError(f"{name} must be maps [B, {sum(self.dims)}, F, F], got {list(maps.shape)}")
+            layers = self._split(maps)
+        else:
+            layers = tuple(maps)
+        pictures = len(layers[0]) if len(layers) else 0
+        expected = [[pictures, C_l, F_l, F_l] for C_l, F_l in zip(self.dims, self.sizes, strict=True)]
+        shapes = [list(x.shape) for x in layers]
+        if shapes != expected:
+            raise ValueError(f"{name} must have layers of shape {expected}, got {shapes}")
+        tensors = [maps] if isinstance(maps, Tensor) else list(layers)
+        if not all(x.is_floating_point() for x in tensors):
+            raise ValueError(f"{name} must be floating tensors, got {[x.dtype for x in tensors]}")
+        return [compute_dtype(x) for x in tensors]

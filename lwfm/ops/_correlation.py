@@ -1,0 +1,162 @@
+"""All (query, support) pairs of one layer in one operator, for inference.
+
+``lwfm::correlation`` multiplies the positions of all pictures, weighs them (LWE), assigns them and compares
+the matched ones (SPM). On CUDA it is one kernel, and no tensor of S x Q x P x P or S x Q x C numbers is ever
+written; elsewhere it is the operators of :mod:`lwfm.ops._expressions` in turn. It cannot be differentiated.
+
+Letters: Q queries, S support pictures, P support positions, M query positions, C and D channels.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from lwfm.ops._expressions import (
+    PAIR_KERNELS,
+    compute_dtype,
+    correlation_scale,
+    cosine_blocks,
+    embedding_weights,
+    inverse_root,
+    pair_blocks,
+    pixel_matching,
+    raw_correlation,
+    squared_norms,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+MOST_POSITIONS = 32
+"""Positions of a picture that one warp assigns (kMaxAssignedPositions in csrc/cuda)."""
+
+
+ONE_KERNEL_PRODUCTS = 2**19
+"""Inner products of all pairs up to which one kernel is the faster way: of more, matrix units do better."""
+
+
+class PairTerms(NamedTuple):
+    """What all pairs of one layer yield, in float64 for float64 features and float32 for others."""
+
+    a: Tensor
+    """[Q, S, P]: LWE weights of the support positions."""
+    b: Tensor
+    """[Q, S, M]: LWE weights of the query positions."""
+    reached: Tensor
+    """[Q, S, M]: a^T R, with R the inner products of the positions."""
+    similarity: Tensor
+    """[Q, S]: mean of the ``top_k`` largest cosines of matched positions; empty without matching."""
+    assignment: Tensor
+    """[Q, S, P] int64: the query position of each support position, -1 for none; empty without matching."""
+
+
+def is_one_kernel(support: Tensor, query: Tensor, others: Sequence[Tensor] = ()) -> bool:
+    """Whether :func:`correlate` is one kernel for these features, the faster way, and free of gradients.
+
+    ``others`` are further tensors that a gradient might be recorded for.
+    """
+    recorded = torch.is_grad_enabled() and any(x.requires_grad for x in (support, query, *others))
+    (S, P, _), (Q, M, _) = support.shape, query.shape
+    fits = max(P, M) <= MOST_POSITIONS and S * P * Q * M <= ONE_KERNEL_PRODUCTS
+    return support.device.type == "cuda" and "cuda" in PAIR_KERNELS and fits and not recorded
+
+
+def correlate(
+    support: Tensor,
+    query: Tensor,
+    *,
+    support_compared: Tensor | None = None,
+    query_compared: Tensor | None = None,
+    temperature: float,
+    top_k: int | None = None,
+    matching: bool = True,
+) -> PairTerms:
+    """Correlate, weigh and match every support picture with every query of one layer.
+
+    Parameters
+    ----------
+    support, query : Tensor
+        [S, P, C] and [Q, M, C], P and M 1 to 32, of any strides; float16, bfloat16, float32 or float64.
+    support_compared, query_compared : Tensor, optional
+        [S, P, D] and [Q, M, D]: what matched positions are compared by. Default: ``support``, ``query``.
+    temperature : float
+        Softens the softmax of the LWE weights.
+    top_k : int or None
+        How many matched pairs are averaged; None for all.
+    matching : bool
+        Whether to assign and compare; without, only the weights are computed.
+
+    Returns
+    -------
+    PairTerms
+        A pair with NaN features has NaN weights and similarity; on CUDA nothing waits for the device to
+        find one, so its assignment is -1 there and no error is raised.
+
+    Raises
+    ------
+    ValueError
+        For a wrong shape, dtype, device or ``top_k``; on the CPU also for NaN features, naming the pair.
+
+    Examples
+    --------
+    >>> support, query = torch.rand(5, 9, 16), torch.rand(3, 9, 16)
+    >>> terms = correlate(support, query, temperature=5.0, top_k=1)
+    >>> terms.a.shape, terms.similarity.shape
+    (torch.Size([3, 5, 9]), torch.Size([3, 5]))
+    """
+    compared = (
+        support if support_compared is None else support_compared,
+        query if query_compared is None else query_compared,
+    )
+    pairs = min(support.shape[1], query.shape[1])
+    count = 0 if not matching else pairs if top_k is None else top_k
+    return PairTerms(*torch.ops.lwfm.correlation(support, query, *compared, temperature, count))
+
+
+def _correlation_in_steps(
+    support: Tensor,
+    query: Tensor,
+    support_compared: Tensor,
+    query_compared: Tensor,
+    temperature: float,
+    top_k: int,
+) -> tuple[Tensor, ...]:
+    support, query = compute_dtype(support), compute_dtype(query)
+    raw = raw_correlation(support, query)
+    squares = squared_norms(support), squared_norms(query)
+    weights = embedding_weights(pair_blocks(raw, *map(correlation_scale, squares)), temperature)
+    if top_k == 0:
+        return *weights, raw.new_empty(0), raw.new_empty(0, dtype=torch.int64)
+    cosines = pair_blocks(raw, *map(inverse_root, squares))
+    compared = cosine_blocks(compute_dtype(support_compared), compute_dtype(query_compared))
+    return *weights, *pixel_matching(cosines, compared, top_k)
+
+
+def _correlation_fake(
+    support: Tensor,
+    query: Tensor,
+    support_compared: Tensor,  # noqa: ARG001
+    query_compared: Tensor,  # noqa: ARG001
+    temperature: float,  # noqa: ARG001
+    top_k: int,
+) -> tuple[Tensor, ...]:
+    (S, P, _), (Q, M, _) = support.shape, query.shape
+    dtype = torch.float64 if support.dtype == torch.float64 else torch.float32
+    shapes = [(Q, S, P), (Q, S, M), (Q, S, M), (Q, S) if top_k else (0,)]
+    assignment = support.new_empty((Q, S, P) if top_k else (0,), dtype=torch.int64)
+    return *(support.new_empty(shape, dtype=dtype) for shape in shapes), assignment
+
+
+def _refuse_gradient(_ctx: Any, *_grads: Tensor) -> None:
+    raise RuntimeError(
+        "lwfm::correlation is for inference and cannot be differentiated; "
+        "the operators of lwfm.ops._expressions can"
+    )
+
+
+torch.library.impl("lwfm::correlation", "CPU")(_correlation_in_steps)
+torch.library.register_fake("lwfm::correlation", _correlation_fake)
+torch.library.register_autograd("lwfm::correlation", _refuse_gradient)

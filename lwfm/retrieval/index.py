@@ -1,0 +1,242 @@
+"""``lwfm index``: the maps of many pictures in one file, to search among them.
+
+Letters: N indexed pictures, C channels of all layers together, l a layer.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import Tensor
+
+from lwfm._common.devices import Accelerator, choose_device
+from lwfm._common.tensor_files import read_tensor_file, tensors_under, write_tensor_file
+from lwfm.data.image_sets import Unreadable  # noqa: TC001 - read by the command line
+from lwfm.data.sources import EXTENSIONS
+from lwfm.errors import UserError
+from lwfm.evaluation.episodes import global_features
+from lwfm.model import LWFM, describe_model, rebuild_model
+from lwfm.model.default import build_network, network_name
+from lwfm.model.encode import encode_images, watched
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+_METADATA_KEY = "lwfm_index"
+_MODEL, _MAPS = "model.", "maps."
+
+
+@dataclass(frozen=True)
+class Hit:
+    """A picture that resembles another.
+
+    Attributes
+    ----------
+    number : int
+        Which of the indexed pictures it is.
+    similarity : float
+        By the head: base and matching term.
+    cosine : float
+        Of the mean features, -1 to 1.
+    cosine_rank : int
+        Its rank by cosine alone, from 1.
+    """
+
+    number: int
+    similarity: float
+    cosine: float
+    cosine_rank: int
+
+
+@dataclass(frozen=True)
+class PictureIndex:
+    """Indexed pictures.
+
+    Attributes
+    ----------
+    network : LWFM
+        What made the maps and compares them.
+    maps : tuple of Tensor
+        [N, C_l, F_l, F_l] for each layer, float16.
+    root : Path
+        The folder that was indexed.
+    names : tuple of str
+        [N], paths below it.
+    digests : tuple of str
+        [N], of the files' content.
+    """
+
+    network: LWFM
+    maps: tuple[Tensor, ...]
+    root: Path
+    names: tuple[str, ...]
+    digests: tuple[str, ...]
+
+    def path(self, number: int) -> Path:
+        """Say where a picture stands."""
+        return self.root / self.names[number]
+
+    def state(self, number: int) -> Literal["same", "changed", "gone"]:
+        """Say whether a picture's file is still what was indexed."""
+        if not self.path(number).is_file():
+            return "gone"
+        return "same" if content_digest(self.path(number)) == self.digests[number] else "changed"
+
+    def features(self) -> Tensor:
+        """Compute the mean features [N, C], of length 1, by which candidates are found."""
+        return global_features([layer.float() for layer in self.maps])
+
+    @torch.inference_mode()
+    def nearest(self, query: Sequence[Tensor], features: Tensor, k: int, *, candidates: int) -> list[Hit]:
+        """Find the pictures most similar to one.
+
+        Parameters
+        ----------
+        query : sequence of Tensor
+            Maps [1, C_l, F_l, F_l] of the picture.
+        features : Tensor
+            [N, C], see :meth:`features`.
+        k : int
+            How many to give.
+        candidates : int
+            How many of the nearest by cosine are ranked; k if that is more.
+
+        Returns
+        -------
+        list of Hit
+            min(k, N) of them, the most similar first.
+        """
+        from usearch.index import search  # the extra `retrieval`
+
+        count = min(max(candidates, k), len(self.names))
+        found = search(features.numpy(), global_features(query)[0].numpy(), count, "cos", exact=True)
+        places = torch.as_tensor(found.keys.astype("int64"))
+        shortlist = [layer[places].float() for layer in self.maps]
+        terms = self.network.head.similarities(shortlist, torch.arange(count), query)
+        similarity = (terms.base + terms.matching)[0]
+        cosines = 1 - torch.as_tensor(found.distances)
+        best = similarity.argsort(descending=True, stable=True)[:k].tolist()
+        return [Hit(int(places[i]), float(similarity[i]), float(cosines[i]), i + 1) for i in best]
+
+
+def content_digest(path: Path) -> str:
+    """Digest a file's content; "" where it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()[:32]
+    except OSError:
+        return ""
+
+
+def build_index(
+    folder: Path,
+    *,
+    out: Path = Path("index.safetensors"),
+    model: str = "auto",
+    unreadable: Unreadable = "stop",
+    batch_size: int = 32,
+    accelerator: Accelerator = "auto",
+) -> str:
+    """Index the pictures of a folder and of the folders in it, for `lwfm search`.
+
+    Parameters
+    ----------
+    folder : Path
+        The pictures.
+    out : Path
+        The index, a .safetensors file. An existing file is replaced.
+    model : str
+        The network that compares: auto (the best one that needs no download), a file of `lwfm train`, or the
+        name of a backbone with ImageNet weights (resnet18, timm:NAME).
+    unreadable : str
+        stop at a picture that cannot be decoded, or skip it with a warning.
+    batch_size : int
+        Pictures that pass the network together.
+    accelerator : str
+        Where to compute: auto takes a GPU when there is one.
+
+    Returns
+    -------
+    str
+        What was done.
+
+    Raises
+    ------
+    UserError
+        For a missing or empty folder, a picture that cannot be read (naming it), a file that cannot be
+        written, and options out of range.
+    """
+    if batch_size < 1:
+        raise UserError(f"batch_size must be at least 1, not {batch_size}")
+    if out.suffix != ".safetensors":
+        raise UserError(f"the index {out} must have the suffix .safetensors")
+    paths = _pictures_below(folder)
+    network = build_network(model).to(choose_device(accelerator))
+    digests: list[str] = []
+    left_out: set[int] = set()
+
+    def leave_out(number: int, error: UserError) -> None:
+        if unreadable == "stop":
+            raise UserError(f"{error}\nRemove it, or leave it out with --unreadable skip") from error
+        warnings.warn(f"{error}; it is left out", stacklevel=2)
+        left_out.add(number)
+
+    shown = _digested(watched(paths, "indexing", progress=True), digests)
+    batches = [
+        [layer.half().cpu() for layer in maps]
+        for maps in encode_images(network, shown, batch_size, unreadable=leave_out)
+    ]
+    if not batches:
+        raise UserError(f"none of the {len(paths)} pictures in {folder} can be read")
+    kept = [number for number in range(len(paths)) if number not in left_out]
+    description = {
+        "model": describe_model(network),
+        "root": str(folder.resolve()),
+        "names": [paths[number].relative_to(folder).as_posix() for number in kept],
+        "digests": [digests[number] for number in kept],
+    }
+    tensors = {f"{_MODEL}{name}": tensor for name, tensor in network.state_dict().items()}
+    for layer, parts in enumerate(zip(*batches, strict=True)):
+        tensors[f"{_MAPS}{layer}"] = torch.cat(parts)
+    write_tensor_file(out, tensors, description, key=_METADATA_KEY)
+    return f"{len(kept)} pictures of {folder} by {network_name(network)} in {out}"
+
+
+def _pictures_below(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        raise UserError(f"there is no folder {folder} to index")
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in EXTENSIONS and path.is_file())
+    if not paths:
+        raise UserError(f"the folder {folder} holds no picture ({', '.join(EXTENSIONS)})")
+    return paths
+
+
+def _digested(paths: Iterable[Path], digests: list[str]) -> Iterator[Path]:
+    """Pass the paths on and note the digests of what they hold."""
+    for path in paths:
+        digests.append(content_digest(path))
+        yield path
+
+
+def load_index(path: Path) -> PictureIndex:
+    """Read what :func:`build_index` wrote; UserError where there is no such file, or it is none."""
+    if not path.is_file():
+        raise UserError(f"there is no index {path}; write one: lwfm index FOLDER --out {path}")
+    description, tensors = read_tensor_file(path, key=_METADATA_KEY, what="index of pictures")
+    weights = tensors_under(_MODEL, tensors)
+    try:
+        network = rebuild_model(description["model"], weights, source=str(path))
+        maps = tuple(tensors[f"{_MAPS}{number}"] for number in range(len(network.backbone.layers)))
+        network.head.layout.layers(maps, "the indexed maps")
+        root = Path(description["root"])
+        names, digests = tuple(description["names"]), tuple(description["digests"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path} is not a whole index: {error}") from error
+    if not len(names) == len(digests) == len(maps[0]):
+        raise UserError(f"{path} is not a whole index: {len(names)} names for {len(maps[0])} pictures")
+    return PictureIndex(network, maps, root, names, digests)

@@ -1,0 +1,145 @@
+"""The files of a training run: written whole, read without pickle, never overwritten by accident."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from lightning.fabric.plugins import TorchCheckpointIO
+from lightning.pytorch.callbacks import Checkpoint
+
+from lwfm._common.files import write_bytes_atomically
+from lwfm.errors import UserError
+from lwfm.model import save_model
+
+if TYPE_CHECKING:
+    import os
+    from pathlib import Path
+
+    from lightning import LightningModule, Trainer
+
+    from lwfm.training.modules import Learner
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Where a run keeps what.
+
+    Attributes
+    ----------
+    path : Path
+        The folder.
+    """
+
+    path: Path
+
+    @property
+    def best(self) -> Path:
+        """The model of the best validation accuracy, for :func:`lwfm.model.load_model`."""
+        return self.path / "best.safetensors"
+
+    @property
+    def last(self) -> Path:
+        """Everything needed to continue after the last whole epoch."""
+        return self.path / "last.ckpt"
+
+    @property
+    def logs(self) -> Path:
+        """A folder version_0, version_1, ... for each start, with metrics.csv and TensorBoard events."""
+        return self.path / "logs"
+
+    def open(self, *, resume: bool) -> None:
+        """Check that the folder is new, or, when resuming, that it holds a run; UserError otherwise."""
+        present = [file.name for file in (self.best, self.last, self.logs) if file.exists()]
+        if resume and not self.last.is_file():
+            raise UserError(
+                f"nothing to resume: {self.last} is missing (a run writes it after its first epoch)"
+            )
+        if present and not resume:
+            raise UserError(
+                f"{self.path} already holds a run ({', '.join(present)}): continue it with resume, "
+                "or choose another folder for out"
+            )
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            for half_written in self.path.glob(".*.part.*"):  # by a process that was killed
+                half_written.unlink()
+        except OSError as error:
+            raise UserError(f"cannot make the folder {self.path}: {error.strerror}") from error
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes checkpoints so that an interrupted write leaves the previous one whole; reads no pickle."""
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any | None = None
+    ) -> None:
+        """Write through :func:`lwfm._common.files.atomic_path`."""
+        if storage_options is not None:
+            raise TypeError("storage_options are not supported")
+        buffer = io.BytesIO()
+        torch.save(checkpoint, buffer)
+        write_bytes_atomically(path, buffer.getbuffer())
+
+    def load_checkpoint(
+        self,
+        path: str | os.PathLike[str],
+        map_location: Any | None = None,
+        weights_only: bool | None = None,  # noqa: ARG002 (part of the interface; nothing else is read here)
+    ) -> dict[str, Any]:
+        """Read tensors and plain values only; UserError when the file is damaged or holds anything else."""
+        try:
+            checkpoint = dict(torch.load(path, map_location=map_location, weights_only=True))
+        except Exception as error:  # a damaged file makes torch's reader fail in any way it likes
+            first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise UserError(f"cannot read the checkpoint {path}: {first_line}") from error
+        return checkpoint
+
+
+def epoch_to_resume(path: Path, module: Learner) -> int:
+    """Give the epoch after a checkpoint's; UserError when the run to continue it has another setting."""
+    checkpoint = AtomicCheckpointIO().load_checkpoint(path, map_location="cpu")
+    settings, options = (_flatten(dict(x)) for x in (checkpoint.get("hyper_parameters", {}), module.hparams))
+    for name in {**settings, **options}:
+        before, now = settings.get(name), options.get(name)
+        if before != now:
+            shown = "" if name == "classes" else f": it was {before!r} and is now {now!r}"
+            raise UserError(f"{path} is of a run with another {name}{shown}; repeat its options to resume it")
+    return int(checkpoint["epoch"]) + 1
+
+
+def _flatten(settings: dict[str, Any]) -> dict[str, Any]:
+    """Set the model's options beside the others, under ``model.NAME``."""
+    model = settings.get("model", {})
+    rest = {name: value for name, value in settings.items() if name != "model"}
+    return {**rest, **{f"model.{name}": value for name, value in model.items()}}
+
+
+class RunFiles(Checkpoint):
+    """Keeps best.safetensors (by validation accuracy) and last.ckpt (after each epoch) up to date."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        self.folder = folder
+        self.best: dict[str, float] = {}
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Export the model when it is the best so far."""
+        metrics = {name: float(value) for name, value in trainer.callback_metrics.items() if "val_" in name}
+        if metrics["val_accuracy"] > self.best.get("val_accuracy", -1.0):
+            self.best = {**metrics, "epoch": trainer.current_epoch}
+            if trainer.is_global_zero:
+                save_model(pl_module.model, self.folder.best)  # type: ignore[arg-type]  # a Learner's
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+        """Write everything needed to continue from here."""
+        trainer.save_checkpoint(self.folder.last)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Give what the best model reached, to be compared with after a resume."""
+        return dict(self.best)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over :meth:`state_dict`."""
+        self.best = dict(state_dict)

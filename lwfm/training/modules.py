@@ -1,0 +1,274 @@
+"""Training steps and validation, as Lightning modules: episodes for LWFM-SPM, or ordinary classification."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import lightning
+import numpy as np
+import torch
+import torch.nn.functional as F
+from lightning.pytorch.callbacks import Timer
+from torch import Tensor
+
+from lwfm._common.tensor_files import write_tensor_file
+from lwfm.data import episode_labels
+from lwfm.errors import UserError
+from lwfm.evaluation.episodes import BASELINE, CachedMaps, accuracy_of, run_episodes
+from lwfm.model import LWFM, ModelConfig
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from torch.optim import Optimizer
+
+    from lwfm.data import ValidationPlan
+    from lwfm.data.normalization import Normalization
+    from lwfm.training.config import OptimConfig, SGDConfig
+
+Pictures = tuple[Tensor, Tensor]
+"""Images [B, 3, H, W] and the indices [B] of their classes."""
+
+
+class Learner(lightning.LightningModule):
+    """What all training has in common: optimiser, schedule, randomness, validation, the stop at NaN.
+
+    Parameters
+    ----------
+    model : ModelConfig
+        What to train.
+    optim : SGDConfig
+        How.
+    classes : sequence of str
+        The training classes.
+    normalization : Normalization
+        Of the training pictures.
+    steps : int
+        Length of the whole run, for the schedule of the learning rate.
+    seed : int
+        All randomness of epoch e depends on (seed, e) only, so that a resumed run repeats it.
+    validation : ValidationPlan
+        What is measured after each epoch.
+    settings : dict, optional
+        Plain values beside the model's, the classes and the seed that a resumed run must share.
+
+    Notes
+    -----
+    Logged after each epoch: ``val_accuracy`` of the method that training is for, by which the best model is
+    chosen, and ``val_nearest_class_mean`` of the baseline on the same episodes.
+    """
+
+    method: ClassVar[str] = "lwfm"
+    """Whose accuracy is `val_accuracy`: one of :data:`lwfm.evaluation.episodes.METHODS`."""
+
+    def __init__(
+        self,
+        model: ModelConfig,
+        optim: SGDConfig,
+        classes: Sequence[str],
+        normalization: Normalization,
+        *,
+        steps: int,
+        seed: int,
+        validation: ValidationPlan,
+        settings: Mapping[str, int | str] | None = None,
+    ) -> None:
+        super().__init__()
+        self.optim: SGDConfig = optim
+        self.steps = steps
+        self.seed = seed
+        self.validation = validation
+        self.model = LWFM(model, classes, normalization).to(memory_format=torch.channels_last)
+        self._maps: list[tuple[Tensor, ...]] = []
+        # Plain values only: the checkpoint is read with weights_only=True.
+        described = {"model": asdict(model), **(settings or {}), "seed": seed, "classes": list(classes)}
+        self.save_hyperparameters(described)
+
+    def configure_optimizers(self) -> Any:
+        """SGD with Nesterov momentum and step decay over the fraction of the run."""
+        optim = self.optim
+        sgd = torch.optim.SGD(
+            self.parameters(),
+            lr=optim.lr,
+            momentum=optim.momentum,
+            weight_decay=optim.weight_decay,
+            nesterov=optim.momentum > 0,
+            # One pass over the weights. Not in half precision: it would undo the scaling after the clipping.
+            fused=self.device.type == "cpu" and self.trainer.precision != "16-mixed",
+        )
+        # Not trainer.estimated_stepping_batches: that starts the loaders before a resumed epoch is known.
+        steps = self.steps
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            sgd, lambda step: optim.factor(max(step / steps, self._elapsed_fraction()))
+        )
+        return {"optimizer": sgd, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def _elapsed_fraction(self) -> float:
+        """How much of the allowed time is spent (0 when it is not limited)."""
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]  # Trainer has them
+            if isinstance(callback, Timer) and (left := callback.time_remaining()) is not None:
+                elapsed = callback.time_elapsed()
+                return elapsed / max(elapsed + left, 1e-9)
+        return 0.0
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,  # noqa: ARG002 - Lightning's signature
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,  # noqa: ARG002
+    ) -> None:
+        """Clip the norm; Lightning refuses a fused optimiser in bfloat16, which needs no scaler, too."""
+        torch.nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val or torch.inf)
+
+    def on_train_epoch_start(self) -> None:
+        """Seed everything from the run's seed and the epoch, before the loaders draw theirs."""
+        sequence = np.random.SeedSequence([self.seed, self.current_epoch])
+        torch.manual_seed(int(sequence.generate_state(1)[0]))
+
+    def encode(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Compute the maps of a batch in the memory format that convolutions like best."""
+        return self.model.encode(images.contiguous(memory_format=torch.channels_last))
+
+    def _stop_unless_finite(
+        self, what: str, batch: Mapping[str, Pictures], batch_idx: int, *values: Tensor
+    ) -> None:
+        """End a run that diverged, rather than train on; its batch is kept to be looked at."""
+        if all(bool(torch.isfinite(value.detach()).all()) for value in values):
+            return
+        path = Path(self.trainer.default_root_dir) / "diverged.safetensors"
+        tensors = {
+            f"{part}.{name}": tensor
+            for part, pair in batch.items()
+            for name, tensor in zip(("images", "labels"), pair, strict=True)
+        }
+        described = {"what": what, "epoch": self.current_epoch, "step": batch_idx, "seed": self.seed}
+        write_tensor_file(path, tensors, described, key="lwfm_batch")
+        raise UserError(
+            f"training diverged: {what} became NaN or infinite at epoch {self.current_epoch}, step "
+            f"{batch_idx}. Try a smaller learning rate than {self.optim.lr}, or full precision; "
+            f"the files of the epochs before are kept, and the pictures of that step are in {path}."
+        )
+
+    def validation_step(self, batch: Pictures, batch_idx: int) -> None:  # noqa: ARG002
+        """Keep the maps of a batch of validation pictures; the episodes follow when all are there."""
+        self._maps.append(self.encode(batch[0]))
+
+    def on_validation_epoch_end(self) -> None:
+        """Run the fixed episodes on the maps."""
+        plan = self.validation
+        layers = tuple(torch.cat(layer) for layer in zip(*self._maps, strict=True))
+        self._maps.clear()
+        maps = CachedMaps.build(layers, plan.indices, plan.pictures)
+        answers = run_episodes(self.model.head, maps, plan.episodes, way=plan.way, shot=plan.shot)
+        self.log("val_accuracy", accuracy_of(answers[self.method], plan.way), prog_bar=True)
+        self.log("val_nearest_class_mean", accuracy_of(answers[BASELINE], plan.way), prog_bar=True)
+
+
+class LWFMModule(Learner):
+    """LWFM-SPM under training: ``episode_weight * CE(episode) + CE(queries) + CE(auxiliary)``.
+
+    The two last terms come from the linear classifier over all training classes, on the queries of the
+    episode and on a batch of ordinary training pictures.
+
+    Parameters
+    ----------
+    optim : OptimConfig
+        How to train.
+    way, shot : int
+        Of the training episodes.
+    model, classes, normalization, steps, seed, validation
+        As for :class:`Learner`.
+
+    Notes
+    -----
+    Logged beside the validation: ``train_loss``, its parts, and ``train_accuracy`` on the episodes.
+    """
+
+    optim: OptimConfig
+
+    def __init__(
+        self,
+        model: ModelConfig,
+        optim: OptimConfig,
+        classes: Sequence[str],
+        normalization: Normalization,
+        *,
+        way: int,
+        shot: int,
+        steps: int,
+        seed: int,
+        validation: ValidationPlan,
+    ) -> None:
+        super().__init__(
+            model,
+            optim,
+            classes,
+            normalization,
+            steps=steps,
+            seed=seed,
+            validation=validation,
+            settings={"way": way, "shot": shot},
+        )
+        self.way = way
+        self.shot = shot
+
+    def training_step(self, batch: dict[str, Pictures], batch_idx: int) -> Tensor:
+        """Loss of one episode and one auxiliary batch, which pass the backbone together."""
+        images, labels = batch["episode"]
+        maps = self.encode(torch.cat([images, batch["auxiliary"][0]]))
+        self._stop_unless_finite("the feature maps", batch, batch_idx, *maps)
+        parts = self._losses(maps, labels, batch["auxiliary"][1])
+        loss = (
+            self.optim.episode_weight * parts["episode_loss"] + parts["query_loss"] + parts["auxiliary_loss"]
+        )
+        self._stop_unless_finite("the loss", batch, batch_idx, loss)
+        self.log("train_loss", loss, prog_bar=True, on_step=True, on_epoch=False)
+        self.log_dict(parts, on_step=False, on_epoch=True, batch_size=len(images))
+        return loss
+
+    def _losses(self, maps: Sequence[Tensor], labels: Tensor, auxiliary_labels: Tensor) -> dict[str, Tensor]:
+        """Unweighted parts of the loss, and the accuracy on the episode, whose pictures come first."""
+        shots, pictures, head = self.way * self.shot, len(labels), self.model.head
+        logits, class_logits = head(
+            tuple(layer[:shots] for layer in maps),
+            episode_labels(self.way, self.shot).to(labels.device),
+            tuple(layer[shots:pictures] for layer in maps),
+        )
+        auxiliary_logits = head.classify(tuple(layer[pictures:] for layer in maps))
+        targets = episode_labels(self.way, (pictures - shots) // self.way).to(labels.device)
+        return {
+            "episode_loss": F.cross_entropy(logits, targets),
+            "query_loss": F.cross_entropy(class_logits, labels[shots:]),
+            "auxiliary_loss": F.cross_entropy(auxiliary_logits, auxiliary_labels),
+            "train_accuracy": (logits.detach().argmax(-1) == targets).float().mean(),
+        }
+
+
+class ClassificationModule(Learner):
+    """Ordinary classification of the training classes, the stage before the episodes.
+
+    The loss is the cross-entropy of the linear classifier that the head keeps for its auxiliary loss, on the
+    globally averaged maps of all chosen layers; nothing else of the head is trained. Parameters are those of
+    :class:`Learner`.
+
+    Notes
+    -----
+    Logged beside the validation: ``train_loss``, and ``train_accuracy`` of the classifier. `val_accuracy` is
+    that of nearest class mean, the head having learnt nothing yet.
+    """
+
+    method = BASELINE
+
+    def training_step(self, batch: Pictures, batch_idx: int) -> Tensor:
+        """Cross-entropy of one batch."""
+        images, labels = batch
+        maps = self.encode(images)
+        logits = self.model.head.classify(maps)
+        loss = F.cross_entropy(logits, labels)
+        self._stop_unless_finite("the loss", {"pictures": batch}, batch_idx, loss)
+        self.log("train_loss", loss, prog_bar=True, on_step=True, on_epoch=False)
+        accuracy = (logits.detach().argmax(-1) == labels).float().mean()
+        self.log("train_accuracy", accuracy, on_step=False, on_epoch=True, batch_size=len(images))
+        return loss

@@ -1,0 +1,210 @@
+"""Train LWFM-SPM: data, network, optimiser, logs and checkpoints put together in one call."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path  # noqa: TC003 - read by the command line
+
+from lwfm.data import EpisodeDataModule
+from lwfm.data.image_sets import ClassSplit, DataName, Unreadable  # noqa: TC001 - read by the command line
+from lwfm.errors import UserError
+from lwfm.model import ModelConfig
+from lwfm.training.config import OptimConfig
+from lwfm.training.modules import LWFMModule
+from lwfm.training.run import TrainingSummary, begin, fit
+from lwfm.training.trainer import Accelerator, Precision, RunOptions
+
+__all__ = ["EpisodeConfig", "LWFMModule", "OptimConfig", "TrainingSummary", "train"]
+
+
+@dataclass(frozen=True)
+class EpisodeConfig:
+    """Episodes of training and validation; the defaults are the paper's for miniImageNet.
+
+    Attributes
+    ----------
+    way : int
+        Classes in an episode.
+    shot : int
+        Support pictures per class.
+    queries : int
+        Query pictures per class.
+    auxiliary_batch : int
+        Ordinary training pictures beside each episode, for the classifier's loss.
+    train : int
+        Episodes (steps) in an epoch.
+    validation : int
+        Episodes of the validation after each epoch: always the same ones.
+    """
+
+    way: int = 5
+    shot: int = 1
+    queries: int = 15
+    auxiliary_batch: int = 128
+    train: int = 600
+    validation: int = 600
+
+
+_EPISODES = EpisodeConfig()
+_MODEL = ModelConfig()
+_OPTIM = OptimConfig()
+
+
+def train(
+    out: Path,
+    *,
+    data: DataName = "emoji",
+    root: Path | None = None,
+    class_split: ClassSplit | None = None,
+    crop: bool = False,
+    unreadable: Unreadable = "stop",
+    model: ModelConfig = _MODEL,
+    episodes: EpisodeConfig = _EPISODES,
+    optim: OptimConfig = _OPTIM,
+    epochs: int = 10,
+    max_time: float | None = None,
+    seed: int = 0,
+    resume: bool = False,
+    decoded: str = "auto",
+    workers: int = 0,
+    accelerator: Accelerator = "auto",
+    precision: Precision = "32-true",
+    accumulate: int = 1,
+    patience: int | None = None,
+    devices: int = 1,
+    nodes: int = 1,
+    progress: bool = True,
+) -> TrainingSummary:
+    """Train on the classes of `train`, and keep the model that does best on the unseen ones of `val`.
+
+    The folder `out` receives best.safetensors (the best model so far, for `lwfm evaluate`), last.ckpt
+    (written after each epoch, to resume from) and logs/version_N/ (metrics.csv, and TensorBoard events)
+    for each start. Ctrl-C stops at any moment; every file is either whole or as it was.
+
+    Parameters
+    ----------
+    out : Path
+        Folder of the run. One that already holds a run is refused, unless `resume` is given.
+    data : str
+        emoji (bundled with the package), folder (pictures in root/train/CLASS/ and root/val/CLASS/), a
+        benchmark in any of its usual layouts, or auto to recognise what root holds; see `lwfm data inspect`.
+    root : Path, optional
+        The folder that holds the data set, for all but emoji. Its test part is never read.
+    class_split : str, optional
+        For CUB: which of its class splits, where its files do not decide it.
+    crop : bool
+        For CUB: whether pictures are cropped to their bounding boxes.
+    unreadable : str
+        stop at pictures that cannot be decoded, or skip them with a warning.
+    model : ModelConfig
+        The network.
+    episodes : EpisodeConfig
+        Episodes of training and validation.
+    optim : OptimConfig
+        Loss and optimiser.
+    epochs : int
+        How often `episodes.train` episodes are trained, each time followed by a validation.
+    max_time : float, optional
+        Minutes after which training ends (with a last validation), at the latest; the learning rate then
+        decays by time. Counts the time before a resume.
+    seed : int
+        Of the weights, the episodes and the augmentation. On one machine, CPU runs repeat exactly.
+    resume : bool
+        Continue the run in `out` after its last whole epoch, with the same options; `epochs` and
+        `max_time` may be larger.
+    decoded : str
+        Folder that keeps the pictures decoded, one file for each split, so that later epochs and runs need
+        not decode them; files are made again when the pictures change. auto: `decoded-pictures` beside
+        `out`; none: decode each picture whenever it is needed. Pictures are kept at twice the size that the
+        network reads: larger ones are reduced.
+    workers : int
+        Processes that decode and augment pictures; 0 uses this one.
+    accelerator : str
+        Where to compute: auto takes a GPU when there is one.
+    precision : str
+        Number format; mixed precision is faster on a GPU.
+    accumulate : int
+        Episodes whose gradients are averaged before each step of the optimiser.
+    patience : int, optional
+        Stop early when this many epochs in a row have not improved the validation accuracy.
+    devices : int
+        GPUs, or processes on the CPU, that share the episodes of each step (Lightning's DDP): with n of them
+        a step averages n episodes, like `accumulate` n in one process.
+    nodes : int
+        Machines with `devices` each; start the same command on every one, as Lightning's manual says.
+    progress : bool
+        Whether a progress bar is shown.
+
+    Returns
+    -------
+    TrainingSummary
+
+    Raises
+    ------
+    UserError
+        For a folder in use, options that do not fit the data or the resumed run, unreadable pictures,
+        a full disk, or a loss that became NaN (the episode is kept in `out`, diverged.safetensors).
+    KeyboardInterrupt
+        After Ctrl-C, saying from where the run can be resumed.
+    """
+    started = time.monotonic()
+    run = RunOptions(
+        epochs=epochs,
+        max_time=max_time,
+        seed=seed,
+        resume=resume,
+        decoded=decoded,
+        workers=workers,
+        accelerator=accelerator,
+        precision=precision,
+        accumulate=accumulate,
+        patience=patience,
+        devices=devices,
+        nodes=nodes,
+        progress=progress,
+    )
+    _check(run, episodes)
+    folder = begin(out, run)
+    pictures = EpisodeDataModule(
+        data,
+        root,
+        class_split=class_split,
+        crop=crop,
+        unreadable=unreadable,
+        way=episodes.way,
+        shot=episodes.shot,
+        queries=episodes.queries,
+        episodes=episodes.train,
+        validation_episodes=episodes.validation,
+        auxiliary_batch=episodes.auxiliary_batch,
+        image_size=model.image_size,
+        workers=workers,
+        seed=seed,
+        decoded=run.decoded_folder(folder.path),
+    )
+    pictures.setup("fit")
+    module = LWFMModule(
+        model,
+        optim,
+        pictures.classes,
+        pictures.normalization,
+        way=episodes.way,
+        shot=episodes.shot,
+        steps=run.steps(episodes.train),
+        seed=seed,
+        validation=pictures.plan,
+    )
+    unused = model.embedding and model.matching_weight == 0
+    return fit(folder, pictures, module, run, started=started, unused_parameters=unused)
+
+
+def _check(run: RunOptions, episodes: EpisodeConfig) -> None:
+    """Refuse, before any work, what would fail after it."""
+    counted = ("train", "validation", "auxiliary_batch")
+    run.check(**{f"episodes.{name}": getattr(episodes, name) for name in counted})
+    if episodes.train % run.processes:
+        raise UserError(
+            f"{run.processes} processes cannot share {episodes.train} episodes evenly: make episodes.train a "
+            f"multiple of {run.processes}"
+        )

@@ -1,0 +1,291 @@
+"""The classifier for one's own pictures: what it answers, remembers, refuses and keeps on disk."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import safetensors
+import torch
+from PIL import Image
+
+from lwfm import FewShotClassifier
+from lwfm.data import open_picture
+from lwfm.errors import UserError
+from lwfm.model import LWFM, ModelConfig, save_model
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+TINY = ModelConfig(backbone="conv4", image_size=24, feature_size=1, embedding=False)
+
+
+def tiny_network() -> LWFM:
+    torch.manual_seed(0)
+    return LWFM(TINY).eval()
+
+
+def four_shots(pictures: Path) -> tuple[list[Path], list[str]]:
+    """Four shots of five classes."""
+    paths = [path for path in sorted((pictures / "val").glob("*/*.png")) if path.stem < "4"]
+    return paths, [path.parent.name for path in paths]
+
+
+@pytest.fixture(scope="module")
+def network() -> LWFM:
+    return tiny_network()
+
+
+@pytest.fixture(scope="module")
+def shots(tiny_pictures: Path) -> tuple[list[Path], list[str]]:
+    return four_shots(tiny_pictures)
+
+
+@pytest.fixture(scope="module")
+def queries(tiny_pictures: Path) -> list[Path]:
+    return [path for path in sorted((tiny_pictures / "val").glob("*/*.png")) if path.stem >= "4"]
+
+
+@pytest.fixture
+def fitted(network: LWFM, shots: tuple[list[Path], list[str]]) -> FewShotClassifier:
+    return FewShotClassifier(network).fit(*shots)
+
+
+def test_it_answers_as_the_network_does(
+    fitted: FewShotClassifier, network: LWFM, shots: tuple[list[Path], list[str]], queries: list[Path]
+) -> None:
+    from lwfm.data import evaluation_transform
+    from lwfm.data.normalization import IMAGENET
+
+    transform = evaluation_transform(image_size=24, normalization=IMAGENET)
+    support, query = (
+        torch.stack([transform(open_picture(p)) for p in paths]) for paths in (shots[0], queries)
+    )
+    classes = sorted(set(shots[1]))
+    labels = torch.tensor([classes.index(label) for label in shots[1]])
+    with torch.no_grad():
+        logits = network(support, labels, query)
+    probabilities = (logits.double() / fitted.temperature_).softmax(-1).numpy()
+    assert fitted.classes_.tolist() == classes
+    np.testing.assert_allclose(fitted.predict_proba(queries), probabilities, atol=1e-6)
+    assert fitted.predict(queries).tolist() == [classes[i] for i in probabilities.argmax(1)]
+    truth = [path.parent.name for path in queries]
+    accuracy = fitted.score(queries, truth)
+    assert accuracy == np.mean([classes[i] for i in probabilities.argmax(1)] == np.array(truth))
+    assert accuracy > 0.4  # five classes: chance is 0.2
+
+
+def as_array(path: Path) -> np.ndarray[Any, Any]:
+    return np.asarray(open_picture(path))
+
+
+FORMS: dict[str, Callable[[list[Path]], Any]] = {
+    "strings": lambda paths: [str(path) for path in paths],
+    "array of strings": lambda paths: np.array([str(path) for path in paths]),
+    "PIL": lambda paths: [open_picture(path) for path in paths],
+    "arrays": lambda paths: [as_array(path) for path in paths],
+    "one array": lambda paths: np.stack([as_array(path) for path in paths]),
+    "float arrays": lambda paths: [as_array(path) / 255 for path in paths],
+    "tensors": lambda paths: [torch.from_numpy(as_array(path).copy()).movedim(-1, 0) for path in paths],
+    "one tensor": lambda paths: torch.stack(
+        [torch.from_numpy(as_array(path) / np.float32(255)).movedim(-1, 0) for path in paths]
+    ),
+    "stream": lambda paths: (path for path in paths),
+}
+
+
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+def test_every_form_of_a_picture_gives_the_same_answer(
+    fitted: FewShotClassifier, queries: list[Path], form: Callable[[list[Path]], Any]
+) -> None:
+    np.testing.assert_array_equal(fitted.predict_proba(form(queries)), fitted.predict_proba(queries))
+
+
+def test_grey_arrays_are_pictures(fitted: FewShotClassifier) -> None:
+    grey = np.random.default_rng(0).integers(0, 255, (30, 40), dtype=np.uint8)
+    coloured = fitted.predict_proba([np.stack([grey] * 3, axis=-1)])
+    np.testing.assert_array_equal(fitted.predict_proba([grey]), coloured)
+    np.testing.assert_array_equal(fitted.predict_proba([torch.from_numpy(grey)[None]]), coloured)
+    np.testing.assert_array_equal(fitted.predict_proba([Image.fromarray(grey)]), coloured)
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        pytest.param("cat.jpg", "put a single one into a list", id="one-path"),
+        pytest.param(np.zeros((9, 9, 3), np.uint8), "put a single one into a list", id="one-array"),
+        pytest.param(7, "collection", id="number"),
+        pytest.param(["missing.jpg"], r"missing\.jpg", id="missing-file"),
+        pytest.param([np.zeros((9, 9, 3), np.int64)], r"image 0 .*int64", id="dtype"),
+        pytest.param([np.zeros((9, 9, 2), np.uint8)], r"image 0 .*\[9, 9, 2\]", id="channels"),
+        pytest.param([np.zeros((0, 9, 3), np.uint8)], r"image 0 .*\[0, 9, 3\]", id="empty"),
+        pytest.param([torch.full((3, 9, 9), -2.0)], r"image 0 .*-2", id="normalised"),
+        pytest.param([torch.full((3, 9, 9), torch.nan)], r"image 0 .*nan", id="nan"),
+        pytest.param([None], "image 0 is a NoneType", id="none"),
+    ],
+)
+def test_bad_pictures_are_named(fitted: FewShotClassifier, images: Any, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        fitted.predict(images)
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        pytest.param(["a"] * 3, "20 pictures need as many labels, got 3", id="too-few"),
+        pytest.param([0.5] * 20, "float64", id="floats"),
+        pytest.param([["a"]] * 20, r"\[20, 1\]", id="two-dimensions"),
+        pytest.param(["a"] * 20, "two classes", id="one-class"),
+        pytest.param(["a", None] * 10, "object", id="none"),
+    ],
+)
+def test_bad_labels_leave_the_classifier_as_it_was(
+    fitted: FewShotClassifier, shots: tuple[list[Path], list[str]], labels: Any, message: str
+) -> None:
+    before = fitted.predict_proba(shots[0])
+    with pytest.raises(UserError, match=message):
+        fitted.fit(shots[0], labels)
+    np.testing.assert_array_equal(fitted.predict_proba(shots[0]), before)
+
+
+def test_a_stream_must_have_as_many_pictures_as_labels(
+    network: LWFM, shots: tuple[list[Path], list[str]]
+) -> None:
+    with pytest.raises(UserError, match="20 pictures need as many labels, got 19"):
+        FewShotClassifier(network).fit(iter(shots[0]), shots[1][:-1])
+
+
+def test_partial_fit_in_any_order_equals_fit(
+    network: LWFM, shots: tuple[list[Path], list[str]], queries: list[Path], fitted: FewShotClassifier
+) -> None:
+    paths, labels = shots
+    learner = FewShotClassifier(network, calibrate=False)
+    learner.partial_fit(paths[8:12], labels[8:12])  # one class alone
+    with pytest.raises(UserError, match="only the class"):
+        learner.predict(queries)
+    for part in (slice(14, 20), slice(0, 8), slice(12, 14)):
+        learner.partial_fit(paths[part], labels[part])
+    fitted.temperature_ = 1.0
+    np.testing.assert_allclose(learner.predict_proba(queries), fitted.predict_proba(queries), atol=1e-6)
+    assert learner.support_.names == tuple(map(str, paths[8:12] + paths[14:] + paths[:8] + paths[12:14]))
+    with pytest.raises(UserError, match="either names or numbers"):
+        learner.partial_fit(paths[:1], [3])
+
+
+def test_numbers_as_labels(network: LWFM, shots: tuple[list[Path], list[str]]) -> None:
+    numbers = np.array([10 - int(label[-1]) for label in shots[1]], np.int32)
+    classifier = FewShotClassifier(network, unknown_below=1.0).fit(shots[0], numbers)
+    assert classifier.classes_.tolist() == [6, 7, 8, 9, 10]
+    assert classifier.predict(shots[0]).tolist() == [-1] * 20
+    assert classifier.predict(shots[0]).dtype == np.int64
+    assert classifier.set_params(unknown_below=0).score(shots[0], numbers) > 0.6
+
+
+def test_below_the_threshold_the_answer_is_unknown(fitted: FewShotClassifier, queries: list[Path]) -> None:
+    probabilities = fitted.predict_proba(queries).max(1)
+    certain = fitted.predict(queries)
+    threshold = float(np.median(probabilities))
+    answers = fitted.set_params(unknown_below=threshold).predict(queries)
+    np.testing.assert_array_equal(answers, np.where(probabilities < threshold, "unknown", certain))
+    assert 0 < (answers == "unknown").sum() < len(answers)
+    assert [decision.label for decision in fitted.decide(queries)] == answers.tolist()
+    assert [decision.best for decision in fitted.decide(queries)] == certain.tolist()
+    assert set(fitted.set_params(unknown_below=1.0, unknown_label=0).predict(queries)) == {0}
+    with pytest.raises(UserError, match="class-0"):
+        fitted.set_params(unknown_label="class-0").predict(queries)
+
+
+def test_decisions_name_runner_up_and_the_most_similar_shot(
+    fitted: FewShotClassifier, shots: tuple[list[Path], list[str]], queries: list[Path]
+) -> None:
+    probabilities = fitted.predict_proba(queries)
+    for decision, row in zip(fitted.decide(queries), probabilities, strict=True):
+        first, second = np.argsort(-row)[:2]
+        assert (decision.best, decision.runner_up) == (fitted.classes_[first], fitted.classes_[second])
+        assert decision.probability == pytest.approx(row[first])
+        assert decision.runner_up_probability == pytest.approx(row[second])
+        assert decision.support_name == str(shots[0][decision.support])
+        assert shots[1][decision.support] == decision.best
+    # A picture is most similar to itself, wherever its class is the answer.
+    own = [
+        (decision.support, i)
+        for i, decision in enumerate(fitted.decide(shots[0]))
+        if decision.best == shots[1][i]
+    ]
+    assert len(own) > 10
+    assert all(support == picture for support, picture in own)
+
+
+def test_no_queries_no_answers(fitted: FewShotClassifier) -> None:
+    assert fitted.predict([]).shape == (0,)
+    assert fitted.predict_proba([]).shape == (0, 5)
+    assert list(fitted.decide([])) == []
+
+
+def test_asking_too_early(network: LWFM, tmp_path: Path) -> None:
+    classifier = FewShotClassifier(network)
+    with pytest.raises(UserError, match="call fit first"):
+        classifier.predict([])
+    with pytest.raises(UserError, match="call fit first"):
+        classifier.save(tmp_path / "classifier.safetensors")
+
+
+def test_saved_and_loaded_it_answers_alike(
+    fitted: FewShotClassifier, queries: list[Path], shots: tuple[list[Path], list[str]], tmp_path: Path
+) -> None:
+    path = tmp_path / "classifier.safetensors"
+    fitted.set_params(unknown_below=0.3).save(path)
+    with safetensors.safe_open(path, framework="pt") as file:
+        assert json.loads(file.metadata()["lwfm_classifier"])["classes"] == fitted.classes_.tolist()
+    loaded = FewShotClassifier.load(path)
+    np.testing.assert_array_equal(loaded.predict_proba(queries), fitted.predict_proba(queries))
+    assert loaded.get_params()["unknown_below"] == 0.3
+    assert (loaded.temperature_, loaded.support_.names) == (fitted.temperature_, fitted.support_.names)
+    again, once = (each.partial_fit(shots[0][:1], ["new"]) for each in (loaded, fitted))
+    np.testing.assert_array_equal(again.predict_proba(queries), once.predict_proba(queries))
+
+
+@pytest.mark.parametrize("damage", ["missing", "text", "model", "labels", "names", "parameters"])
+def test_what_is_no_classifier_file_is_refused(
+    fitted: FewShotClassifier, network: LWFM, tmp_path: Path, damage: str
+) -> None:
+    path = tmp_path / "classifier.safetensors"
+    if damage == "text":
+        path.write_text("no tensors")
+    elif damage == "model":
+        save_model(network, path)
+    elif damage != "missing":
+        fitted.save(path)
+        with safetensors.safe_open(path, framework="pt") as file:
+            description = json.loads(file.metadata()["lwfm_classifier"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        if damage == "labels":
+            tensors["support_labels"] += 1
+        elif damage == "names":
+            description["names"].pop()
+        else:
+            description["parameters"]["colour"] = "red"
+        safetensors.torch.save_file(tensors, path, metadata={"lwfm_classifier": json.dumps(description)})
+    with pytest.raises(UserError, match=r"classifier\.safetensors"):
+        FewShotClassifier.load(path)
+
+
+def test_a_stream_is_read_as_it_is_answered(
+    fitted: FewShotClassifier, queries: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lwfm.classifier.classifier._COMPARED_TOGETHER", 4)
+    taken = 0
+
+    def stream() -> Iterator[Path]:
+        nonlocal taken
+        for path in queries:
+            taken += 1
+            yield path
+
+    answers = fitted.set_params(batch_size=2).decide(stream())
+    next(answers)
+    assert taken == 4
+    assert len(list(answers)) == len(queries) - 1

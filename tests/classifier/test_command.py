@@ -1,0 +1,161 @@
+"""`lwfm classify`: the answers, the files it writes, and what it says to mistakes."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from PIL import Image
+
+from lwfm import FewShotClassifier
+from lwfm.classifier.command import explanation_title
+from lwfm.classifier.decision import Decision
+from lwfm.cli import main
+from lwfm.model import LWFM, ModelConfig, save_model
+
+
+class Place(NamedTuple):
+    """A user's folder: examples of three classes, pictures to classify, a network."""
+
+    examples: Path
+    unsorted: Path
+    model: Path
+
+
+@pytest.fixture
+def place(tiny_pictures: Path, tmp_path: Path) -> Place:
+    for label in ("class-0", "class-1", "class-2"):
+        (tmp_path / "examples" / label).mkdir(parents=True)
+        (tmp_path / "unsorted").mkdir(exist_ok=True)
+        for number in range(6):
+            source = tiny_pictures / "val" / label / f"{number}.png"
+            name = f"examples/{label}/{number}.png" if number < 4 else f"unsorted/{label} {number}.png"
+            shutil.copy(source, tmp_path / name)
+    config = ModelConfig(backbone="conv4", image_size=24, feature_size=1, embedding=False)
+    save_model(LWFM(config), tmp_path / "model.safetensors")
+    return Place(tmp_path / "examples", tmp_path / "unsorted", tmp_path / "model.safetensors")
+
+
+def run(place: Place, *arguments: object) -> int:
+    words = ["classify", place.examples, place.unsorted, "--model", place.model, *arguments]
+    return main([str(word) for word in words])
+
+
+def test_the_table_says_what_the_classifier_does(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(place) == 0
+    lines = capsys.readouterr().out.splitlines()
+    examples = sorted(place.examples.glob("*/*.png"))
+    classifier = FewShotClassifier(place.model).fit(examples, [path.parent.name for path in examples])
+    pictures = sorted(place.unsorted.iterdir())
+    assert len(lines) == 1 + len(pictures) + 1
+    for line, picture, decision in zip(lines[1:-1], pictures, classifier.decide(pictures), strict=True):
+        example = decision.support_name.removeprefix(f"{place.examples}/")
+        assert line.startswith(str(picture))
+        assert line.removeprefix(str(picture)).split()[0] == decision.label
+        assert f"{100 * decision.probability:.0f} %" in line
+        assert line.endswith(example)
+    assert "12 examples" in lines[-1]
+    assert "conv4 (random weights)" in lines[-1]
+    assert "calibrated on 12 held-out examples" in lines[-1]
+
+
+def test_long_names_stay_inside_the_figure() -> None:
+    label = "a rather long name of a class, as folders of a shop have them "
+    decision = Decision(label * 2, label * 2, 0.51, label, 0.49, 0, f"examples/{label * 2}.jpg")
+    figure = Figure(figsize=(9, 4.8), layout="constrained")
+    title = figure.suptitle(
+        explanation_title(Path("IMG_20261125_184523_" * 6 + ".jpg"), decision), fontsize=11, parse_math=False
+    )
+    FigureCanvasAgg(figure).draw()  # type: ignore[no-untyped-call]
+    box = title.get_window_extent()
+    assert box.x0 >= 0
+    assert box.x1 <= figure.bbox.x1
+
+
+def test_csv_json_and_figures(place: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(place, "--out", tmp_path / "a.csv", "--explain", tmp_path / "figures") == 0
+    assert run(place, "--out", tmp_path / "a.json") == 0
+    with (tmp_path / "a.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    answers = json.loads((tmp_path / "a.json").read_text())["answers"]
+    assert [{name: str(value) for name, value in answer.items()} for answer in answers] == rows
+    assert [row["picture"] for row in rows] == [str(path) for path in sorted(place.unsorted.iterdir())]
+    for row in answers:
+        assert row["label"] == row["best"] != row["runner_up"]
+        assert 1 >= row["probability"] >= row["runner_up_probability"] >= 0
+        assert f"/{row['best']}/" in row["most_similar"]
+    figures = sorted(path.name for path in (tmp_path / "figures").iterdir())
+    assert figures[0] == "1-class-0 4.png"
+    assert len(figures) == 6
+    with Image.open(tmp_path / "figures" / figures[0]) as figure:
+        assert min(figure.size) > 500
+
+
+def test_a_network_at_a_loss_says_unknown(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(place, "--unknown_below", 1.0) == 0
+    lines = capsys.readouterr().out.splitlines()[1:-1]
+    assert all("unknown" in line and "(best)" in line for line in lines)
+
+
+def test_an_unreadable_picture_is_named_or_skipped(
+    place: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (place.unsorted / "class-1 4.png").write_bytes(b"no picture")
+    out = tmp_path / "a.json"
+    assert run(place, "--out", out) == 2
+    assert "class-1 4.png" in capsys.readouterr().err
+    assert not out.exists()
+    assert run(place, "--out", out, "--unreadable", "skip") == 0
+    assert "class-1 4.png" in capsys.readouterr().err
+    names = [answer["picture"] for answer in json.loads(out.read_text())["answers"]]
+    assert names == [str(path) for path in sorted(place.unsorted.iterdir()) if path.name != "class-1 4.png"]
+
+
+def test_a_damaged_example_is_named(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    (place.examples / "class-2" / "3.png").write_bytes(b"no picture")
+    assert run(place) == 2
+    assert "class-2/3.png" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["missing", "unsorted"], "missing"),
+        (["examples", "nowhere.jpg"], "nowhere.jpg"),
+        (["examples", "examples"], "examples holds no picture"),
+        (["unsorted", "unsorted"], "class folder"),
+        (["examples"], "queries"),
+        (["examples", "unsorted", "--out", "answers.xlsx"], "answers.xlsx"),
+        (["examples", "unsorted", "--explain", "model.safetensors"], "explain"),
+        (["examples", "unsorted", "--unknown_below", "2"], "unknown_below"),
+        (["examples", "unsorted", "--model", "resnet19"], "resnet19"),
+    ],
+    ids=[
+        "no-examples", "no-query", "folder-without-pictures", "no-class-folders", "no-queries", "suffix",
+        "explain-is-a-file", "threshold", "model",
+    ],
+)  # fmt: skip
+def test_mistakes_end_in_a_sentence(
+    place: Place,
+    arguments: list[str],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(place.model.parent)
+    before = sorted(place.model.parent.rglob("*"))
+    try:
+        status = main(["classify", *arguments])
+    except SystemExit as stop:
+        status = int(stop.code or 0)
+    assert status == 2
+    err = capsys.readouterr().err
+    assert message in err
+    assert "Traceback" not in err
+    assert sorted(place.model.parent.rglob("*")) == before

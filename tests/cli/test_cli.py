@@ -1,0 +1,251 @@
+"""The command line from end to end, and what it says to a user's mistake."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import torch
+
+from lwfm.cli import COMMANDS, main
+from lwfm.cli.info import info
+from lwfm.experiments.plan import read_plan
+from lwfm.model import load_model
+
+TINY = ["--model.backbone", "conv4", "--model.image_size", "24", "--model.feature_size", "1"]
+EPISODES = ["--episodes.way", "3", "--episodes.queries", "2", "--episodes.auxiliary_batch", "4"]
+SHORT = ["--episodes.train", "2", "--episodes.validation", "4", "--epochs", "1", "--progress", "false"]
+
+
+class Outcome(NamedTuple):
+    """What a command returned and printed."""
+
+    status: int
+    out: str
+    err: str
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> Outcome:
+    """Run the command line in this process."""
+    capsys.readouterr()
+    try:
+        status = main([str(argument) for argument in arguments])
+    except SystemExit as stop:  # argparse ends --help and usage errors so
+        status = int(stop.code or 0)
+    return Outcome(status, *capsys.readouterr())
+
+
+@pytest.fixture(scope="module")
+def trained(tiny_pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a tiny trained run."""
+    out: Path = tmp_path_factory.mktemp("runs") / "tiny"
+    arguments = ["train", "--out", out, "--data", "folder", "--root", tiny_pictures, *TINY, *EPISODES, *SHORT]
+    assert main([str(argument) for argument in arguments]) == 0
+    return out
+
+
+def test_train_leaves_model_curves_and_logs(trained: Path) -> None:
+    assert {"best.safetensors", "last.ckpt", "curves.png", "logs"} <= {
+        path.name for path in trained.iterdir()
+    }
+
+
+def test_evaluate_prints_the_table_and_writes_the_result(
+    trained: Path, tiny_pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    result = tmp_path / "result.json"
+    outcome = run(
+        capsys, "evaluate", "--checkpoint", trained / "best.safetensors", "--data", "folder",
+        "--root", tiny_pictures, "--way", "4", "--queries", "3", "--episodes", "20", "--out", result,
+    )  # fmt: skip
+    assert outcome.status == 0, outcome.err
+    for method in ("lwfm", "base", "matching", "nearest_class_mean"):
+        assert method in outcome.out
+    assert json.loads(result.read_text())["options"]["ways"] == [4]
+
+
+def test_evaluate_takes_several_ways_and_heads(
+    trained: Path, tiny_pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    result = tmp_path / "result.json"
+    outcome = run(
+        capsys, "evaluate", "--checkpoint", trained / "best.safetensors", "--data", "folder",
+        "--root", tiny_pictures, "--way", "[3, 5]", "--queries", "2", "--episodes", "5", "--out", result,
+        "--heads", "{no LWE: {attention_temperature: null}, averaged: {top_k: null, layer_reduction: mean}}",
+    )  # fmt: skip
+    assert outcome.status == 0, outcome.err
+    rows = [line.split() for line in outcome.out.splitlines()[2:]]
+    assert [row[0] for row in rows] == ["3"] * 6 + ["5"] * 6
+    assert sum("averaged" in row for row in rows) == 2
+    assert json.loads(result.read_text())["options"]["heads"]["no LWE"] == {"attention_temperature": None}
+    refused = run(capsys, "evaluate", "--heads", "{a: {topk: 3}}")
+    assert refused.status == 2
+    assert "topk" in refused.err
+
+
+def test_data_inspect_says_what_a_folder_holds(
+    tiny_pictures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    outcome = run(capsys, "data", "inspect", tiny_pictures)
+    assert outcome.status == 0, outcome.err
+    assert "7 (unknown)" in outcome.out
+    assert "train and val have 5 classes in common" in outcome.out
+
+
+@pytest.mark.parametrize("suffix", ["png", "svg"])
+def test_match_draws(
+    trained: Path, tiny_pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], suffix: str
+) -> None:
+    pictures = [tiny_pictures / "test" / "class-0" / f"{number}.png" for number in (0, 1)]
+    figure = tmp_path / f"match.{suffix}"
+    outcome = run(capsys, "match", *pictures, "--checkpoint", trained / "best.safetensors", "--out", figure)
+    assert outcome.status == 0, outcome.err
+    assert figure.stat().st_size > 1000
+    assert str(figure) in outcome.out
+
+
+def test_info_says_what_a_bug_report_needs(capsys: pytest.CaptureFixture[str]) -> None:
+    outcome = run(capsys, "info")
+    assert outcome.status == 0
+    for word in (info().version, "torch", "CUDA kernels", "simd", "threads"):
+        assert word in outcome.out
+
+
+def test_help_shows_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in ([], ["--help"]):
+        outcome = run(capsys, *arguments)
+        assert outcome.status == 0
+        assert all(command in outcome.out for command in COMMANDS)
+        assert "lwfm train --config" in outcome.out
+
+
+@pytest.mark.parametrize("command", sorted(COMMANDS))
+def test_help_explains_every_option(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    outcome = run(capsys, command, "--help")
+    assert outcome.status == 0
+    assert COMMANDS[command].summary in outcome.out
+    for option in outcome.out.split("\n  --")[1:]:
+        name, _, text = option.partition(" ")
+        assert len(text.split()) > 2, f"--{name} has no explanation"
+
+
+def test_config_file_and_command_line_join(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = tmp_path / "run.yaml"
+    config.write_text("epochs: 3\nmodel:\n  backbone: conv4\n")
+    outcome = run(capsys, "train", "--config", config, "--out", tmp_path, "--epochs", "5", "--print_config")
+    assert outcome.status == 0
+    assert "epochs: 5" in outcome.out
+    assert "backbone: conv4" in outcome.out
+
+
+@pytest.mark.parametrize("config", sorted(Path("configs").glob("*.yaml")), ids=lambda path: str(path.stem))
+def test_shipped_configurations_are_valid(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if "\nrows:\n" in config.read_text(encoding="utf-8"):  # a plan of `lwfm experiment`
+        assert read_plan(config)[0].rows
+        return
+    command = "pretrain" if config.stem.endswith("-pretrain") else "train"
+    outcome = run(capsys, command, "--config", config, "--out", tmp_path, "--print_config")
+    assert outcome.status == 0, outcome.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["evaluate", "--episode", "5"], "episode"),
+        (["train", "--out", "x", "--epochs", "many"], "epochs"),
+        (["train", "--out", "x", "--model.colour", "red"], "colour"),
+        (["classify-everything"], "classify-everything"),
+        (["train"], "out"),
+        (["evaluate", "--checkpoint", "missing.safetensors"], "missing.safetensors"),
+        (["evaluate", "--data", "folder", "--root", "missing-folder"], "missing-folder"),
+        (["evaluate", "--model.backbone", "resnet19"], "resnet19"),
+        (["match", "a.jpg", "b.jpg"], "--checkpoint"),
+        (["match", "a.jpg", "b.jpg", "--model.backbone", "conv4"], "a.jpg"),
+        (["train", "--config", "missing.yaml", "--out", "x"], "missing.yaml"),
+        (["data", "inspect", "nowhere"], "there is no folder nowhere. Place there:"),
+        (["evaluate", "--data", "cub", "--root", "."], "CUB_200_2011"),
+    ],
+    ids=[
+        "unknown-option", "wrong-type", "unknown-model-option", "unknown-command", "missing-option",
+        "missing-checkpoint", "missing-folder", "unknown-backbone", "match-without-network",
+        "missing-picture", "missing-config", "inspect-nothing", "no-birds",
+    ],
+)  # fmt: skip
+def test_mistakes_end_in_a_sentence(
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    outcome = run(capsys, *arguments)
+    assert outcome.status == 2
+    assert message in outcome.err
+    assert "Traceback" not in outcome.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_too_few_pictures_and_unreadable_ones_are_named(
+    tiny_pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = tmp_path / "pictures"
+    shutil.copytree(tiny_pictures, root)
+    common = ["--data", "folder", "--root", root, *TINY]
+    outcome = run(capsys, "evaluate", *common, "--way", "3", "--queries", "9", "--episodes", "2")
+    assert outcome.status == 2
+    assert "class-0" in outcome.err
+    (root / "test" / "class-1" / "0.png").write_bytes(b"no picture")
+    few = [*common, "--way", "3", "--queries", "2", "--episodes", "2"]
+    outcome = run(capsys, "evaluate", *few)
+    assert outcome.status == 2
+    assert str(Path("class-1") / "0.png") in outcome.err
+    outcome = run(capsys, "evaluate", *few, "--unreadable", "skip")
+    assert outcome.status == 0, outcome.err
+    assert "class-1" in outcome.err
+
+
+def test_a_missing_package_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "jsonargparse", None)  # makes its import fail as if not installed
+    outcome = run(capsys, "info")
+    assert outcome.status == 2
+    assert "jsonargparse" in outcome.err
+    assert "lwfm[train]" in outcome.err
+
+
+def test_ctrl_c_stops_training_and_leaves_whole_files(tiny_pictures: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    arguments = ["train", "--out", out, "--data", "folder", "--root", tiny_pictures, *TINY, *EPISODES, *SHORT]
+    arguments[arguments.index("--epochs") + 1] = "10000"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "lwfm", *map(str, arguments)],
+        stderr=subprocess.PIPE,
+        text=True,
+        # A job in the background of a shell ignores SIGINT, and its children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    try:
+        deadline = time.monotonic() + 120
+        while not (out / "last.ckpt").exists() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 130, err
+    assert "Traceback" not in err
+    assert "resume" in err
+    assert not list(out.rglob("*.part*"))
+    assert torch.load(out / "last.ckpt", weights_only=True)["epoch"] >= 0
+    assert load_model(out / "best.safetensors").config.backbone == "conv4"

@@ -1,0 +1,58 @@
+"""Episodes shared among processes give what one process gives."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+
+from lwfm.errors import UserError
+from lwfm.evaluation import evaluate
+from lwfm.evaluation.distributed import Share
+from lwfm.model import ModelConfig
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+MODEL = ModelConfig(backbone="conv4", image_size=24, feature_size=1)
+OPTIONS = ["--model.backbone", "conv4", "--model.image_size", "24", "--model.feature_size", "1",
+           "--data", "folder", "--queries", "3", "--episodes", "7", "--accelerator", "cpu"]  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stored", [False, True], ids=["encoded", "stored-maps"])
+def test_two_processes_equal_one(tiny_pictures: Path, tmp_path: Path, stored: bool) -> None:
+    out = tmp_path / "shared.json"
+    options = [*OPTIONS, "--root", str(tiny_pictures), "--out", str(out)]
+    if stored:
+        options += ["--maps", str(tmp_path / "maps")]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
+               "-m", "lwfm", "evaluate", *options]  # fmt: skip
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, timeout=200,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("nearest_class_mean") == 1  # one process speaks
+    alone = evaluate(data="folder", root=tiny_pictures, model=MODEL, queries=3, episodes=7, accelerator="cpu")
+    shared = json.loads(out.read_text())
+    assert shared["machine"]["processes"] == 2
+    for method, expected in zip(shared["methods"], alone.methods, strict=True):
+        assert method["episode_accuracy"] == list(expected.episode_accuracy)
+        assert method["confusion"] == expected.confusion
+
+
+def test_one_process_keeps_everything() -> None:
+    answers = {"lwfm": torch.arange(6).view(3, 2)}
+    assert Share().gather(answers) is answers
+    assert Share().of([1, 2, 3]) == [1, 2, 3]
+
+
+def test_more_processes_than_episodes_are_refused() -> None:
+    with pytest.raises(UserError, match="4 processes cannot share 3 episodes"):
+        Share(0, 4).of([1, 2, 3])

@@ -1,0 +1,277 @@
+"""`lwfm experiment`: every row is what its command gives, and a stopped run goes on where it was."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import scipy.stats
+import yaml
+
+import lwfm.experiments.network
+from lwfm.cli import main
+from lwfm.errors import UserError
+from lwfm.evaluation.results import EvaluationResult
+from lwfm.evaluation.statistics import interval_over_runs
+from lwfm.experiments.plan import read_plan
+from lwfm.experiments.run import experiment
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from lwfm.experiments.table import ExperimentTable
+
+PLAN: dict[str, Any] = {
+    "data": {"tiny": {"data": "folder", "queries": {1: 3, 2: 2}}},
+    "seeds": [0, 1],
+    "episodes": 8,
+    "train": {
+        "epochs": 1,
+        "model": {"backbone": "conv4", "image_size": 24, "feature_size": 1},
+        "episodes": {"way": 3, "queries": 2, "auxiliary_batch": 4, "train": 2, "validation": 3},
+    },
+    "networks": {
+        "paper": {"config": "preset.yaml"},
+        "prototypical": {"model": {"attention_temperature": None, "matching_weight": 0.0}},
+    },
+    "rows": [
+        {"name": "LWFM-SPM", "network": "paper"},
+        {"name": "without LWE", "network": "paper", "head": {"attention_temperature": None}},
+        {"name": "nearest class mean", "network": "paper", "method": "nearest_class_mean"},
+        {"name": "prototypical training", "network": "prototypical", "method": "nearest_class_mean"},
+    ],
+}
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> Path:
+    (tmp_path / "preset.yaml").write_text("data: emoji\nepochs: 7\nmodel: {matching_weight: 0.5}\n")
+    return write(tmp_path / "plan.yaml", PLAN)
+
+
+def write(path: Path, plan: dict[str, Any]) -> Path:
+    path.write_text(yaml.safe_dump(plan))
+    return path
+
+
+def run(plan: Path, root: Path, out: Path, **options: Any) -> ExperimentTable:
+    return experiment(plan, root=root, out=out, accelerator="cpu", progress=False, **options)
+
+
+def test_every_row_is_what_its_command_gives(
+    plan: Path, tiny_pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = run(plan, tiny_pictures, tmp_path / "out")
+    assert [(cell.row, cell.shot) for cell in table.cells] == [
+        (row["name"], shot) for row in PLAN["rows"] for shot in (1, 2)
+    ]
+    assert {tuple(cell.seeds) for cell in table.cells} == {(0, 1)}
+    text = (tmp_path / "out/table.md").read_text()
+    assert json.loads((tmp_path / "out/table.json").read_text())["cells"][0]["row"] == "LWFM-SPM"
+    rows = [json.loads(file.read_text()) for file in (tmp_path / "out/rows").iterdir()]
+    assert len(rows) == 4 * 2 * 2
+    for row in rows:
+        result = tmp_path / "again.json"
+        words = shlex.split(row["evaluate"])
+        assert main([*words[1:], "--out", str(result)]) == 0
+        again = EvaluationResult.from_json(result.read_text()).of(row["method"], row["shot"])
+        assert list(again.episode_accuracy) == row["accuracies"]
+        if row["seed"] == 0:
+            assert row["evaluate"] in text
+            assert row["train"] in text
+    (train,) = {row["train"] for row in rows if row["network"] == "paper" and row["seed"] == 0}
+    words = shlex.split(train)
+    trained = words[words.index("--out") + 1]
+    words[words.index("--out") + 1] = str(tmp_path / "again")
+    assert main(words[1:]) == 0
+    assert (tmp_path / "again/best.safetensors").read_bytes() == (
+        tmp_path / "out" / trained / "best.safetensors"
+    ).read_bytes()
+    capsys.readouterr()
+
+
+def test_intervals_and_differences(plan: Path, tiny_pictures: Path, tmp_path: Path) -> None:
+    table = run(plan, tiny_pictures, tmp_path / "out")
+    rows = [json.loads(file.read_text()) for file in (tmp_path / "out/rows").iterdir()]
+    found = {(row["row"], row["shot"], row["seed"]): np.array(row["accuracies"]) for row in rows}
+    for cell in table.cells:
+        mine, first = (
+            np.stack([found[name, cell.shot, seed] for seed in (0, 1)]) for name in (cell.row, "LWFM-SPM")
+        )
+        assert cell.accuracy == pytest.approx(mine.mean())
+        assert cell.difference == pytest.approx((mine - first).mean())
+        assert cell.differences == pytest.approx((mine - first).mean(1))
+        runs = scipy.stats.t.ppf(0.975, 1) * mine.mean(1).std(ddof=1) / np.sqrt(2)
+        episodes = scipy.stats.norm.ppf(0.975) * mine.mean(0).std(ddof=1) / np.sqrt(8)
+        assert cell.interval == pytest.approx(np.hypot(runs, episodes), rel=1e-3)
+
+
+def test_interval_of_one_run_is_over_episodes() -> None:
+    values = [0.0, 0.5, 1.0, 0.5]
+    mean, interval = interval_over_runs([values])
+    assert (mean, interval) == pytest.approx((0.5, 1.96 * np.std(values, ddof=1) / 2), rel=1e-4)
+
+
+@pytest.mark.parametrize("runs", [2, 3, 11, 12, 40])
+def test_quantiles_are_student_s(runs: int) -> None:
+    values = np.arange(runs, dtype=float).repeat(5).reshape(runs, 5)  # episodes do not vary
+    expected = scipy.stats.t.ppf(0.975, runs - 1) * values[:, 0].std(ddof=1) / np.sqrt(runs)
+    assert interval_over_runs(values.tolist())[1] == pytest.approx(expected, rel=0.015)
+
+
+def test_a_finished_experiment_does_nothing_more(
+    plan: Path, tiny_pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = run(plan, tiny_pictures, tmp_path / "out")
+    for name in ("train", "evaluate"):
+        monkeypatch.setattr(lwfm.experiments.network, name, lambda *_, **__: pytest.fail("done again"))
+    monkeypatch.setattr(
+        lwfm.experiments.network, "command_line", lambda *_: ""
+    )  # reads the signatures of both
+    assert run(plan, tiny_pictures, tmp_path / "out") == first
+
+
+@pytest.mark.parametrize("change", ["row", "option", "episodes"])
+def test_only_what_is_new_is_done(
+    plan: Path, tiny_pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    small = {**PLAN, "seeds": [0]}
+    run(write(plan, small), tiny_pictures, tmp_path / "out")
+    if change == "row":
+        new = {"name": "averaged", "network": "paper", "head": {"top_k": None}}
+        small = {**small, "rows": [*PLAN["rows"], new]}
+    elif change == "option":
+        networks = {**PLAN["networks"], "prototypical": {"optim": {"lr": 0.5}}}
+        small = {**small, "networks": networks}
+    else:
+        small = {**small, "episodes": 9}
+    calls = []
+    for name in ("train", "evaluate"):
+        function = getattr(lwfm.experiments.network, name)
+
+        def noted(*given: Any, name: str = name, function: Any = function, **options: Any) -> Any:
+            calls.append((name, list(options.get("heads", {}))))
+            return function(*given, **options)
+
+        monkeypatch.setattr(lwfm.experiments.network, name, noted)
+    run(write(plan, small), tiny_pictures, tmp_path / "out")
+    trained, evaluated = ([heads for what, heads in calls if what == name] for name in ("train", "evaluate"))
+    assert len(trained) == (change == "option")
+    expected = {"row": [["averaged"]] * 2, "option": [[], []], "episodes": [["without LWE"]] * 2 + [[], []]}
+    assert evaluated == expected[change]
+
+
+@pytest.mark.parametrize("where", ["train", "evaluate"])
+def test_an_interrupted_experiment_goes_on(
+    plan: Path, tiny_pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    whole = run(plan, tiny_pictures, tmp_path / "whole")
+    function, calls = getattr(lwfm.experiments.network, where), []
+
+    def stop(*given: Any, **options: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return function(*given, **options)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(lwfm.experiments.network, where, stop)
+        patched.setattr(lwfm.experiments.network, "command_line", lambda *_: "")
+        with pytest.raises(KeyboardInterrupt):
+            run(plan, tiny_pictures, tmp_path / "out")
+    assert list((tmp_path / "out").rglob(".*.part*")) == []
+    again = run(plan, tiny_pictures, tmp_path / "out")
+    for mine, theirs in zip(again.cells, whole.cells, strict=True):
+        assert (mine.row, mine.accuracy, mine.difference) == (theirs.row, theirs.accuracy, theirs.difference)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seen", ["networks/*/last.ckpt", "rows/*.json"], ids=["in-training", "in-rows"])
+def test_a_killed_experiment_goes_on(plan: Path, tiny_pictures: Path, tmp_path: Path, seen: str) -> None:
+    whole = run(plan, tiny_pictures, tmp_path / "whole")
+    command = [sys.executable, "-m", "lwfm", "experiment", str(plan), "--root", str(tiny_pictures)]
+    command += ["--out", str(tmp_path / "out"), "--accelerator", "cpu", "--progress", "false"]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
+        while not list((tmp_path / "out").glob(seen)) and process.poll() is None:
+            time.sleep(0.005)
+        process.send_signal(signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL  # else it had finished, and nothing was tested
+    again = run(plan, tiny_pictures, tmp_path / "out")
+    for mine, theirs in zip(again.cells, whole.cells, strict=True):
+        assert (mine.row, mine.accuracy, mine.difference) == (theirs.row, theirs.accuracy, theirs.difference)
+
+
+def test_a_half_trained_network_is_resumed(plan: Path, tiny_pictures: Path, tmp_path: Path) -> None:
+    small = {**PLAN, "seeds": [0], "networks": {"paper": {}}, "rows": PLAN["rows"][:1]}
+    whole = run(write(plan, small), tiny_pictures, tmp_path / "out")
+    (finished,) = (tmp_path / "out").glob("networks/*/finished.json")
+    finished.unlink()  # as if killed after the last epoch
+    assert run(plan, tiny_pictures, tmp_path / "out") == whole
+    assert json.loads(finished.read_text())["resumed"] is True
+
+
+def test_missing_networks_are_skipped_if_asked(plan: Path, tiny_pictures: Path, tmp_path: Path) -> None:
+    assert run(plan, tiny_pictures, tmp_path / "out", missing="skip").cells == []
+    run(write(plan, {**PLAN, "seeds": [1]}), tiny_pictures, tmp_path / "out")
+    table = run(write(plan, PLAN), tiny_pictures, tmp_path / "out", missing="skip")
+    assert {tuple(cell.seeds) for cell in table.cells} == {(1,)}
+
+
+def test_the_preset_stands_below_the_plan(plan: Path) -> None:
+    _, options = read_plan(plan)
+    assert options["paper"]["model"].matching_weight == 0.5
+    assert options["paper"]["model"].backbone == "conv4"
+    assert options["paper"]["epochs"] == 1
+    assert options["prototypical"]["model"].attention_temperature is None
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"rows": []}, "rows, data and seeds must not be empty"),
+        ({"seeds": [1, 1]}, "no two rows, nor two seeds"),
+        ({"rows": [{"name": "a", "network": "none"}]}, "network none, which is not among networks"),
+        ({"rows": [{"name": "a", "network": "paper", "method": "best"}]}, "method must be one of lwfm"),
+        ({"rows": [{"name": "base", "network": "paper"}]}, "must not be called base"),
+        ({"rows": [{"name": "a", "network": "paper", "head": {"topk": 2}}]}, "topk"),
+        ({"networks": {"paper": {"modell": 3}}}, "network paper: .*modell"),
+        ({"networks": {"paper": {"seed": 3}}}, "network paper: .*seed"),
+        ({"networks": {"paper": {"config": "gone.yaml"}}}, r"cannot read .*gone\.yaml"),
+        ({"data": {"a": {"data": "folder", "queries": {}}}}, "queries must give"),
+        ({"data": {"a": {"data": "nothing", "queries": {1: 2}}}}, "nothing"),
+        ({"colour": 3}, "colour"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else next(iter(value)),
+)
+def test_plans_that_cannot_be(plan: Path, change: dict[str, Any], message: str) -> None:
+    rows = {"rows": PLAN["rows"][:1]} if "networks" in change else {}
+    with pytest.raises(UserError, match=message):
+        read_plan(write(plan, {**PLAN, **rows, **change}))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(None, "cannot read"), ("a: [", "is no YAML"), ("3", "must hold options by name")],
+)
+def test_files_that_are_no_plan(
+    tmp_path: Path, content: str | None, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "plan.yaml"
+    if content is not None:
+        path.write_text(content)
+    assert main(["experiment", str(path)]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_root_and_data_are_asked_for(plan: Path, tiny_pictures: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="the data tiny need root"):
+        experiment(plan, out=tmp_path)
+    with pytest.raises(UserError, match="no data large; it has tiny"):
+        experiment(plan, root=tiny_pictures, out=tmp_path, data=["large"])

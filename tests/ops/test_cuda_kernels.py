@@ -1,0 +1,154 @@
+"""CUDA kernels: registered for every operator, and on a GPU the same results as on the CPU.
+
+Without a GPU the kernels are executed under emulation by tests/simt; here only their registration is seen.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from lwfm import _ops
+from lwfm.nn import LWFMHead
+from lwfm.ops._correlation import correlate, is_one_kernel
+from lwfm.ops._expressions import PAIR_KERNELS, ScaledBlocks, embedding_weights, pair_blocks, pixel_matching
+from tests.helpers.episodes import random_episode
+
+SHAPES = [(9, 9), (1, 1), (4, 7), (7, 4), (25, 25), (3, 40), (49, 49), (120, 110)]
+OPERATORS = ["embedding_weights", "pixel_matching", "centred_positions", "feature_matching", "class_terms"]
+
+
+def has_kernel(operator: str, key: str) -> bool:
+    return torch._C._dispatch_has_kernel_for_dispatch_key(operator, key)
+
+
+def random_blocks(P: int, M: int, dtype: torch.dtype, *, seed: int = 0) -> ScaledBlocks:
+    """Blocks of 2 queries and 3 support pictures, as views of one product and expanded factors."""
+    generator = torch.Generator().manual_seed(seed)
+    leaves = [
+        torch.rand(*shape, generator=generator, dtype=torch.float64).to(dtype)
+        for shape in ((3 * P, 2 * M), (3, P), (2, M))
+    ]
+    return pair_blocks(leaves[0].view(3, P, 2, M).permute(2, 0, 1, 3), leaves[1], leaves[2])
+
+
+def on(device: str | torch.device, blocks: ScaledBlocks) -> ScaledBlocks:
+    """Copy blocks to a device, to be differentiated there."""
+    return ScaledBlocks(*(x.detach().to(device).requires_grad_() for x in blocks))
+
+
+def results(blocks: ScaledBlocks, top_k: int | None) -> list[Tensor]:
+    """Everything that the operators and their backward passes write, on the CPU."""
+    weights = embedding_weights(blocks, 2.0)
+    similarity, assignment = pixel_matching(ScaledBlocks(*(x.detach() for x in blocks)), blocks, top_k)
+    outputs = [*weights, similarity]
+    loss = torch.stack([(x * torch.linspace(-1, 2, x.numel()).to(x).view_as(x)).sum() for x in outputs]).sum()
+    slopes = torch.autograd.grad(loss, list(blocks))
+    return [x.detach().cpu() for x in (*outputs, *slopes, assignment)]
+
+
+def assert_close(actual: list[Tensor], expected: list[Tensor]) -> None:
+    for x, y in zip(actual, expected, strict=True):
+        eps = torch.finfo(y.dtype).eps if y.is_floating_point() else 0.0
+        scale = 1 + float(y.abs().max()) if y.numel() else 1.0
+        torch.testing.assert_close(x, y, atol=500 * eps * scale, rtol=0)
+
+
+def test_every_operator_has_a_kernel_on_every_device_of_the_build() -> None:
+    """Whatever is registered, not a list that somebody must keep; on a machine without a GPU too."""
+    keys = ["CPU", "CUDA"] if "cuda" in PAIR_KERNELS else ["CPU"]
+    names = sorted(name for name in torch._C._dispatch_get_all_op_names() if name.startswith("lwfm::"))
+    assert len(names) >= 2 * len(OPERATORS) + 2  # with their backward; the assignment, the correlation
+    missing = [(name, key) for name in names for key in keys if not has_kernel(name, key)]
+    assert missing == []
+
+
+def test_a_build_with_kernels_names_their_architectures() -> None:
+    assert ("cuda" in PAIR_KERNELS) == bool(re.search(r"sm_\d+", _ops.cuda_kernels))
+
+
+def test_one_kernel_is_for_cuda_inference_only() -> None:
+    s = torch.rand(2, 4, 6)
+    assert not is_one_kernel(s, s)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("top_k", [1, None], ids=["top1", "all"])
+@pytest.mark.parametrize(("P", "M"), SHAPES, ids=[f"{P}x{M}" for P, M in SHAPES])
+def test_equals_the_cpu(P: int, M: int, top_k: int | None, dtype: torch.dtype) -> None:
+    blocks = random_blocks(P, M, dtype)
+    assert_close(results(on("cuda", blocks), top_k), results(on("cpu", blocks), top_k))
+
+
+@pytest.mark.gpu
+def test_gradcheck_and_opcheck() -> None:
+    blocks = [x.clone().requires_grad_() for x in on("cuda", random_blocks(3, 4, torch.float64))]
+
+    def both(*x: Tensor) -> tuple[Tensor, ...]:
+        compared = ScaledBlocks(*x)
+        cosines = ScaledBlocks(*(part.detach() for part in x))
+        return (*embedding_weights(compared, 2.0), pixel_matching(cosines, compared, 2)[0])
+
+    assert torch.autograd.gradcheck(both, blocks)
+    checks: dict[Any, tuple[Any, ...]] = {
+        torch.ops.lwfm.embedding_weights.default: (*blocks, 2.0),
+        torch.ops.lwfm.pixel_matching.default: (*(x.detach() for x in blocks), *blocks, 2),
+    }
+    for operator, arguments in checks.items():
+        torch.library.opcheck(operator, arguments)
+
+
+@pytest.mark.gpu
+def test_tensors_of_another_device_are_refused() -> None:
+    blocks = on("cuda", random_blocks(4, 5, torch.float32))
+    with pytest.raises(ValueError, match="row_scale of raw must be on the device"):
+        embedding_weights(blocks._replace(row_scale=blocks.row_scale.cpu()), 2.0)
+
+
+@pytest.mark.gpu
+def test_a_stream_of_ones_own() -> None:
+    blocks = on("cuda", random_blocks(9, 9, torch.float32))
+    expected = results(blocks, 1)
+    torch.cuda.synchronize()
+    stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    with torch.cuda.stream(stream):
+        actual = results(blocks, 1)
+    stream.synchronize()
+    assert_close(actual, expected)
+
+
+@pytest.mark.gpu
+def test_captured_in_a_graph() -> None:
+    s, q = torch.rand(5, 9, 64, device="cuda"), torch.rand(7, 9, 64, device="cuda")
+    correlate(s, q, temperature=5.0)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        terms = correlate(s, q, temperature=5.0)
+    s.copy_(torch.rand_like(s))
+    graph.replay()
+    expected = correlate(s, q, temperature=5.0)
+    for actual, wanted in zip(terms, expected, strict=True):
+        torch.testing.assert_close(actual, wanted, rtol=0, atol=0)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
+def test_the_second_device() -> None:
+    blocks = random_blocks(9, 9, torch.float32)
+    assert_close(results(on("cuda:1", blocks), 1), results(on("cuda:0", blocks), 1))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("grad", [True, False], ids=["training", "inference"])
+def test_the_head_equals_the_cpu(grad: bool) -> None:
+    episode = random_episode((2, 3, 1), 6, (32, 48), (3, 3))
+    head = LWFMHead(episode.dims, top_k=2).eval()
+    with torch.set_grad_enabled(grad):
+        expected = head(episode.support, episode.labels, episode.query)
+        moved = [[x.cuda() for x in side] for side in (episode.support, episode.query)]
+        actual = head.cuda()(moved[0], episode.labels.cuda(), moved[1])
+    torch.testing.assert_close(actual.cpu(), expected, atol=1e-4, rtol=1e-4)

@@ -1,0 +1,248 @@
+"""`lwfm report`: the page says what the result says, and works in a browser without a network."""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+import re
+import shutil
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from lwfm.cli import main
+from lwfm.errors import UserError
+from lwfm.evaluation import evaluate
+from lwfm.evaluation.results import EvaluationResult, percent
+from lwfm.figures.logs import read_log
+from lwfm.model import LWFM, ModelConfig, save_model
+from lwfm.report.page import render
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+
+
+needs_browser = pytest.mark.skipif(
+    CHROMIUM is None or DRIVER is None, reason="needs Chromium and chromedriver, which pip does not install"
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tiny_pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run: a model, a training log, and the result of evaluating it, report.html included."""
+    folder: Path = tmp_path_factory.mktemp("run")
+    shutil.copytree(tiny_pictures, folder / "pictures")
+    for class_folder in (folder / "pictures/test").iterdir():
+        if class_folder.name == "class-3":
+            class_folder.rename(class_folder.with_name('<b>"3" & more'))
+    save_model(
+        LWFM(ModelConfig(backbone="conv4", image_size=24, feature_size=1)), folder / "best.safetensors"
+    )
+    for start, rows in enumerate(("1,0,2.0,\n2,0,1.5,0.4\n", "2,0,1.4,\n3,0,1.2,0.5\n")):
+        logs = folder / f"logs/version_{start}"  # as `lwfm train` leaves them: one for each start
+        logs.mkdir(parents=True)
+        (logs / "metrics.csv").write_text("step,epoch,train_loss,val_lwfm\n" + rows)
+    evaluate(
+        checkpoint=folder / "best.safetensors",
+        data="folder",
+        root=folder / "pictures",
+        way=4,
+        shot=[1, 3],
+        queries=3,
+        episodes=8,
+        out=folder / "result.json",
+    )
+    arguments = ["report", folder / "result.json", "--out", folder / "report.html", "--hardest", 1]
+    assert main([str(argument) for argument in arguments]) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def result(folder: Path) -> EvaluationResult:
+    return EvaluationResult.from_json((folder / "result.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def page(folder: Path) -> str:
+    return (folder / "report.html").read_text()
+
+
+def test_the_page_says_what_the_result_says(page: str, result: EvaluationResult) -> None:
+    for method in result.methods:
+        assert f"{100 * method.accuracy:.2f} ± {100 * (method.interval or 0):.2f}" in page
+        for name, value in method.class_accuracy.items():
+            setting = f'data-setting="4-{method.shot}" data-method="{method.method}"'
+            row = f'{setting} data-class="{html.escape(name)}"'
+            assert re.search(re.escape(row.replace("&quot;", "&#34;")) + f' data-value="{value}"', page)
+    for fact in (result.data["fingerprint"], result.model["sha256"], result.versions["torch"]):
+        assert fact in page
+    assert page.count('class="episode"') == 2
+    assert '<img id="shots"' in page
+    assert '<img id="curves"' in page
+    assert page.count('alt="confusion matrix"') == 2
+
+
+def test_no_number_breaks_and_none_is_minus_zero(page: str) -> None:
+    assert percent(-1e-9, 0.01, "+") == "+0.00 ± 1.00"
+    assert "#accuracy td { white-space: nowrap }" in page
+
+
+def test_a_resumed_run_has_one_curve(folder: Path) -> None:
+    columns = read_log(folder / "logs")
+    assert columns["train_loss"] == ([1, 2, 3], [2.0, 1.4, 1.2])
+    assert columns["val_lwfm"] == ([2, 3], [0.4, 0.5])
+    assert read_log(folder / "logs/version_0")["train_loss"].steps == [1, 2]
+    with pytest.raises(UserError, match=r"no metrics\.csv"):
+        read_log(folder)
+
+
+def test_nothing_in_the_page_comes_from_elsewhere(page: str) -> None:
+    sources = re.findall(r'(?:src|href)="([^"]*)"', page)
+    assert len(sources) > 20
+    assert all(source.startswith("data:") for source in sources)
+    assert "http" not in re.sub(r"base64,[^\"]*|http-equiv", "", page)
+    assert "<b>" not in page  # the name of a class is no markup
+
+
+def test_the_hardest_episodes_come_first(page: str, result: EvaluationResult) -> None:
+    shown = re.findall(r"Episode (\d+), 4-way (\d)-shot: ([\d.]+) % right", page)
+    for shot in (1, 3):
+        accuracies = result.of("lwfm", shot).episode_accuracy
+        of_shot = [(int(number), float(value)) for number, k, value in shown if int(k) == shot]
+        assert [value for _, value in of_shot] == [round(100 * a, 1) for a in sorted(accuracies)[:1]]
+        assert all(value == round(100 * accuracies[number - 1], 1) for number, value in of_shot)
+
+
+def test_wrong_answers_are_those_of_the_evaluation(page: str, result: EvaluationResult) -> None:
+    for episode in re.findall(r'<details class="episode".*?</details>', page, re.DOTALL):
+        right = float(re.findall(r"([\d.]+) % right", episode)[0])
+        assert episode.count("→") == round(12 * (1 - right / 100))  # 4 classes of 3 queries
+
+
+@pytest.mark.parametrize("change", ["pictures", "model", "folder"])
+def test_what_is_gone_is_said_and_the_rest_is_shown(
+    folder: Path, result: EvaluationResult, change: str
+) -> None:
+    if change == "pictures":
+        result = replace(result, data={**result.data, "fingerprint": "another"})
+    elif change == "model":
+        result = replace(result, model={**result.model, "sha256": "another"})
+    else:
+        result = replace(result, data={**result.data, "root": "nowhere", "name": "nowhere"})
+    with pytest.warns(UserWarning, match="hardest episodes"):
+        text = render(result, hardest=1)
+    assert "cannot be drawn again" in text
+    assert 'id="accuracy"' in text
+    if change == "folder":
+        assert 'class="episode"' in render(result, root=folder / "pictures", hardest=1)
+
+
+def test_a_network_that_was_never_trained_has_a_report_too(tmp_path: Path) -> None:
+    model = ModelConfig(backbone="conv4", image_size=32, feature_size=1)
+    result = evaluate(model=model, way=3, queries=2, episodes=2)
+    text = render(EvaluationResult.from_json(result.to_json()), hardest=1)
+    assert 'class="episode"' in text
+    assert "Training" not in text
+    assert '<img id="shots"' not in text  # one number of shots makes no curve
+
+
+def test_several_ways_and_heads_have_a_report(folder: Path) -> None:
+    result = evaluate(
+        checkpoint=folder / "best.safetensors",
+        data="folder",
+        root=folder / "pictures",
+        way=[3, 5],
+        shot=[1, 2],
+        queries=2,
+        episodes=3,
+        heads={"all pairs": {"top_k": None}},
+    )
+    text = render(EvaluationResult.from_json(result.to_json()), hardest=1)
+    for setting in ("3-1", "3-2", "5-1", "5-2"):
+        assert f'<option value="{setting}">' in text
+        assert f'class="episode" data-setting="{setting}"' in text
+        assert f'data-setting="{setting}" data-method="all pairs"' in text
+
+
+@pytest.mark.parametrize(
+    ("content", "message"), [(None, "missing.json"), ("{}", "not an evaluation result"), ("[", "result.json")]
+)
+def test_what_is_no_result_is_refused(
+    tmp_path: Path, content: str | None, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / ("missing.json" if content is None else "result.json")
+    if content is not None:
+        path.write_text(content)
+    assert main(["report", str(path)]) == 2
+    assert message in capsys.readouterr().err
+    assert not path.with_suffix(".html").exists()
+
+
+@pytest.fixture(scope="module")
+def browser(folder: Path) -> Iterator[Any]:
+    """Headless Chromium with the report open."""
+    webdriver = pytest.importorskip("selenium.webdriver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for flag in (
+        "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-extensions",
+        "--disable-background-networking", "--disable-component-update", "--disable-sync",
+        "--no-first-run", "--window-size=1100,3200",
+    ):  # fmt: skip
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(executable_path=DRIVER))
+    try:
+        driver.get((folder / "report.html").as_uri())
+        yield driver
+    finally:
+        driver.quit()
+
+
+def visible_classes(browser: Any) -> list[str]:
+    rows = browser.find_elements("css selector", "#classes tbody tr")
+    return [row.get_attribute("data-class") for row in rows if row.is_displayed()]
+
+
+@needs_browser
+def test_the_page_works_in_a_browser(browser: Any, result: EvaluationResult) -> None:
+    from selenium.webdriver.support.ui import Select
+
+    def choose(name: str, value: str) -> None:
+        Select(browser.find_element("id", name)).select_by_value(value)
+
+    accuracy = result.of("lwfm", 1).class_accuracy
+    assert sorted(visible_classes(browser)) == sorted(accuracy)
+    choose("order", "worst")
+    values = [accuracy[name] for name in visible_classes(browser)]
+    assert values == sorted(accuracy.values())
+    choose("setting", "4-3")
+    choose("method", "nearest_class_mean")
+    choose("order", "best")
+    expected = result.of("nearest_class_mean", 3).class_accuracy
+    assert [expected[name] for name in visible_classes(browser)] == sorted(expected.values(), reverse=True)
+    shown = browser.find_elements("css selector", ".episode")
+    assert [e.get_attribute("data-setting") for e in shown if e.is_displayed()] == ["4-3"]
+    browser.find_element("id", "class").send_keys("CLASS-5")
+    assert visible_classes(browser) == ["class-5"]
+    assert browser.find_element("id", "shown").text == "1 class"
+
+
+@needs_browser
+def test_every_picture_is_drawn_and_no_request_leaves_the_page(browser: Any) -> None:
+    broken = browser.execute_script(
+        "return Array.from(document.images).filter(i => !(i.complete && i.naturalWidth > 0)).length"
+    )
+    assert broken == 0
+    assert [entry for entry in browser.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")] == []
+    messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+    requests = [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
+    assert [url for url in requests if not url.startswith(("file:", "data:"))] == []
+    assert any(url.startswith("file:") for url in requests)
+    picture = base64.b64decode(browser.get_screenshot_as_base64())
+    assert len(picture) > 20_000

@@ -1,0 +1,257 @@
+"""`lwfm index` and `lwfm search`: the right pictures in the right order, and clear words about mistakes."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+
+from benchmarks.speed.bench_retrieval import METHODS, recalls
+from lwfm.cli import main
+from lwfm.evaluation.episodes import nearest_class_mean
+from lwfm.model import LWFM, ModelConfig, load_model, save_model
+from lwfm.model.encode import encode_images
+from lwfm.retrieval.index import PictureIndex, load_index
+from lwfm.retrieval.search import search_index
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytest.importorskip("usearch.index")
+
+
+@pytest.fixture(scope="module")
+def place(tiny_pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with pictures, a network, and their index."""
+    place: Path = tmp_path_factory.mktemp("retrieval")
+    shutil.copytree(tiny_pictures / "val", place / "pictures")
+    torch.manual_seed(0)
+    save_model(
+        LWFM(ModelConfig(backbone="conv4", image_size=24, feature_size=1)), place / "model.safetensors"
+    )
+    arguments = [
+        "index",
+        place / "pictures",
+        "--model",
+        place / "model.safetensors",
+        "--out",
+        place / "i.safetensors",
+    ]
+    assert main([str(argument) for argument in arguments]) == 0
+    return place
+
+
+@pytest.fixture(scope="module")
+def index(place: Path) -> PictureIndex:
+    return load_index(place / "i.safetensors")
+
+
+def test_all_pictures_below_the_folder_are_indexed(place: Path, index: PictureIndex) -> None:
+    assert index.root == place / "pictures"
+    assert [index.root / name for name in index.names] == sorted((place / "pictures").rglob("*.png"))
+
+
+@pytest.mark.parametrize("candidates", [100, 7], ids=["all", "seven"])
+def test_candidates_by_cosine_are_ranked_by_the_head(
+    place: Path, index: PictureIndex, candidates: int
+) -> None:
+    network = load_model(place / "model.safetensors")
+    picture = place / "pictures" / "class-3" / "2.png"
+    found = search_index(place / "i.safetensors", picture, k=5, candidates=candidates)
+    hits = found.hits
+    (query,) = encode_images(network, [picture], 1)
+    maps = [layer.float() for layer in index.maps]
+    everything = torch.arange(len(index.names))
+    with torch.inference_mode():
+        cosines = nearest_class_mean(maps, everything, query)[0]
+        terms = network.head.similarities(maps, everything, query)
+    similarities = (terms.base + terms.matching)[0]
+    near = cosines.argsort(descending=True)[:candidates]
+    expected = near[similarities[near].argsort(descending=True)][:5].tolist()
+    assert [hit.number for hit in hits] == expected
+    assert [hit.similarity for hit in hits] == pytest.approx(similarities[expected].tolist(), abs=1e-5)
+    assert [hit.cosine for hit in hits] == pytest.approx(cosines[expected].tolist(), abs=1e-4)
+    assert index.path(hits[0].number) == picture  # nothing is more similar to a picture than itself
+
+
+@pytest.mark.parametrize(
+    ("options", "figure", "lines"),
+    [
+        (["-k", "6", "--show"], "similar.png", 7),
+        (["--k", "6", "--show", "hits.svg"], "hits.svg", 7),
+        (["--show", "-k", "2"], "similar.png", 3),
+        ([], None, 11),
+    ],
+    ids=["bare", "named", "bare-first", "no-figure"],
+)
+def test_search_prints_and_draws(
+    place: Path,
+    tmp_path: Path,
+    options: list[str],
+    figure: str | None,
+    lines: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    picture = place / "pictures" / "class-0" / "0.png"
+    assert main(["search", str(place / "i.safetensors"), str(picture), *options]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert len(printed) == lines
+    assert printed[1].endswith(str(picture))
+    assert [path.name for path in tmp_path.iterdir()] == ([figure] if figure else [])
+
+
+def test_pictures_below_the_current_folder_are_named_from_there(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(place)
+    hits = search_index(place / "i.safetensors", place / "pictures" / "class-0" / "0.png", k=1)
+    assert hits.table().endswith("  pictures/class-0/0.png")
+
+
+def test_the_figure_has_a_cell_for_each_picture_and_an_end(place: Path) -> None:
+    picture = place / "pictures" / "class-0" / "0.png"
+    shown = search_index(place / "i.safetensors", picture, k=7).figure()
+    assert [bool(axes.images) for axes in shown.axes] == [True] * 8 + [False] * 2
+    assert shown.axes[0].get_title() == "query\nclass-0/0.png"
+    everything = search_index(place / "i.safetensors", picture, k=60)
+    many = replace(everything, hits=everything.hits * 2)
+    assert len(many.figure().axes) == 50
+
+
+def test_more_hits_than_pictures(place: Path) -> None:
+    assert len(search_index(place / "i.safetensors", place / "pictures/class-0/0.png", k=99).hits) == 30
+
+
+def test_pictures_that_changed_since_are_named(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pictures = shutil.copytree(place / "pictures", tmp_path / "pictures")
+    index, figure = tmp_path / "i.safetensors", tmp_path / "hits.png"
+    model = ["--model", str(place / "model.safetensors")]
+    assert main(["index", str(pictures), "--out", str(index), *model]) == 0
+    query, gone, changed = (pictures / name for name in ("class-0/0.png", "class-1/3.png", "class-2/4.png"))
+    gone.unlink()
+    changed.write_bytes(b"no picture any more")
+    capsys.readouterr()
+    assert main(["search", str(index), str(query), "-k", "30", "--show", str(figure)]) == 0
+    printed = capsys.readouterr()
+    assert "2 of 30 pictures found are not what was indexed" in printed.err
+    for path, state in ((gone, "gone"), (changed, "changed")):
+        assert f"{path} ({state})" in printed.err
+        assert str(path) in printed.out
+    assert f"lwfm index {pictures} --out {index}" in printed.err
+    assert figure.stat().st_size > 10_000
+
+
+def test_unreadable_pictures_can_be_left_out(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pictures = shutil.copytree(place / "pictures", tmp_path / "pictures")
+    (pictures / "class-2" / "bad.png").write_bytes(b"no picture")
+    words = ["index", str(pictures), "--out", str(tmp_path / "i.safetensors"), "--unreadable", "skip"]
+    assert main([*words, "--model", str(place / "model.safetensors")]) == 0
+    printed = capsys.readouterr()
+    assert "bad.png" in printed.err
+    assert printed.out.startswith("30 pictures")
+    index = load_index(tmp_path / "i.safetensors")
+    assert [index.path(i) for i in range(30)] == [
+        path for path in sorted(pictures.rglob("*.png")) if path.name != "bad.png"
+    ]
+    assert {index.state(i) for i in range(30)} == {"same"}
+
+
+def test_ctrl_c_leaves_the_old_index(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = (place / "i.safetensors").read_bytes()
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("lwfm.retrieval.index.content_digest", interrupted)
+    words = [
+        "index",
+        place / "pictures",
+        "--model",
+        place / "model.safetensors",
+        "--out",
+        place / "i.safetensors",
+    ]
+    assert main([str(word) for word in words]) == 130
+    assert "stopped" in capsys.readouterr().err
+    assert (place / "i.safetensors").read_bytes() == before
+    assert not list(place.glob("*.part*"))
+
+
+def test_a_missing_package_is_named_with_its_extra(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delitem(sys.modules, "usearch.index", raising=False)
+    monkeypatch.setitem(sys.modules, "usearch", None)  # as if it were not installed
+    assert main(["search", str(place / "i.safetensors"), str(place / "pictures/class-0/0.png")]) == 2
+    message = capsys.readouterr().err
+    assert "the package usearch is missing" in message
+    assert "lwfm[retrieval]" in message
+
+
+def test_recall_is_that_of_the_other_pictures(index: PictureIndex) -> None:
+    found = recalls(index, [1, 29], candidates=29)
+    assert all(found[method, 29] == [1.0] * 30 for method in METHODS)  # all others are among them
+    features = index.features()
+    cosines = (features @ features.T).fill_diagonal_(-2)
+    classes = [name.split("/")[0] for name in index.names]
+    expected = [
+        float(classes[int(row.argmax())] == label) for row, label in zip(cosines, classes, strict=True)
+    ]
+    assert found["cosine", 1] == expected
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["index", "nowhere"], "nowhere"),
+        (["index", "empty"], "holds no picture"),
+        (["index", "damaged"], "bad.png"),
+        (["search", "nowhere.safetensors", "pictures/class-0/0.png"], "nowhere.safetensors"),
+        (["search", "model.safetensors", "pictures/class-0/0.png"], "no index of pictures"),
+        (["search", "i.safetensors", "nowhere.png"], "nowhere.png"),
+        (["search", "i.safetensors", "pictures/class-0/0.png", "--k", "0"], "k must be"),
+        (["search", "i.safetensors", "pictures/class-0/0.png", "--show", "hits.doc"], "hits.doc"),
+        (["index", "pictures", "--batch_size", "0"], "batch_size"),
+        (["index", "pictures", "--out", "index.txt"], ".safetensors"),
+    ],
+    ids=[
+        "no-folder",
+        "empty",
+        "damaged",
+        "no-index",
+        "a-model",
+        "no-picture",
+        "no-hits",
+        "suffix",
+        "batch",
+        "index-suffix",
+    ],
+)
+def test_mistakes_end_in_a_sentence(
+    place: Path,
+    arguments: list[str],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(place)
+    for name in ("empty", "damaged"):
+        (place / name).mkdir(exist_ok=True)
+    (place / "damaged" / "bad.png").write_bytes(b"no picture")
+    if arguments[0] == "index":
+        arguments = ["index", "--model", "model.safetensors", "--out", "other.safetensors", *arguments[1:]]
+    assert main(arguments) == 2
+    assert message in capsys.readouterr().err
+    assert not (place / "other.safetensors").exists()

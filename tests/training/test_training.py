@@ -1,0 +1,279 @@
+"""Training: what it leaves behind, that it resumes exactly, and that it refuses clearly."""
+
+from __future__ import annotations
+
+import csv
+import math
+import shutil
+import signal
+import threading
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+
+from lwfm._common import files
+from lwfm.errors import UserError
+from lwfm.model import load_model
+from lwfm.training import OptimConfig, TrainingSummary, checkpoints
+from lwfm.training.checkpoints import AtomicCheckpointIO
+from lwfm.training.modules import LWFMModule
+from tests.helpers.tiny_training import EPISODES, MODEL, train_tiny
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture(scope="module")
+def finished(tiny_pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainingSummary:
+    """A run of three epochs."""
+    return train_tiny(tmp_path_factory.mktemp("finished"), tiny_pictures, epochs=3)
+
+
+def _weights(path: Path) -> dict[str, torch.Tensor]:
+    checkpoint = torch.load(path, weights_only=True)
+    state: dict[str, torch.Tensor] = checkpoint["state_dict"]
+    return state
+
+
+def test_run_leaves_model_checkpoint_and_logs(finished: TrainingSummary) -> None:
+    assert (finished.epochs, finished.steps) == (3, 12)
+    assert load_model(finished.best).classes == tuple(f"class-{label}" for label in range(6))
+    with (finished.logs / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    logged = [float(row["val_accuracy"]) for row in rows if row["val_accuracy"]]
+    assert len(logged) == 3
+    assert max(logged) == pytest.approx(finished.val_accuracy)
+    assert logged.index(max(logged)) == finished.best_epoch
+    assert all(row["val_nearest_class_mean"] for row in rows if row["val_accuracy"])
+    assert any(name.name.startswith("events.out") for name in finished.logs.iterdir())
+
+
+def test_best_model_reaches_its_validation_accuracy(finished: TrainingSummary, tiny_pictures: Path) -> None:
+    """The exported model, evaluated apart from training on the same episodes, gives the logged number."""
+    from lwfm.data import EpisodeDataModule, pictures_needed
+    from lwfm.evaluation.episodes import accuracy_of, encode_pictures, run_episodes
+
+    data = EpisodeDataModule(
+        "folder", tiny_pictures, way=3, shot=1, queries=2, validation_episodes=EPISODES.validation
+    )
+    drawn = list(data.validation_sampler)
+    model = load_model(finished.best)
+    maps = encode_pictures(model, data.validation_pictures, pictures_needed(drawn))
+    answers = run_episodes(model.head, maps, drawn, way=EPISODES.way, shot=EPISODES.shot)
+    assert accuracy_of(answers["lwfm"], EPISODES.way).item() == pytest.approx(finished.val_accuracy)
+
+
+@pytest.mark.parametrize("workers", [0, 2], ids=["in-process", "two-workers"])
+def test_resumed_run_equals_uninterrupted(
+    finished: TrainingSummary,
+    tiny_pictures: Path,
+    tmp_path: Path,
+    workers: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    step = LWFMModule.training_step
+
+    def stop_in_second_epoch(self: LWFMModule, batch: Any, batch_idx: int) -> torch.Tensor:
+        if self.current_epoch == 1 and batch_idx == 2:
+            raise RuntimeError("the machine went down")
+        return step(self, batch, batch_idx)
+
+    monkeypatch.setattr(LWFMModule, "training_step", stop_in_second_epoch)
+    with pytest.raises(RuntimeError, match="went down"):
+        train_tiny(tmp_path, tiny_pictures, epochs=3)
+    monkeypatch.undo()
+    summary = train_tiny(tmp_path, tiny_pictures, epochs=3, resume=True, workers=workers)
+    assert (summary.epochs, summary.steps) == (3, 12)
+    assert (summary.val_accuracy, summary.best_epoch) == (finished.val_accuracy, finished.best_epoch)
+    expected = _weights(finished.last)
+    for name, tensor in _weights(summary.last).items():
+        torch.testing.assert_close(tensor, expected[name], rtol=0, atol=0)
+    assert summary.logs.name == "version_1"  # those of the first start are kept
+
+
+def test_optimiser_and_schedule_are_the_published_ones(finished: TrainingSummary) -> None:
+    checkpoint = torch.load(finished.last, weights_only=True)
+    group = checkpoint["optimizer_states"][0]["param_groups"][0]
+    assert (group["momentum"], group["weight_decay"], group["nesterov"]) == (0.9, 5e-4, True)
+    assert group["initial_lr"] == 0.01
+    assert group["lr"] == pytest.approx(0.01 * 0.05)  # after the milestone
+
+
+def test_loss_has_three_parts(tiny_pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parts = {
+        name: torch.tensor(value)
+        for name, value in (("episode_loss", 2.0), ("query_loss", 3.0), ("auxiliary_loss", 5.0))
+    }
+    losses: list[float] = []
+
+    def known(self: LWFMModule, maps: Any, labels: Any, auxiliary_labels: Any) -> dict[str, torch.Tensor]:
+        assert len(labels) == 3 * (1 + 2)
+        assert len(auxiliary_labels) == 8
+        grown = 0.0 * sum(parameter.sum() for parameter in self.parameters())
+        return {name: value + grown for name, value in parts.items()}
+
+    def note(self: LWFMModule, what: str, batch: Any, step: int, *values: torch.Tensor) -> None:
+        losses.extend(value.item() for value in values if what == "the loss")
+
+    monkeypatch.setattr(LWFMModule, "_losses", known)
+    monkeypatch.setattr(LWFMModule, "_stop_unless_finite", note)
+    train_tiny(tmp_path, tiny_pictures, epochs=1, optim=OptimConfig(episode_weight=0.5))
+    assert losses == pytest.approx([0.5 * 2 + 3 + 5] * 4)
+
+
+def test_folder_of_a_run_is_not_overwritten(finished: TrainingSummary, tiny_pictures: Path) -> None:
+    before = finished.best.read_bytes()
+    with pytest.raises(UserError, match=r"already holds a run \(best\.safetensors, last\.ckpt, logs\)"):
+        train_tiny(finished.best.parent, tiny_pictures)
+    assert finished.best.read_bytes() == before
+
+
+def test_nothing_to_resume(tiny_pictures: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"nothing to resume: .*last\.ckpt is missing"):
+        train_tiny(tmp_path, tiny_pictures, resume=True)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"model": replace(MODEL, backbone="resnet12")},
+            "model.backbone: it was 'conv4' and is now 'resnet12'",
+        ),
+        ({"model": replace(MODEL, embedding=False)}, "model.embedding: it was True and is now False"),
+        ({"seed": 5}, "seed: it was 0 and is now 5"),
+    ],
+    ids=["backbone", "embedding", "seed"],
+)
+def test_resume_with_other_settings(
+    finished: TrainingSummary, tiny_pictures: Path, tmp_path: Path, options: dict[str, Any], message: str
+) -> None:
+    shutil.copy(finished.last, tmp_path)
+    with pytest.raises(UserError, match=f"last.ckpt is of a run with another {message}"):
+        train_tiny(tmp_path, tiny_pictures, resume=True, **options)
+
+
+def test_resume_from_a_damaged_or_unsafe_checkpoint(tiny_pictures: Path, tmp_path: Path) -> None:
+    (tmp_path / "last.ckpt").write_bytes(b"half a checkpoint")
+    with pytest.raises(UserError, match=r"cannot read the checkpoint .*last\.ckpt"):
+        train_tiny(tmp_path, tiny_pictures, resume=True)
+    torch.save({"state_dict": threading.Lock}, tmp_path / "last.ckpt")  # an object, not a tensor
+    with pytest.raises(UserError, match=r"cannot read the checkpoint .*last\.ckpt"):
+        train_tiny(tmp_path, tiny_pictures, resume=True)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"epochs": 0}, "epochs must be at least 1"),
+        ({"max_time": 0.0}, "max_time must be a positive number of minutes"),
+        ({"episodes": replace(EPISODES, auxiliary_batch=0)}, "auxiliary_batch must be at least 1"),
+        ({"episodes": replace(EPISODES, queries=9)}, "class .* has 6 pictures"),
+        ({"episodes": replace(EPISODES, way=6)}, "need at least 6 classes, but there are only 5"),
+    ],
+    ids=["epochs", "max-time", "auxiliary", "queries", "way"],
+)
+def test_options_that_cannot_work(
+    tiny_pictures: Path, tmp_path: Path, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        train_tiny(tmp_path / "run", tiny_pictures, **options)
+    assert not (tmp_path / "run" / "logs").exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("lr", -1.0), ("clip_norm", math.nan), ("decay", -0.1), ("milestones", (1.5,))]
+)
+def test_optimiser_options_are_checked(option: str, value: Any) -> None:
+    with pytest.raises(UserError, match=rf"optim\.{option} must"):
+        OptimConfig(**{option: value})
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_missing_gpu(tiny_pictures: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="torch finds no CUDA device"):
+        train_tiny(tmp_path, tiny_pictures, accelerator="gpu")
+
+
+def test_divergence_stops_and_is_located(tiny_pictures: Path, tmp_path: Path) -> None:
+    with pytest.raises(
+        UserError, match=r"diverged: .* at epoch \d, step \d\. Try a smaller learning rate than 1e\+30"
+    ):
+        train_tiny(tmp_path, tiny_pictures, optim=OptimConfig(lr=1e30, clip_norm=1e30))
+
+
+def test_time_limit_ends_with_a_validation(tiny_pictures: Path, tmp_path: Path) -> None:
+    summary = train_tiny(tmp_path, tiny_pictures, epochs=10_000, max_time=1 / 60)
+    assert summary.epochs < 10_000
+    assert 0 <= summary.val_accuracy <= 1
+    rate = torch.load(summary.last, weights_only=True)["optimizer_states"][0]["param_groups"][0]["lr"]
+    assert rate == pytest.approx(0.01 * 0.05)  # the schedule follows the clock when that is what ends the run
+    resumed = train_tiny(tmp_path, tiny_pictures, epochs=summary.epochs + 2, resume=True)
+    assert resumed.epochs == summary.epochs + 2
+
+
+def test_ctrl_c_says_where_to_resume(
+    tiny_pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = LWFMModule.training_step
+
+    def press(self: LWFMModule, batch: Any, batch_idx: int) -> torch.Tensor:
+        if self.current_epoch == 1:
+            signal.raise_signal(signal.SIGINT)
+        return step(self, batch, batch_idx)
+
+    monkeypatch.setattr(LWFMModule, "training_step", press)
+    handler = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt, match=r"last\.ckpt is whole: run again with resume"):
+        train_tiny(tmp_path, tiny_pictures)
+    assert signal.getsignal(signal.SIGINT) is handler
+    assert torch.load(tmp_path / "last.ckpt", weights_only=True)["epoch"] == 0
+
+
+@pytest.mark.parametrize(
+    "stop", [OSError(28, "No space left on device"), KeyboardInterrupt()], ids=["full", "ctrl-c"]
+)
+def test_interrupted_checkpoint_leaves_the_old_one(
+    tmp_path: Path, stop: BaseException, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer, path = AtomicCheckpointIO(), tmp_path / "last.ckpt"
+    writer.save_checkpoint({"epoch": 1, "weight": torch.ones(3)}, path)
+
+    def half_written(file: Path, data: bytes) -> int:
+        with file.open("wb") as handle:
+            handle.write(data[: len(data) // 2])
+        raise stop
+
+    monkeypatch.setattr("pathlib.Path.write_bytes", half_written)
+    expected = UserError if isinstance(stop, OSError) else KeyboardInterrupt
+    with pytest.raises(expected):
+        writer.save_checkpoint({"epoch": 2, "weight": torch.zeros(3)}, path)
+    assert writer.load_checkpoint(path)["epoch"] == 1
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_full_disk_during_a_run_keeps_the_epoch_before(
+    tiny_pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = files.write_bytes_atomically
+    calls: list[Path] = []
+
+    def full_at_second(path: Path, data: bytes) -> None:
+        calls.append(path)
+        write(path / "impossible" if len(calls) == 2 else path, data)
+
+    monkeypatch.setattr(checkpoints, "write_bytes_atomically", full_at_second)
+    with pytest.raises(UserError, match="cannot write"):
+        train_tiny(tmp_path, tiny_pictures)
+    assert torch.load(tmp_path / "last.ckpt", weights_only=True)["epoch"] == 0
+    monkeypatch.undo()
+    assert train_tiny(tmp_path, tiny_pictures, resume=True).epochs == 2
+
+
+def test_learning_rate_by_fraction_of_the_run() -> None:
+    optim = OptimConfig(decay=0.1, milestones=(0.5, 0.75))
+    factors = [optim.factor(step / 4) for step in range(5)]
+    assert factors == pytest.approx([1, 1, 0.1, 0.01, 0.01])
+    assert math.isclose(OptimConfig().factor(0.99), 0.05)
