@@ -1,4 +1,4 @@
-# Two commands: `make demo` trains and shows LWFM-SPM on the bundled pictures, `make test` checks everything.
+# Two commands: `make demo` trains and shows LWFM-SPM on the bundled images, `make test` checks everything.
 # Both set up a virtual environment in .venv first; nothing outside the checkout is touched.
 
 PYTHON ?= python3
@@ -19,8 +19,8 @@ demo: $(VENV)/installed-train
 	$(BIN)/lwfm evaluate --checkpoint $(RUN)/best.safetensors --queries 5 --episodes 600 --out $(RUN)/result.json
 	@echo && echo "== the same network before training"
 	$(BIN)/lwfm evaluate --queries 5 --episodes 600 --out $(RUN)/untrained.json
-	@$(BIN)/python -m zipfile -e lwfm/data/emoji84.zip $(RUN)/pictures
-	$(BIN)/lwfm match $(RUN)/pictures/$(DEMO_CLASS)/noto.webp $(RUN)/pictures/$(DEMO_CLASS)/twemoji.webp \
+	@$(BIN)/python -m zipfile -e lwfm/data/emoji84.zip $(RUN)/images
+	$(BIN)/lwfm match $(RUN)/images/$(DEMO_CLASS)/noto.webp $(RUN)/images/$(DEMO_CLASS)/twemoji.webp \
 		--checkpoint $(RUN)/best.safetensors --out $(RUN)/match.png
 	@echo && echo "curves: $(RUN)/curves.png   matches: $(RUN)/match.png   results: $(RUN)/result.json"
 
@@ -38,7 +38,7 @@ types: $(VENV)/installed-dev
 SANITIZE_plain :=
 SANITIZE_asan := address,undefined
 SANITIZE_tsan := thread
-# Optimising what a sanitizer has instrumented takes the compiler ten times as long as running it saves.
+# Optimizing what a sanitizer has instrumented takes the compiler ten times as long as running it saves.
 BUILD_plain := RelWithDebInfo
 BUILD_asan := Debug
 BUILD_tsan := Debug

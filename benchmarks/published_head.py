@@ -3,9 +3,9 @@
 The order of the steps, the layout of every tensor and the dimension of every sum are those of the published
 implementation, in words of our own:
 
-1. maps are centred over all channels, both sides repeated for every pair, then cut into layers;
+1. maps are centered over all channels, both sides repeated for every pair, then cut into layers;
 2. each layer of each repeated map is divided by its norms, and a batched product correlates the pairs;
-3. correlations are standardised and softened over either side, for all layers at once;
+3. correlations are standardized and softened over either side, for all layers at once;
 4. attention is spread over the channels of its layer, side by side, and multiplies the maps [Q, S, C, F, F];
 5. costs come from a product and norms of the weighted maps of every pair, channels apart as they lie there;
 6. SciPy assigns one pair after the other on the host; matched positions are gathered and embedded pair by
@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import lwfm.reference
-from lwfm.reference import CORRELATION_EPS, STANDARDISE_EPS
+from lwfm.reference import CORRELATION_EPS, STANDARDIZE_EPS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -75,14 +75,14 @@ class NaiveHead(lwfm.reference.LWFMHead):
         """Weights of the positions of both sides, each [Q, S, L, F, F]."""
         over_s, over_q = correlation.flatten(3, 4), correlation.flatten(5, 6)
         temperature = math.inf if self.attention_temperature is None else self.attention_temperature
-        soft_s = (self._standardise(over_s, 3) / temperature).softmax(3)
-        soft_q = (self._standardise(over_q, 5) / temperature).softmax(5)
+        soft_s = (self._standardize(over_s, 3) / temperature).softmax(3)
+        soft_q = (self._standardize(over_q, 5) / temperature).softmax(5)
         return soft_s.view_as(correlation).sum((5, 6)), soft_q.view_as(correlation).sum((3, 4))
 
     @staticmethod
-    def _standardise(x: Tensor, dim: int) -> Tensor:
+    def _standardize(x: Tensor, dim: int) -> Tensor:
         mean, variance = x.mean(dim, keepdim=True), x.var(dim, keepdim=True)
-        return (x - mean) / (variance + STANDARDISE_EPS).sqrt()
+        return (x - mean) / (variance + STANDARDIZE_EPS).sqrt()
 
     def _spread(self, weights: Tensor) -> Tensor:
         """Repeat the weights [Q, S, L, F, F] for every channel of their layer -> [Q, S, C, F, F]."""

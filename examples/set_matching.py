@@ -1,8 +1,8 @@
 """DETR-style set matching: predicted boxes to target boxes by one batched assignment.
 
 A detector that predicts a set (DETR, N. Carion and others, ECCV 2020) is trained on the assignment of least
-cost between its N predictions and the targets of each picture. The usual matcher moves the costs to the host
-and calls SciPy for one picture after the other; here one call of ``lwfm.ops.linear_assignment`` does it.
+cost between its N predictions and the targets of each image. The usual matcher moves the costs to the host
+and calls SciPy for one image after the other; here one call of ``lwfm.ops.linear_assignment`` does it.
 
 Run ``python examples/set_matching.py`` to see that both agree, and how long each takes.
 """
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 Target = dict[str, Tensor]
-"""``labels`` [T] int64 and ``boxes`` [T, 4]: centre x, centre y, width and height, all in 0..1."""
+"""``labels`` [T] int64 and ``boxes`` [T, 4]: center x, center y, width and height, all in 0..1."""
 
 CLASS, L1, GIOU = 1.0, 5.0, 2.0  # weights of the three terms, as in DETR
 
 
 @torch.no_grad()
 def matching_costs(logits: Tensor, boxes: Tensor, targets: Sequence[Target]) -> Tensor:
-    """Costs of every (target, prediction) of each picture, targets padded to the longest list.
+    """Costs of every (target, prediction) of each image, targets padded to the longest list.
 
     Parameters
     ----------
@@ -61,7 +61,7 @@ def matching_costs(logits: Tensor, boxes: Tensor, targets: Sequence[Target]) -> 
 
 
 def match(costs: Tensor, targets: Sequence[Target]) -> list[tuple[Tensor, Tensor]]:
-    """Assign all pictures at once; for each, indices of predictions and of their targets."""
+    """Assign all images at once; for each, indices of predictions and of their targets."""
     columns = linear_assignment(costs)  # [B, T]
     return [
         (columns[index, : len(target["labels"])], torch.arange(len(target["labels"]), device=costs.device))
@@ -70,7 +70,7 @@ def match(costs: Tensor, targets: Sequence[Target]) -> list[tuple[Tensor, Tensor
 
 
 def match_by_loop(costs: Tensor, targets: Sequence[Target]) -> list[tuple[Tensor, Tensor]]:
-    """Assign picture by picture with SciPy, as the usual matcher does."""
+    """Assign image by image with SciPy, as the usual matcher does."""
     found = []
     for cost, target in zip(costs.cpu(), targets, strict=True):
         rows, columns = linear_sum_assignment(cost[: len(target["labels"])])
@@ -78,10 +78,10 @@ def match_by_loop(costs: Tensor, targets: Sequence[Target]) -> list[tuple[Tensor
     return found
 
 
-def random_pictures(
+def random_images(
     batch: int, predictions: int, most_targets: int, *, classes: int = 91, seed: int = 0
 ) -> tuple[Tensor, Tensor, list[Target]]:
-    """Draw predictions, and 1 to ``most_targets`` targets for each picture."""
+    """Draw predictions, and 1 to ``most_targets`` targets for each image."""
     generator = torch.Generator().manual_seed(seed)
     counts = torch.randint(1, most_targets + 1, (batch,), generator=generator).tolist()
     targets = [
@@ -107,9 +107,9 @@ def milliseconds(call: Callable[[], object], repeats: int = 20) -> float:
 
 def main() -> None:
     """Compare both matchers on three sizes of detectors."""
-    print(f"{'pictures':>8} {'predictions':>11} {'targets':>8}   SciPy loop   linear_assignment")
+    print(f"{'images':>8} {'predictions':>11} {'targets':>8}   SciPy loop   linear_assignment")
     for batch, predictions, most_targets in ((16, 100, 20), (16, 300, 60), (64, 900, 100)):
-        logits, boxes, targets = random_pictures(batch, predictions, most_targets)
+        logits, boxes, targets = random_images(batch, predictions, most_targets)
         costs = matching_costs(logits, boxes, targets)
         pairs = zip(match(costs, targets), match_by_loop(costs, targets), strict=True)
         for index, ((ours, _), (theirs, rows)) in enumerate(pairs):

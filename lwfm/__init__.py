@@ -5,7 +5,7 @@ Submodules load on first use, so that ``import lwfm.lap`` never loads torch:
 * :mod:`lwfm.lap` -- batched linear assignment on NumPy arrays;
 * :mod:`lwfm.ops` -- the same and semantic-pixel matching on torch tensors;
 * :mod:`lwfm.nn` -- the head as a module; :mod:`lwfm.model` -- backbone and head;
-* :class:`FewShotClassifier` (:mod:`lwfm.classifier`) -- for your own pictures;
+* :class:`FewShotClassifier` (:mod:`lwfm.classifier`) -- for your own images;
 * :mod:`lwfm.training`, :mod:`lwfm.evaluation`, :mod:`lwfm.cli` -- the tools on top.
 """
 

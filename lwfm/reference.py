@@ -5,7 +5,7 @@ support) pair and one layer at a time, in the order of the paper's equations and
 multiplied into the maps as the published code does. Tests and benchmarks compare with it; nothing else
 uses it.
 
-Letters: S support pictures, Q queries, P and M positions, C channels, C_l channels of layer l.
+Letters: S support images, Q queries, P and M positions, C channels, C_l channels of layer l.
 
 Source: "Layer-Wise Feature Metric of Semantic-Pixel Matching for Few-Shot Learning", arXiv 2411.06363.
 """
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 CORRELATION_EPS = 1e-6
 """Added to squared norms in the correlation of layer-wise embedding."""
-STANDARDISE_EPS = 1e-5
-"""Added to the variance when correlations are standardised."""
+STANDARDIZE_EPS = 1e-5
+"""Added to the variance when correlations are standardized."""
 
 
 def linear_assignment(cost: Tensor, maximize: bool = False) -> Tensor:
@@ -58,7 +58,7 @@ def cosine(x: Tensor, y: Tensor) -> Tensor:
 def match_pair(s: Tensor, q: Tensor) -> Tensor:
     """Assign positions of one pair: s [P, C], q [M, C] -> column of each row [P], -1 where unmatched.
 
-    ``cost = 1 - cos(s_i, q_j)``; the assignment minimises its total. No gradient passes.
+    ``cost = 1 - cos(s_i, q_j)``; the assignment minimizes its total. No gradient passes.
     """
     return linear_assignment(1 - cosine(s[:, None, :], q[None, :, :]).detach())
 
@@ -113,10 +113,10 @@ def semantic_pixel_matching(
     return torch.stack([similarity for similarity, _ in rows]), torch.stack([pi for _, pi in rows])
 
 
-def standardise(x: Tensor, dim: int) -> Tensor:
+def standardize(x: Tensor, dim: int) -> Tensor:
     """``g_d``: zero mean and unit (unbiased) variance along ``dim``; a single element becomes zero."""
     variance = x.var(dim, keepdim=True) if x.shape[dim] > 1 else torch.zeros_like(x)
-    return (x - x.mean(dim, keepdim=True)) / (variance + STANDARDISE_EPS).sqrt()
+    return (x - x.mean(dim, keepdim=True)) / (variance + STANDARDIZE_EPS).sqrt()
 
 
 def layer_wise_embedding(s: Tensor, q: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
@@ -124,8 +124,8 @@ def layer_wise_embedding(s: Tensor, q: Tensor, temperature: float) -> tuple[Tens
     norm_s = (s.square().sum(-1) + CORRELATION_EPS).sqrt()  # [P]
     norm_q = (q.square().sum(-1) + CORRELATION_EPS).sqrt()  # [M]
     correlation = (s @ q.T) / (norm_s[:, None] * norm_q[None, :])  # [P, M]
-    a = (standardise(correlation, 0) / temperature).softmax(0).sum(1)
-    b = (standardise(correlation, 1) / temperature).softmax(1).sum(0)
+    a = (standardize(correlation, 0) / temperature).softmax(0).sum(1)
+    b = (standardize(correlation, 1) / temperature).softmax(1).sum(0)
     return a, b
 
 
@@ -169,7 +169,7 @@ class LWFMHead(nn.Module):
         self.classifier = None if num_classes is None else nn.Linear(sum(layer_dims), num_classes)
 
     def positions(self, maps: Tensor | Sequence[Tensor]) -> list[Tensor]:
-        """Centre maps [B, C, F, F] (or one per layer) and cut them into layers [B, P_l, C_l]."""
+        """Center maps [B, C, F, F] (or one per layer) and cut them into layers [B, P_l, C_l]."""
         if isinstance(maps, Tensor):
             maps = torch.split_with_sizes(maps, list(self.layer_dims), dim=1)
         layers = [x.flatten(2).transpose(1, 2) for x in maps]

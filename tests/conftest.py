@@ -1,4 +1,4 @@
-"""Fixtures shared by the tests: devices, dtypes, small pictures."""
+"""Fixtures shared by the tests: devices, dtypes, small images."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ def dtype(request: pytest.FixtureRequest) -> torch.dtype:
 
 
 @pytest.fixture(scope="session")
-def tiny_pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder data set of 18 classes of 6 pictures of 24 x 24 pixels: a colour each, varied, under noise."""
-    root: Path = tmp_path_factory.mktemp("pictures")
+def tiny_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder data set of 18 classes of 6 images of 24 x 24 pixels: a color each, varied, under noise."""
+    root: Path = tmp_path_factory.mktemp("images")
     random = np.random.default_rng(0)
     for split, classes in (("train", 6), ("val", 5), ("test", 7)):
         for label in range(classes):
             folder = root / split / f"class-{label}"
             folder.mkdir(parents=True)
-            colour = random.uniform(60, 200, size=3)
+            color = random.uniform(60, 200, size=3)
             for number in range(6):
-                varied = colour + random.normal(0, 30, size=3)
+                varied = color + random.normal(0, 30, size=3)
                 pixels = varied + random.normal(0, 40, size=(24, 24, 3))
                 Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(folder / f"{number}.png")
     return root

@@ -141,7 +141,7 @@ def test_a_kernel_is_compiled_once_for_one_command(tmp_path: Path, monkeypatch: 
 @pytest.mark.parametrize(
     ("wish", "jobs"), [("3", 3), ("1", 1), ("0", None), ("", None), ("many", None)], ids=repr
 )
-def test_max_jobs_is_honoured(wish: str, jobs: int | None) -> None:
+def test_max_jobs_is_honored(wish: str, jobs: int | None) -> None:
     assert setup_cuda.job_count({"MAX_JOBS": wish}) == (jobs or setup_cuda.job_count({})) >= 1
 
 

@@ -23,10 +23,10 @@ def set_matching() -> dict[str, Any]:
 def test_batched_and_looped_matching_agree(
     set_matching: dict[str, Any], predictions: int, most_targets: int
 ) -> None:
-    logits, boxes, targets = set_matching["random_pictures"](8, predictions, most_targets, seed=1)
+    logits, boxes, targets = set_matching["random_images"](8, predictions, most_targets, seed=1)
     costs = set_matching["matching_costs"](logits, boxes, targets)
     ours, theirs = (set_matching[name](costs, targets) for name in ("match", "match_by_loop"))
-    for (prediction, target), (expected, rows), picture in zip(ours, theirs, targets, strict=True):
+    for (prediction, target), (expected, rows), image in zip(ours, theirs, targets, strict=True):
         assert torch.equal(prediction, expected)  # random costs have one optimum
         assert torch.equal(target, rows)
-        assert len(target) == len(picture["labels"])
+        assert len(target) == len(image["labels"])

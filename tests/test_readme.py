@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lwfm.cli import COMMANDS, build_parser, main
-from lwfm.data import open_picture
+from lwfm.data import open_image
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
@@ -16,9 +16,9 @@ COMMAND_LINES = re.findall(r"^lwfm (\w+) (.*?)(?:  +#.*)?$", README, re.MULTILIN
 
 
 @pytest.fixture
-def place(tiny_pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def place(tiny_images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The user's folder that README.md speaks of."""
-    for source in sorted((tiny_pictures / "val").glob("*/*.png")):
+    for source in sorted((tiny_images / "val").glob("*/*.png")):
         for_query = source.stem == "5"
         name = (
             f"unsorted/{source.parent.name}.jpg"
@@ -26,7 +26,7 @@ def place(tiny_pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
             else f"examples/{source.parent.name}/{source.stem}.jpg"
         )
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        open_picture(source).save(tmp_path / name)
+        open_image(source).save(tmp_path / name)
     for label, letter in enumerate("ab"):
         (tmp_path / f"unsorted/class-{label}.jpg").rename(tmp_path / f"unsorted/{letter}.jpg")
     monkeypatch.chdir(tmp_path)

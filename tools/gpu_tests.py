@@ -2,7 +2,7 @@
 
     python tools/gpu_tests.py [--out gpu-report.md] [--steps tests memcheck matching ...]
 
-Runs the GPU tests, a part of them under compute-sanitizer (memory, races, synchronisation), and the
+Runs the GPU tests, a part of them under compute-sanitizer (memory, races, synchronization), and the
 benchmarks, and writes what each of them printed, and how it ended, to a Markdown file that grows with every
 step. A step that fails or takes too long does not stop the others. Exits with 1 if one failed. --list names
 the steps with their time limits.

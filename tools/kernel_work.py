@@ -1,6 +1,6 @@
 """What every CUDA kernel has to do, counted by hand from its source.
 
-Letters: S support pictures, Q queries, P positions of both, C channels, K shots of a class. Instructions are
+Letters: S support images, Q queries, P positions of both, C channels, K shots of a class. Instructions are
 rough counts of what a warp issues for one turn of a loop; chains follow the loops whose turns wait.
 """
 
@@ -127,7 +127,7 @@ def correlation(layer: Layer, *, large: bool = False, embedded: bool = True) -> 
         cosines.repeated(rounds * P, warps),
     ]
     return Work(
-        f"correlation, {S} x {Q} pictures, P = {P}, C = {C}, tiles of {size}",
+        f"correlation, {S} x {Q} images, P = {P}, C = {C}, tiles of {size}",
         f"correlate<Tile<float, {size}, {micro}>, float>",
         grid=tiles, threads=256,
         bytes_moved=4 * 2 * (S + Q) * P * C + 4 * S * Q * (3 * P + 1) + 8 * S * Q * P,
@@ -136,13 +136,13 @@ def correlation(layer: Layer, *, large: bool = False, embedded: bool = True) -> 
 
 
 def positions(layer: Layer, layers: int = 2) -> list[Work]:
-    """Centre the queries' maps of all layers, and pass gradients back: a warp for each position."""
+    """Center the queries' maps of all layers, and pass gradients back: a warp for each position."""
     rows, channels = layer.Q * layer.P, layers * layer.C
     reads = 2 * layers * reads_along(layer.C)
     works = []
     for title, kernel, tensors in (
-        ("centred positions", "centre_positions<float>", 2),
-        ("centred positions, backward", "centre_positions_backward<float>", 3),
+        ("centered positions", "center_positions<float>", 2),
+        ("centered positions, backward", "center_positions_backward<float>", 3),
     ):
         phase = Phase(channels / WARP * 20, memory=reads, shuffles=5 * (1 + layers), steps=60)
         works.append(
@@ -161,7 +161,7 @@ def class_terms(layer: Layer) -> list[Work]:
     """Compute the base term of every query and class, and its gradients; a block of 128 threads each."""
     S, Q, P, C, way = layer
     K, turns = layer.shots, -(-C // 512)
-    listed = 2 + K  # a class is read picture by picture
+    listed = 2 + K  # a class is read image by image
     features, weights = 4 * (S + Q) * P * C, 4 * 2 * S * Q * P
     means = [rows_of(K * P, of_list=3).repeated(turns, 1), rows_of(P, of_list=K).repeated(turns, 1)]
     along = warp_cosine(C).repeated(-(-(K + 1) * P // 4), 4)
@@ -209,12 +209,12 @@ def feature_matching(layer: Layer, top_k: int = 1) -> list[Work]:
                  f"share_similarity<float, {TRUE if P <= WARP else FALSE}>", layer, numbers=6 * P + 1,
                  scratch=5 * P, flops=P, phases=[rank, share]),
     ]  # fmt: skip
-    for side, pictures, others, kind in (("support", S, Q, TRUE), ("queries", Q, S, FALSE)):
+    for side, images, others, kind in (("support", S, Q, TRUE), ("queries", Q, S, FALSE)):
         selected = others * top_k / P
         rows = Phase(4 * (12 * others + 14 * selected), memory=5 + selected, shared=others, barriers=4)
         works.append(
             Work(f"feature matching, backward: {side}", f"feature_gradient<float, {kind}>",
-                 pictures * P, 128, 2 * features, int(2 * pictures * P * selected * C), [rows])
+                 images * P, 128, 2 * features, int(2 * images * P * selected * C), [rows])
         )  # fmt: skip
     return works
 

@@ -1,8 +1,8 @@
-"""Many classes and a long stream of pictures: time and peak memory of `lwfm.FewShotClassifier`.
+"""Many classes and a long stream of images: time and peak memory of `lwfm.FewShotClassifier`.
 
     python -m benchmarks.speed.bench_classifier [--classes 1000] [--shots 10] [--queries 10000]
 
-Pictures are drawn while they are read: a pattern of its own for each class, and noise. The stream is a
+Images are drawn while they are read: a pattern of its own for each class, and noise. The stream is a
 generator, so no more of it exists at a time than the classifier asks for; memory is reported after a first
 part and after all of it.
 """
@@ -30,7 +30,7 @@ FIRST_PART = 1000
 
 
 def draw(labels: Iterable[int], side: int, seed: int) -> Iterator[npt.NDArray[np.uint8]]:
-    """Yield a picture [side, side, 3] of each label: the pattern of the class under noise."""
+    """Yield an image [side, side, 3] of each label: the pattern of the class under noise."""
     noise = np.random.default_rng(seed)
     for label in labels:
         pattern = np.random.default_rng(label).integers(0, 200, (4, 4, 3))

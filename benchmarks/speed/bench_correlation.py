@@ -27,7 +27,7 @@ CPU = torch.device("cpu")
 
 
 class Shape(NamedTuple):
-    """A layer of an episode: support and query pictures, positions, channels."""
+    """A layer of an episode: support and query images, positions, channels."""
 
     support: int
     query: int

@@ -1,11 +1,11 @@
-"""Training pictures per second: torchvision's ImageFolder and transforms beside our input pipeline.
+"""Training images per second: torchvision's ImageFolder and transforms beside our input pipeline.
 
     pytest benchmarks/speed/bench_images.py --benchmark-group-by=group --benchmark-columns=median,rounds
 
-Everyone reads the same JPEG files, crops and flips at random, normalises, and makes batches of 128, 84 x 84.
-The median is the time of 384 pictures; the report in JSON has pictures per second. Before anything is timed,
-contestants are checked to give the same tensors to the bit. Only pictures that were reduced when they were
-stored are cropped elsewhere: there, the centres are compared instead. Crops that are resized a batch at once
+Everyone reads the same JPEG files, crops and flips at random, normalizes, and makes batches of 128, 84 x 84.
+The median is the time of 384 images; the report in JSON has images per second. Before anything is timed,
+contestants are checked to give the same tensors to the bit. Only images that were reduced when they were
+stored are cropped elsewhere: there, the centers are compared instead. Crops that are resized a batch at once
 are compared with those resized one by one, up to rounding.
 """
 
@@ -23,14 +23,14 @@ from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
 from lwfm.data import (
-    PictureDataset,
-    PictureSet,
+    ImageDataset,
+    ImageSet,
     evaluation_transform,
-    open_pictures,
-    stored_pictures,
+    open_images,
+    stored_images,
     training_transform,
 )
-from lwfm.data.dataset import PictureBatches, as_it_is
+from lwfm.data.dataset import ImageBatches, as_it_is
 from lwfm.data.device_crops import Crops, CropTransform, resized
 from lwfm.data.episodes import SeededSampler, ShuffledSampler
 from lwfm.data.normalization import IMAGENET
@@ -40,11 +40,11 @@ if TYPE_CHECKING:
 
     from lwfm.data.dataset import BatchTransform
 
-IMAGE_SIZE, BATCH, BATCHES, PICTURES = 84, 128, 3, 384
+IMAGE_SIZE, BATCH, BATCHES, IMAGES = 84, 128, 3, 384
 SIDE = 2 * IMAGE_SIZE  # as `lwfm train` keeps them
 SIZES = [(84, 84), (500, 375)]
 BATCHED = {"ours, crops alone": "", "ours, decoded, batched": "cpu", "ours, decoded, on a GPU": "cuda"}
-"""Where crops of decoded pictures are resized a batch at once; crops alone: what is left to the CPU then."""
+"""Where crops of decoded images are resized a batch at once; crops alone: what is left to the CPU then."""
 CONTESTANTS = [
     *("ImageFolder", "ours", "ours, decoded"),
     *(pytest.param(name, marks=pytest.mark.gpu if kind == "cuda" else ()) for name, kind in BATCHED.items()),
@@ -55,7 +55,7 @@ Batches = DataLoader[Any]
 
 
 class SeededFolder(Dataset[tuple[torch.Tensor, int]]):
-    """ImageFolder whose items are asked for by (index, seed), as our pictures are."""
+    """ImageFolder whose items are asked for by (index, seed), as our images are."""
 
     def __init__(self, root: Path) -> None:
         numbers = [v2.ToImage(), v2.ToDtype(torch.float32, scale=True)]
@@ -72,34 +72,34 @@ class SeededFolder(Dataset[tuple[torch.Tensor, int]]):
 
 
 @pytest.fixture(scope="module", params=SIZES, ids=lambda size: f"{size[0]}x{size[1]}")
-def pictures(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> PictureSet:
+def images(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> ImageSet:
     """JPEG files of one size, in 16 classes."""
     width, height = request.param
     root = tmp_path_factory.mktemp(f"{width}x{height}")
     random = np.random.default_rng(0)
-    for number in range(PICTURES):
+    for number in range(IMAGES):
         folder = root / "train" / f"class-{number % 16:02d}"
         folder.mkdir(parents=True, exist_ok=True)
         coarse = random.integers(0, 256, (height // 8, width // 8, 3), dtype=np.uint8)
-        picture = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
-        picture.save(folder / f"{number:04d}.jpg", quality=90)
-    return open_pictures("folder", root)
+        image = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
+        image.save(folder / f"{number:04d}.jpg", quality=90)
+    return open_images("folder", root)
 
 
-def loader(name: str, pictures: PictureSet, folder: Path, workers: int) -> Batches:
-    """Batches of the same pictures with the same randomness, whoever makes them."""
-    sampler = SeededSampler(ShuffledSampler(PICTURES, batch_size=BATCH, batches=BATCHES, seed=0), seed=1)
+def loader(name: str, images: ImageSet, folder: Path, workers: int) -> Batches:
+    """Batches of the same images with the same randomness, whoever makes them."""
+    sampler = SeededSampler(ShuffledSampler(IMAGES, batch_size=BATCH, batches=BATCHES, seed=0), seed=1)
     if name == "ImageFolder":
         return DataLoader(
-            SeededFolder(Path(pictures.name) / pictures.split), batch_sampler=sampler, num_workers=workers
+            SeededFolder(Path(images.name) / images.split), batch_sampler=sampler, num_workers=workers
         )
     if name == "ours, decoded" or name in BATCHED:
-        pictures = stored_pictures(pictures, folder, side=SIDE)
+        images = stored_images(images, folder, side=SIDE)
     transform: BatchTransform = CropTransform(IMAGE_SIZE)
     if name not in BATCHED:
         transform = training_transform(image_size=IMAGE_SIZE, normalization=IMAGENET)
     return DataLoader(
-        PictureBatches(pictures, transform),
+        ImageBatches(images, transform),
         batch_sampler=sampler,
         num_workers=workers,
         persistent_workers=workers > 0,
@@ -109,27 +109,27 @@ def loader(name: str, pictures: PictureSet, folder: Path, workers: int) -> Batch
 
 @pytest.mark.parametrize("workers", [0, 2], ids=["no workers", "2 workers"])
 @pytest.mark.parametrize("name", CONTESTANTS)
-def test_pictures(
+def test_images(
     benchmark: BenchmarkFixture,
-    pictures: PictureSet,
+    images: ImageSet,
     name: str,
     workers: int,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
     torch.set_num_threads(1)  # as in a worker
     folder = tmp_path_factory.getbasetemp() / "decoded"
-    batches = loader(name, pictures, folder, workers)
-    width, height = pictures.picture(0).size
+    batches = loader(name, images, folder, workers)
+    width, height = images.image(0).size
     if name in BATCHED:
-        check_batched(batches, loader("ours, decoded", pictures, folder, 0))
+        check_batched(batches, loader("ours, decoded", images, folder, 0))
     elif name == "ours, decoded" and min(width, height) > SIDE:
-        check_centres(pictures, folder)
+        check_centers(images, folder)
     else:
-        check_batches(batches, loader("ImageFolder", pictures, folder, 0))
-    benchmark.group = f"{PICTURES} pictures of {width} x {height}, {workers} workers"
+        check_batches(batches, loader("ImageFolder", images, folder, 0))
+    benchmark.group = f"{IMAGES} images of {width} x {height}, {workers} workers"
     measure: Any = benchmark  # its types are incomplete
     measure.pedantic(lambda: read(name, batches), rounds=5, warmup_rounds=1)
-    measure.extra_info["pictures_per_second"] = round(PICTURES / measure.stats.stats.median)
+    measure.extra_info["images_per_second"] = round(IMAGES / measure.stats.stats.median)
 
 
 def read(name: str, batches: Batches) -> list[torch.Tensor]:
@@ -149,7 +149,7 @@ def on_device(crops: Crops, device: str) -> torch.Tensor:
 
 
 def check_batched(ours: Batches, one_by_one: Batches) -> None:
-    """Compare the first batches: PIL rounds to whole grey levels."""
+    """Compare the first batches: PIL rounds to whole gray levels."""
     (crops, labels), (images, expected) = next(iter(ours)), next(iter(one_by_one))
     assert torch.equal(labels, expected)
     difference = (on_device(crops, "cpu") - images).abs() * torch.tensor(IMAGENET.std)[:, None, None]
@@ -162,10 +162,10 @@ def check_batches(ours: Batches, theirs: Batches) -> None:
         assert torch.equal(one, other)
 
 
-def check_centres(pictures: PictureSet, folder: Path) -> None:
-    """Compare the centres of reduced pictures with those of the originals: they are smoothed twice."""
+def check_centers(images: ImageSet, folder: Path) -> None:
+    """Compare the centers of reduced images with those of the originals: they are smoothed twice."""
     transform = evaluation_transform(image_size=IMAGE_SIZE, normalization=IMAGENET)
-    originals = PictureDataset(pictures, transform)
-    reduced = PictureDataset(stored_pictures(pictures, folder, side=SIDE), transform)
-    for index in range(0, PICTURES, 16):
+    originals = ImageDataset(images, transform)
+    reduced = ImageDataset(stored_images(images, folder, side=SIDE), transform)
+    for index in range(0, IMAGES, 16):
         assert (originals[index][0] - reduced[index][0]).abs().mean() < 0.05

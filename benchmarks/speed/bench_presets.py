@@ -3,7 +3,7 @@
     python -m benchmarks.speed.bench_presets --threads 2
 
 Both take turns, and medians are printed. The training step is that of configs/ablation.yaml on random
-pictures of 84 x 84: an episode of 5 ways, 1 shot and 5 queries and 32 auxiliary pictures through ResNet-18,
+images of 84 x 84: an episode of 5 ways, 1 shot and 5 queries and 32 auxiliary images through ResNet-18,
 forward and backward with all losses. The episodes have 75 queries, and their maps are encoded already.
 """
 
@@ -40,15 +40,15 @@ def build(preset: str) -> LWFM:
 
 def training_step(network: LWFM, precision: torch.dtype | None) -> Callable[[], None]:
     """Forward and backward of one training step."""
-    pictures = WAY * (1 + 5) + AUXILIARY
-    images = torch.randn(pictures, 3, 84, 84).contiguous(memory_format=torch.channels_last)
-    labels, targets = torch.randint(CLASSES, (pictures - WAY,)), episode_labels(WAY, 5)
+    count = WAY * (1 + 5) + AUXILIARY
+    images = torch.randn(count, 3, 84, 84).contiguous(memory_format=torch.channels_last)
+    labels, targets = torch.randint(CLASSES, (count - WAY,)), episode_labels(WAY, 5)
 
     def step() -> None:
         network.train()
         with torch.autocast("cpu", dtype=precision or torch.bfloat16, enabled=precision is not None):
             maps = network.encode(images)
-        parts = [[x[a:b] for x in maps] for a, b in ((0, WAY), (WAY, WAY * 6), (WAY * 6, pictures))]
+        parts = [[x[a:b] for x in maps] for a, b in ((0, WAY), (WAY, WAY * 6), (WAY * 6, count))]
         logits, class_logits = network.head(parts[0], episode_labels(WAY, 1), parts[1])
         auxiliary = torch.cat([class_logits, network.head.classify(parts[2])])
         loss = F.cross_entropy(logits, targets) + F.cross_entropy(auxiliary, labels)

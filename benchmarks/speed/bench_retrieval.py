@@ -1,10 +1,10 @@
 """Recall@k of `lwfm search`: ranked by matching, and by cosine alone.
 
-    lwfm index PICTURES --out index.safetensors        # PICTURES/<class>/<picture>
+    lwfm index IMAGES --out index.safetensors        # IMAGES/<class>/<image>
     python -m benchmarks.speed.bench_retrieval index.safetensors [--k 1 5 10] [--candidates 100]
 
-Every indexed picture is looked for among the others; recall@k is the share of pictures with at least one of
-their class (the name of their folder) among the first k. Intervals are 95 %, differences paired by picture.
+Every indexed image is looked for among the others; recall@k is the share of images with at least one of
+their class (the name of their folder) among the first k. Intervals are 95 %, differences paired by image.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from pathlib import Path
 from tqdm import tqdm
 
 from lwfm.evaluation.statistics import mean_and_interval, paired_test
-from lwfm.retrieval.index import PictureIndex, load_index
+from lwfm.retrieval.index import ImageIndex, load_index
 
 METHODS = ("matching", "cosine")
 
 
-def recalls(index: PictureIndex, ks: list[int], candidates: int) -> dict[tuple[str, int], list[float]]:
-    """Look for each picture among the others; for each method and k, 1 for a picture that finds its class."""
+def recalls(index: ImageIndex, ks: list[int], candidates: int) -> dict[tuple[str, int], list[float]]:
+    """Look for each image among the others; for each method and k, 1 for an image that finds its class."""
     classes = [Path(name).parent.name for name in index.names]
     features = index.features()
     found: dict[tuple[str, int], list[float]] = {(method, k): [] for method in METHODS for k in ks}
-    bar = tqdm(classes, desc="searching", unit="picture", delay=2, leave=False, disable=None)
+    bar = tqdm(classes, desc="searching", unit="image", delay=2, leave=False, disable=None)
     for number, label in enumerate(bar):
         query = [layer[number : number + 1].float() for layer in index.maps]
         hits = index.nearest(query, features, candidates + 1, candidates=candidates + 1)
@@ -51,7 +51,7 @@ def main() -> None:
     started = time.perf_counter()
     found = recalls(index, options.k, options.candidates)
     each = 1e3 * (time.perf_counter() - started) / len(index.names)
-    print(f"{len(index.names)} pictures, {options.candidates} candidates, {each:.1f} ms a search")
+    print(f"{len(index.names)} images, {options.candidates} candidates, {each:.1f} ms a search")
     print(f"matching weight {index.network.head.matching_weight:g}")
     print(f"{'':>9}  {'matching':>12}  {'cosine':>12}  matching - cosine")
     for k in options.k:

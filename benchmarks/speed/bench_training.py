@@ -3,8 +3,8 @@
     python -m benchmarks.speed.bench_training --threads 2
 
 The step is that of ``make demo`` (configs/emoji.yaml): ResNet-18, 5-way 1-shot with 5 queries and an
-auxiliary batch of 64, pictures of 84 x 84. The whole step and its parts take turns; printed are medians, and
-the ratio of the step to the backbone alone in each round. The parts: decoding and augmenting the pictures;
+auxiliary batch of 64, images of 84 x 84. The whole step and its parts take turns; printed are medians, and
+the ratio of the step to the backbone alone in each round. The parts: decoding and augmenting the images;
 the backbone forward and backward alone, from given gradients of its maps; the head with the classifier and
 the losses forward and backward alone, from given maps. Then torch's profiler says which operators one step
 spends its time in.
@@ -66,7 +66,7 @@ class Step:
             logging.getLogger(name).setLevel(logging.ERROR)
         self.module, data = build()
         self.module.trainer = lightning.Trainer(barebones=True, accelerator="cpu")  # which logs nothing
-        self.optimiser = self.module.configure_optimizers()["optimizer"]
+        self.optimizer = self.module.configure_optimizers()["optimizer"]
         self.batches = self._batches(data)
         self.prepare()
         images = torch.cat([self.batch[part][0] for part in ("episode", "auxiliary")])
@@ -80,30 +80,30 @@ class Step:
             yield from (batch for batch, *_ in data.train_dataloader())
 
     def prepare(self) -> None:
-        """Decode and augment the pictures of a step."""
+        """Decode and augment the images of a step."""
         self.batch = next(self.batches)
 
     def whole(self) -> None:
-        """Make one step as Lightning does: forward, backward, clipped gradients, optimiser."""
+        """Make one step as Lightning does: forward, backward, clipped gradients, optimizer."""
         with self.autocast:
             loss = self.module.training_step(self.batch, 0)
-        self.optimiser.zero_grad()
+        self.optimizer.zero_grad()
         torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(self.module.parameters(), self.module.optim.clip_norm)
-        self.optimiser.step()
+        self.optimizer.step()
 
     def backbone(self) -> None:
         """Forward and backward of the backbone alone."""
         with self.autocast:
             maps = self.module.model.encode(self.images)
-        self.optimiser.zero_grad()
+        self.optimizer.zero_grad()
         torch.autograd.backward(maps, [slope.to(x.dtype) for slope, x in zip(self.slopes, maps, strict=True)])
 
     def head(self) -> None:
         """Forward and backward of the head, the classifier and the losses alone."""
         maps = [x.detach().requires_grad_() for x in self.maps]
         losses = self.module._losses(maps, self.batch["episode"][1], self.batch["auxiliary"][1])
-        self.optimiser.zero_grad()
+        self.optimizer.zero_grad()
         torch.autograd.backward([value for name, value in losses.items() if name.endswith("loss")])
 
 
@@ -130,12 +130,12 @@ def main() -> None:
     step = Step(mixed=options.mixed)
     measured = measured_times(step, options.rounds)
     times = {name: statistics.median(values) for name, values in measured.items()}
-    print(f"{len(step.images)} pictures, {options.threads} thread(s); ms, and share of the whole step")
+    print(f"{len(step.images)} images, {options.threads} thread(s); ms, and share of the whole step")
     for name, what in (
-        ("whole", "training step without reading pictures"),
+        ("whole", "training step without reading images"),
         ("backbone", "backbone alone, forward + backward"),
         ("head", "head, classifier and losses alone, forward + backward"),
-        ("prepare", "decoding and augmenting the pictures (on top)"),
+        ("prepare", "decoding and augmenting the images (on top)"),
     ):
         print(f"{what:>55} {1e3 * times[name]:9.1f} {times[name] / times['whole']:8.1%}")
     ratios = sorted(a / b for a, b in zip(measured["whole"], measured["backbone"], strict=True))

@@ -3,7 +3,7 @@
     python -m benchmarks.studies.heads runs/a/best.safetensors --deep 7@3 8@3 --fine 6@6 7@3 8@3
 
 Forms that the head does not have are plain tensor expressions here (:mod:`benchmarks.studies.terms`). Every
-picture passes each backbone once; an episode yields, for each layer, the terms [Q, way] that scores are made
+image passes each backbone once; an episode yields, for each layer, the terms [Q, way] that scores are made
 of, and each row of the table is a sum of them: accuracy, and difference to nearest class mean paired by
 episode, over the episodes of all checkpoints. Choose on validation classes only. Without a checkpoint: a
 pretrained network as it is (``--pretrained timm:tf_efficientnet_lite0``).
@@ -21,8 +21,8 @@ import torch.nn.functional as F
 from tqdm import tqdm
 
 from benchmarks.studies.terms import TEMPERATURES, Terms, View, episode_terms, title
-from lwfm.data import EpisodeSampler, episode_labels, open_pictures, pictures_needed
-from lwfm.evaluation.episodes import encode_pictures
+from lwfm.data import EpisodeSampler, episode_labels, images_needed, open_images
+from lwfm.evaluation.episodes import encode_images
 from lwfm.evaluation.heads import make_heads
 from lwfm.evaluation.results import percent
 from lwfm.evaluation.statistics import mean_and_interval
@@ -125,18 +125,18 @@ def fitted(found: Sequence[Terms], deep: Sequence[View], fine: Sequence[View]) -
 
 
 def _fit(x: Tensor) -> Tensor:
-    """Minimise the cross-entropy of x [episodes, Q, way, terms] @ weights; relative to the first."""
+    """Minimize the cross-entropy of x [episodes, Q, way, terms] @ weights; relative to the first."""
     weights = torch.ones(x.shape[-1], requires_grad=True)
     truth = episode_labels(WAY, x.shape[1] // WAY).expand(len(x), -1)
-    optimiser = torch.optim.LBFGS([weights], max_iter=200, line_search_fn="strong_wolfe")
+    optimizer = torch.optim.LBFGS([weights], max_iter=200, line_search_fn="strong_wolfe")
 
     def closure() -> Tensor:
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss = F.cross_entropy((x @ weights).flatten(0, 1), truth.flatten())
         loss.backward()  # type: ignore[no-untyped-call]
         return loss
 
-    optimiser.step(closure)  # type: ignore[no-untyped-call]
+    optimizer.step(closure)  # type: ignore[no-untyped-call]
     return weights.detach()
 
 
@@ -148,14 +148,14 @@ def term(name: str) -> Score:
 @torch.inference_mode()
 def collect(network: LWFM, options: argparse.Namespace, groups: Sequence[Sequence[View]]) -> Terms:
     """Terms [episodes, Q, way] of all episodes."""
-    pictures = open_pictures(options.data, options.root, split=options.split)
+    images = open_images(options.data, options.root, split=options.split)
     shape = {"way": WAY, "shot": options.shot, "queries": options.queries}
-    drawn = list(EpisodeSampler(pictures.labels, **shape, episodes=options.episodes, seed=options.seed))
+    drawn = list(EpisodeSampler(images.labels, **shape, episodes=options.episodes, seed=options.seed))
     views = sorted({view for group in groups for view in group})
     finest = dict(views)  # the last of a layer is its finest
     head = {"layers": list(finest), "feature_size": list(finest.values()), "embedding": False}
     heads = make_heads(network, {"study": head})  # type: ignore[dict-item]
-    maps = encode_pictures(heads.encoder, pictures, pictures_needed(drawn))
+    maps = encode_images(heads.encoder, images, images_needed(drawn))
     labels = episode_labels(WAY, options.shot)
     found: dict[str, list[Tensor]] = {}
     for episode in tqdm(drawn, desc=f"{options.shot}-shot", leave=False, disable=None):

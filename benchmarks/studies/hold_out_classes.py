@@ -3,7 +3,7 @@
     python -m benchmarks.studies.hold_out_classes ../shared/data/grocery84 build/grocery
 
 Every fourth training class becomes a validation class and the former validation classes become the test
-classes, so that nothing is chosen on the classes that a final table reports. Pictures are linked, not copied.
+classes, so that nothing is chosen on the classes that a final table reports. Images are linked, not copied.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Terms of one episode that scores of a study are made of, as plain tensor expressions.
 
-Letters: Q queries, S support pictures, P and M positions of a support picture and a query, C channels.
+Letters: Q queries, S support images, P and M positions of a support image and a query, C channels.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def episode_terms(
 def base_term(
     support: Sequence[Tensor], labels: Tensor, query: Sequence[Tensor], temperature: float | None
 ) -> Tensor:
-    """The head's base term [Q, way]; layers are centred together where they share their side."""
+    """The head's base term [Q, way]; layers are centered together where they share their side."""
     sides = [maps.shape[-1] for maps in support]
     shared = len(set(sides)) == 1
     head = LWFMHead(
@@ -113,7 +113,7 @@ def weighted(matched: Tensor, columns: Tensor, a: Tensor, b: Tensor) -> Tensor:
 
 
 def soft_matching(cosines: Tensor) -> Tensor:
-    """Expected cosine under a softmax over the other picture's positions, both ways: [Q, S, P, M] -> [Q, S].
+    """Expected cosine under a softmax over the other image's positions, both ways: [Q, S, P, M] -> [Q, S].
 
     What matching is without the one-to-one constraint; the temperature is 0.1.
     """
@@ -122,6 +122,6 @@ def soft_matching(cosines: Tensor) -> Tensor:
 
 
 def positions(maps: Tensor) -> Tensor:
-    """Cut maps [B, C, F, F] into positions [B, P, C], each centred over the layer's channels."""
+    """Cut maps [B, C, F, F] into positions [B, P, C], each centered over the layer's channels."""
     x = maps.flatten(2).transpose(1, 2)
     return x - x.mean(-1, keepdim=True)

@@ -1,6 +1,6 @@
 // The rectangular linear assignment problem, exactly.
 //
-//   minimise (or maximise) sum_i cost[i, column(i)] over all ways to give each row of the shorter
+//   minimize (or maximize) sum_i cost[i, column(i)] over all ways to give each row of the shorter
 //   side its own column of the longer one.
 //
 // R. Jonker and A. Volgenant, "A shortest augmenting path algorithm for dense and sparse linear
@@ -81,7 +81,7 @@ SmallStatus solve_small(const DenseCost<T>& cost, SmallState& state, SimdLevel l
   return portable::solve_small(cost, state);
 }
 
-// The caller's duals, for minimising: u[i] + v[j] <= cost[i, j], with equality on pairs, up to
+// The caller's duals, for minimizing: u[i] + v[j] <= cost[i, j], with equality on pairs, up to
 // rounding; with a cost limit no dual exceeds half of it, and that of an unmatched line equals it.
 template <class T, class Index>
 void write_duals(const Prepared<T>& problem, Answer<Index> answer, Duals duals) {
@@ -153,10 +153,10 @@ Status solve_prepared(Prepared<T> problem, const Options& options, Workspace& wo
 // Solves one problem.
 //
 //   cost       [rows, columns]; +inf forbids a pair, NaN and -inf are invalid (signs swapped when
-//              maximising)
+//              maximizing)
 //   assignment [rows], written: the column of each row, -1 for a row without one
 //   duals      written if not null and the status is ok: u[i] + v[j] <= cost[i, j] (>= when
-//              maximising), with equality on assigned pairs, up to rounding
+//              maximizing), with equality on assigned pairs, up to rounding
 //
 // Deterministic, and the same on every instruction set: among equal choices the first free column,
 // then the lower index; a constant matrix gives the identity. O(rows^2 * columns) time at most;

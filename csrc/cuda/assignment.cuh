@@ -34,7 +34,7 @@ __device__ int longer_side(const AssignmentBatch<T>& batch) {
   return static_cast<int>(batch.rows < batch.columns ? batch.columns : batch.rows);
 }
 
-// Copies a problem to shared memory, row by row, with neighbouring lanes at neighbouring columns.
+// Copies a problem to shared memory, row by row, with neighboring lanes at neighboring columns.
 template <class T>
 __device__ void copy_problem(const CostView<T>& from, int rows, int columns, T* to) {
   const int lane = lane_index(), rows_on = kWarp / columns, columns_on = kWarp % columns;

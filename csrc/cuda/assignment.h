@@ -6,7 +6,7 @@
 namespace lwfm {
 
 // costs [count, rows, columns] of any strides (in elements), with positive sides; T is float or
-// double. +inf forbids a pair (-inf when maximising).
+// double. +inf forbids a pair (-inf when maximizing).
 //
 //   assignment [count, rows], written: the column of each row, -1 for a row without one
 //   statuses   [count], written: a lwfm::Status each; where it is not ok, the assignment is all -1

@@ -1,6 +1,6 @@
 // The weighted class means of the base term and their gradients: what core/class_terms.h computes,
 // with a block for each query and class. Means stay in registers; the backward pass writes their
-// gradients once, from which those of the pictures are summed.
+// gradients once, from which those of the images are summed.
 #pragma once
 
 #include <cmath>
@@ -10,21 +10,21 @@
 
 namespace lwfm {
 
-// The pictures of one class. The lists are not read on the host, so whatever they say, only
-// pictures that exist are touched; a class that lists others, or none, has no terms.
+// The images of one class. The lists are not read on the host, so whatever they say, only
+// images that exist are touched; a class that lists others, or none, has no terms.
 template <class T>
 struct ClassOfInputs {
-  const std::int64_t* pictures;
+  const std::int64_t* images;
   std::int64_t shots;
   bool valid;
 
   __device__ ClassOfInputs(const ClassTermsInputs<T>& in, std::int64_t c) {
     const std::int64_t begin = in.classes.begin[c], end = in.classes.begin[c + 1];
     valid = 0 <= begin && begin < end && end <= in.S;
-    pictures = in.classes.pictures + begin;
+    images = in.classes.images + begin;
     shots = valid ? end - begin : 0;
     for (std::int64_t k = 0; valid && k < shots; ++k) {
-      valid = 0 <= pictures[k] && pictures[k] < in.S;
+      valid = 0 <= images[k] && images[k] < in.S;
     }
     if (!valid) shots = 0;
   }
@@ -35,13 +35,13 @@ struct ClassOfInputs {
 
   // Support position n of the class: K P of them.
   __device__ std::int64_t support_row(std::int64_t n, std::int64_t P) const {
-    return pictures[n / P] * P + n % P;
+    return images[n / P] * P + n % P;
   }
 
   // The weight of position j of query q, summed over the shots.
   __device__ T query_weight(const ClassTermsInputs<T>& in, std::int64_t q, std::int64_t j) const {
     T sum{0};
-    for (std::int64_t k = 0; k < shots; ++k) sum += in.b[(q * in.S + pictures[k]) * in.M + j];
+    for (std::int64_t k = 0; k < shots; ++k) sum += in.b[(q * in.S + images[k]) * in.M + j];
     return sum * share(in.M);
   }
 };
@@ -163,7 +163,7 @@ __device__ void write_weight_gradients(const ClassTermsGradientArguments<T>& arg
   for (std::int64_t j = warp; j < in.M; j += warps) {
     const T along = warp_inner_product(in.query + (q * in.M + j) * C, from.m_q, C);
     for (std::int64_t k = lane_index(); k < of.shots; k += kWarp) {
-      arguments.b_grad[(q * in.S + of.pictures[k]) * in.M + j] = of.share(in.M) * along;
+      arguments.b_grad[(q * in.S + of.images[k]) * in.M + j] = of.share(in.M) * along;
     }
   }
 }
@@ -195,11 +195,11 @@ __global__ void __launch_bounds__(kSumThreads, 1)
   const ClassTermsInputs<T>& in = arguments.in;
   const std::int64_t way = in.classes.way, C = in.C;
   for (std::int64_t n = blockIdx.x; n < in.S * in.P; n += gridDim.x) {
-    std::int64_t c = 0;  // the class of the picture that stands at n / P of the list
+    std::int64_t c = 0;  // the class of the image that stands at n / P of the list
     while (c + 1 < way && in.classes.begin[c + 1] <= n / in.P) ++c;
     const ClassOfInputs<T> of(in, c);
     if (!of.valid) continue;
-    const std::int64_t row = in.classes.pictures[n / in.P] * in.P + n % in.P;
+    const std::int64_t row = in.classes.images[n / in.P] * in.P + n % in.P;
     sum_rows(
         arguments.m_s_grad, C, in.Q,
         [&](std::int64_t q) -> WeightedRow<T> {

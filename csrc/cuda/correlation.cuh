@@ -1,6 +1,6 @@
 // All (query, support) pairs of one layer in one kernel: inner products of their positions, layer-
 // wise embedding, the assignment of positions and the matched similarity. A thread block owns a
-// tile of whole pictures; the P x M blocks of its pairs never leave its shared memory. For
+// tile of whole images; the P x M blocks of its pairs never leave its shared memory. For
 // inference: what the backward pass needs is not kept.
 #pragma once
 
@@ -13,10 +13,10 @@
 
 namespace lwfm {
 
-// Which pictures a tile holds.
+// Which images a tile holds.
 struct TilePlace {
   std::int64_t first_support, first_query;
-  int supports, queries;  // whole pictures that fit; the last tiles have fewer
+  int supports, queries;  // whole images that fit; the last tiles have fewer
 
   // Block `index` of the launch.
   template <class In, class T>
@@ -121,8 +121,8 @@ struct ComparedFeatures {
   template <class T>
   __device__ ComparedFeatures(const CorrelationArguments<In, T>& arguments, std::int64_t s,
                               std::int64_t q)
-      : support(arguments.support_compared.data + s * arguments.support_compared.picture_stride),
-        query(arguments.query_compared.data + q * arguments.query_compared.picture_stride),
+      : support(arguments.support_compared.data + s * arguments.support_compared.image_stride),
+        query(arguments.query_compared.data + q * arguments.query_compared.image_stride),
         support_stride(arguments.support_compared.position_stride),
         query_stride(arguments.query_compared.position_stride),
         support_step(arguments.support_compared.channel_stride),

@@ -8,12 +8,12 @@ namespace lwfm {
 
 // [count, positions, channels] of any strides.
 template <class In>
-struct Pictures {
+struct Images {
   const In* data;
   std::int64_t count;
   int positions;
   int channels;
-  std::int64_t picture_stride;
+  std::int64_t image_stride;
   std::int64_t position_stride;
   std::int64_t channel_stride;
 };
@@ -21,11 +21,11 @@ struct Pictures {
 // In: the type of the features. T: that of sums and results, float or double.
 template <class In, class T>
 struct CorrelationArguments {
-  Pictures<In> support;
-  Pictures<In> query;
+  Images<In> support;
+  Images<In> query;
   // Features that matched positions are compared by; data is null if they are support and query.
-  Pictures<In> support_compared;
-  Pictures<In> query_compared;
+  Images<In> support_compared;
+  Images<In> query_compared;
   T temperature;
   int top_k;                 // 0: no matching
   T* a;                      // [Q, S, P]

@@ -27,12 +27,12 @@ int launch_tiles(const CorrelationArguments<In, typename Tile::T>& arguments, vo
 }
 
 template <class Stored, class In>
-Pictures<Stored> stored(const Pictures<In>& from) {
+Images<Stored> stored(const Images<In>& from) {
   return {reinterpret_cast<const Stored*>(from.data),
           from.count,
           from.positions,
           from.channels,
-          from.picture_stride,
+          from.image_stride,
           from.position_stride,
           from.channel_stride};
 }

@@ -10,43 +10,43 @@
 
 namespace lwfm {
 
-// The most layers that one launch centres together.
+// The most layers that one launch centers together.
 constexpr int kMaxLayers = 16;
 
-// One layer of all pictures; `map` is that of the first.
+// One layer of all images; `map` is that of the first.
 template <class T>
-struct LayerOfPictures {
+struct LayerOfImages {
   MapView<const T> map;
-  std::int64_t picture_stride;
-  T* positions;  // [pictures, P, channels]
-  T* squares;    // [pictures, P]
+  std::int64_t image_stride;
+  T* positions;  // [images, P, channels]
+  T* squares;    // [images, P]
 };
 
-// Layers of one height and width, centred together.
+// Layers of one height and width, centered together.
 template <class T>
 struct PositionsArguments {
-  std::int64_t pictures;
+  std::int64_t images;
   int layers;
-  LayerOfPictures<T> of[kMaxLayers];
+  LayerOfImages<T> of[kMaxLayers];
 };
 
 template <class T>
-struct LayerGradientOfPictures {
+struct LayerGradientOfImages {
   MapView<T> map;  // where the gradient goes
-  std::int64_t picture_stride;
+  std::int64_t image_stride;
   const T* positions;       // as the forward pass wrote them
-  const T* positions_grad;  // [pictures, P, channels]
-  const T* squares_grad;    // [pictures, P]
+  const T* positions_grad;  // [images, P, channels]
+  const T* squares_grad;    // [images, P]
 };
 
 template <class T>
 struct PositionsGradientArguments {
-  std::int64_t pictures;
+  std::int64_t images;
   int layers;
-  LayerGradientOfPictures<T> of[kMaxLayers];
+  LayerGradientOfImages<T> of[kMaxLayers];
 };
 
-// Features [pictures, positions, channels] of one side and their inverse norms [pictures,
+// Features [images, positions, channels] of one side and their inverse norms [images,
 // positions].
 template <class T>
 struct FeatureSide {
@@ -55,8 +55,8 @@ struct FeatureSide {
   int positions;
 };
 
-// Which pictures a pair compares: all pairs [Q, S], or picture p of both sides.
-struct PicturesOfPair {
+// Which images a pair compares: all pairs [Q, S], or image p of both sides.
+struct ImagesOfPair {
   bool paired;
   std::int64_t S;
 
@@ -72,7 +72,7 @@ struct FeatureMatchingArguments {
   PairShape shape;
   int top_k;
   PairScaledBlocks<T> cosines;
-  PicturesOfPair pictures;
+  ImagesOfPair images;
   std::int64_t channels;
   FeatureSide<T> support;
   FeatureSide<T> query;
@@ -85,7 +85,7 @@ template <class T>
 struct FeatureMatchingGradientArguments {
   PairShape shape;
   int top_k;
-  PicturesOfPair pictures;
+  ImagesOfPair images;
   std::int64_t S, Q, channels;
   FeatureSide<T> support;
   FeatureSide<T> query;
@@ -102,7 +102,7 @@ struct FeatureMatchingGradientArguments {
 template <class T>
 struct ClassTermsInputs {
   std::int64_t Q, S, P, M, C;
-  ClassPictures classes;
+  ClassImages classes;
   const T* a;        // [Q, S, P]
   const T* b;        // [Q, S, M]
   const T* support;  // [S, P, C]

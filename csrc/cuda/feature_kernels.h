@@ -7,12 +7,12 @@
 
 namespace lwfm {
 
-// lwfm::centred_positions and its backward, for layers that are centred together.
+// lwfm::centered_positions and its backward, for layers that are centered together.
 template <class T>
-int centre_pictures(const PositionsArguments<T>& arguments, void* stream);
+int center_images(const PositionsArguments<T>& arguments, void* stream);
 
 template <class T>
-int centre_pictures_backward(const PositionsGradientArguments<T>& arguments, void* stream);
+int center_images_backward(const PositionsGradientArguments<T>& arguments, void* stream);
 
 // inverse [rows] of x [rows, channels]; see core/norms.h.
 template <class T>

@@ -22,7 +22,7 @@ __global__ void __launch_bounds__(kPairThreads, 1)
   }
 }
 
-// The features of both pictures of a pair.
+// The features of both images of a pair.
 template <class T>
 struct FeaturePair {
   const T *support, *query;                  // [P, channels], [M, channels]
@@ -35,8 +35,8 @@ template <class T>
 __device__ FeaturePair<T> compared_pair(const FeatureMatchingArguments<T>& arguments,
                                         std::int64_t pair) {
   const FeatureSide<T>&support = arguments.support, &query = arguments.query;
-  const std::int64_t s = arguments.pictures.support(pair) * support.positions,
-                     q = arguments.pictures.query(pair) * query.positions;
+  const std::int64_t s = arguments.images.support(pair) * support.positions,
+                     q = arguments.images.query(pair) * query.positions;
   return {support.values + s * arguments.channels,
           query.values + q * arguments.channels,
           support.inverse_norms + s,
@@ -93,11 +93,11 @@ __global__ void __launch_bounds__(kPairThreads, 1)
   }
 }
 
-// One position of a picture in one of its pairs: which position of the other picture it is matched
+// One position of an image in one of its pairs: which position of the other image it is matched
 // with, and with what share of the gradient.
 template <class T>
 struct SharedMatch {
-  std::int64_t other;  // the position among those of all pictures, or -1 for none
+  std::int64_t other;  // the position among those of all images, or -1 for none
   T share;
   T cosine;
 };
@@ -112,22 +112,22 @@ __device__ SharedMatch<T> shared_match(const FeatureMatchingGradientArguments<T>
   const T share = arguments.shares[entry];
   if (share == T{0}) return {-1, T{0}, T{0}};
   const std::int64_t other = kOfSupport
-                                 ? arguments.pictures.query(pair) * M + arguments.assignment[entry]
-                                 : arguments.pictures.support(pair) * P + row;
+                                 ? arguments.images.query(pair) * M + arguments.assignment[entry]
+                                 : arguments.images.support(pair) * P + row;
   return {other, share, arguments.matched[entry]};
 }
 
-// The pairs of one picture: first, how far apart, how many.
-struct PairsOfPicture {
+// The pairs of one image: first, how far apart, how many.
+struct PairsOfImage {
   std::int64_t first, step, count;
 };
 
 template <class T, bool kOfSupport>
-__device__ PairsOfPicture pairs_of(const FeatureMatchingGradientArguments<T>& arguments,
-                                   std::int64_t picture) {
-  if (arguments.pictures.paired) return {picture, 1, 1};
-  return kOfSupport ? PairsOfPicture{picture, arguments.S, arguments.Q}
-                    : PairsOfPicture{picture * arguments.S, 1, arguments.S};
+__device__ PairsOfImage pairs_of(const FeatureMatchingGradientArguments<T>& arguments,
+                                 std::int64_t image) {
+  if (arguments.images.paired) return {image, 1, 1};
+  return kOfSupport ? PairsOfImage{image, arguments.S, arguments.Q}
+                    : PairsOfImage{image * arguments.S, 1, arguments.S};
 }
 
 // The gradient of the features of one side, a block for each position: the features it is matched
@@ -145,7 +145,7 @@ __global__ void __launch_bounds__(kSumThreads, 1)
   const std::int64_t C = arguments.channels,
                      rows = (kOfSupport ? arguments.S : arguments.Q) * own.positions;
   for (std::int64_t row = blockIdx.x; row < rows; row += gridDim.x) {
-    const PairsOfPicture pairs = pairs_of<T, kOfSupport>(arguments, row / own.positions);
+    const PairsOfImage pairs = pairs_of<T, kOfSupport>(arguments, row / own.positions);
     const int position = static_cast<int>(row % own.positions);
     const T inverse = own.inverse_norms[row];
     const auto match_in = [&](std::int64_t n) {

@@ -25,7 +25,7 @@ __device__ CosineBlock<T> multiply_out(const PairView<T, true>& pair, T* raw) {
   return {raw, pair.row_stride};
 }
 
-// What the solver minimises: 1 - cosine, rounded as the core rounds it, of the shorter side's
+// What the solver minimizes: 1 - cosine, rounded as the core rounds it, of the shorter side's
 // positions as rows.
 template <class T>
 struct CosineCost {

@@ -1,4 +1,4 @@
-// The CUDA kernels on pairs of pictures, for callers that know nothing of CUDA. Each function
+// The CUDA kernels on pairs of images, for callers that know nothing of CUDA. Each function
 // starts its kernels on a stream (a cudaStream_t) of the current device and returns at once, with a
 // cudaError_t; nothing is allocated and nothing waits, so all of it can be captured in a CUDA
 // graph.
@@ -38,7 +38,7 @@ int compare_pairs_backward(const PixelMatchingGradientArguments<T>& arguments, v
 struct Half;
 struct BFloat16;
 
-// lwfm::correlation, of pictures of 1 to kMaxAssignedPositions positions. In is T, Half or
+// lwfm::correlation, of images of 1 to kMaxAssignedPositions positions. In is T, Half or
 // BFloat16.
 template <class In, class T>
 int correlate_pairs(const CorrelationArguments<In, T>& arguments, int multiprocessors,

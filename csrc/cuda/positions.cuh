@@ -1,5 +1,5 @@
-// Maps as centred positions and back: what core/positions.h computes, with a warp for each position
-// of each picture. Neighbouring warps read neighbouring numbers of the same channels.
+// Maps as centered positions and back: what core/positions.h computes, with a warp for each
+// position of each image. Neighboring warps read neighboring numbers of the same channels.
 #pragma once
 
 #include "feature_arguments.h"
@@ -9,7 +9,7 @@ namespace lwfm {
 
 constexpr int kPositionThreads = 256;
 
-// The position of a picture that a warp works on, and its place among those of all pictures.
+// The position of an image that a warp works on, and its place among those of all images.
 struct PlaceOfWarp {
   std::int64_t row, step;
 
@@ -18,11 +18,11 @@ struct PlaceOfWarp {
         step(gridDim.x * std::int64_t{blockDim.x / kWarp}) {}
 };
 
-// Channel 0 of position row % P of picture row / P, in a layer's map.
+// Channel 0 of position row % P of image row / P, in a layer's map.
 template <class Layer>
 __device__ auto* first_channel(const Layer& layer, std::int64_t row) {
   const std::int64_t P = layer.map.positions();
-  return layer.map.position(row % P) + row / P * layer.picture_stride;
+  return layer.map.position(row % P) + row / P * layer.image_stride;
 }
 
 // The mean over the channels of all layers at one position; `value_of(layer, channel)` are summed.
@@ -42,14 +42,14 @@ __device__ auto mean_of_channels(const Arguments& arguments, const ValueOf& valu
 
 // Writes what is left of a position of one layer, and its square.
 template <class T>
-__device__ void write_centred(const LayerOfPictures<T>& layer, std::int64_t row, T mean) {
+__device__ void write_centered(const LayerOfImages<T>& layer, std::int64_t row, T mean) {
   const T* const x = first_channel(layer, row);
   T* const to = layer.positions + row * layer.map.channels;
   T square{0};
   for (std::int64_t c = lane_index(); c < layer.map.channels; c += kWarp) {
-    const T centred = x[c * layer.map.channel_stride] - mean;
-    to[c] = centred;
-    square += centred * centred;
+    const T centered = x[c * layer.map.channel_stride] - mean;
+    to[c] = centered;
+    square += centered * centered;
   }
   square = warp_sum(square);
   if (lane_index() == 0) layer.squares[row] = square;
@@ -57,39 +57,39 @@ __device__ void write_centred(const LayerOfPictures<T>& layer, std::int64_t row,
 
 template <class T>
 __global__ void __launch_bounds__(kPositionThreads, 1)
-    centre_positions(PositionsArguments<T> arguments) {
-  const std::int64_t rows = arguments.pictures * arguments.of[0].map.positions();
+    center_positions(PositionsArguments<T> arguments) {
+  const std::int64_t rows = arguments.images * arguments.of[0].map.positions();
   const PlaceOfWarp place;
   for (std::int64_t row = place.row; row < rows; row += place.step) {
     const T mean = mean_of_channels(arguments, [&](const auto& layer, std::int64_t c) {
       return first_channel(layer, row)[c * layer.map.channel_stride];
     });
-    for (int l = 0; l < arguments.layers; ++l) write_centred(arguments.of[l], row, mean);
+    for (int l = 0; l < arguments.layers; ++l) write_centered(arguments.of[l], row, mean);
   }
 }
 
-// The gradient of one channel of a centred position.
+// The gradient of one channel of a centered position.
 template <class T>
-__device__ T centred_gradient(const LayerGradientOfPictures<T>& layer, std::int64_t row,
-                              std::int64_t c) {
+__device__ T centered_gradient(const LayerGradientOfImages<T>& layer, std::int64_t row,
+                               std::int64_t c) {
   const std::int64_t at = row * layer.map.channels + c;
   return layer.positions_grad[at] + 2 * layer.squares_grad[row] * layer.positions[at];
 }
 
 template <class T>
 __global__ void __launch_bounds__(kPositionThreads, 1)
-    centre_positions_backward(PositionsGradientArguments<T> arguments) {
-  const std::int64_t rows = arguments.pictures * arguments.of[0].map.positions();
+    center_positions_backward(PositionsGradientArguments<T> arguments) {
+  const std::int64_t rows = arguments.images * arguments.of[0].map.positions();
   const PlaceOfWarp place;
   for (std::int64_t row = place.row; row < rows; row += place.step) {
     const T mean = mean_of_channels(arguments, [&](const auto& layer, std::int64_t c) {
-      return centred_gradient(layer, row, c);
+      return centered_gradient(layer, row, c);
     });
     for (int l = 0; l < arguments.layers; ++l) {
-      const LayerGradientOfPictures<T>& layer = arguments.of[l];
+      const LayerGradientOfImages<T>& layer = arguments.of[l];
       T* const to = first_channel(layer, row);
       for (std::int64_t c = lane_index(); c < layer.map.channels; c += kWarp) {
-        to[c * layer.map.channel_stride] = centred_gradient(layer, row, c) - mean;
+        to[c * layer.map.channel_stride] = centered_gradient(layer, row, c) - mean;
       }
     }
   }

@@ -1,4 +1,4 @@
-// Inner products of the positions of some support pictures with those of some query pictures: one
+// Inner products of the positions of some support images with those of some query images: one
 // tile of the correlation matrix, channels streamed through shared memory.
 #pragma once
 
@@ -41,7 +41,7 @@ struct TileMemory {
   static constexpr int kCount = kBuffers > kProduct ? kBuffers : kProduct;
 
   alignas(16) T numbers[kCount];
-  std::int64_t offsets[2][Tile::kSize];  // of each position; -1 outside the pictures of the tile
+  std::int64_t offsets[2][Tile::kSize];  // of each position; -1 outside the images of the tile
   T squares[2][Tile::kSize];             // |x|^2 of each position
 
   __device__ T* buffer(int step, int side) {
@@ -49,19 +49,19 @@ struct TileMemory {
   }
 };
 
-// Writes where the positions of one side stand: `pictures` of them from `first` on.
+// Writes where the positions of one side stand: `images` of them from `first` on.
 template <class Tile, class In>
-__device__ void locate(const Pictures<In>& side, std::int64_t first, int pictures,
+__device__ void locate(const Images<In>& side, std::int64_t first, int images,
                        std::int64_t* offsets) {
   for (int r = static_cast<int>(threadIdx.x); r < Tile::kSize; r += Tile::kThreads) {
-    const std::int64_t picture = first + r / side.positions;
-    const bool inside = r < pictures * side.positions && picture < side.count;
+    const std::int64_t image = first + r / side.positions;
+    const bool inside = r < images * side.positions && image < side.count;
     offsets[r] =
-        inside ? picture * side.picture_stride + r % side.positions * side.position_stride : -1;
+        inside ? image * side.image_stride + r % side.positions * side.position_stride : -1;
   }
 }
 
-// The place of load n of this thread in a step: neighbouring threads read what is adjacent in
+// The place of load n of this thread in a step: neighboring threads read what is adjacent in
 // memory, channels or positions.
 template <class Tile>
 struct LoadPlace {
@@ -76,7 +76,7 @@ struct LoadPlace {
 };
 
 template <class Tile, class In>
-__device__ void load_step(const Pictures<In>& side, const std::int64_t* offsets, int begin,
+__device__ void load_step(const Images<In>& side, const std::int64_t* offsets, int begin,
                           typename Tile::T* loaded) {
 #pragma unroll
   for (int n = 0; n < Tile::kLoads; ++n) {
@@ -90,7 +90,7 @@ __device__ void load_step(const Pictures<In>& side, const std::int64_t* offsets,
 }
 
 template <class Tile, class In>
-__device__ void store_step(const Pictures<In>& side, const typename Tile::T* loaded,
+__device__ void store_step(const Images<In>& side, const typename Tile::T* loaded,
                            typename Tile::T* buffer) {
 #pragma unroll
   for (int n = 0; n < Tile::kLoads; ++n) {
@@ -138,7 +138,7 @@ __device__ void multiply_step(const typename Tile::T* support, const typename Ti
 // squares. Begins and ends with a barrier: what stood there may still be in use before, and is
 // visible after.
 template <class Tile, class In>
-__device__ void multiply_tile(const Pictures<In>& support, const Pictures<In>& query,
+__device__ void multiply_tile(const Images<In>& support, const Images<In>& query,
                               TileMemory<Tile>& memory) {
   using T = typename Tile::T;
   constexpr int kAcross = Tile::kSize / Tile::kMicro;

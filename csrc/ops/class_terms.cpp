@@ -1,5 +1,5 @@
 // lwfm::class_terms: a [Q, S, P] and b [Q, S, M], support [S, P, C], query [Q, M, C], and the
-// classes as pictures [S] sorted by class and begin [way + 1]
+// classes as images [S] sorted by class and begin [way + 1]
 //   -> inner, square_s, square_q [Q, way] and features [Q, C]; see core/class_terms.h.
 #include "core/matching/class_terms.h"
 
@@ -11,18 +11,18 @@
 
 namespace {
 
+using lwfm::ClassImages;
 using lwfm::ClassInputGradients;
 using lwfm::ClassInputs;
 using lwfm::ClassOutputs;
-using lwfm::ClassPictures;
 using lwfm::data_of;
-using lwfm::LayerPictures;
+using lwfm::LayerImages;
 using lwfm::ScalarType;
 using torch::stable::Tensor;
 using Four = std::tuple<Tensor, Tensor, Tensor, Tensor>;
 
 template <class T>
-LayerPictures<T> layer_of(const ClassInputs& in) {
+LayerImages<T> layer_of(const ClassInputs& in) {
   return {data_of<const T>(in.support), data_of<const T>(in.query), in.S, in.P, in.M, in.C};
 }
 
@@ -46,7 +46,7 @@ void compare_all(const ClassInputs& in, const ClassOutputs& outputs) {
                                   data_of<T>(outputs.inner),    data_of<T>(outputs.square_s),
                                   data_of<T>(outputs.square_q), data_of<T>(outputs.features)};
   for_queries<T>(in.Q, [&](lwfm::ClassTerms<T>& workspace, const lwfm::QueryRange& queries) {
-    lwfm::vectorised([&](auto bytes) LWFM_INLINE_LAMBDA {
+    lwfm::vectorized([&](auto bytes) LWFM_INLINE_LAMBDA {
       workspace.template forward<decltype(bytes)::value>(layer_of<T>(in), in.classes(), queries,
                                                          terms);
     });
@@ -54,8 +54,8 @@ void compare_all(const ClassInputs& in, const ClassOutputs& outputs) {
 }
 
 Four class_terms_cpu(const Tensor& a, const Tensor& b, const Tensor& support, const Tensor& query,
-                     const Tensor& pictures, const Tensor& begin) {
-  const ClassInputs in(a, b, support, query, pictures, begin);
+                     const Tensor& images, const Tensor& begin) {
+  const ClassInputs in(a, b, support, query, images, begin);
   in.require_lists();
   const ClassOutputs outputs = lwfm::empty_terms(in);
   const auto compare =
@@ -78,7 +78,7 @@ void differentiate_queries(const ClassInputs& in, const ClassOutputs& from,
                                           data_of<T>(to.query),
                                           data_of<T>(mean_grads)};
   for_queries<T>(in.Q, [&](lwfm::ClassTerms<T>& workspace, const lwfm::QueryRange& queries) {
-    lwfm::vectorised([&](auto bytes) LWFM_INLINE_LAMBDA {
+    lwfm::vectorized([&](auto bytes) LWFM_INLINE_LAMBDA {
       workspace.template backward<decltype(bytes)::value>(layer_of<T>(in), in.classes(), queries,
                                                           terms);
     });
@@ -88,18 +88,18 @@ void differentiate_queries(const ClassInputs& in, const ClassOutputs& from,
 template <class T>
 void differentiate_supports(const ClassInputs& in, const Tensor& support_grad,
                             const Tensor& mean_grads) {
-  const ClassPictures classes = in.classes();
+  const ClassImages classes = in.classes();
   std::vector<std::int64_t> class_of(static_cast<std::size_t>(in.S));
   for (std::int64_t c = 0; c < in.way; ++c) {
     for (std::int64_t k = classes.begin[c]; k < classes.begin[c + 1]; ++k) {
-      class_of[static_cast<std::size_t>(classes.pictures[k])] = c;
+      class_of[static_cast<std::size_t>(classes.images[k])] = c;
     }
   }
   T* const grad = data_of<T>(support_grad);
   torch::stable::parallel_for(0, in.S, 1, [&](std::int64_t begin, std::int64_t end) {
     thread_local lwfm::ClassTerms<T> workspace;
     for (std::int64_t s = begin; s < end; ++s) {
-      lwfm::vectorised([&](auto bytes) LWFM_INLINE_LAMBDA {
+      lwfm::vectorized([&](auto bytes) LWFM_INLINE_LAMBDA {
         workspace.template support_gradient<decltype(bytes)::value>(
             layer_of<T>(in), classes, class_of[static_cast<std::size_t>(s)], s,
             data_of<const T>(in.a), data_of<const T>(mean_grads), in.Q, grad + s * in.P * in.C);
@@ -110,9 +110,9 @@ void differentiate_supports(const ClassInputs& in, const Tensor& support_grad,
 
 Four class_terms_backward_cpu(const Tensor& inner, const Tensor& square_s, const Tensor& square_q,
                               const Tensor& features, const Tensor& a, const Tensor& b,
-                              const Tensor& support, const Tensor& query, const Tensor& pictures,
+                              const Tensor& support, const Tensor& query, const Tensor& images,
                               const Tensor& begin) {
-  const ClassInputs in(a, b, support, query, pictures, begin);
+  const ClassInputs in(a, b, support, query, images, begin);
   in.require_lists();
   const ClassOutputs from = lwfm::require_term_gradients(in, {inner, square_s, square_q, features});
   const ClassInputGradients to(in);

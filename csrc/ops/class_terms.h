@@ -13,16 +13,16 @@ namespace lwfm {
 
 // The inputs of both passes, checked and contiguous.
 struct ClassInputs {
-  Tensor a, b, support, query, pictures, begin;
+  Tensor a, b, support, query, images, begin;
   std::int64_t Q, S, P, M, C, way;
 
   ClassInputs(const Tensor& a_, const Tensor& b_, const Tensor& support_, const Tensor& query_,
-              const Tensor& pictures_, const Tensor& begin_)
+              const Tensor& images_, const Tensor& begin_)
       : a(contiguous(a_, 3)),
         b(contiguous(b_, 3)),
         support(contiguous(support_, 3)),
         query(contiguous(query_, 3)),
-        pictures(contiguous(pictures_, 1)),
+        images(contiguous(images_, 1)),
         begin(contiguous(begin_, 1)),
         Q(query.size(0)),
         S(support.size(0)),
@@ -37,13 +37,13 @@ struct ClassInputs {
             "a, b, support and query must have one dtype, float32 or float64");
     require(has_shape(a, {Q, S, P}) && has_shape(b, {Q, S, M}) && support.size(2) == C,
             "a must be [Q, S, P], b [Q, S, M], support [S, P, C] and query [Q, M, C]");
-    require(pictures.scalar_type() == ScalarType::Long && begin.scalar_type() == ScalarType::Long &&
-                way >= 0 && pictures.size(0) == S,
-            "pictures must be int64 [S] and begin int64 [way + 1]");
+    require(images.scalar_type() == ScalarType::Long && begin.scalar_type() == ScalarType::Long &&
+                way >= 0 && images.size(0) == S,
+            "images must be int64 [S] and begin int64 [way + 1]");
   }
 
-  ClassPictures classes() const {
-    return {way, data_of<const std::int64_t>(begin), data_of<const std::int64_t>(pictures)};
+  ClassImages classes() const {
+    return {way, data_of<const std::int64_t>(begin), data_of<const std::int64_t>(images)};
   }
 
   static bool has_shape(const Tensor& tensor, const std::vector<std::int64_t>& sizes) {
@@ -53,13 +53,13 @@ struct ClassInputs {
 
   // What a kernel on the host may rely on.
   void require_lists() const {
-    const ClassPictures list = classes();
+    const ClassImages list = classes();
     bool valid = list.begin[0] == 0 && list.begin[way] == S;
     for (std::int64_t c = 0; c < way; ++c) valid = valid && list.begin[c] < list.begin[c + 1];
     for (std::int64_t k = 0; k < S; ++k) {
-      valid = valid && list.pictures[k] >= 0 && list.pictures[k] < S;
+      valid = valid && list.images[k] >= 0 && list.images[k] < S;
     }
-    require(valid, "pictures and begin must list every class with at least one picture");
+    require(valid, "images and begin must list every class with at least one image");
   }
 
  private:

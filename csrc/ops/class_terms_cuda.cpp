@@ -1,5 +1,5 @@
 // lwfm::class_terms and its backward on CUDA tensors; the contract stands in class_terms.cpp,
-// except that the lists of pictures are not read on the host: a class that lists a picture which
+// except that the lists of images are not read on the host: a class that lists an image which
 // does not exist, or none, has NaN terms and no gradients.
 #if LWFM_WITH_CUDA
 
@@ -20,7 +20,7 @@ using torch::stable::Tensor;
 using Four = std::tuple<Tensor, Tensor, Tensor, Tensor>;
 
 void require_one_device(const ClassInputs& in) {
-  for (const Tensor* tensor : {&in.b, &in.support, &in.query, &in.pictures, &in.begin}) {
+  for (const Tensor* tensor : {&in.b, &in.support, &in.query, &in.images, &in.begin}) {
     lwfm::require_same_device(in.a, *tensor, "every input of class_terms");
   }
 }
@@ -40,8 +40,8 @@ lwfm::ClassTermsInputs<T> kernel_inputs(const ClassInputs& in) {
 }
 
 Four class_terms_cuda(const Tensor& a, const Tensor& b, const Tensor& support, const Tensor& query,
-                      const Tensor& pictures, const Tensor& begin) {
-  const ClassInputs in(a, b, support, query, pictures, begin);
+                      const Tensor& images, const Tensor& begin) {
+  const ClassInputs in(a, b, support, query, images, begin);
   require_one_device(in);
   const lwfm::OnDeviceOf device(in.a);
   const ClassOutputs to = lwfm::empty_terms(in);
@@ -57,9 +57,9 @@ Four class_terms_cuda(const Tensor& a, const Tensor& b, const Tensor& support, c
 
 Four class_terms_backward_cuda(const Tensor& inner, const Tensor& square_s, const Tensor& square_q,
                                const Tensor& features, const Tensor& a, const Tensor& b,
-                               const Tensor& support, const Tensor& query, const Tensor& pictures,
+                               const Tensor& support, const Tensor& query, const Tensor& images,
                                const Tensor& begin) {
-  const ClassInputs in(a, b, support, query, pictures, begin);
+  const ClassInputs in(a, b, support, query, images, begin);
   require_one_device(in);
   const ClassOutputs from = lwfm::require_term_gradients(in, {inner, square_s, square_q, features});
   for (const Tensor* grad : {&from.inner, &from.square_s, &from.square_q, &from.features}) {

@@ -17,7 +17,7 @@
 namespace {
 
 using lwfm::CorrelationArguments;
-using lwfm::Pictures;
+using lwfm::Images;
 using lwfm::ScalarType;
 using torch::stable::Tensor;
 using Five = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor>;
@@ -34,7 +34,7 @@ struct Inputs {
   }
 };
 
-void require_pictures(const Inputs& inputs) {
+void require_images(const Inputs& inputs) {
   const Tensor& support = inputs.support;
   const struct {
     const Tensor& support;
@@ -57,12 +57,12 @@ void require_pictures(const Inputs& inputs) {
   const std::int64_t P = support.size(1), M = inputs.query.size(1);
   lwfm::require(
       std::min(P, M) >= 1 && std::max(P, M) <= lwfm::kMaxAssignedPositions,
-      "pictures must have 1 to " + std::to_string(lwfm::kMaxAssignedPositions) + " positions");
+      "images must have 1 to " + std::to_string(lwfm::kMaxAssignedPositions) + " positions");
   if (inputs.top_k != 0) lwfm::require_top_k(P, M, inputs.top_k);
 }
 
 template <class In>
-Pictures<In> pictures(const Tensor& tensor, bool present) {
+Images<In> images(const Tensor& tensor, bool present) {
   return {present ? lwfm::data_of<const In>(tensor) : nullptr,
           tensor.size(0),
           lwfm::as_int(tensor.size(1)),
@@ -85,10 +85,10 @@ Five correlate(const Inputs& inputs, ScalarType dtype) {
          similarity = matching ? empty({Q, S}, dtype) : empty({0}, dtype),
          assignment = matching ? empty({Q, S, P}, ScalarType::Long) : empty({0}, ScalarType::Long);
   const lwfm::OnDeviceOf device(inputs.support);
-  const CorrelationArguments<In, T> arguments{pictures<In>(inputs.support, true),
-                                              pictures<In>(inputs.query, true),
-                                              pictures<In>(inputs.support_compared, other),
-                                              pictures<In>(inputs.query_compared, other),
+  const CorrelationArguments<In, T> arguments{images<In>(inputs.support, true),
+                                              images<In>(inputs.query, true),
+                                              images<In>(inputs.support_compared, other),
+                                              images<In>(inputs.query_compared, other),
                                               static_cast<T>(inputs.temperature),
                                               static_cast<int>(inputs.top_k),
                                               lwfm::data_of<T>(a),
@@ -104,7 +104,7 @@ Five correlate(const Inputs& inputs, ScalarType dtype) {
 Five correlation_cuda(const Tensor& support, const Tensor& query, const Tensor& support_compared,
                       const Tensor& query_compared, double temperature, std::int64_t top_k) {
   const Inputs inputs{support, query, support_compared, query_compared, temperature, top_k};
-  require_pictures(inputs);
+  require_images(inputs);
   switch (support.scalar_type()) {
     case ScalarType::Float:
       return correlate<float, float>(inputs, ScalarType::Float);

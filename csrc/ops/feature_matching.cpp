@@ -25,7 +25,7 @@ using torch::stable::Tensor;
 using Two = std::tuple<Tensor, Tensor>;
 using Three = std::tuple<Tensor, Tensor, Tensor>;
 
-// Features [pictures, positions, D] of one side with their inverse norms.
+// Features [images, positions, D] of one side with their inverse norms.
 template <class T>
 class FeatureBatch {
  public:
@@ -37,7 +37,7 @@ class FeatureBatch {
     const T* values = lwfm::data_of<const T>(tensor_);
     const auto rows = static_cast<std::int64_t>(inverse_norms_.size());
     torch::stable::parallel_for(0, rows, 64, [&](std::int64_t begin, std::int64_t end) {
-      lwfm::vectorised([&](auto bytes) LWFM_INLINE_LAMBDA {
+      lwfm::vectorized([&](auto bytes) LWFM_INLINE_LAMBDA {
         lwfm::inverse_norms<decltype(bytes)::value>(values + begin * channels_, end - begin,
                                                     channels_, inverse_norms_.data() + begin);
       });
@@ -46,8 +46,8 @@ class FeatureBatch {
 
   std::int64_t positions() const { return positions_; }
 
-  Features<T> operator[](std::int64_t picture) const {
-    const std::int64_t row = picture * positions_;
+  Features<T> operator[](std::int64_t image) const {
+    const std::int64_t row = image * positions_;
     return {lwfm::data_of<const T>(tensor_) + row * channels_, inverse_norms_.data() + row,
             channels_};
   }
@@ -66,7 +66,7 @@ struct Pairs : lwfm::Pairing {
   std::int64_t query_of(std::int64_t p) const { return paired ? p : p / S; }
   std::int64_t count() const { return paired ? Q : Q * S; }
 
-  // Pairs are worked on in tiles of some queries with some support pictures: each picture's
+  // Pairs are worked on in tiles of some queries with some support images: each image's
   // features are fetched into L1 once for many pairs.
   static constexpr std::int64_t kTile = 8;
 
@@ -87,15 +87,13 @@ struct Pairs : lwfm::Pairing {
     }
   }
 
-  // The pairs of a picture: first, how far apart, how many.
-  struct OfPicture {
+  // The pairs of an image: first, how far apart, how many.
+  struct OfImage {
     std::int64_t first, step, count;
   };
-  OfPicture of_support(std::int64_t s) const {
-    return paired ? OfPicture{s, 1, 1} : OfPicture{s, S, Q};
-  }
-  OfPicture of_query(std::int64_t q) const {
-    return paired ? OfPicture{q, 1, 1} : OfPicture{q * S, 1, S};
+  OfImage of_support(std::int64_t s) const { return paired ? OfImage{s, 1, 1} : OfImage{s, S, Q}; }
+  OfImage of_query(std::int64_t q) const {
+    return paired ? OfImage{q, 1, 1} : OfImage{q * S, 1, S};
   }
 };
 
@@ -113,7 +111,7 @@ void match_all(const ScaledBlocks<T>& blocks, const Tensor& support, const Tenso
     const Status status = lwfm::match_positions(workspace, blocks[p], columns + p * P);
     statuses[static_cast<std::size_t>(p)] = status;
     if (status != Status::ok) return;
-    lwfm::vectorised([&](auto bytes) LWFM_INLINE_LAMBDA {
+    lwfm::vectorized([&](auto bytes) LWFM_INLINE_LAMBDA {
       lwfm::matched_cosines<decltype(bytes)::value>(supports[pairing.support_of(p)],
                                                     queries[pairing.query_of(p)], columns + p * P,
                                                     P, cosines + p * P);
@@ -163,7 +161,7 @@ struct PairResults {
   const T* cosines_of(std::int64_t p) const { return lwfm::data_of<const T>(cosines) + p * P; }
 };
 
-// The gradient of the pictures of one side; each is summed by one thread, over its pairs in order.
+// The gradient of the images of one side; each is summed by one thread, over its pairs in order.
 template <class T>
 Tensor gradient_of_side(const FeatureBatch<T>& own, const FeatureBatch<T>& other,
                         const Tensor& like, const Pairs& pairing, bool own_is_support,
@@ -171,30 +169,30 @@ Tensor gradient_of_side(const FeatureBatch<T>& own, const FeatureBatch<T>& other
   Tensor grad = torch::stable::new_empty(like, like.sizes(), like.scalar_type());
   torch::stable::zero_(grad);
   const std::int64_t rows = own.positions(), size = rows * like.size(2);
-  const auto add_pictures = [&](std::int64_t begin, std::int64_t end) {
+  const auto add_images = [&](std::int64_t begin, std::int64_t end) {
     thread_local MatchingWorkspace<T> workspace;
     std::vector<T> along(static_cast<std::size_t>(rows));
-    for (std::int64_t picture = begin; picture < end; ++picture) {
-      const lwfm::FeatureGradient<T> to{lwfm::data_of<T>(grad) + picture * size, along.data()};
+    for (std::int64_t image = begin; image < end; ++image) {
+      const lwfm::FeatureGradient<T> to{lwfm::data_of<T>(grad) + image * size, along.data()};
       std::fill(along.begin(), along.end(), T{0});
-      const auto mine = own_is_support ? pairing.of_support(picture) : pairing.of_query(picture);
+      const auto mine = own_is_support ? pairing.of_support(image) : pairing.of_query(image);
       for (std::int64_t n = 0, p = mine.first; n < mine.count; ++n, p += mine.step) {
         if (pairs.share_of(p) == T{0}) continue;
         lwfm::select_matches(workspace, pairs.cosines_of(p), pairs.assignment_of(p), pairs.P,
                              pairs.top_k);
         const auto& theirs = other[own_is_support ? pairing.query_of(p) : pairing.support_of(p)];
-        lwfm::vectorised([&](auto bytes) LWFM_INLINE_LAMBDA {
+        lwfm::vectorized([&](auto bytes) LWFM_INLINE_LAMBDA {
           lwfm::matched_cosines_backward<decltype(bytes)::value>(
-              workspace, own_is_support, own[picture], theirs, pairs.assignment_of(p), pairs.top_k,
+              workspace, own_is_support, own[image], theirs, pairs.assignment_of(p), pairs.top_k,
               pairs.share_of(p), to);
         });
       }
-      lwfm::vectorised([&](auto bytes) LWFM_INLINE_LAMBDA {
-        lwfm::finish_gradient<decltype(bytes)::value>(own[picture], rows, to);
+      lwfm::vectorized([&](auto bytes) LWFM_INLINE_LAMBDA {
+        lwfm::finish_gradient<decltype(bytes)::value>(own[image], rows, to);
       });
     }
   };
-  torch::stable::parallel_for(0, like.size(0), 1, add_pictures);
+  torch::stable::parallel_for(0, like.size(0), 1, add_images);
   return grad;
 }
 

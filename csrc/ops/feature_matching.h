@@ -8,7 +8,7 @@
 
 namespace lwfm {
 
-// Which pictures are compared: all pairs [Q, S], or picture p with picture p.
+// Which images are compared: all pairs [Q, S], or image p with image p.
 struct Pairing {
   bool paired;
   std::int64_t S, Q;

@@ -21,9 +21,9 @@ STABLE_TORCH_LIBRARY(lwfm, library) {
       "correlation(Tensor support, Tensor query, Tensor support_compared, Tensor query_compared, "
       "float temperature, int top_k) "
       "-> (Tensor a, Tensor b, Tensor reached, Tensor similarity, Tensor assignment)");
-  library.def("centred_positions(Tensor[] maps, int[] dims, bool together) -> Tensor[]");
+  library.def("centered_positions(Tensor[] maps, int[] dims, bool together) -> Tensor[]");
   library.def(
-      "centred_positions_backward(Tensor[] grads, Tensor[] positions, int[] heights, "
+      "centered_positions_backward(Tensor[] grads, Tensor[] positions, int[] heights, "
       "bool together) -> Tensor[]");
   library.def(
       "feature_matching(Tensor raw, Tensor row_scale, Tensor column_scale, Tensor support, "
@@ -32,10 +32,10 @@ STABLE_TORCH_LIBRARY(lwfm, library) {
       "feature_matching_backward(Tensor grad, Tensor support, Tensor query, Tensor assignment, "
       "Tensor cosines, int top_k) -> (Tensor, Tensor)");
   library.def(
-      "class_terms(Tensor a, Tensor b, Tensor support, Tensor query, Tensor pictures, "
+      "class_terms(Tensor a, Tensor b, Tensor support, Tensor query, Tensor images, "
       "Tensor begin) -> (Tensor inner, Tensor square_s, Tensor square_q, Tensor features)");
   library.def(
       "class_terms_backward(Tensor grad_inner, Tensor grad_square_s, Tensor grad_square_q, "
-      "Tensor grad_features, Tensor a, Tensor b, Tensor support, Tensor query, Tensor pictures, "
+      "Tensor grad_features, Tensor a, Tensor b, Tensor support, Tensor query, Tensor images, "
       "Tensor begin) -> (Tensor, Tensor, Tensor, Tensor)");
 }

@@ -52,7 +52,7 @@ std::optional<ScalarType> kernel_dtype(ScalarType dtype) {
   }
 }
 
-// The distance between neighbouring problems where one stride serves all leading dimensions.
+// The distance between neighboring problems where one stride serves all leading dimensions.
 std::optional<std::int64_t> batch_stride(const Tensor& cost) {
   std::int64_t stride = 0, count = 1;
   for (std::int64_t d = cost.dim() - 3; d >= 0; --d) {

@@ -1,4 +1,4 @@
-// lwfm::centred_positions: maps of layers [B, C_l, F_l, F_l], or one [B, sum of C_l, F, F]
+// lwfm::centered_positions: maps of layers [B, C_l, F_l, F_l], or one [B, sum of C_l, F, F]
 //   -> positions [B, P_l, C_l] of each layer, then their squared norms [B, P_l]; see
 //   core/positions.h.
 #include "core/matching/positions.h"
@@ -18,26 +18,26 @@ using lwfm::ScalarType;
 using lwfm::Sizes;
 using torch::stable::Tensor;
 
-// Calls `centre(VectorBytes, first layer, count)` for the layers of each picture that are centred
+// Calls `center(VectorBytes, first layer, count)` for the layers of each image that are centered
 // together.
-template <class Layer, class MakeLayer, class Centre>
-void for_each_picture(std::int64_t pictures, std::int64_t layers, bool together,
-                      const MakeLayer& make_layer, const Centre& centre) {
-  torch::stable::parallel_for(0, pictures, 1, [&](std::int64_t begin, std::int64_t end) {
-    std::vector<Layer> of_picture(static_cast<std::size_t>(layers));
+template <class Layer, class MakeLayer, class Center>
+void for_each_image(std::int64_t images, std::int64_t layers, bool together,
+                    const MakeLayer& make_layer, const Center& center) {
+  torch::stable::parallel_for(0, images, 1, [&](std::int64_t begin, std::int64_t end) {
+    std::vector<Layer> of_image(static_cast<std::size_t>(layers));
     for (std::int64_t b = begin; b < end; ++b) {
-      for (std::size_t l = 0; l < of_picture.size(); ++l) of_picture[l] = make_layer(b, l);
+      for (std::size_t l = 0; l < of_image.size(); ++l) of_image[l] = make_layer(b, l);
       const std::int64_t count = together ? layers : 1;
       for (std::int64_t l = 0; l < layers; l += count) {
-        lwfm::vectorised([&](auto bytes)
-                             LWFM_INLINE_LAMBDA { centre(bytes, of_picture.data() + l, count); });
+        lwfm::vectorized([&](auto bytes)
+                             LWFM_INLINE_LAMBDA { center(bytes, of_image.data() + l, count); });
       }
     }
   });
 }
 
 template <class T>
-void centre_all(const std::vector<Tensor>& maps, const Sizes& dims, bool together,
+void center_all(const std::vector<Tensor>& maps, const Sizes& dims, bool together,
                 const std::vector<LayerPlace>& places, const std::vector<Tensor>& outputs) {
   using Layer = lwfm::LayerPositions<T>;
   const auto make_layer = [&](std::int64_t b, std::size_t l) -> Layer {
@@ -46,25 +46,25 @@ void centre_all(const std::vector<Tensor>& maps, const Sizes& dims, bool togethe
             lwfm::data_of<T>(x) + b * x.stride(0),
             lwfm::data_of<T>(squares) + b * squares.stride(0)};
   };
-  for_each_picture<Layer>(
+  for_each_image<Layer>(
       maps[0].size(0), static_cast<std::int64_t>(dims.size()), together, make_layer,
       [](auto bytes, const Layer* layers, std::int64_t count)
-          LWFM_INLINE_LAMBDA { lwfm::centred_positions<decltype(bytes)::value>(layers, count); });
+          LWFM_INLINE_LAMBDA { lwfm::centered_positions<decltype(bytes)::value>(layers, count); });
 }
 
-std::vector<Tensor> centred_positions_cpu(std::vector<Tensor> maps, Sizes dims, bool together) {
+std::vector<Tensor> centered_positions_cpu(std::vector<Tensor> maps, Sizes dims, bool together) {
   const std::vector<LayerPlace> places = lwfm::places_of(maps, dims);
   std::vector<Tensor> outputs = lwfm::empty_positions(maps, dims, places);
   if (maps[0].scalar_type() == ScalarType::Float) {
-    centre_all<float>(maps, dims, together, places, outputs);
+    center_all<float>(maps, dims, together, places, outputs);
   } else {
-    centre_all<double>(maps, dims, together, places, outputs);
+    center_all<double>(maps, dims, together, places, outputs);
   }
   return outputs;
 }
 
 template <class T>
-void centre_all_backward(const lwfm::PositionsGradient& to, const std::vector<Tensor>& positions,
+void center_all_backward(const lwfm::PositionsGradient& to, const std::vector<Tensor>& positions,
                          bool together) {
   using Layer = lwfm::LayerPositionsGradient<T>;
   const std::size_t layers = positions.size();
@@ -75,23 +75,23 @@ void centre_all_backward(const lwfm::PositionsGradient& to, const std::vector<Te
             lwfm::data_of<const T>(squares_grad) + b * squares_grad.stride(0),
             map_view<T>(to.maps[to.places[l].map], b, to.places[l].channel, x.size(2))};
   };
-  for_each_picture<Layer>(
-      positions[0].size(0), static_cast<std::int64_t>(layers), together, make_layer,
-      [](auto bytes, const Layer* layer, std::int64_t count) LWFM_INLINE_LAMBDA {
-        lwfm::centred_positions_backward<decltype(bytes)::value>(layer, count);
-      });
+  for_each_image<Layer>(positions[0].size(0), static_cast<std::int64_t>(layers), together,
+                        make_layer,
+                        [](auto bytes, const Layer* layer, std::int64_t count) LWFM_INLINE_LAMBDA {
+                          lwfm::centered_positions_backward<decltype(bytes)::value>(layer, count);
+                        });
 }
 
 // grads: of what the forward pass returned; positions: the first half of that; heights: of the
 // maps.
-std::vector<Tensor> centred_positions_backward_cpu(std::vector<Tensor> grads,
-                                                   std::vector<Tensor> positions, Sizes heights,
-                                                   bool together) {
+std::vector<Tensor> centered_positions_backward_cpu(std::vector<Tensor> grads,
+                                                    std::vector<Tensor> positions, Sizes heights,
+                                                    bool together) {
   const lwfm::PositionsGradient to(grads, positions, heights);
   if (positions[0].scalar_type() == ScalarType::Float) {
-    centre_all_backward<float>(to, positions, together);
+    center_all_backward<float>(to, positions, together);
   } else {
-    centre_all_backward<double>(to, positions, together);
+    center_all_backward<double>(to, positions, together);
   }
   return to.maps;
 }
@@ -99,6 +99,6 @@ std::vector<Tensor> centred_positions_backward_cpu(std::vector<Tensor> grads,
 }  // namespace
 
 STABLE_TORCH_LIBRARY_IMPL(lwfm, CPU, library) {
-  library.impl("centred_positions", TORCH_BOX(&centred_positions_cpu));
-  library.impl("centred_positions_backward", TORCH_BOX(&centred_positions_backward_cpu));
+  library.impl("centered_positions", TORCH_BOX(&centered_positions_cpu));
+  library.impl("centered_positions_backward", TORCH_BOX(&centered_positions_backward_cpu));
 }

@@ -1,4 +1,4 @@
-// What lwfm::centred_positions and its backward check and allocate, on any device; the contract
+// What lwfm::centered_positions and its backward check and allocate, on any device; the contract
 // stands in positions.cpp.
 #pragma once
 
@@ -40,9 +40,9 @@ inline std::vector<LayerPlace> places_of(const std::vector<Tensor>& maps, const 
 }
 
 template <class T>
-MapView<T> map_view(const Tensor& map, std::int64_t picture, std::int64_t channel,
+MapView<T> map_view(const Tensor& map, std::int64_t image, std::int64_t channel,
                     std::int64_t channels) {
-  return {data_of<T>(map) + picture * map.stride(0) + channel * map.stride(1),
+  return {data_of<T>(map) + image * map.stride(0) + channel * map.stride(1),
           channels,
           map.size(2),
           map.size(3),

@@ -45,7 +45,7 @@ class LWFMClassifier(FewShotClassifier):  # type: ignore[misc]  # the library ha
         self.support_maps: Maps = ()
 
     def process_support_set(self, support_images: Tensor, support_labels: Tensor) -> None:
-        """Keep the maps of the support pictures.
+        """Keep the maps of the support images.
 
         Parameters
         ----------
@@ -58,7 +58,7 @@ class LWFMClassifier(FewShotClassifier):  # type: ignore[misc]  # the library ha
         self.support_labels = support_labels
 
     def forward(self, query_images: Tensor) -> Tensor:
-        """Score query pictures [Q, 3, H, W] -> logits [Q, way], or probabilities with ``use_softmax``."""
+        """Score query images [Q, 3, H, W] -> logits [Q, way], or probabilities with ``use_softmax``."""
         logits = self.head(self.support_maps, self.support_labels, self.backbone(query_images))
         scores = logits if isinstance(logits, torch.Tensor) else logits[0]  # with training-class logits
         return scores.softmax(-1) if self.use_softmax else scores

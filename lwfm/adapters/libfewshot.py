@@ -82,7 +82,7 @@ class SemanticPixelMixin:
         Parameters
         ----------
         batch : (Tensor, Tensor)
-            Pictures [episodes * way * (shot + query), 3, H, W], class by class, and their global labels,
+            Images [episodes * way * (shot + query), 3, H, W], class by class, and their global labels,
             which are not used.
 
         Returns

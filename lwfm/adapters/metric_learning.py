@@ -1,4 +1,4 @@
-"""Semantic-pixel matching for pytorch-metric-learning: a distance on maps and a k-nearest-neighbour search.
+"""Semantic-pixel matching for pytorch-metric-learning: a distance on maps and a k-nearest-neighbor search.
 
 https://kevinmusgrave.github.io/pytorch-metric-learning
 """
@@ -38,7 +38,7 @@ class SemanticPixelSimilarity(BaseDistance):  # type: ignore[misc]  # the librar
     """
 
     def __init__(self, matching: SemanticPixelMatching) -> None:
-        super().__init__(normalize_embeddings=False, is_inverted=True)  # a cosine needs no normalisation
+        super().__init__(normalize_embeddings=False, is_inverted=True)  # a cosine needs no normalization
         self.matching = matching
 
     def compute_mat(self, query_emb: Tensor, ref_emb: Tensor) -> Tensor:
@@ -64,7 +64,7 @@ class SemanticPixelSimilarity(BaseDistance):  # type: ignore[misc]  # the librar
 
 
 class SemanticPixelKNN:
-    """Nearest neighbours by cosine of the mean features, ranked by semantic-pixel matching.
+    """Nearest neighbors by cosine of the mean features, ranked by semantic-pixel matching.
 
     A ``knn_func`` for the library's ``AccuracyCalculator`` and ``InferenceModel``-like code, on maps.
 
@@ -75,7 +75,7 @@ class SemanticPixelKNN:
     candidates : int
         How many of the nearest by cosine are ranked, at least the k that is asked for.
     batch_size : int
-        Query pictures at a time.
+        Query images at a time.
 
     Examples
     --------
@@ -121,7 +121,7 @@ class SemanticPixelKNN:
         available = len(reference) - ref_includes_query
         count = min(self.candidates, available)
         if k > count:
-            raise ValueError(f"k={k} neighbours asked for, but candidates={self.candidates} of {available}")
+            raise ValueError(f"k={k} neighbors asked for, but candidates={self.candidates} of {available}")
         features = F.normalize(reference.mean((2, 3)), dim=1)  # [S, C]
         found = []
         for begin in range(0, len(query), self.batch_size):

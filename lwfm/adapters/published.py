@@ -10,7 +10,7 @@ from lwfm.ops import paired_pixel_matching
 
 
 class HungarianMatcher(nn.Module):
-    """Match the positions of paired pictures one to one and embed them, as the published class of this name.
+    """Match the positions of paired images one to one and embed them, as the published class of this name.
 
     A state dictionary of the published model loads as it is: its parameters are ``linear.0.weight`` and
     ``linear.2.weight``. Assignments are solved for the whole batch at once instead of one by one. Positions
@@ -54,7 +54,7 @@ class HungarianMatcher(nn.Module):
         Returns
         -------
         support, query : Tensor
-            [B, min(P, M), C] each, embedded if that is learnt; support positions in ascending order.
+            [B, min(P, M), C] each, embedded if that is learned; support positions in ascending order.
             Differentiable, except through the assignment.
 
         Raises

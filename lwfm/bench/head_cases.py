@@ -20,7 +20,7 @@ Form: TypeAlias = "Callable[[LWFMHead, int], nn.Module]"
 
 
 class Case(NamedTuple):
-    """An episode: classes, support pictures of each, height and width of the maps, queries of each class."""
+    """An episode: classes, support images of each, height and width of the maps, queries of each class."""
 
     way: int
     shot: int

@@ -89,7 +89,7 @@ class AssignmentTimes:
         axes.legend()
         return figure
 
-    def _draw(self, axes: Axes, name: str, colour: str) -> None:
+    def _draw(self, axes: Axes, name: str, color: str) -> None:
         series: tuple[dict[int, float], ...] = ({}, {})  # small batches and large ones
         for problems in self.batches:
             if problems in self.times[name]:
@@ -97,7 +97,7 @@ class AssignmentTimes:
         for times, style in zip(series, ("-", "--"), strict=True):
             if times:
                 axes.plot(
-                    list(times), list(times.values()), style, marker="o", markersize=4, color=colour,
+                    list(times), list(times.values()), style, marker="o", markersize=4, color=color,
                     linewidth=2.5 if name == OURS else 1.2, label=name if style == "-" else None,
                 )  # fmt: skip
 

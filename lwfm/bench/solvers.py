@@ -79,7 +79,7 @@ def installed_peers(threads: int) -> dict[str, Peer]:
 def make_costs(family: Family, batch: int, n: int, seed: int = 0) -> Costs:
     """Return float32 cost matrices [batch, n, n] of a family.
 
-    ``cosine`` is one minus the correlation of centred, rectified random features of 512 channels, as the
+    ``cosine`` is one minus the correlation of centered, rectified random features of 512 channels, as the
     matching operators produce; ``geometric`` the distances between random points in the plane.
     """
     rng = np.random.default_rng(seed)

@@ -1,4 +1,4 @@
-"""Classify your own pictures from a few labelled ones.
+"""Classify your own images from a few labeled ones.
 
 * :mod:`lwfm.classifier.classifier` -- :class:`FewShotClassifier`, in scikit-learn's style;
 * :mod:`lwfm.classifier.decision` -- :class:`Decision`: label, probabilities, most similar example;

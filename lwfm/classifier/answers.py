@@ -1,4 +1,4 @@
-"""Answers of a classifier about many pictures: a table, a CSV or a JSON file."""
+"""Answers of a classifier about many images: a table, a CSV or a JSON file."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lwfm.errors import UserError
 if TYPE_CHECKING:
     from lwfm.classifier.decision import Decision
 
-COLUMNS = ("picture", "label", "best", "probability", "runner_up", "runner_up_probability", "most_similar")
+COLUMNS = ("image", "label", "best", "probability", "runner_up", "runner_up_probability", "most_similar")
 """Columns of the CSV file and names in the JSON file."""
 
 _FORMATS = (".csv", ".json")
@@ -28,33 +28,33 @@ def check_suffix(out: Path | None) -> None:
 
 @dataclass(frozen=True)
 class Answers:
-    """What was decided about some pictures.
+    """What was decided about some images.
 
     Attributes
     ----------
-    pictures : tuple of Path
+    images : tuple of Path
         The files.
     decisions : tuple of Decision
         One for each.
     network : str
         What compared them.
     examples : int
-        How many support pictures there were.
+        How many support images there were.
     calibrated_on : int
         Held-out shots behind the probabilities; 0: they are not calibrated.
     """
 
-    pictures: tuple[Path, ...]
+    images: tuple[Path, ...]
     decisions: tuple[Decision, ...]
     network: str
     examples: int
     calibrated_on: int
 
     def rows(self) -> list[dict[str, str | float]]:
-        """List a dictionary with the keys :data:`COLUMNS` for each picture."""
+        """List a dictionary with the keys :data:`COLUMNS` for each image."""
         return [
             {
-                "picture": str(picture),
+                "image": str(image),
                 "label": decision.label,
                 "best": decision.best,
                 "probability": round(decision.probability, 6),
@@ -62,7 +62,7 @@ class Answers:
                 "runner_up_probability": round(decision.runner_up_probability, 6),
                 "most_similar": decision.support_name,
             }
-            for picture, decision in zip(self.pictures, self.decisions, strict=True)
+            for image, decision in zip(self.images, self.decisions, strict=True)
         ]
 
     def write(self, out: Path) -> None:
@@ -78,13 +78,13 @@ class Answers:
                 writer.writerows(self.rows())
 
     def table(self) -> str:
-        """Render as text: a line for each picture, and how it came about."""
-        cells = [("picture", "class", "", "runner-up", "", "most similar example")]
-        for picture, decision in zip(self.pictures, self.decisions, strict=True):
+        """Render as text: a line for each image, and how it came about."""
+        cells = [("image", "class", "", "runner-up", "", "most similar example")]
+        for image, decision in zip(self.images, self.decisions, strict=True):
             example = Path(decision.support_name)
             cells.append(
                 (
-                    str(picture),
+                    str(image),
                     str(decision.label),
                     f"{100 * decision.probability:.0f} %",
                     str(decision.runner_up) if decision.label == decision.best else f"{decision.best} (best)",

@@ -1,6 +1,6 @@
 """Probabilities that mean what they say: a temperature fitted on shots held out of the support set.
 
-Letters: Q queries, S support pictures, n answers on held-out shots.
+Letters: Q queries, S support images, n answers on held-out shots.
 """
 
 from __future__ import annotations
@@ -67,19 +67,19 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
 
 
 def hold_out(labels: Tensor, *, seed: int = 0) -> list[tuple[Tensor, Tensor]]:
-    """Split support pictures into those that stay and those that are asked about, once for each fold.
+    """Split support images into those that stay and those that are asked about, once for each fold.
 
     Parameters
     ----------
     labels : Tensor
-        [S] int64, the class of each picture.
+        [S] int64, the class of each image.
     seed : int
         Chooses the shots.
 
     Returns
     -------
     list of (Tensor, Tensor)
-        For each fold, indices into the pictures: every class keeps at least one; at most 512 are asked about
+        For each fold, indices into the images: every class keeps at least one; at most 512 are asked about
         in all. Empty when a class has a single shot, or fewer than :data:`LEAST_ANSWERS` would be asked.
     """
     generator = torch.Generator().manual_seed(seed)

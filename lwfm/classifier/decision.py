@@ -1,4 +1,4 @@
-"""What a classifier decided about a picture, and on which grounds."""
+"""What a classifier decided about an image, and on which grounds."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Decision:
-    """What was decided about one picture, and why.
+    """What was decided about one image, and why.
 
     Attributes
     ----------
     label : object
-        The most probable class, or the label of unknown pictures.
+        The most probable class, or the label of unknown images.
     best, runner_up : object
         The most probable class, whether it was accepted or not, and the one after it.
     probability, runner_up_probability : float
         Of these two, in 0..1.
     support : int
-        Which support picture of the class ``best`` is the most similar one, counted as they were fitted.
+        Which support image of the class ``best`` is the most similar one, counted as they were fitted.
     support_name : str
-        Its path, or ``picture N`` where it was given otherwise.
+        Its path, or ``image N`` where it was given otherwise.
     """
 
     label: Any
@@ -46,7 +46,7 @@ class Decision:
         unknown_below: float,
         unknown_label: str | int,
     ) -> Decision:
-        """Decide from the probabilities [way] of one picture.
+        """Decide from the probabilities [way] of one image.
 
         Parameters
         ----------
@@ -55,7 +55,7 @@ class Decision:
         classes : ndarray
             [way], their labels.
         support : tuple of int and str
-            Number and name of the most similar support picture.
+            Number and name of the most similar support image.
         unknown_below : float
             Below this probability the answer is ``unknown_label``.
         unknown_label : str or int

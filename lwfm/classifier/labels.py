@@ -1,4 +1,4 @@
-"""The labels that a user gives pictures: names or whole numbers, and one that stands for none of them."""
+"""The labels that a user gives images: names or whole numbers, and one that stands for none of them."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def check_labels(images: object, labels: Any) -> npt.NDArray[Any]:
     if array.ndim != 1 or array.dtype.kind not in "iuU":
         raise UserError(f"labels must be names or whole numbers [S], got {array.dtype} {list(array.shape)}")
     if isinstance(images, Sized) and len(images) != len(array):
-        raise UserError(f"{len(images)} pictures need as many labels, got {len(array)}")
+        raise UserError(f"{len(images)} images need as many labels, got {len(array)}")
     if not len(array):
-        raise UserError("there are no pictures to learn from")
+        raise UserError("there are no images to learn from")
     return array if array.dtype.kind == "U" else array.astype(np.int64)
 
 
@@ -41,7 +41,7 @@ def are_names(classes: npt.NDArray[Any]) -> bool:
 
 
 def unknown_label(classes: npt.NDArray[Any], given: str | int | None) -> str | int:
-    """Choose the label of pictures of no class: ``given``, or "unknown" among names and -1 among numbers.
+    """Choose the label of images of no class: ``given``, or "unknown" among names and -1 among numbers.
 
     Raises
     ------

@@ -63,5 +63,5 @@ def load_state(path: str | os.PathLike[str]) -> tuple[LWFM, SupportSet, dict[str
         or shots.sum() != len(maps[0])
         or len(support.names) != len(maps[0])
     ):
-        raise UserError(f"{file} is not a whole classifier: its pictures, labels and names do not agree")
+        raise UserError(f"{file} is not a whole classifier: its images, labels and names do not agree")
     return network, support, state

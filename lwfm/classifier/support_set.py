@@ -1,6 +1,6 @@
-"""The labelled pictures that a classifier knows, as the maps that its network made of them.
+"""The labeled images that a classifier knows, as the maps that its network made of them.
 
-Letters: S support pictures, Q queries, l a layer.
+Letters: S support images, Q queries, l a layer.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from lwfm.model import LWFM
-    from lwfm.model.encode import Picture
+    from lwfm.model.encode import ImageLike
     from lwfm.nn import LWFMHead
 
 
 @dataclass(frozen=True, eq=False)
 class SupportSet:
-    """Support pictures.
+    """Support images.
 
     Attributes
     ----------
@@ -40,7 +40,7 @@ class SupportSet:
     classes : ndarray
         Labels of the user, ascending, each once.
     names : tuple of str
-        Path of each picture, or ``picture N`` where it was given otherwise.
+        Path of each image, or ``image N`` where it was given otherwise.
     """
 
     maps: tuple[Tensor, ...]
@@ -52,30 +52,30 @@ class SupportSet:
     def encode(
         cls,
         network: LWFM,
-        images: Iterable[Picture],
+        images: Iterable[ImageLike],
         labels: npt.NDArray[Any],
         batch_size: int,
         *,
         first: int = 0,
     ) -> Self:
-        """Send labelled pictures through the network; ``first`` is the number of the first one."""
+        """Send labeled images through the network; ``first`` is the number of the first one."""
         names: list[str] = []
 
-        def named() -> Iterator[Picture]:
+        def named() -> Iterator[ImageLike]:
             for image in images:
-                number = f"picture {first + len(names)}"
+                number = f"image {first + len(names)}"
                 names.append(os.fspath(image) if isinstance(image, (str, os.PathLike)) else number)
                 yield image
 
         batches = list(encode_images(network, named(), batch_size))
         if len(names) != len(labels):
-            raise UserError(f"{len(names)} pictures need as many labels, got {len(labels)}")
+            raise UserError(f"{len(names)} images need as many labels, got {len(labels)}")
         classes, indices = np.unique(labels, return_inverse=True)
         maps = tuple(torch.cat(layer) for layer in zip(*batches, strict=True))
         return cls(maps, torch.as_tensor(indices, device=maps[0].device), classes, tuple(names))
 
     def joined(self, other: SupportSet) -> SupportSet:
-        """Append the pictures of ``other``; UserError where one has names and the other numbers."""
+        """Append the images of ``other``; UserError where one has names and the other numbers."""
         if are_names(self.classes) != are_names(other.classes):
             raise UserError(
                 f"the labels so far are like {self.classes[0]!r}, the new ones like {other.classes[0]!r}: "
@@ -95,12 +95,12 @@ class SupportSet:
 
     @torch.inference_mode()
     def most_similar(self, head: LWFMHead, maps: Sequence[Tensor], classes: Tensor) -> Tensor:
-        """Find the picture of a given class that is most similar to each query.
+        """Find the image of a given class that is most similar to each query.
 
         Parameters
         ----------
         head : LWFMHead
-            Compares each query with every picture of its class as if that were a class of its own.
+            Compares each query with every image of its class as if that were a class of its own.
         maps : sequence of Tensor
             Queries [Q, C_l, F_l, F_l] for each layer.
         classes : Tensor
@@ -109,17 +109,17 @@ class SupportSet:
         Returns
         -------
         Tensor
-            [Q] int64, numbers of support pictures, on the CPU.
+            [Q] int64, numbers of support images, on the CPU.
         """
         nearest = torch.zeros(len(classes), dtype=torch.int64)
         for index in torch.bincount(classes).nonzero().squeeze(1).tolist():
-            pictures = (self.labels == index).nonzero().squeeze(1)
+            members = (self.labels == index).nonzero().squeeze(1)
             queries = (classes == index).nonzero().squeeze(1)
             similarities = head.similarities(
-                [layer[pictures] for layer in self.maps],
-                torch.arange(len(pictures), device=pictures.device),
+                [layer[members] for layer in self.maps],
+                torch.arange(len(members), device=members.device),
                 [layer[queries.to(layer.device)] for layer in maps],
             )
             best = (similarities.base + similarities.matching).argmax(-1)
-            nearest[queries] = pictures[best].cpu()
+            nearest[queries] = members[best].cpu()
         return nearest

@@ -106,26 +106,26 @@ COMMANDS: dict[str, Command] = {
     ),
     "classify": Command(
         "lwfm.classifier.command:classify",
-        "name the class of your own pictures from a few examples of each class",
+        "name the class of your own images from a few examples of each class",
         _report_answers,
-        several=("queries", "Pictures to classify, and folders of such pictures. (required)"),
+        several=("queries", "Images to classify, and folders of such images. (required)"),
     ),
     "import": Command(
         "lwfm.model.import_published:import_checkpoint",
         "turn a checkpoint of the published code into a model file",
     ),
     "index": Command(
-        "lwfm.retrieval.index:build_index", "index the pictures of a folder, to search among them"
+        "lwfm.retrieval.index:build_index", "index the images of a folder, to search among them"
     ),
     "search": Command(
         "lwfm.retrieval.search:search_index",
-        "find the indexed pictures that are most similar to one",
+        "find the indexed images that are most similar to one",
         lambda hits: print(hits.table()),
         short=("k",),
         bare=(("show", "similar.png"),),
     ),
-    "report": Command("lwfm.report.page:report", "show a result of evaluate as one HTML page, with pictures"),
-    "match": Command("lwfm.figures.matches:match", "draw how two pictures match, position by position"),
+    "report": Command("lwfm.report.page:report", "show a result of evaluate as one HTML page, with images"),
+    "match": Command("lwfm.figures.matches:match", "draw how two images match, position by position"),
     "bench": Command(
         "lwfm.bench.command:bench", "time the assignment solver or the head beside others, and draw it"
     ),
@@ -145,7 +145,7 @@ EPILOG = """examples:
   lwfm pretrain --config configs/resnet12-cub-pretrain.yaml --root FOLDER --out runs/cub-pretrained
   lwfm data inspect miniImageNet
   lwfm classify examples unsorted --out answers.csv --explain figures
-  lwfm index pictures --out index.safetensors
+  lwfm index images --out index.safetensors
   lwfm search index.safetensors one.jpg -k 10 --show similar.png
   lwfm report result.json
   lwfm match support.jpg query.jpg --checkpoint runs/emoji/best.safetensors --out match.png

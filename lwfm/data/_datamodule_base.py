@@ -11,11 +11,11 @@ import lightning
 from lightning_utilities.core.apply_func import apply_to_collection
 from torch.utils.data import DataLoader
 
-from lwfm.data.dataset import PictureBatches, as_it_is, picture_loader
-from lwfm.data.decoded_cache import stored_pictures
+from lwfm.data.dataset import ImageBatches, as_it_is, image_loader
+from lwfm.data.decoded_cache import stored_images
 from lwfm.data.device_crops import Crops, CropTransform, resized
 from lwfm.data.episodes import EpisodeSampler, SeededSampler, ShuffledSampler
-from lwfm.data.image_sets import ClassSplit, DataName, PictureSet, Split, Unreadable, open_pictures
+from lwfm.data.image_sets import ClassSplit, DataName, ImageSet, Split, Unreadable, open_images
 from lwfm.data.transforms import training_transform
 from lwfm.data.validation_plan import ValidationPlan
 from lwfm.errors import UserError
@@ -35,8 +35,8 @@ _STREAMS = 5
 Batches = DataLoader[tuple["torch.Tensor", "torch.Tensor"]]
 
 
-class PictureOptions(TypedDict, total=False):
-    """Which pictures training reads and how they are prepared; see :class:`TrainingDataModule`."""
+class ImageOptions(TypedDict, total=False):
+    """Which images training reads and how they are prepared; see :class:`TrainingDataModule`."""
 
     image_size: int
     workers: int
@@ -49,7 +49,7 @@ class PictureOptions(TypedDict, total=False):
 
 
 class TrainingDataModule(lightning.LightningDataModule):
-    """The training pictures, and every picture of some fixed validation episodes once.
+    """The training images, and every image of some fixed validation episodes once.
 
     Subclasses say what a training batch is. The same settings give the same batches with any number of
     workers, and when a run is resumed at an epoch's beginning. The test split is never opened.
@@ -57,7 +57,7 @@ class TrainingDataModule(lightning.LightningDataModule):
     Parameters
     ----------
     data, root, unreadable, class_split, crop
-        Which pictures, as in :func:`~lwfm.data.image_sets.open_pictures`.
+        Which images, as in :func:`~lwfm.data.image_sets.open_images`.
     validation_way, validation_shot, validation_queries
         Shape of the validation episodes.
     validation_episodes
@@ -65,13 +65,13 @@ class TrainingDataModule(lightning.LightningDataModule):
     image_size
         Height and width in pixels.
     workers
-        Processes that prepare pictures, for each loader; 0 prepares them in the main process.
+        Processes that prepare images, for each loader; 0 prepares them in the main process.
     seed
         Non-negative; decides the episodes, the order and the augmentation.
     normalization
         Channel statistics that pretrained weights demand (default: the data set's own).
     decoded
-        Folder that keeps the pictures decoded, see :func:`~lwfm.data.decoded_cache.stored_pictures`;
+        Folder that keeps the images decoded, see :func:`~lwfm.data.decoded_cache.stored_images`;
         default: none.
 
     Attributes
@@ -103,7 +103,7 @@ class TrainingDataModule(lightning.LightningDataModule):
             if value < least:
                 raise UserError(f"{name} must be at least {least}, not {value}")
         self._open_split = partial(
-            open_pictures, data, root, unreadable=unreadable, class_split=class_split, crop=crop
+            open_images, data, root, unreadable=unreadable, class_split=class_split, crop=crop
         )
         self._decoded = decoded
         self.validation_shape = {
@@ -115,27 +115,27 @@ class TrainingDataModule(lightning.LightningDataModule):
         self.image_size, self.workers, self.seed = image_size, workers, seed
         self._normalization, self.first_epoch = normalization, 0
 
-    def _open(self, split: Split) -> PictureSet:
-        pictures = self._open_split(split=split)
+    def _open(self, split: Split) -> ImageSet:
+        images = self._open_split(split=split)
         if self._decoded is None:
-            return pictures
-        # Twice the size: so a crop of a quarter of the picture still has all the pixels it needs.
-        return stored_pictures(pictures, Path(self._decoded), side=2 * self.image_size)
+            return images
+        # Twice the size: so a crop of a quarter of the image still has all the pixels it needs.
+        return stored_images(images, Path(self._decoded), side=2 * self.image_size)
 
     @cached_property
-    def train_pictures(self) -> PictureSet:
+    def train_images(self) -> ImageSet:
         """The training split, opened on first use."""
         return self._open("train")
 
     @cached_property
-    def validation_pictures(self) -> PictureSet:
+    def validation_images(self) -> ImageSet:
         """The validation split, opened on first use."""
         return self._open("val")
 
     @property
     def classes(self) -> tuple[str, ...]:
         """Names of the training classes, in the order of the labels."""
-        return self.train_pictures.classes
+        return self.train_images.classes
 
     @property
     def num_classes(self) -> int:
@@ -144,13 +144,13 @@ class TrainingDataModule(lightning.LightningDataModule):
 
     @property
     def fingerprint(self) -> str:
-        """Fingerprint of the training pictures."""
-        return self.train_pictures.fingerprint
+        """Fingerprint of the training images."""
+        return self.train_images.fingerprint
 
     @property
     def normalization(self) -> Normalization:
         """Channel statistics that both transforms use."""
-        return self._normalization or self.train_pictures.normalization
+        return self._normalization or self.train_images.normalization
 
     @normalization.setter
     def normalization(self, statistics: Normalization) -> None:
@@ -159,31 +159,31 @@ class TrainingDataModule(lightning.LightningDataModule):
     @cached_property
     def validation_sampler(self) -> EpisodeSampler:
         """The validation episodes; its epoch stays 0."""
-        pictures = self.validation_pictures
+        images = self.validation_images
         return EpisodeSampler(
-            pictures.labels,
+            images.labels,
             **self.validation_shape,
             episodes=self.validation_episodes,
             seed=self.stream(_VALIDATION),
-            classes=pictures.classes,
+            classes=images.classes,
         )
 
     @cached_property
     def plan(self) -> ValidationPlan:
-        """The validation episodes and the pictures that occur in them."""
-        return ValidationPlan.draw(self.validation_sampler, len(self.validation_pictures))
+        """The validation episodes and the images that occur in them."""
+        return ValidationPlan.draw(self.validation_sampler, len(self.validation_images))
 
     def setup(self, stage: str | None = None) -> None:
         """Open both splits and check that the batches can be drawn, before any work is done."""
         if stage in (None, "fit"):
-            _ = self.train_pictures
+            _ = self.train_images
         if stage in (None, "fit", "validate"):
             _ = self.validation_sampler
 
     def val_dataloader(self) -> Batches:
-        """Yield every picture of the fixed episodes once, in the order of ``plan.indices``."""
-        return picture_loader(
-            self.validation_pictures,
+        """Yield every image of the fixed episodes once, in the order of ``plan.indices``."""
+        return image_loader(
+            self.validation_images,
             self.plan.indices,
             image_size=self.image_size,
             normalization=self.normalization,
@@ -191,14 +191,14 @@ class TrainingDataModule(lightning.LightningDataModule):
         )
 
     def shuffled_loader(self, *, batch_size: int, batches: int) -> Batches:
-        """Yield ordinary shuffled training pictures, beginning with `first_epoch`."""
+        """Yield ordinary shuffled training images, beginning with `first_epoch`."""
         shuffled = ShuffledSampler(
-            len(self.train_pictures), batch_size=batch_size, batches=batches, seed=self.stream(_SHUFFLE)
+            len(self.train_images), batch_size=batch_size, batches=batches, seed=self.stream(_SHUFFLE)
         )
         return self.training_loader(shuffled, seed=self.stream(_AUGMENT_SHUFFLED))
 
     def training_loader(self, sampler: EpisodeSampler | ShuffledSampler, *, seed: int) -> Batches:
-        """Yield augmented training pictures in a sampler's batches, beginning with `first_epoch`.
+        """Yield augmented training images in a sampler's batches, beginning with `first_epoch`.
 
         Where several processes train together, each takes its share. The epoch is set here, because
         Lightning tells the samplers theirs only after workers have begun to fetch it.
@@ -210,7 +210,7 @@ class TrainingDataModule(lightning.LightningDataModule):
         trainer = self.trainer
         share = {"process": trainer.global_rank, "processes": trainer.world_size} if trainer else {}
         return DataLoader(
-            PictureBatches(self.train_pictures, transform),
+            ImageBatches(self.train_images, transform),
             batch_sampler=SeededSampler(sampler, seed=seed, **share),
             num_workers=self.workers,
             persistent_workers=self.workers > 0,
@@ -221,7 +221,7 @@ class TrainingDataModule(lightning.LightningDataModule):
     def resizes_on_device(self) -> bool:
         """Whether crops are resized a batch at once, where training computes.
 
-        On a GPU they are. On the CPU this was measured slower than picture by picture: see docs/training.md.
+        On a GPU they are. On the CPU this was measured slower than image by image: see docs/training.md.
         """
         return self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
 
@@ -235,7 +235,7 @@ class TrainingDataModule(lightning.LightningDataModule):
         return {"classes": list(self.classes), "fingerprint": self.fingerprint, "seed": self.seed}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Check that a resumed run reads the same pictures.
+        """Check that a resumed run reads the same images.
 
         Raises
         ------

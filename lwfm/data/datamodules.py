@@ -1,4 +1,4 @@
-"""The batches of training as Lightning data modules: episodes, or ordinary pictures of the classes."""
+"""The batches of training as Lightning data modules: episodes, or ordinary images of the classes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from lightning.pytorch.utilities import CombinedLoader
 
-from lwfm.data._datamodule_base import AUGMENT_EPISODES, Batches, PictureOptions, TrainingDataModule
+from lwfm.data._datamodule_base import AUGMENT_EPISODES, Batches, ImageOptions, TrainingDataModule
 from lwfm.data.episodes import EpisodeSampler
 from lwfm.errors import UserError
 
@@ -22,9 +22,9 @@ class EpisodeDataModule(TrainingDataModule):
     """Training episodes with auxiliary batches, and a fixed set of validation episodes.
 
     A training batch is ``{"episode": (images, labels), "auxiliary": (images, labels)}``; the second entry is
-    missing when `auxiliary_batch` is 0. An episode is ``way * shot`` support pictures followed by
+    missing when `auxiliary_batch` is 0. An episode is ``way * shot`` support images followed by
     ``way * queries`` queries, shot-major: the labels within the episode are
-    :func:`~lwfm.data.episodes.episode_labels`. Validation gives every picture of its fixed episodes once, in
+    :func:`~lwfm.data.episodes.episode_labels`. Validation gives every image of its fixed episodes once, in
     the order of ``plan.indices``, as batches ``(images, labels)``: each passes the backbone once, in however
     many episodes it stands. Images are ``[B, 3, image_size, image_size]`` float32, labels ``[B]`` int64
     indices into the split's classes.
@@ -32,7 +32,7 @@ class EpisodeDataModule(TrainingDataModule):
     Parameters
     ----------
     data, root, **options
-        Which pictures and how they are prepared, as in
+        Which images and how they are prepared, as in
         :class:`~lwfm.data._datamodule_base.TrainingDataModule`.
     way, shot, queries
         Shape of the training episodes.
@@ -43,7 +43,7 @@ class EpisodeDataModule(TrainingDataModule):
     validation_episodes
         Validation episodes, the same ones after every epoch.
     auxiliary_batch
-        Ordinary shuffled training pictures beside each training episode; 0 for none.
+        Ordinary shuffled training images beside each training episode; 0 for none.
 
     Examples
     --------
@@ -70,7 +70,7 @@ class EpisodeDataModule(TrainingDataModule):
         episodes: int = 100,
         validation_episodes: int = 100,
         auxiliary_batch: int = 64,
-        **options: Unpack[PictureOptions],
+        **options: Unpack[ImageOptions],
     ) -> None:
         super().__init__(
             data,
@@ -89,13 +89,13 @@ class EpisodeDataModule(TrainingDataModule):
     @cached_property
     def train_sampler(self) -> EpisodeSampler:
         """The training episodes."""
-        pictures = self.train_pictures
+        images = self.train_images
         return EpisodeSampler(
-            pictures.labels,
+            images.labels,
             **self.shape,
             episodes=self.episodes,
             seed=self.stream(0),
-            classes=pictures.classes,
+            classes=images.classes,
         )
 
     def setup(self, stage: str | None = None) -> None:
@@ -115,18 +115,18 @@ class EpisodeDataModule(TrainingDataModule):
 
 
 class ClassDataModule(TrainingDataModule):
-    """Ordinary training pictures for a classifier of the training classes, and fixed validation episodes.
+    """Ordinary training images for a classifier of the training classes, and fixed validation episodes.
 
     A training batch is ``(images [batch, 3, image_size, image_size], labels [batch])``; validation is that of
-    :class:`EpisodeDataModule`. An epoch sees (nearly) every training picture once.
+    :class:`EpisodeDataModule`. An epoch sees (nearly) every training image once.
 
     Parameters
     ----------
     data, root, **options
-        Which pictures and how they are prepared, as in
+        Which images and how they are prepared, as in
         :class:`~lwfm.data._datamodule_base.TrainingDataModule`.
     batch
-        Pictures in a training batch.
+        Images in a training batch.
     validation_way, validation_shot, validation_queries, validation_episodes
         Shape and number of the validation episodes.
     processes
@@ -136,7 +136,7 @@ class ClassDataModule(TrainingDataModule):
     --------
     >>> data = ClassDataModule(batch=100, validation_queries=2)
     >>> data.setup("fit")
-    >>> data.batches  # of 1488 pictures
+    >>> data.batches  # of 1488 images
     14
     """
 
@@ -151,7 +151,7 @@ class ClassDataModule(TrainingDataModule):
         validation_queries: int = 15,
         validation_episodes: int = 100,
         processes: int = 1,
-        **options: Unpack[PictureOptions],
+        **options: Unpack[ImageOptions],
     ) -> None:
         super().__init__(
             data,
@@ -167,9 +167,9 @@ class ClassDataModule(TrainingDataModule):
     @property
     def batches(self) -> int:
         """Batches in an epoch, of all processes together."""
-        each = max(len(self.train_pictures) // (self.batch * self.processes), 1)
+        each = max(len(self.train_images) // (self.batch * self.processes), 1)
         return each * self.processes
 
     def train_dataloader(self) -> Batches:
-        """Yield shuffled training pictures."""
+        """Yield shuffled training images."""
         return self.shuffled_loader(batch_size=self.batch, batches=self.batches)

@@ -1,4 +1,4 @@
-"""The pictures of a split as tensors, for torch's DataLoader."""
+"""The images of a split as tensors, for torch's DataLoader."""
 
 from __future__ import annotations
 
@@ -14,64 +14,64 @@ if TYPE_CHECKING:
 
     from PIL.Image import Image
 
-    from lwfm.data.image_sets import PictureSet
+    from lwfm.data.image_sets import ImageSet
     from lwfm.data.normalization import Normalization
     from lwfm.data.transforms import Transform
 
 
 class BatchTransform(Protocol):
-    """What turns pictures into a batch: :class:`~lwfm.data.transforms.Transform` and its like."""
+    """What turns images into a batch: :class:`~lwfm.data.transforms.Transform` and its like."""
 
-    def shape(self, picture: Image) -> Any:
-        """Do what is done for each picture alone, by torch's default generator where it is random."""
+    def shape(self, image: Image) -> Any:
+        """Do what is done for each image alone, by torch's default generator where it is random."""
 
     def numbers(self, shaped: Sequence[Any]) -> Any:
         """Make a batch of what :meth:`shape` gave."""
 
 
-class PictureBatches(torch.utils.data.Dataset[tuple[Any, torch.Tensor]]):
-    """Transformed pictures in whole batches, for a DataLoader with ``collate_fn=as_it_is``.
+class ImageBatches(torch.utils.data.Dataset[tuple[Any, torch.Tensor]]):
+    """Transformed images in whole batches, for a DataLoader with ``collate_fn=as_it_is``.
 
     Parameters
     ----------
-    pictures
+    images
         The split.
     transform
         For images ``[B, 3, H, W]`` float32 :func:`~lwfm.data.transforms.training_transform` or
         :func:`~lwfm.data.transforms.evaluation_transform`.
     """
 
-    def __init__(self, pictures: PictureSet, transform: BatchTransform) -> None:
-        self.pictures, self.transform = pictures, transform
+    def __init__(self, images: ImageSet, transform: BatchTransform) -> None:
+        self.images, self.transform = images, transform
 
     def __len__(self) -> int:
-        return len(self.pictures)
+        return len(self.images)
 
     def __getitems__(self, items: Sequence[int | tuple[int, int]]) -> tuple[Any, torch.Tensor]:
         """Give a batch and its labels [B] int64; the name is torch's."""
         seeded = [item if isinstance(item, tuple) else (item, None) for item in items]
         images = self.transform.numbers([self._shaped(index, seed) for index, seed in seeded])
-        return images, torch.from_numpy(self.pictures.labels[[index for index, _ in seeded]])
+        return images, torch.from_numpy(self.images.labels[[index for index, _ in seeded]])
 
     def _shaped(self, index: int, seed: int | None) -> Any:
-        picture = self.pictures.picture(index)
+        image = self.images.image(index)
         if seed is None:
-            return self.transform.shape(picture)
+            return self.transform.shape(image)
         # CPU only: workers are forked and must not touch CUDA.
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
-            return self.transform.shape(picture)
+            return self.transform.shape(image)
 
 
-class PictureDataset(torch.utils.data.Dataset[tuple[torch.Tensor, int]]):
-    """Decoded and transformed pictures with the indices of their classes.
+class ImageDataset(torch.utils.data.Dataset[tuple[torch.Tensor, int]]):
+    """Decoded and transformed images with the indices of their classes.
 
     Parameters
     ----------
-    pictures
+    images
         The split.
     transform
-        From a PIL picture to ``[3, H, W]`` float32: :func:`~lwfm.data.transforms.training_transform` or
+        From a PIL image to ``[3, H, W]`` float32: :func:`~lwfm.data.transforms.training_transform` or
         :func:`~lwfm.data.transforms.evaluation_transform`.
 
     Notes
@@ -81,19 +81,19 @@ class PictureDataset(torch.utils.data.Dataset[tuple[torch.Tensor, int]]):
 
     Examples
     --------
-    >>> from lwfm.data import evaluation_transform, open_pictures
-    >>> pictures = open_pictures("emoji", split="val")
-    >>> dataset = PictureDataset(pictures, evaluation_transform(normalization=pictures.normalization))
+    >>> from lwfm.data import evaluation_transform, open_images
+    >>> images = open_images("emoji", split="val")
+    >>> dataset = ImageDataset(images, evaluation_transform(normalization=images.normalization))
     >>> image, label = dataset[0]
-    >>> tuple(image.shape), pictures.classes[label]
+    >>> tuple(image.shape), images.classes[label]
     ((3, 84, 84), 'aerial-tramway')
     """
 
-    def __init__(self, pictures: PictureSet, transform: Transform) -> None:
-        self.pictures, self._batches = pictures, PictureBatches(pictures, transform)
+    def __init__(self, images: ImageSet, transform: Transform) -> None:
+        self.images, self._batches = images, ImageBatches(images, transform)
 
     def __len__(self) -> int:
-        return len(self.pictures)
+        return len(self.images)
 
     def __getitem__(self, item: int | tuple[int, int]) -> tuple[torch.Tensor, int]:
         images, labels = self._batches.__getitems__([item])
@@ -105,8 +105,8 @@ def as_it_is(batch: Any) -> Any:  # torch expects a list of items here
     return batch
 
 
-def picture_loader(
-    pictures: PictureSet,
+def image_loader(
+    images: ImageSet,
     indices: Sequence[int],
     *,
     image_size: int,
@@ -114,10 +114,10 @@ def picture_loader(
     batch_size: int = 64,
     workers: int = 0,
 ) -> DataLoader[tuple[torch.Tensor, torch.Tensor]]:
-    """Batches (images [B, 3, H, W], labels [B]) of these pictures, prepared as for an evaluation."""
+    """Batches (images [B, 3, H, W], labels [B]) of these images, prepared as for an evaluation."""
     transform = evaluation_transform(image_size=image_size, normalization=normalization)
     return DataLoader(
-        PictureBatches(pictures, transform),
+        ImageBatches(images, transform),
         batch_sampler=BatchSampler(list(indices), batch_size, drop_last=False),
         num_workers=workers,
         collate_fn=as_it_is,

@@ -1,8 +1,8 @@
 """Random crops that the device resizes, a batch at once.
 
-The loader only cuts the crops out; the device brings them to one size, flips and normalises them. Crops and
-flips are drawn as :func:`~lwfm.data.transforms.training_transform` draws them, picture by picture and from
-the same seeds, so both give the same pictures but for rounding: PIL rounds to whole grey levels twice.
+The loader only cuts the crops out; the device brings them to one size, flips and normalizes them. Crops and
+flips are drawn as :func:`~lwfm.data.transforms.training_transform` draws them, image by image and from
+the same seeds, so both give the same images but for rounding: PIL rounds to whole gray levels twice.
 """
 
 from __future__ import annotations
@@ -54,11 +54,11 @@ class CropTransform:
     def __init__(self, image_size: int) -> None:
         self.augmentation = RandomCropAndFlip(image_size)
 
-    def shape(self, picture: Image) -> Crop:
+    def shape(self, image: Image) -> Crop:
         """Cut a random part out."""
-        box, flipped = self.augmentation.draw(picture)
+        box, flipped = self.augmentation.draw(image)
         left, top = box["left"], box["top"]
-        part = picture.crop((left, top, left + box["width"], top + box["height"]))
+        part = image.crop((left, top, left + box["width"], top + box["height"]))
         return np.asarray(part), flipped
 
     def numbers(self, shaped: Sequence[Crop]) -> Crops:
@@ -72,10 +72,10 @@ class CropTransform:
 
 
 def resized(crops: Crops, *, image_size: int, normalization: Normalization) -> Tensor:
-    """Bring crops to one size, flip and normalise them -> ``[B, 3, image_size, image_size]`` float32.
+    """Bring crops to one size, flip and normalize them -> ``[B, 3, image_size, image_size]`` float32.
 
     Bilinear with antialiasing, as PIL and torchvision resize: two products with a matrix of weights for each
-    picture and direction.
+    image and direction.
     """
     values = crops.pixels.permute(0, 3, 1, 2).float().div_(255)  # [B, 3, H, W]
     rows = _weights(crops.sizes[:, 0], values.shape[2], image_size)
@@ -88,8 +88,8 @@ def resized(crops: Crops, *, image_size: int, normalization: Normalization) -> T
 def _weights(lengths: Tensor, longest: int, image_size: int) -> Tensor:
     """Weights [B, image_size, longest] of the pixels of a row in those of the result; lengths [B]."""
     scale = lengths.float()[:, None, None] / image_size
-    centres = (torch.arange(image_size, device=lengths.device)[:, None] + 0.5) * scale
+    centers = (torch.arange(image_size, device=lengths.device)[:, None] + 0.5) * scale
     places = torch.arange(longest, device=lengths.device) + 0.5
-    triangle = 1 - (places - centres).abs() / scale.clamp(min=1)  # as wide as a pixel of the coarser side
+    triangle = 1 - (places - centers).abs() / scale.clamp(min=1)  # as wide as a pixel of the coarser side
     weights = triangle.clamp(min=0) * (places < lengths[:, None, None])
     return weights / weights.sum(-1, keepdim=True)

@@ -1,4 +1,4 @@
-"""Which pictures stand in which episode: seeded, repeatable, independent of worker count.
+"""Which images stand in which episode: seeded, repeatable, independent of worker count.
 
 Every draw comes from ``numpy.random.SeedSequence(seed, spawn_key=(epoch, index))``, so a batch is a
 function of those three numbers alone, whoever asks for it and in whatever order.
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 
 def episode_labels(way: int, count: int) -> torch.Tensor:
-    """Labels 0..way-1 of `count` pictures of each class in shot-major order.
+    """Labels 0..way-1 of `count` images of each class in shot-major order.
 
     Returns
     -------
     labels
-        ``[way * count]`` int64: the picture's index modulo `way`.
+        ``[way * count]`` int64: the image's index modulo `way`.
 
     Examples
     --------
@@ -41,9 +41,9 @@ class EpisodeSampler(torch.utils.data.Sampler[list[int]]):
     Parameters
     ----------
     labels
-        ``[n]`` integers: the class of each picture.
+        ``[n]`` integers: the class of each image.
     way, shot, queries
-        Classes in an episode, support pictures and query pictures of each class.
+        Classes in an episode, support images and query images of each class.
     episodes
         Episodes in an epoch.
     seed
@@ -54,15 +54,15 @@ class EpisodeSampler(torch.utils.data.Sampler[list[int]]):
     Yields
     ------
     indices
-        ``way * (shot + queries)`` picture indices: first the ``way * shot`` support pictures, then the
-        ``way * queries`` queries, both shot-major (the label is the index modulo `way`). No picture
+        ``way * (shot + queries)`` image indices: first the ``way * shot`` support images, then the
+        ``way * queries`` queries, both shot-major (the label is the index modulo `way`). No image
         stands twice in an episode.
 
     Raises
     ------
     UserError
         A setting is out of range, there are fewer than `way` classes, or a class has fewer than
-        ``shot + queries`` pictures (it is named).
+        ``shot + queries`` images (it is named).
 
     Examples
     --------
@@ -105,7 +105,7 @@ class EpisodeSampler(torch.utils.data.Sampler[list[int]]):
             yield self.episode(index, epoch=epoch)
 
     def episode(self, index: int, *, epoch: int | None = None) -> list[int]:
-        """Picture indices of episode `index` of `epoch` (default: the current one), in the order above."""
+        """ImageLike indices of episode `index` of `epoch` (default: the current one), in the order above."""
         random = _generator(self.seed, self.epoch if epoch is None else epoch, index)
         drawn = [
             random.choice(self._members[chosen], self.shot + self.queries, replace=False)
@@ -147,17 +147,17 @@ class EpisodeSampler(torch.utils.data.Sampler[list[int]]):
 
 
 class ShuffledSampler(torch.utils.data.Sampler[list[int]]):
-    """Batch sampler of ordinary shuffled pictures: a fixed number of full batches an epoch.
+    """Batch sampler of ordinary shuffled images: a fixed number of full batches an epoch.
 
-    The epoch reads through one shuffled order after another, so that every picture comes up equally
+    The epoch reads through one shuffled order after another, so that every image comes up equally
     often however many batches are asked for.
 
     Parameters
     ----------
     count
-        Number of pictures, at least 1.
+        Number of images, at least 1.
     batch_size, batches
-        Pictures in a batch and batches in an epoch, each at least 1.
+        Images in a batch and batches in an epoch, each at least 1.
     seed
         Non-negative; with the epoch it decides everything.
 
@@ -170,7 +170,7 @@ class ShuffledSampler(torch.utils.data.Sampler[list[int]]):
 
     def __init__(self, count: int, *, batch_size: int, batches: int, seed: int) -> None:
         for name, value, least in (
-            ("number of pictures", count, 1),
+            ("number of images", count, 1),
             ("batch size", batch_size, 1),
             ("number of batches", batches, 1),
             ("seed", seed, 0),
@@ -196,9 +196,9 @@ class ShuffledSampler(torch.utils.data.Sampler[list[int]]):
 
 
 class SeededSampler(torch.utils.data.Sampler[list[tuple[int, int]]]):
-    """Give every picture of a batch sampler a seed of its own for its augmentation.
+    """Give every image of a batch sampler a seed of its own for its augmentation.
 
-    Yields lists of ``(index, seed)``, which :class:`~lwfm.data.dataset.PictureDataset` reads; the seed
+    Yields lists of ``(index, seed)``, which :class:`~lwfm.data.dataset.ImageDataset` reads; the seed
     depends on `seed`, the epoch, the batch and the place in it, so that the augmented batches are the
     same with any number of workers.
 
@@ -259,7 +259,7 @@ def _check_least(name: str, value: int, least: int) -> None:
 def _members(
     labels: npt.NDArray[Any], *, way: int, shot: int, queries: int, classes: Sequence[str] | None
 ) -> list[npt.NDArray[np.int64]]:
-    """Picture indices of each class; UserError where an episode cannot be drawn."""
+    """ImageLike indices of each class; UserError where an episode cannot be drawn."""
     if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
         raise UserError(f"labels must be one row of integers, not {labels.dtype} of shape {labels.shape}")
     present = np.unique(labels)
@@ -269,7 +269,7 @@ def _members(
             "lower way, or add classes"
         )
     members = [np.flatnonzero(labels == label) for label in present]
-    short = [position for position, pictures in enumerate(members) if len(pictures) < shot + queries]
+    short = [position for position, images in enumerate(members) if len(images) < shot + queries]
     if short:
         least = min(short, key=lambda position: len(members[position]))
         label = int(present[least])
@@ -278,11 +278,11 @@ def _members(
         advice = (
             f"lower shot or queries until their sum is at most {have}"
             if have > 1
-            else "an episode needs one support and one query picture at least"
+            else "an episode needs one support and one query image at least"
         )
         raise UserError(
-            f"class {name} has {have} picture{'s' * (have != 1)}, but an episode with shot={shot} and "
+            f"class {name} has {have} image{'s' * (have != 1)}, but an episode with shot={shot} and "
             f"queries={queries} takes {shot + queries} of each class ({len(short)} of {len(present)} classes "
-            f"have too few): {advice}, or add pictures"
+            f"have too few): {advice}, or add images"
         )
     return members

@@ -1,4 +1,4 @@
-"""A split of a data set: which pictures there are, their classes, and where they are read from.
+"""A split of a data set: which images there are, their classes, and where they are read from.
 
 The bundled ``emoji`` drawings, any ``folder`` that holds ``root/{train,val,test}/<class>/<image>``, and the
 benchmarks of :mod:`lwfm.data.layouts`.
@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Literal, get_args
 import numpy as np
 from tqdm import tqdm
 
-from lwfm.data.layouts import ClassSplit as ClassSplit  # part of this module's face, as is list_pictures
+from lwfm.data.layouts import ClassSplit as ClassSplit  # part of this module's face, as is list_images
 from lwfm.data.layouts import Layout, Listing, choose_layout
-from lwfm.data.layouts.folders import list_pictures as list_pictures
+from lwfm.data.layouts.folders import list_images as list_images
 from lwfm.data.normalization import IMAGENET, Normalization
 from lwfm.data.sources import EncodedSource
 from lwfm.errors import UserError
@@ -31,21 +31,21 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from PIL.Image import Image
 
-    from lwfm.data.sources import Checked, PictureSource
+    from lwfm.data.sources import Checked, ImageSource
 
 DataName = Literal["emoji", "folder", "auto", "miniimagenet", "tieredimagenet", "cub", "cifar-fs", "fc100"]
 Split = Literal["train", "val", "test"]
 Unreadable = Literal["stop", "skip"]
 
 EMOJI = Normalization(mean=(0.83438, 0.80025, 0.75676), std=(0.26391, 0.26011, 0.31014))
-"""Statistics of every pixel of the bundled training pictures (a test computes them again)."""
+"""Statistics of every pixel of the bundled training images (a test computes them again)."""
 
 _ARCHIVE = Path(__file__).with_name("emoji84.zip")
 
 
 @dataclass(frozen=True, eq=False)
-class PictureSet:
-    """The pictures of one split; small enough to hand to every DataLoader worker.
+class ImageSet:
+    """The images of one split; small enough to hand to every DataLoader worker.
 
     Attributes
     ----------
@@ -54,15 +54,15 @@ class PictureSet:
     classes
         Class names in alphabetical order.
     names
-        ``<class>/<file>`` of each picture, in alphabetical order.
+        ``<class>/<file>`` of each image, in alphabetical order.
     labels
-        ``[n]`` int64: the index into `classes` of each picture.
+        ``[n]`` int64: the index into `classes` of each image.
     normalization
         Channel statistics of this data set.
     fingerprint
-        SHA-256 over all names and contents, in hexadecimal: equal where the pictures are.
+        SHA-256 over all names and contents, in hexadecimal: equal where the images are.
     source
-        Where the pictures are read from.
+        Where the images are read from.
     layout
         How the data set is laid out, in words; for CUB with the name of its class split.
     """
@@ -74,28 +74,28 @@ class PictureSet:
     labels: npt.NDArray[np.int64]
     normalization: Normalization
     fingerprint: str
-    source: PictureSource
+    source: ImageSource
     layout: str
 
     def __len__(self) -> int:
         return len(self.names)
 
     def read(self, index: int) -> bytes:
-        """Return the stored bytes of picture `index`; UserError when its file cannot be read any more."""
+        """Return the stored bytes of image `index`; UserError when its file cannot be read any more."""
         return self.source.read(index)
 
-    def picture(self, index: int) -> Image:
-        """Return picture `index` decoded: upright, in RGB, cropped where that was asked for.
+    def image(self, index: int) -> Image:
+        """Return image `index` decoded: upright, in RGB, cropped where that was asked for.
 
         Examples
         --------
-        >>> open_pictures("emoji", split="val").picture(0).size
+        >>> open_images("emoji", split="val").image(0).size
         (84, 84)
         """
-        return self.source.picture(index)
+        return self.source.image(index)
 
 
-def open_pictures(
+def open_images(
     data: DataName = "emoji",
     root: str | os.PathLike[str] | None = None,
     split: Split = "train",
@@ -104,38 +104,38 @@ def open_pictures(
     class_split: ClassSplit | None = None,
     crop: bool = False,
     normalization: Normalization | None = None,
-) -> PictureSet:
-    """Open one split of a data set; every picture is decoded once, with a progress bar.
+) -> ImageSet:
+    """Open one split of a data set; every image is decoded once, with a progress bar.
 
     Parameters
     ----------
     data
         ``emoji`` (bundled: 385 classes of 6 drawings, 84 x 84 pixels), ``folder``, the name of a benchmark in
-        any layout of :mod:`lwfm.data.layouts`, or ``auto`` to recognise which of these `root` holds.
+        any layout of :mod:`lwfm.data.layouts`, or ``auto`` to recognize which of these `root` holds.
     root
         The directory that holds the data set; for ``folder`` the one with ``train``, ``val`` and ``test``.
     split
         Which part; the parts have no class in common.
     unreadable
-        What a picture that cannot be decoded does: ``stop`` with an error, or ``skip`` it with a warning.
+        What an image that cannot be decoded does: ``stop`` with an error, or ``skip`` it with a warning.
         Either message names all of them.
     class_split
         For CUB: which of its class splits, where its files do not decide it.
     crop
-        For CUB: whether pictures are cropped to their bounding boxes.
+        For CUB: whether images are cropped to their bounding boxes.
     normalization
         Channel statistics; by default those of the emoji, and ImageNet's for all others.
 
     Raises
     ------
     UserError
-        The folder has another layout (the message says what to place where), a class is empty, or pictures
+        The folder has another layout (the message says what to place where), a class is empty, or images
         cannot be read.
 
     Examples
     --------
-    >>> pictures = open_pictures("emoji", split="test")
-    >>> len(pictures), len(pictures.classes), pictures.names[0]
+    >>> images = open_images("emoji", split="test")
+    >>> len(images), len(images.classes), images.names[0]
     (462, 77, 'ambulance/emojione.webp')
     """
     _check_choice("data", data, get_args(DataName))
@@ -167,21 +167,21 @@ def list_split(layout: Layout, split: str) -> Listing:
     return Listing([listing.names[index] for index in order], listing.source.select(order))
 
 
-def check_pictures(source: PictureSource, count: int, title: str) -> list[Checked]:
-    """Read and decode all pictures on all cores; the progress bar appears after two seconds."""
+def check_images(source: ImageSource, count: int, title: str) -> list[Checked]:
+    """Read and decode all images on all cores; the progress bar appears after two seconds."""
     pool = ThreadPoolExecutor(max_workers=os.cpu_count())
     try:
         checked = pool.map(source.check, range(count))
         return list(tqdm(checked, total=count, desc=title, delay=2, leave=False, disable=None))
     finally:
-        pool.shutdown(cancel_futures=True)  # on Ctrl-C the pictures still queued are dropped
+        pool.shutdown(cancel_futures=True)  # on Ctrl-C the images still queued are dropped
 
 
 def fingerprint_of(names: Sequence[str], digests: Sequence[bytes]) -> str:
     """SHA-256 over the names and the digests of the contents, in hexadecimal."""
     fingerprint = hashlib.sha256()
-    for picture, digest in zip(names, digests, strict=True):
-        fingerprint.update(picture.encode("utf-8", "surrogateescape") + b"\0" + digest)
+    for image, digest in zip(names, digests, strict=True):
+        fingerprint.update(image.encode("utf-8", "surrogateescape") + b"\0" + digest)
     return fingerprint.hexdigest()
 
 
@@ -190,28 +190,28 @@ def _check_choice(option: str, value: str, choices: tuple[str, ...]) -> None:
         raise UserError(f"unknown {option} {value!r}: choose one of {', '.join(choices)}")
 
 
-def _open_emoji(split: str, normalization: Normalization) -> PictureSet:
+def _open_emoji(split: str, normalization: Normalization) -> ImageSet:
     prefix = f"{split}/"
     try:
         with zipfile.ZipFile(_ARCHIVE) as archive:  # reading checks each member's CRC
             members = sorted(m for m in archive.namelist() if m.startswith(prefix) and not m.endswith("/"))
             contents = tuple(archive.read(member) for member in members)
     except (OSError, zipfile.BadZipFile) as error:
-        raise UserError(f"the bundled pictures are damaged ({error}): install lwfm again") from error
+        raise UserError(f"the bundled images are damaged ({error}): install lwfm again") from error
     names = [member.removeprefix(prefix) for member in members]
     digests = [hashlib.sha256(content).digest() for content in contents]
     source = EncodedSource(contents, str(_ARCHIVE))
-    return _picture_set("emoji", split, Listing(names, source), digests, normalization, "bundled")
+    return _image_set("emoji", split, Listing(names, source), digests, normalization, "bundled")
 
 
 def _open_layout(
     layout: Layout, name: str, split: str, unreadable: str, normalization: Normalization
-) -> PictureSet:
+) -> ImageSet:
     listing = list_split(layout, split)
-    checked = check_pictures(listing.source, len(listing.names), f"Checking {split} pictures")
+    checked = check_images(listing.source, len(listing.names), f"Checking {split} images")
     bad = [f"{listing.source.place(i)}: {check.reason}" for i, check in enumerate(checked) if check.reason]
     if bad:
-        message = f"{len(bad)} of {len(checked)} pictures cannot be read:\n  " + "\n  ".join(bad)
+        message = f"{len(bad)} of {len(checked)} images cannot be read:\n  " + "\n  ".join(bad)
         if unreadable == "stop":
             raise UserError(f"{message}\nRepair or remove them, or leave them out with unreadable=skip")
         warnings.warn(f"{message}\nThey are left out", stacklevel=3)
@@ -220,19 +220,19 @@ def _open_layout(
     lost = {name.split("/")[0] for name in listing.names} - {name.split("/")[0] for name in kept.names}
     if lost:
         raise UserError(
-            f"class {min(lost)!r} of {name} ({split}) has no readable picture: repair or remove the class"
+            f"class {min(lost)!r} of {name} ({split}) has no readable image: repair or remove the class"
         )
     form = layout.form + (f"; class split {layout.class_split}" if layout.class_split else "")
-    return _picture_set(name, split, kept, [checked[index].digest for index in good], normalization, form)
+    return _image_set(name, split, kept, [checked[index].digest for index in good], normalization, form)
 
 
-def _picture_set(
+def _image_set(
     name: str, split: str, listing: Listing, digests: list[bytes], normalization: Normalization, layout: str
-) -> PictureSet:
-    of_class = [picture.split("/")[0] for picture in listing.names]
+) -> ImageSet:
+    of_class = [image.split("/")[0] for image in listing.names]
     classes = tuple(sorted(set(of_class)))
     position = {label: index for index, label in enumerate(classes)}
-    return PictureSet(
+    return ImageSet(
         name=name,
         split=split,
         classes=classes,

@@ -1,4 +1,4 @@
-"""What a folder of pictures holds and what is wrong with it: ``lwfm data inspect ROOT``."""
+"""What a folder of images holds and what is wrong with it: ``lwfm data inspect ROOT``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from lwfm.data.image_sets import DataName, check_pictures, fingerprint_of, list_split
+from lwfm.data.image_sets import DataName, check_images, fingerprint_of, list_split
 from lwfm.data.layouts import ClassSplit, Layout, choose_layout, find_layouts
 from lwfm.errors import UserError
 
@@ -26,21 +26,21 @@ class SplitReport:
     ----------
     split
         train, val or test.
-    classes, pictures
+    classes, images
         How many there are.
-    expected_classes, expected_pictures
+    expected_classes, expected_images
         How many the data set is known to have; None where that is not known.
     sizes
         Width and height in pixels, from the smallest to the largest.
     fingerprint
-        That of :func:`lwfm.data.open_pictures`.
+        That of :func:`lwfm.data.open_images`.
     """
 
     split: str
     classes: int
     expected_classes: int | None
-    pictures: int
-    expected_pictures: int | None
+    images: int
+    expected_images: int | None
     sizes: str
     fingerprint: str
 
@@ -56,7 +56,7 @@ class Inspection:
     others
         Further layouts of it in the same folder, which are not read.
     cropped
-        Whether pictures are cropped to the object, as far as that can be told.
+        Whether images are cropped to the object, as far as that can be told.
     splits
         Each split that could be read.
     problems
@@ -75,18 +75,18 @@ class Inspection:
         lines = [f"data set  {self.data}", f"layout    {self.layout}", f"cropped   {self.cropped}"]
         lines += [f"also here {other}" for other in self.others]
         lines.append(
-            f"{'split':<6}{'classes (expected)':>19}{'pictures (expected)':>22}  size        fingerprint"
+            f"{'split':<6}{'classes (expected)':>19}{'images (expected)':>22}  size        fingerprint"
         )
         for split in self.splits:
-            classes, pictures = (
+            classes, images = (
                 f"{count} ({'unknown' if expected is None else expected})"
                 for count, expected in (
                     (split.classes, split.expected_classes),
-                    (split.pictures, split.expected_pictures),
+                    (split.images, split.expected_images),
                 )
             )
             lines.append(
-                f"{split.split:<6}{classes:>19}{pictures:>22}  {split.sizes:<11} {split.fingerprint[:16]}"
+                f"{split.split:<6}{classes:>19}{images:>22}  {split.sizes:<11} {split.fingerprint[:16]}"
             )
         found = [f"- {problem}" for problem in self.problems] or ["nothing"]
         return "\n".join([*lines, "wrong or different from what is expected:", *found])
@@ -102,7 +102,7 @@ def inspect_data(
 ) -> Inspection:
     """Say which data set a folder holds, in which layout, and what is wrong with it.
 
-    Every picture is read once. Nothing is changed, and no network is used.
+    Every image is read once. Nothing is changed, and no network is used.
 
     Parameters
     ----------
@@ -111,11 +111,11 @@ def inspect_data(
     root : Path
         The folder that holds the data set.
     data : str
-        auto recognises the data set; a name says which it is meant to be.
+        auto recognizes the data set; a name says which it is meant to be.
     class_split : str, optional
         For CUB: which of its class splits, where its files do not decide it.
     crop : bool
-        For CUB: report on the pictures cropped to their bounding boxes.
+        For CUB: report on the images cropped to their bounding boxes.
 
     Returns
     -------
@@ -145,16 +145,16 @@ def inspect_data(
         except UserError as error:
             problems.append(f"{split}: {error}")
             continue
-        checked = check_pictures(listing.source, len(listing.names), f"Reading {split} pictures")
+        checked = check_images(listing.source, len(listing.names), f"Reading {split} images")
         reports.append(_report(layout, split, listing, checked))
         problems += _split_problems(layout, reports[-1], listing, checked)
         contents[split] = {check.digest: name for name, check in zip(listing.names, checked, strict=True)}
         contents[split].pop(b"", None)
         sizes |= {name: check.size for name, check in zip(listing.names, checked, strict=True) if check.size}
     problems += _shared(contents)
-    total = sum(report.pictures for report in reports)
+    total = sum(report.images for report in reports)
     if layout.total is not None and total != layout.total:
-        problems.append(f"{total} pictures in all, {layout.total} are expected")
+        problems.append(f"{total} images in all, {layout.total} are expected")
     form = layout.form + (f"; class split {layout.class_split}" if layout.class_split else "")
     cropped = _cropped(layout, sizes, crop=crop)
     return Inspection(layout.data, form, others, cropped, tuple(reports), tuple(problems))
@@ -168,8 +168,8 @@ def _report(layout: Layout, split: str, listing: Listing, checked: list[Checked]
         split=split,
         classes=len({name.split("/")[0] for name in listing.names}),
         expected_classes=layout.classes.get(split),
-        pictures=len(listing.names),
-        expected_pictures=layout.pictures.get(split),
+        images=len(listing.names),
+        expected_images=layout.images.get(split),
         sizes="..".join(sizes),
         fingerprint=fingerprint_of([name for name, _ in kept], [digest for _, digest in kept]),
     )
@@ -178,29 +178,29 @@ def _report(layout: Layout, split: str, listing: Listing, checked: list[Checked]
 def _split_problems(
     layout: Layout, report: SplitReport, listing: Listing, checked: list[Checked]
 ) -> list[str]:
-    """Tell counts that differ, and pictures that cannot be read."""
+    """Tell counts that differ, and images that cannot be read."""
     problems = [
         f"{report.split}: {count} {what}, {expected} are expected"
         for what, count, expected in (
             ("classes", report.classes, report.expected_classes),
-            ("pictures", report.pictures, report.expected_pictures),
+            ("images", report.images, report.expected_images),
         )
         if expected is not None and count != expected
     ]
     per_class = Counter(name.split("/")[0] for name in listing.names)
-    expected = layout.pictures.get(report.split, 0) / max(layout.classes.get(report.split, 0), 1)
+    expected = layout.images.get(report.split, 0) / max(layout.classes.get(report.split, 0), 1)
     if (
         expected
         and expected.is_integer()
         and (uneven := {c: n for c, n in per_class.items() if n != expected})
     ):
         named = ", ".join(f"{label} {count}" for label, count in sorted(uneven.items())[:_SHOWN])
-        problems.append(f"{report.split}: {len(uneven)} classes have not {expected:.0f} pictures: {named}")
+        problems.append(f"{report.split}: {len(uneven)} classes have not {expected:.0f} images: {named}")
     bad = [f"{listing.source.place(i)}: {check.reason}" for i, check in enumerate(checked) if check.reason]
     if bad:
         more = "" if len(bad) <= _SHOWN else f"\n    and {len(bad) - _SHOWN} more"
         problems.append(
-            f"{report.split}: {len(bad)} pictures cannot be read:"
+            f"{report.split}: {len(bad)} images cannot be read:"
             + "".join(f"\n    {one}" for one in bad[:_SHOWN])
             + more
         )
@@ -208,7 +208,7 @@ def _split_problems(
 
 
 def _shared(contents: dict[str, dict[bytes, str]]) -> list[str]:
-    """Tell which classes and identical pictures two splits have in common."""
+    """Tell which classes and identical images two splits have in common."""
     problems = []
     splits = list(contents)
     for first, second in ((a, b) for i, a in enumerate(splits) for b in splits[i + 1 :]):
@@ -219,22 +219,22 @@ def _shared(contents: dict[str, dict[bytes, str]]) -> list[str]:
             )
         if same := sorted(contents[first].keys() & contents[second].keys()):
             named = ", ".join(f"{contents[first][one]} = {contents[second][one]}" for one in same[:_SHOWN])
-            problems.append(f"{first} and {second} have {len(same)} identical pictures: {named}")
+            problems.append(f"{first} and {second} have {len(same)} identical images: {named}")
     return problems
 
 
 def _cropped(layout: Layout, sizes: dict[str, tuple[int, int]], *, crop: bool) -> str:
-    """Compare the pictures' sizes with those of their bounding boxes."""
+    """Compare the images' sizes with those of their bounding boxes."""
     if layout.data != "cub":
         return "does not apply"
     if crop:
         return "yes: to the bounding boxes, when they are read"
     if layout.boxes is None:
-        return "cannot be told: there is no bounding_boxes.txt beside the pictures"
+        return "cannot be told: there is no bounding_boxes.txt beside the images"
     boxes = layout.boxes()
     known = [(size, boxes[name.split("/")[1]]) for name, size in sizes.items() if name.split("/")[1] in boxes]
     fits = sum(abs(size[0] - box[0]) <= 1 and abs(size[1] - box[1]) <= 1 for size, box in known)
     if not known:
-        return "cannot be told: bounding_boxes.txt names other pictures"
+        return "cannot be told: bounding_boxes.txt names other images"
     answer = "yes" if 2 * fits > len(known) else "no"
-    return f"{answer}: {fits} of {len(known)} pictures have the size of their bounding box"
+    return f"{answer}: {fits} of {len(known)} images have the size of their bounding box"

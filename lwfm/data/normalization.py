@@ -1,4 +1,4 @@
-"""How pictures are scaled before a backbone sees them."""
+"""How images are scaled before a backbone sees them."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Normalization:
-    """Mean and standard deviation of each colour channel, for pixel values in 0..1.
+    """Mean and standard deviation of each color channel, for pixel values in 0..1.
 
-    A picture ``x`` of values in 0..1 enters the backbone as ``(x - mean) / std``.
+    An image ``x`` of values in 0..1 enters the backbone as ``(x - mean) / std``.
     """
 
     mean: tuple[float, float, float]

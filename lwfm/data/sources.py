@@ -1,4 +1,4 @@
-"""Where the pictures of a split are kept: in files, as encoded bytes, or as pixels of an array."""
+"""Where the images of a split are kept: in files, as encoded bytes, or as pixels of an array."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from lwfm.data.decoding import decode_picture, decoding_problem
+from lwfm.data.decoding import decode_image, decoding_problem
 from lwfm.errors import UserError
 
 if TYPE_CHECKING:
@@ -20,19 +20,19 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
-"""Files with these endings, in capitals or not, are pictures; other files of a folder are left alone."""
+"""Files with these endings, in capitals or not, are images; other files of a folder are left alone."""
 
 
 @dataclass(frozen=True)
 class Checked:
-    """What reading a picture once has shown.
+    """What reading an image once has shown.
 
     Attributes
     ----------
     digest
-        SHA-256 of the content, and of the crop if there is one; empty for an unreadable picture.
+        SHA-256 of the content, and of the crop if there is one; empty for an unreadable image.
     size
-        Width and height in pixels; None for an unreadable picture.
+        Width and height in pixels; None for an unreadable image.
     reason
         Why it cannot be read, else "".
     """
@@ -42,40 +42,40 @@ class Checked:
     reason: str
 
 
-class PictureSource(ABC):
-    """The pictures of a split in a fixed order; small enough to hand to every DataLoader worker."""
+class ImageSource(ABC):
+    """The images of a split in a fixed order; small enough to hand to every DataLoader worker."""
 
     @abstractmethod
     def read(self, index: int) -> bytes:
-        """Return the stored bytes of picture `index`; UserError when they cannot be had any more."""
+        """Return the stored bytes of image `index`; UserError when they cannot be had any more."""
 
     @abstractmethod
     def place(self, index: int) -> str:
-        """Say where picture `index` stands, for messages."""
+        """Say where image `index` stands, for messages."""
 
     @abstractmethod
-    def select(self, indices: Sequence[int]) -> PictureSource:
-        """Keep these pictures, in this order."""
+    def select(self, indices: Sequence[int]) -> ImageSource:
+        """Keep these images, in this order."""
 
-    def picture(self, index: int) -> Image.Image:
-        """Return picture `index` upright, in RGB."""
-        return decode_picture(self.read(index))
+    def image(self, index: int) -> Image.Image:
+        """Return image `index` upright, in RGB."""
+        return decode_image(self.read(index))
 
     def digest(self, index: int) -> bytes:
-        """SHA-256 of all that decides how picture `index` looks."""
+        """SHA-256 of all that decides how image `index` looks."""
         return hashlib.sha256(self.read(index)).digest()
 
     def check(self, index: int) -> Checked:
-        """Read and decode picture `index`; never raises for a broken one."""
+        """Read and decode image `index`; never raises for a broken one."""
         try:
-            return Checked(self.digest(index), self.picture(index).size, "")
+            return Checked(self.digest(index), self.image(index).size, "")
         except Exception as error:  # decoders of damaged files raise whatever they stumble over
             cause = error.__cause__ if isinstance(error, UserError) else error
             return Checked(b"", None, decoding_problem(cause if isinstance(cause, Exception) else error))
 
 
-class FileSource(PictureSource):
-    """Picture files, optionally cropped to a box each.
+class FileSource(ImageSource):
+    """ImageLike files, optionally cropped to a box each.
 
     Parameters
     ----------
@@ -84,7 +84,7 @@ class FileSource(PictureSource):
     files
         Relative paths.
     boxes
-        ``[n, 4]`` float: x, y, width, height in pixels of the crop of each picture.
+        ``[n, 4]`` float: x, y, width, height in pixels of the crop of each image.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class FileSource(PictureSource):
         try:
             return path.read_bytes()
         except OSError as error:
-            raise UserError(f"cannot read the picture {path}: {error.strerror or error}") from error
+            raise UserError(f"cannot read the image {path}: {error.strerror or error}") from error
 
     def place(self, index: int) -> str:
         """Return the file's path."""
@@ -109,17 +109,17 @@ class FileSource(PictureSource):
         boxes = None if self.boxes is None else self.boxes[np.asarray(indices, dtype=np.int64)]
         return FileSource(self.folder, [self.files[index] for index in indices], boxes)
 
-    def picture(self, index: int) -> Image.Image:
-        """Decode the file; cut its box out, as far as it lies within the picture."""
-        picture = decode_picture(self.read(index))
+    def image(self, index: int) -> Image.Image:
+        """Decode the file; cut its box out, as far as it lies within the image."""
+        image = decode_image(self.read(index))
         if self.boxes is None:
-            return picture
+            return image
         x, y, width, height = self.boxes[index]
         left, top = max(round(x), 0), max(round(y), 0)
-        right, bottom = min(round(x + width), picture.width), min(round(y + height), picture.height)
+        right, bottom = min(round(x + width), image.width), min(round(y + height), image.height)
         if right <= left or bottom <= top:
-            raise ValueError(f"its bounding box {self.boxes[index].tolist()} lies outside the picture")
-        return picture.crop((left, top, right, bottom))
+            raise ValueError(f"its bounding box {self.boxes[index].tolist()} lies outside the image")
+        return image.crop((left, top, right, bottom))
 
     def digest(self, index: int) -> bytes:
         """SHA-256 of the file, and of its box if there is one."""
@@ -127,13 +127,13 @@ class FileSource(PictureSource):
         return hashlib.sha256(self.read(index) + box).digest()
 
 
-class EncodedSource(PictureSource):
-    """Encoded pictures (PNG, WebP, ...) in memory.
+class EncodedSource(ImageSource):
+    """Encoded images (PNG, WebP, ...) in memory.
 
     Parameters
     ----------
     contents
-        Bytes, or arrays of uint8, of each picture.
+        Bytes, or arrays of uint8, of each image.
     origin
         The file they come from, for messages.
     """
@@ -151,12 +151,12 @@ class EncodedSource(PictureSource):
         return f"{self.origin}[{index}]"
 
     def select(self, indices: Sequence[int]) -> EncodedSource:
-        """Keep these pictures, in this order."""
+        """Keep these images, in this order."""
         return EncodedSource([self.contents[index] for index in indices], self.origin)
 
 
-class PixelSource(PictureSource):
-    """Pixels of pictures of one size.
+class PixelSource(ImageSource):
+    """Pixels of images of one size.
 
     Parameters
     ----------
@@ -165,7 +165,7 @@ class PixelSource(PictureSource):
     origin
         The file they come from, for messages.
     rows
-        ``[m]`` int64: which rows of `pixels` the pictures are (default: all).
+        ``[m]`` int64: which rows of `pixels` the images are (default: all).
     """
 
     def __init__(
@@ -184,9 +184,9 @@ class PixelSource(PictureSource):
         return f"{self.origin}[{self.rows[index]}]"
 
     def select(self, indices: Sequence[int]) -> PixelSource:
-        """Keep these pictures, in this order."""
+        """Keep these images, in this order."""
         return PixelSource(self.pixels, self.origin, self.rows[np.asarray(indices, dtype=np.int64)])
 
-    def picture(self, index: int) -> Image.Image:
-        """Make a picture of the pixels."""
+    def image(self, index: int) -> Image.Image:
+        """Make an image of the pixels."""
         return Image.fromarray(np.ascontiguousarray(self.pixels[self.rows[index]]))

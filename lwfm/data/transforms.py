@@ -1,4 +1,4 @@
-"""From a PIL picture to the tensor a backbone reads."""
+"""From a PIL image to the tensor a backbone reads."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 
 class Transform:
-    """First a shape for each picture, then the numbers of the whole batch.
+    """First a shape for each image, then the numbers of the whole batch.
 
     Parameters
     ----------
     shape
-        From a PIL picture (RGB) to one of the size the backbone wants; may be random, by torch's default
+        From a PIL image (RGB) to one of the size the backbone wants; may be random, by torch's default
         generator.
     normalization
         Mean and standard deviation per channel, for values in 0..1.
@@ -37,13 +37,13 @@ class Transform:
     def __init__(self, shape: Callable[[Image], Image], normalization: Normalization) -> None:
         self.shape, self.normalization = shape, normalization
 
-    def __call__(self, picture: Image) -> torch.Tensor:
-        """Transform one picture -> ``[3, H, W]`` float32."""
-        return self.numbers([self.shape(picture)])[0]
+    def __call__(self, image: Image) -> torch.Tensor:
+        """Transform one image -> ``[3, H, W]`` float32."""
+        return self.numbers([self.shape(image)])[0]
 
     def numbers(self, shaped: Sequence[Image]) -> torch.Tensor:
-        """Convert shaped pictures of one size -> ``[B, 3, H, W]`` float32, in channels-last memory."""
-        pixels = torch.from_numpy(np.stack([np.asarray(picture) for picture in shaped]))  # [B, H, W, 3]
+        """Convert shaped images of one size -> ``[B, 3, H, W]`` float32, in channels-last memory."""
+        pixels = torch.from_numpy(np.stack([np.asarray(image) for image in shaped]))  # [B, H, W, 3]
         values = functional.to_dtype(pixels.permute(0, 3, 1, 2), torch.float32, scale=True)
         return normalized(values, self.normalization)
 
@@ -57,7 +57,7 @@ def normalized(values: torch.Tensor, statistics: Normalization) -> torch.Tensor:
 
 
 class Box(TypedDict):
-    """A part of a picture, in pixels."""
+    """A part of an image, in pixels."""
 
     top: int
     left: int
@@ -66,37 +66,37 @@ class Box(TypedDict):
 
 
 class RandomCropAndFlip:
-    """A random part of a picture, brought to one size, perhaps flipped."""
+    """A random part of an image, brought to one size, perhaps flipped."""
 
     def __init__(self, image_size: int) -> None:
         self.crop, self.image_size = v2.RandomResizedCrop(image_size), image_size
 
-    def draw(self, picture: Image) -> tuple[Box, bool]:
+    def draw(self, image: Image) -> tuple[Box, bool]:
         """Choose, by torch's default generator: which part, and whether it is flipped."""
-        box: Box = self.crop.make_params([picture])
+        box: Box = self.crop.make_params([image])
         return box, bool(torch.rand(1) < 0.5)
 
-    def __call__(self, picture: Image) -> Image:
+    def __call__(self, image: Image) -> Image:
         """Draw and apply."""
-        box, flipped = self.draw(picture)
-        shaped: Image = functional.resized_crop(picture, **box, size=[self.image_size] * 2)
+        box, flipped = self.draw(image)
+        shaped: Image = functional.resized_crop(image, **box, size=[self.image_size] * 2)
         return functional.horizontal_flip(shaped) if flipped else shaped
 
 
-class _Centre:
-    """The centre of a picture whose shorter side is brought to ``image_size * 92 / 84``."""
+class _Center:
+    """The center of an image whose shorter side is brought to ``image_size * 92 / 84``."""
 
     def __init__(self, image_size: int) -> None:
         self.image_size = image_size
 
-    def __call__(self, picture: Image) -> Image:
-        resized = functional.resize(picture, [round(self.image_size * 92 / 84)])
-        centre: Image = functional.center_crop(resized, [self.image_size] * 2)
-        return centre
+    def __call__(self, image: Image) -> Image:
+        resized = functional.resize(image, [round(self.image_size * 92 / 84)])
+        center: Image = functional.center_crop(resized, [self.image_size] * 2)
+        return center
 
 
 def training_transform(*, image_size: int = 84, normalization: Normalization) -> Transform:
-    """Augment, then normalise: random resized crop and horizontal flip.
+    """Augment, then normalize: random resized crop and horizontal flip.
 
     Parameters
     ----------
@@ -108,7 +108,7 @@ def training_transform(*, image_size: int = 84, normalization: Normalization) ->
     Returns
     -------
     transform
-        Takes a PIL picture (RGB), returns ``[3, image_size, image_size]`` float32. Its randomness
+        Takes a PIL image (RGB), returns ``[3, image_size, image_size]`` float32. Its randomness
         comes from torch's default generator.
 
     Examples
@@ -122,7 +122,7 @@ def training_transform(*, image_size: int = 84, normalization: Normalization) ->
 
 
 def evaluation_transform(*, image_size: int = 84, normalization: Normalization) -> Transform:
-    """Resize the shorter side to ``image_size * 92 / 84``, crop the centre, normalise.
+    """Resize the shorter side to ``image_size * 92 / 84``, crop the center, normalize.
 
     Parameters and result are those of :func:`training_transform`; nothing is random.
 
@@ -133,4 +133,4 @@ def evaluation_transform(*, image_size: int = 84, normalization: Normalization) 
     >>> tuple(evaluation_transform(image_size=32, normalization=IMAGENET)(Image.new("RGB", (200, 120))).shape)
     (3, 32, 32)
     """
-    return Transform(_Centre(image_size), normalization)
+    return Transform(_Center(image_size), normalization)

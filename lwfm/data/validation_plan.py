@@ -1,4 +1,4 @@
-"""The fixed validation episodes, and the pictures they need."""
+"""The fixed validation episodes, and the images they need."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ class ValidationPlan:
     Attributes
     ----------
     episodes : sequence of sequence of int
-        Picture indices, ordered as :class:`lwfm.data.EpisodeSampler` gives them.
+        ImageLike indices, ordered as :class:`lwfm.data.EpisodeSampler` gives them.
     indices : sequence of int
-        The pictures that occur in them, in the order in which the validation loader gives them.
-    pictures : int
+        The images that occur in them, in the order in which the validation loader gives them.
+    images : int
         Size of the validation set.
     way, shot : int
         Of the episodes.
@@ -29,23 +29,23 @@ class ValidationPlan:
 
     episodes: Sequence[Sequence[int]]
     indices: Sequence[int]
-    pictures: int
+    images: int
     way: int
     shot: int
 
     @classmethod
-    def draw(cls, sampler: EpisodeSampler, pictures: int) -> ValidationPlan:
-        """Draw all episodes of the sampler, on a set of `pictures` pictures."""
+    def draw(cls, sampler: EpisodeSampler, images: int) -> ValidationPlan:
+        """Draw all episodes of the sampler, on a set of `images` images."""
         drawn = list(sampler)
-        return cls(drawn, pictures_needed(drawn), pictures, way=sampler.way, shot=sampler.shot)
+        return cls(drawn, images_needed(drawn), images, way=sampler.way, shot=sampler.shot)
 
 
-def pictures_needed(episodes: Iterable[Sequence[int]]) -> list[int]:
+def images_needed(episodes: Iterable[Sequence[int]]) -> list[int]:
     """List the indices that occur in any of the episodes, each once, ascending.
 
     Examples
     --------
-    >>> pictures_needed([[3, 1], [7, 3]])
+    >>> images_needed([[3, 1], [7, 3]])
     [1, 3, 7]
     """
     return sorted({index for episode in episodes for index in episode})

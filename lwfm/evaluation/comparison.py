@@ -90,7 +90,7 @@ def _hundredfold(limits: tuple[float, float]) -> tuple[float, float]:
 def compare(first: Path, second: Path, *, out: Path | None = None) -> Comparison:
     """Test whether two evaluations differ, episode by episode.
 
-    Both must have been made on the same pictures and episodes (`lwfm evaluate` with the same data, queries,
+    Both must have been made on the same images and episodes (`lwfm evaluate` with the same data, queries,
     episodes and seed): then most of the chance in the choice of episodes cancels, and far smaller
     differences show than two separate intervals would tell.
 

@@ -1,4 +1,4 @@
-"""Episodes on cached maps: every picture passes the backbone once, then all methods see the same maps."""
+"""Episodes on cached maps: every image passes the backbone once, then all methods see the same maps."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
-from lwfm.data import episode_labels, picture_loader
+from lwfm.data import episode_labels, image_loader
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from lwfm.data import PictureSet
+    from lwfm.data import ImageSet
     from lwfm.model import LWFM
     from lwfm.nn import LWFMHead
 
@@ -27,28 +27,28 @@ METHODS = ("lwfm", "base", "matching", BASELINE)
 
 @dataclass(frozen=True)
 class CachedMaps:
-    """Maps of some pictures of a set.
+    """Maps of some images of a set.
 
     Attributes
     ----------
     layers : tuple of Tensor
-        [n, C_l, F_l, F_l] each, for the n pictures that were encoded.
+        [n, C_l, F_l, F_l] each, for the n images that were encoded.
     rows : Tensor
-        [pictures of the set] int64: where a picture's maps stand, -1 for one that was not encoded.
+        [images of the set] int64: where an image's maps stand, -1 for one that was not encoded.
     """
 
     layers: tuple[Tensor, ...]
     rows: Tensor
 
     @classmethod
-    def build(cls, layers: tuple[Tensor, ...], indices: Sequence[int], pictures: int) -> CachedMaps:
-        """Build from maps in the order of ``indices``, out of a set of ``pictures`` pictures."""
-        rows = torch.full((pictures,), -1)
+    def build(cls, layers: tuple[Tensor, ...], indices: Sequence[int], images: int) -> CachedMaps:
+        """Build from maps in the order of ``indices``, out of a set of ``images`` images."""
+        rows = torch.full((images,), -1)
         rows[torch.as_tensor(indices)] = torch.arange(len(indices))
         return cls(layers, rows)
 
     def select(self, indices: Sequence[int]) -> tuple[Tensor, ...]:
-        """Look up the maps of the pictures with these indices in the set, in this order, at least float32."""
+        """Look up the maps of the images with these indices in the set, in this order, at least float32."""
         rows = self.rows[torch.as_tensor(indices)].to(self.layers[0].device)
         return tuple(layer[rows].to(torch.promote_types(layer.dtype, torch.float32)) for layer in self.layers)
 
@@ -84,27 +84,27 @@ class HeadOnMaps:
         )
 
 
-def encode_pictures(
+def encode_images(
     model: LWFM,
-    pictures: PictureSet,
+    images: ImageSet,
     indices: Sequence[int],
     *,
     batch_size: int = 64,
     workers: int = 0,
     bar: bool = True,
 ) -> CachedMaps:
-    """Send pictures through the backbone, each once, on the device where the model is.
+    """Send images through the backbone, each once, on the device where the model is.
 
     Parameters
     ----------
     model : LWFM
         Put into evaluation mode.
-    pictures : PictureSet
-        Where the pictures are.
+    images : ImageSet
+        Where the images are.
     indices : sequence of int
-        Which of them; see :func:`lwfm.data.pictures_needed`.
+        Which of them; see :func:`lwfm.data.images_needed`.
     batch_size, workers : int
-        How many pictures at a time, and how many processes decode them (0: this one).
+        How many images at a time, and how many processes decode them (0: this one).
     bar : bool
         Whether to show a progress bar on a terminal.
 
@@ -112,38 +112,38 @@ def encode_pictures(
     -------
     CachedMaps
     """
-    batches = encoded_batches(model, pictures, indices, batch_size=batch_size, workers=workers, bar=bar)
+    batches = encoded_batches(model, images, indices, batch_size=batch_size, workers=workers, bar=bar)
     layers = tuple(torch.cat(layer) for layer in zip(*batches, strict=True))
-    return CachedMaps.build(layers, indices, len(pictures.labels))
+    return CachedMaps.build(layers, indices, len(images.labels))
 
 
 @torch.inference_mode()
 def encoded_batches(
     model: LWFM,
-    pictures: PictureSet,
+    images: ImageSet,
     indices: Sequence[int],
     *,
     batch_size: int,
     workers: int,
     bar: bool = True,
 ) -> Iterator[tuple[Tensor, ...]]:
-    """Yield the per-layer maps [B, C_l, F_l, F_l] batch by batch; arguments as in :func:`encode_pictures`."""
+    """Yield the per-layer maps [B, C_l, F_l, F_l] batch by batch; arguments as in :func:`encode_images`."""
     model.eval()
     device = next(model.parameters()).device
-    loader = picture_loader(
-        pictures,
+    loader = image_loader(
+        images,
         indices,
         image_size=model.config.image_size,
-        normalization=model.normalization or pictures.normalization,
+        normalization=model.normalization or images.normalization,
         batch_size=batch_size,
         workers=workers,
     )
     with tqdm(
-        total=len(indices), desc="encoding pictures", unit="picture", delay=2, leave=False, disable=shown(bar)
+        total=len(indices), desc="encoding images", unit="image", delay=2, leave=False, disable=shown(bar)
     ) as progress:
-        for images, _ in loader:
-            yield model.encode(images.to(device, memory_format=torch.channels_last))
-            progress.update(len(images))
+        for batch, _ in loader:
+            yield model.encode(batch.to(device, memory_format=torch.channels_last))
+            progress.update(len(batch))
 
 
 def shown(bar: bool) -> bool | None:
@@ -154,7 +154,7 @@ def shown(bar: bool) -> bool | None:
 def nearest_class_mean(support: Sequence[Tensor], support_labels: Tensor, query: Sequence[Tensor]) -> Tensor:
     """Cosine between each query's mean feature and the mean of each class's support features.
 
-    A picture's feature is the global average of every layer's map, concatenated and L2-normalised.
+    An image's feature is the global average of every layer's map, concatenated and L2-normalized.
 
     Parameters
     ----------
@@ -182,7 +182,7 @@ def nearest_class_mean(support: Sequence[Tensor], support_labels: Tensor, query:
 
 
 def global_features(maps: Sequence[Tensor]) -> Tensor:
-    """L2-normalised, concatenated global averages [B, C] of per-layer maps."""
+    """L2-normalized, concatenated global averages [B, C] of per-layer maps."""
     return F.normalize(torch.cat([layer.mean((-2, -1)) for layer in maps], dim=-1), dim=-1)
 
 
@@ -216,12 +216,12 @@ def run_episodes(
     head : LWFMHead or HeadOnMaps
         In evaluation mode; a head alone compares all layers as they are.
     maps : CachedMaps
-        Of at least the pictures in ``episodes``.
+        Of at least the images in ``episodes``.
     episodes : sequence of sequence of int
-        Picture indices as :class:`lwfm.data.EpisodeSampler` gives them: way * shot support pictures
+        ImageLike indices as :class:`lwfm.data.EpisodeSampler` gives them: way * shot support images
         (label = position mod way), then the queries, ordered alike.
     way, shot : int
-        Classes, and support pictures of each, in an episode.
+        Classes, and support images of each, in an episode.
     others : dict of str to HeadOnMaps
         Further heads, each a method of its name.
     bar : bool

@@ -16,11 +16,11 @@ import torch
 
 from lwfm._common.devices import choose_device
 from lwfm._common.files import atomic_path
-from lwfm.data import EpisodeSampler, open_pictures, pictures_needed
+from lwfm.data import EpisodeSampler, images_needed, open_images
 from lwfm.data.image_sets import ClassSplit, DataName, Split, Unreadable  # noqa: TC001 - read by the command line
 from lwfm.errors import UserError
 from lwfm.evaluation.distributed import shared_work
-from lwfm.evaluation.episodes import METHODS, encode_pictures, run_episodes
+from lwfm.evaluation.episodes import METHODS, encode_images, run_episodes
 from lwfm.evaluation.heads import HeadOptions, make_heads
 from lwfm.evaluation.map_store import MapsDtype, stored_maps
 from lwfm.evaluation.results import EvaluationResult, MethodResult
@@ -30,13 +30,13 @@ from lwfm.model import LWFM, ModelConfig, load_model
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from lwfm.data import PictureSet
+    from lwfm.data import ImageSet
     from lwfm.evaluation.distributed import Share
     from lwfm.evaluation.episodes import CachedMaps
     from lwfm.evaluation.heads import HeadSet
 
     Drawn = Mapping[tuple[int, int], Sequence[Sequence[int]]]
-    """For each way and shot the pictures of all episodes."""
+    """For each way and shot the images of all episodes."""
 
 
 def evaluate(
@@ -64,7 +64,7 @@ def evaluate(
 ) -> EvaluationResult:
     """Measure few-shot accuracy on classes never seen in training.
 
-    Every picture passes the backbone once. The same episodes then go, on the cached maps, through
+    Every image passes the backbone once. The same episodes then go, on the cached maps, through
     LWFM-SPM, its base term alone, its matching term alone and nearest class mean (and through any further
     heads), so that the methods can be compared episode by episode. Started by `torchrun --nproc-per-node N
     -m lwfm evaluate ...`, N processes share the episodes, each on a GPU of its own.
@@ -78,22 +78,22 @@ def evaluate(
         The network to evaluate when there is no checkpoint: random weights by default, or
         `--model.weights imagenet`. A checkpoint knows its own, so the two exclude each other.
     data : str
-        emoji (bundled with the package), folder (pictures in root/SPLIT/CLASS/), a benchmark in any of its
-        usual layouts, or auto to recognise what root holds; see `lwfm data inspect`.
+        emoji (bundled with the package), folder (images in root/SPLIT/CLASS/), a benchmark in any of its
+        usual layouts, or auto to recognize what root holds; see `lwfm data inspect`.
     root : Path, optional
         The folder that holds the data set, for all but emoji.
     class_split : str, optional
         For CUB: which of its class splits, where its files do not decide it.
     crop : bool
-        For CUB: whether pictures are cropped to their bounding boxes.
+        For CUB: whether images are cropped to their bounding boxes.
     split : str
         Which of the three parts to evaluate on.
     way : int or list of int
         Classes in an episode; of several numbers each is evaluated.
     shot : int or list of int
-        Support pictures per class; of several numbers each is evaluated, with each number of ways.
+        Support images per class; of several numbers each is evaluated, with each number of ways.
     queries : int
-        Query pictures per class.
+        Query images per class.
     episodes : int
         Number of episodes; the interval shrinks with its square root.
     seed : int
@@ -104,17 +104,17 @@ def evaluate(
         layer_reduction, merge_shots. For example `--heads '{all pairs: {top_k: null}, no LWE:
         {attention_temperature: null}}'`.
     batch_size : int
-        Pictures that pass the backbone together.
+        Images that pass the backbone together.
     workers : int
-        Processes that decode pictures; 0 uses this one.
+        Processes that decode images; 0 uses this one.
     accelerator : str
         Where to compute: auto takes a GPU when there is one.
     unreadable : str
-        stop at pictures that cannot be decoded, or skip them with a warning.
+        stop at images that cannot be decoded, or skip them with a warning.
     maps : Path, optional
-        A folder that keeps the maps of all pictures of the split for the next time: they are found again when
-        backbone, weights and pictures are the same, whatever the head, shots and episodes. Without it, only
-        the pictures that occur are encoded, and nothing is kept.
+        A folder that keeps the maps of all images of the split for the next time: they are found again when
+        backbone, weights and images are the same, whatever the head, shots and episodes. Without it, only
+        the images that occur are encoded, and nothing is kept.
     maps_dtype : str
         Precision of the kept maps: float16 takes half the space.
     out : Path, optional
@@ -128,24 +128,22 @@ def evaluate(
     Raises
     ------
     UserError
-        For options that contradict each other, missing or damaged files, or too few classes or pictures.
+        For options that contradict each other, missing or damaged files, or too few classes or images.
     """
     started = time.monotonic()
     ways, shots = _check_options(checkpoint, model, way, shot, episodes, batch_size, out, heads or {})
     device = choose_device(accelerator)
-    pictures = open_pictures(
-        data, root, split=split, unreadable=unreadable, class_split=class_split, crop=crop
-    )
-    network = open_network(checkpoint, model, pictures, seed).to(device)
+    images = open_images(data, root, split=split, unreadable=unreadable, class_split=class_split, crop=crop)
+    network = open_network(checkpoint, model, images, seed).to(device)
     head_set = make_heads(network, heads or {})
-    draw = partial(EpisodeSampler, pictures.labels, queries=queries, episodes=episodes, seed=seed)
-    drawn = {(n, k): list(draw(way=n, shot=k, classes=pictures.classes)) for n, k in product(ways, shots)}
+    draw = partial(EpisodeSampler, images.labels, queries=queries, episodes=episodes, seed=seed)
+    drawn = {(n, k): list(draw(way=n, shot=k, classes=images.classes)) for n, k in product(ways, shots)}
     with shared_work() as share:
-        cached = _encode(head_set.encoder, pictures, drawn, share, maps, maps_dtype, batch_size, workers)
-        methods = _answer(head_set, cached, pictures, drawn, share)
+        cached = _encode(head_set.encoder, images, drawn, share, maps, maps_dtype, batch_size, workers)
+        methods = _answer(head_set, cached, images, drawn, share)
     result = EvaluationResult(
         model=_describe_model(network, checkpoint),
-        data=_describe_data(pictures, root, split),
+        data=_describe_data(images, root, split),
         options={
             "ways": list(ways),
             "shots": list(shots),
@@ -157,7 +155,7 @@ def evaluate(
             "accelerator": accelerator,
             "unreadable": unreadable,
             "maps_dtype": None if maps is None else maps_dtype,
-            "sampling": "classes and pictures without replacement within an episode, episodes independent",
+            "sampling": "classes and images without replacement within an episode, episodes independent",
         },
         versions=_versions(),
         machine={
@@ -176,7 +174,7 @@ def evaluate(
 
 def _encode(
     encoder: LWFM,
-    pictures: PictureSet,
+    images: ImageSet,
     drawn: Drawn,
     share: Share,
     maps: Path | None,
@@ -184,16 +182,16 @@ def _encode(
     batch_size: int,
     workers: int,
 ) -> CachedMaps:
-    """Give the maps of the pictures in this process's episodes, or stored ones of all pictures."""
+    """Give the maps of the images in this process's episodes, or stored ones of all images."""
     options = {"batch_size": batch_size, "workers": workers}
     if maps is not None:
-        return share.one_first(lambda: stored_maps(encoder, pictures, maps, dtype=maps_dtype, **options))
-    needed = pictures_needed(episode for each in drawn.values() for episode in share.of(each))
-    return encode_pictures(encoder, pictures, needed, **options, bar=share.is_first)
+        return share.one_first(lambda: stored_maps(encoder, images, maps, dtype=maps_dtype, **options))
+    needed = images_needed(episode for each in drawn.values() for episode in share.of(each))
+    return encode_images(encoder, images, needed, **options, bar=share.is_first)
 
 
 def _answer(
-    heads: HeadSet, cached: CachedMaps, pictures: PictureSet, drawn: Drawn, share: Share
+    heads: HeadSet, cached: CachedMaps, images: ImageSet, drawn: Drawn, share: Share
 ) -> list[MethodResult]:
     """Send all episodes through all heads, and score them."""
     methods: list[MethodResult] = []
@@ -201,8 +199,8 @@ def _answer(
         given = run_episodes(
             heads.own, cached, share.of(each), way=way, shot=shot, others=heads.others, bar=share.is_first
         )
-        labels = torch.as_tensor(pictures.labels[[episode[way * shot :] for episode in each]])
-        methods += score_methods(share.gather(given), labels, pictures.classes, way=way, shot=shot)
+        labels = torch.as_tensor(images.labels[[episode[way * shot :] for episode in each]])
+        methods += score_methods(share.gather(given), labels, images.classes, way=way, shot=shot)
     return methods
 
 
@@ -239,13 +237,13 @@ def _different(name: str, given: int | list[int]) -> tuple[int, ...]:
     return numbers
 
 
-def open_network(checkpoint: Path | None, model: ModelConfig | None, pictures: PictureSet, seed: int) -> LWFM:
+def open_network(checkpoint: Path | None, model: ModelConfig | None, images: ImageSet, seed: int) -> LWFM:
     """Load the model from the checkpoint, or make one that was never trained here."""
     if checkpoint is not None:
         return load_model(checkpoint)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return LWFM(model or ModelConfig(), normalization=pictures.normalization).eval()
+        return LWFM(model or ModelConfig(), normalization=images.normalization).eval()
 
 
 def _describe_model(network: LWFM, checkpoint: Path | None) -> dict[str, Any]:
@@ -260,15 +258,15 @@ def _describe_model(network: LWFM, checkpoint: Path | None) -> dict[str, Any]:
     }
 
 
-def _describe_data(pictures: PictureSet, root: Path | None, split: str) -> dict[str, Any]:
+def _describe_data(images: ImageSet, root: Path | None, split: str) -> dict[str, Any]:
     return {
-        "name": pictures.name,
-        "layout": pictures.layout,
+        "name": images.name,
+        "layout": images.layout,
         "root": None if root is None else str(root),
         "split": split,
-        "fingerprint": pictures.fingerprint,
-        "pictures": len(pictures.labels),
-        "classes": list(pictures.classes),
+        "fingerprint": images.fingerprint,
+        "images": len(images.labels),
+        "classes": list(images.classes),
     }
 
 

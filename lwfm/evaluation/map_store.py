@@ -21,26 +21,26 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from lwfm.data import PictureSet
+    from lwfm.data import ImageSet
     from lwfm.model import LWFM
 
 MapsDtype = Literal["float32", "float16"]
 _NAMES = {"float32": "F32", "float16": "F16"}  # as safetensors calls them
 
 
-def maps_fingerprint(model: LWFM, pictures: PictureSet, dtype: MapsDtype) -> str:
-    """SHA-256 of all that the maps depend on: the backbone's weights and layers, the pictures, the precision.
+def maps_fingerprint(model: LWFM, images: ImageSet, dtype: MapsDtype) -> str:
+    """SHA-256 of all that the maps depend on: the backbone's weights and layers, the images, the precision.
 
     The head is not among it: any head can be evaluated on the same maps.
     """
-    normalization = model.normalization or pictures.normalization
+    normalization = model.normalization or images.normalization
     described = {
         "backbone": model.config.backbone,
         "layers": model.backbone.layers,
         "feature_size": model.backbone.feature_size,
         "image_size": model.config.image_size,
         "normalization": asdict(normalization),
-        "pictures": pictures.fingerprint,
+        "images": images.fingerprint,
         "dtype": dtype,
     }
     digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
@@ -51,27 +51,27 @@ def maps_fingerprint(model: LWFM, pictures: PictureSet, dtype: MapsDtype) -> str
 
 def stored_maps(
     model: LWFM,
-    pictures: PictureSet,
+    images: ImageSet,
     folder: Path,
     *,
     dtype: MapsDtype = "float32",
     batch_size: int = 64,
     workers: int = 0,
 ) -> CachedMaps:
-    """Give the maps of all pictures of a split from a file, which is written first when it is not there.
+    """Give the maps of all images of a split from a file, which is written first when it is not there.
 
     Parameters
     ----------
     model : LWFM
         Put into evaluation mode.
-    pictures : PictureSet
+    images : ImageSet
         The split.
     folder : Path
         Where the files are; each is named after the split and the fingerprint.
     dtype : str
         float32, or float16 for half the space; the head computes in float32 in either case.
     batch_size, workers : int
-        How many pictures pass the backbone together, and how many processes decode them.
+        How many images pass the backbone together, and how many processes decode them.
 
     Returns
     -------
@@ -83,14 +83,14 @@ def stored_maps(
     UserError
         The file cannot be written, or one of that name is damaged.
     """
-    path = Path(folder) / f"{pictures.split}-{maps_fingerprint(model, pictures, dtype)[:24]}.safetensors"
-    count = len(pictures)
+    path = Path(folder) / f"{images.split}-{maps_fingerprint(model, images, dtype)[:24]}.safetensors"
+    count = len(images)
     shapes = [
         (count, C_l, F_l, F_l)
         for C_l, F_l in zip(model.backbone.layer_dims, model.backbone.feature_size, strict=True)
     ]
     if not path.is_file():
-        batches = encoded_batches(model, pictures, range(count), batch_size=batch_size, workers=workers)
+        batches = encoded_batches(model, images, range(count), batch_size=batch_size, workers=workers)
         with atomic_path(path) as temporary:
             _write_layers(temporary, shapes, dtype, batches)
     device = next(model.parameters()).device

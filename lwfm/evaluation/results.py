@@ -18,7 +18,7 @@ class MethodResult:
     method : str
         Which of :data:`lwfm.evaluation.episodes.METHODS`, or the name of a further head.
     way, shot : int
-        Classes, and support pictures of each.
+        Classes, and support images of each.
     accuracy, interval : float
         Mean over the episodes and half width of its 95 % interval; null for the interval of one episode.
     difference, difference_interval : float
@@ -65,7 +65,7 @@ class EvaluationResult:
         ``checkpoint`` (path or null for a network without training), ``sha256`` of that file,
         ``config`` (see :class:`lwfm.model.ModelConfig`) and ``normalization``.
     data : dict
-        ``name``, ``layout``, ``root``, ``split``, ``fingerprint``, number of ``pictures``, ``classes``.
+        ``name``, ``layout``, ``root``, ``split``, ``fingerprint``, number of ``images``, ``classes``.
     options : dict
         ways, shots, queries, episodes, seed, batch_size, accelerator, unreadable, maps_dtype, and ``heads``,
         the options of the further heads; ``sampling`` says what is drawn with and without replacement.

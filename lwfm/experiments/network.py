@@ -32,8 +32,8 @@ class TrainedNetwork:
     data: DataChoice
     seed: int
     options: dict[str, Any]
-    pictures: str
-    """Fingerprint of the pictures on which rows are evaluated."""
+    images: str
+    """Fingerprint of the images on which rows are evaluated."""
     folder: Path
 
     @property
@@ -63,7 +63,7 @@ class TrainedNetwork:
             **options,
             seed=self.seed,
             resume=resume,
-            decoded=str(self.folder.parent.parent / "decoded-pictures"),
+            decoded=str(self.folder.parent.parent / "decoded-images"),
         )
         with atomic_path(self.finished) as temporary:
             described = {**asdict(summary), "resumed": resume, "command": self.command()}
@@ -86,7 +86,7 @@ class TrainedNetwork:
             files = {
                 row.name: out
                 / "rows"
-                / f"{digest([weights, self.pictures, episodes, row.head, row.method])}.json"
+                / f"{digest([weights, self.images, episodes, row.head, row.method])}.json"
                 for row in rows
             }
             waiting = [row for row in rows if not files[row.name].is_file()]

@@ -8,7 +8,7 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from lwfm.data import open_pictures
+from lwfm.data import open_images
 from lwfm.errors import UserError
 from lwfm.experiments.network import Accelerator, TrainedNetwork, digest
 from lwfm.experiments.plan import DataChoice, Plan, plain_options, read_plan
@@ -34,7 +34,7 @@ def experiment(
     """Train and evaluate every row of a table, and write it as Markdown and JSON.
 
     The same command again goes on where it stopped, after the last whole epoch: networks are found by the
-    fingerprint of their options and pictures, rows by that of their options, weights, pictures and episodes.
+    fingerprint of their options and images, rows by that of their options, weights, images and episodes.
     The table is written anew after each row, from all that is there. Ctrl-C leaves every file whole.
 
     Parameters
@@ -50,7 +50,7 @@ def experiment(
     missing : str
         train what is not trained yet, or skip its rows.
     workers : int
-        Processes that decode pictures; 0 uses this one.
+        Processes that decode images; 0 uses this one.
     accelerator : str
         Where to compute: auto takes a GPU when there is one.
     progress : bool
@@ -123,16 +123,16 @@ def _networks(
             data=choice,
             seed=seed,
             options=options[network],
-            pictures=prints[name][choice.split],
+            images=prints[name][choice.split],
             folder=out / "networks" / f"{network}-{name}-{seed}-{fingerprint[:8]}",
         )
 
 
 def _fingerprints(choice: DataChoice) -> dict[str, str]:
-    """Fingerprint of the pictures of each split that the experiment reads."""
+    """Fingerprint of the images of each split that the experiment reads."""
     splits: list[Split] = ["train", "val", choice.split]
     return {
-        split: open_pictures(
+        split: open_images(
             choice.data, choice.root, split, class_split=choice.class_split, crop=choice.crop
         ).fingerprint
         for split in splits

@@ -1,4 +1,4 @@
-"""Figures: the matches between two pictures, and the curves of a training run.
+"""Figures: the matches between two images, and the curves of a training run.
 
 * :mod:`lwfm.figures.matches` -- :func:`match`: ``lwfm match``; :func:`match_figure`;
 * :mod:`lwfm.figures.curves` -- :func:`curves_figure`;

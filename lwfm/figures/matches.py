@@ -1,4 +1,4 @@
-"""The matches between two pictures: ``lwfm match``."""
+"""The matches between two images: ``lwfm match``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from matplotlib.patches import ConnectionPatch
 from matplotlib.patheffects import withStroke
 from torch.nn import functional as F
 
-from lwfm.data.decoding import open_picture
+from lwfm.data.decoding import open_image
 from lwfm.data.normalization import IMAGENET
 from lwfm.data.transforms import evaluation_transform
 from lwfm.errors import UserError
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 
 _SIMILARITY = Normalize(-1, 1)
-_SIMILARITY_COLOURS = "RdYlGn"
+_SIMILARITY_COLORS = "RdYlGn"
 
 
 def match(
@@ -45,17 +45,17 @@ def match(
     model: ModelConfig | None = None,
     out: Path = Path("match.png"),
 ) -> Path:
-    """Draw how two pictures match, layer by layer, and write the figure.
+    """Draw how two images match, layer by layer, and write the figure.
 
-    Both pictures stand side by side under their layer-wise embedding weights as heat maps; lines join the
-    positions that semantic-pixel matching pairs, coloured by their similarity.
+    Both images stand side by side under their layer-wise embedding weights as heat maps; lines join the
+    positions that semantic-pixel matching pairs, colored by their similarity.
 
     Parameters
     ----------
     support : Path
-        Picture file of a known class.
+        ImageLike file of a known class.
     query : Path
-        Picture file to compare with it.
+        ImageLike file to compare with it.
     checkpoint : Path, optional
         A model that `lwfm train` wrote (best.safetensors).
     model : ModelConfig, optional
@@ -71,34 +71,34 @@ def match(
     Raises
     ------
     UserError
-        For a file that is missing or no picture, a broken checkpoint, both or neither of checkpoint and
+        For a file that is missing or no image, a broken checkpoint, both or neither of checkpoint and
         model, or a figure that cannot be written.
     """
     if (checkpoint is None) == (model is None):
         raise UserError("say which network matches: either --checkpoint FILE or --model.weights (and others)")
-    figure, _ = match_pictures(
+    figure, _ = match_files(
         load_model(checkpoint) if checkpoint else LWFM(model or ModelConfig()), support, query
     )
     save_figure(figure, out)
     return out
 
 
-def match_pictures(model: LWFM, support: Path, query: Path) -> tuple[Figure, tuple[LayerMatch, ...]]:
-    """Show how the model matches two picture files; UserError naming one that is missing or no picture.
+def match_files(model: LWFM, support: Path, query: Path) -> tuple[Figure, tuple[LayerMatch, ...]]:
+    """Show how the model matches two image files; UserError naming one that is missing or no image.
 
     Otherwise as :func:`match_images`.
     """
-    return match_images(model, open_picture(support), open_picture(query))
+    return match_images(model, open_image(support), open_image(query))
 
 
 def match_images(model: LWFM, support: Image, query: Image) -> tuple[Figure, tuple[LayerMatch, ...]]:
-    """Show how the model matches two pictures: weights as heat maps, matches as lines, per layer.
+    """Show how the model matches two images: weights as heat maps, matches as lines, per layer.
 
     Parameters
     ----------
     model : LWFM
-        The network; its own resolution and normalisation (ImageNet's if it has none) are used.
-    support, query : PIL picture
+        The network; its own resolution and normalization (ImageNet's if it has none) are used.
+    support, query : PIL image
         In RGB.
 
     Returns
@@ -110,7 +110,7 @@ def match_images(model: LWFM, support: Image, query: Image) -> tuple[Figure, tup
     """
     normalization = model.normalization or IMAGENET
     transform = evaluation_transform(image_size=model.config.image_size, normalization=normalization)
-    images = torch.stack([transform(picture) for picture in (support, query)])  # [2, 3, H, W]
+    images = torch.stack([transform(image) for image in (support, query)])  # [2, 3, H, W]
     device = next(model.parameters()).device
     training = model.training
     model.eval()
@@ -130,7 +130,7 @@ def match_figure(
     matches: Sequence[LayerMatch],
     titles: Sequence[str],
 ) -> Figure:
-    """Draw one row per layer: both pictures under their LWE weights, matched positions joined by lines.
+    """Draw one row per layer: both images under their LWE weights, matched positions joined by lines.
 
     Parameters
     ----------
@@ -144,12 +144,12 @@ def match_figure(
     Returns
     -------
     Figure
-        Lines are coloured by the cosine of the matched pair, the best pair drawn thickest and numbered.
+        Lines are colored by the cosine of the matched pair, the best pair drawn thickest and numbered.
     """
     figure = Figure(figsize=(9, 4.1 * len(matches) + 0.7), layout="constrained")
     rows = figure.subplots(len(matches), 2, squeeze=False)
     for (left, right), match, title in zip(rows, matches, titles, strict=True):
-        # One scale for both pictures of a layer, centred on the average weight 1.
+        # One scale for both images of a layer, centered on the average weight 1.
         weights = torch.cat([match.support_weights, match.query_weights])
         spread = max(float((weights - 1).abs().max()), 1e-3)
         _draw_weights(left, support, match.support_weights, match.feature_size, spread)
@@ -158,7 +158,7 @@ def match_figure(
         right.set_title(f"query, {title}: best pair {float(match.similarities.max()):.2f}", fontsize=10)
         _draw_matches(figure, left, right, match, support.shape, query.shape)
         figure.colorbar(heat, ax=[left, right], label="LWE weight (average 1)", shrink=0.8, pad=0.01)
-    lines = LineCollection([], norm=_SIMILARITY, cmap=_SIMILARITY_COLOURS)
+    lines = LineCollection([], norm=_SIMILARITY, cmap=_SIMILARITY_COLORS)
     lines.set_array([])
     figure.colorbar(
         lines,
@@ -173,11 +173,11 @@ def match_figure(
 
 
 def _draw_weights(
-    axes: Axes, picture: NDArray[np.floating], weights: Tensor, size: int, spread: float
+    axes: Axes, image: NDArray[np.floating], weights: Tensor, size: int, spread: float
 ) -> AxesImage:
     axes.set_axis_off()
-    axes.imshow(picture)
-    heat = F.interpolate(weights.view(1, 1, size, size), picture.shape[:2], mode="nearest")[0, 0].numpy()
+    axes.imshow(image)
+    heat = F.interpolate(weights.view(1, 1, size, size), image.shape[:2], mode="nearest")[0, 0].numpy()
     return axes.imshow(heat, cmap="coolwarm", alpha=0.35, vmin=1 - spread, vmax=1 + spread)
 
 
@@ -190,35 +190,35 @@ def _draw_matches(
     shape_q: tuple[int, ...],
 ) -> None:
     """Join matched positions, the most similar last and thickest so that it lies on top."""
-    colours = matplotlib.colormaps[_SIMILARITY_COLOURS]
-    centres_s = _cell_centres(match.feature_size, shape_s)
-    centres_q = _cell_centres(match.feature_size, shape_q)
+    colors = matplotlib.colormaps[_SIMILARITY_COLORS]
+    centers_s = _cell_centers(match.feature_size, shape_s)
+    centers_q = _cell_centers(match.feature_size, shape_q)
     middle = (match.feature_size - 1) / 2
     for rank, position in enumerate(match.similarities.argsort().tolist(), start=1):
         best = rank == len(match.similarities)
         # Bent by column: else the matches of one row would lie on one line.
         bend = 0.12 * (position % match.feature_size - middle) / max(middle, 1)
-        ends = centres_s[position], centres_q[int(match.assignment[position])]
-        colour = colours(_SIMILARITY(float(match.similarities[position])))
+        ends = centers_s[position], centers_q[int(match.assignment[position])]
+        color = colors(_SIMILARITY(float(match.similarities[position])))
         line = ConnectionPatch(
             *ends,
             coordsA="data",
             coordsB="data",
             axesA=left,
             axesB=right,
-            color=colour,
+            color=color,
             linewidth=3.2 if best else 1.6,
             arrowstyle="-",
             connectionstyle=f"arc3,rad={bend}",
         )
         line.set_path_effects([withStroke(linewidth=4.6 if best else 2.6, foreground="black", alpha=0.6)])
-        line.set_in_layout(False)  # else the layout makes room for lines that lie between the pictures
+        line.set_in_layout(False)  # else the layout makes room for lines that lie between the images
         figure.add_artist(line)
         for axes, end in zip((left, right), ends, strict=True):
-            axes.plot(*end, "o", markersize=7, color=colour, markeredgecolor="black", markeredgewidth=0.8)
+            axes.plot(*end, "o", markersize=7, color=color, markeredgecolor="black", markeredgewidth=0.8)
 
 
-def _cell_centres(size: int, shape: tuple[int, ...]) -> NDArray[np.floating]:
-    """Pixel coordinates (x, y) of the centres of F x F cells, row by row -> [P, 2]."""
+def _cell_centers(size: int, shape: tuple[int, ...]) -> NDArray[np.floating]:
+    """Pixel coordinates (x, y) of the centers of F x F cells, row by row -> [P, 2]."""
     row, column = np.divmod(np.arange(size * size), size)
     return np.stack([(column + 0.5) * shape[1] / size - 0.5, (row + 0.5) * shape[0] / size - 0.5], axis=1)

@@ -7,7 +7,7 @@ gets a column of its own and the total cost is smallest. All functions keep one 
 * integers are shifted by their smallest entry before they are read as float64, so the answer is exact as
   long as the entries of one problem *span* less than 2^53 (they may be larger); a wider span is rounded to
   53 bits;
-* ``+inf`` forbids a pair (``-inf`` when maximising); NaN and the other infinity are errors, and so is a
+* ``+inf`` forbids a pair (``-inf`` when maximizing); NaN and the other infinity are errors, and so is a
   problem that the forbidden pairs leave without a complete assignment;
 * ties are broken the same way for every number of threads; a constant matrix gives the identity;
 * no thresholds: costs of 1e-30 and of 1e+30 work alike.

@@ -128,10 +128,10 @@ def solve_batch(
     ----------
     costs : array_like [B, N, M], or sequence of arrays [N_b, M_b]
         Cost matrices; bool, integer or floating point, of any strides. A float32 or float64 array whose
-        longer side is the contiguous one is not copied. ``+inf`` forbids a pair (``-inf`` when maximising).
+        longer side is the contiguous one is not copied. ``+inf`` forbids a pair (``-inf`` when maximizing).
         A list of arrays of different shapes or dtypes is a ragged batch.
     maximize : bool
-        Maximise the totals instead of minimising them.
+        Maximize the totals instead of minimizing them.
     n_threads : int, optional
         At most this many threads, the calling one among them; by default :func:`default_threads`. The answer
         does not depend on it. They share the problems of a batch; of fewer problems than threads, each with
@@ -139,7 +139,7 @@ def solve_batch(
         no thread.
     cost_limit : float, optional
         Make a pair only if it pays: each row and column left unmatched costs half the limit (earns half of
-        it, when maximising), optimised jointly with the pairs, so no pair that costs the limit or more is
+        it, when maximizing), optimized jointly with the pairs, so no pair that costs the limit or more is
         made. The totals are those of the pairs alone. Such a problem is never infeasible.
     return_duals : bool
         Also return the dual variables. Not for ragged batches.
@@ -158,9 +158,9 @@ def solve_batch(
     totals : array [B]
         float64, the total of each problem, summed in float64 in the order of the rows.
     u, v : array [B, N], array [B, M]
-        With ``return_duals``: float64, ``u[b, i] + v[b, j] <= costs[b, i, j]`` (``>=`` when maximising), with
+        With ``return_duals``: float64, ``u[b, i] + v[b, j] <= costs[b, i, j]`` (``>=`` when maximizing), with
         equality on the pairs, up to rounding. Duals of the longer side are at most 0 (at least, when
-        maximising) and 0 where unmatched. With a cost limit, duals of both sides are at most half of it (at
+        maximizing) and 0 where unmatched. With a cost limit, duals of both sides are at most half of it (at
         least), and equal it where unmatched. The sum of all duals (with a limit: less half of it for every
         unmatched row and column) is the total, which proves that it is optimal.
 

@@ -111,9 +111,9 @@ def linear_sum_assignment(
     ----------
     cost_matrix : array_like [N, M]
         Cost of pairing row ``i`` with column ``j``: bool, integer or floating point. ``+inf`` forbids a pair
-        (``-inf`` when maximising).
+        (``-inf`` when maximizing).
     maximize : bool
-        Maximise the total instead of minimising it.
+        Maximize the total instead of minimizing it.
 
     Returns
     -------

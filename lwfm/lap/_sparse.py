@@ -31,9 +31,9 @@ def solve_sparse(costs: SparseMatrix, maximize: bool = False) -> tuple[Cols, Col
     ----------
     costs : sparse array or matrix of SciPy [N, M]
         Only the stored entries are allowed pairs; a stored zero is a pair that costs nothing, and a stored
-        ``+inf`` (``-inf`` when maximising) forbids one. Entries are read as float64.
+        ``+inf`` (``-inf`` when maximizing) forbids one. Entries are read as float64.
     maximize : bool
-        Maximise the total instead of minimising it.
+        Maximize the total instead of minimizing it.
 
     Returns
     -------
@@ -89,7 +89,7 @@ def solve_sparse(costs: SparseMatrix, maximize: bool = False) -> tuple[Cols, Col
 
 
 def _allowed_pairs(csr: Any, maximize: bool, transposed: bool) -> tuple[Cols, Cols, NDArray[np.float64]]:
-    """Return row starts, columns and costs to minimise of the pairs that are not forbidden."""
+    """Return row starts, columns and costs to minimize of the pairs that are not forbidden."""
     value = csr.data.astype(np.float64) * (-1.0 if maximize else 1.0)
     allowed = value != np.inf
     invalid = np.flatnonzero(~(value > -np.inf))

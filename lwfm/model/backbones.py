@@ -1,4 +1,4 @@
-"""Networks that turn pictures into the feature maps of several layers.
+"""Networks that turn images into the feature maps of several layers.
 
 ========================  =========================================================  ==============
 name                      layers                                                     default
@@ -97,7 +97,7 @@ class Backbone(nn.Module):
         Parameters
         ----------
         images
-            ``[B, 3, H, W]`` floating point, normalised.
+            ``[B, 3, H, W]`` floating point, normalized.
 
         Returns
         -------
@@ -117,7 +117,7 @@ class Backbone(nn.Module):
             maps = self.body(images)
         except AssertionError as error:  # how timm's transformers refuse a size
             size = " x ".join(map(str, images.shape[2:]))
-            raise UserError(f"{self.name} cannot read pictures of {size} pixels: {error}") from error
+            raise UserError(f"{self.name} cannot read images of {size} pixels: {error}") from error
         if isinstance(maps, dict):  # torchvision's extractor names its outputs
             maps = list(maps.values())
         if getattr(self.body, "output_fmt", "NCHW") == "NHWC":

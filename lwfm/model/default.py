@@ -39,7 +39,7 @@ def default_config() -> ModelConfig:
     if cached_resnet("resnet18").is_file():
         return pretrained_config("resnet18")
     warnings.warn(
-        "no pretrained weights are installed: a ResNet-18 with random weights compares the pictures, which "
+        "no pretrained weights are installed: a ResNet-18 with random weights compares the images, which "
         "is far less accurate; install lwfm[offline], or give a model that `lwfm train` wrote",
         stacklevel=2,
     )
@@ -69,7 +69,7 @@ def build_network(model: ModelChoice) -> LWFM:
         model = default_config()
     if isinstance(model, ModelConfig):
         with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
-            # About results on benchmarks, which classifying one's own pictures is not.
+            # About results on benchmarks, which classifying one's own images is not.
             warnings.filterwarnings("ignore", "ImageNet's training classes")
             torch.manual_seed(0)
             return LWFM(model).eval()

@@ -1,4 +1,4 @@
-"""Pictures in whatever form a user has them: paths, PIL pictures, arrays or tensors."""
+"""Images in whatever form a user has them: paths, PIL images, arrays or tensors."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from lwfm.data import evaluation_transform, open_picture, upright_rgb
+from lwfm.data import evaluation_transform, open_image, upright_rgb
 from lwfm.data.decoding import decoding_problem
 from lwfm.data.normalization import IMAGENET
 from lwfm.errors import UserError
@@ -24,40 +24,40 @@ if TYPE_CHECKING:
 
     from lwfm.model.network import LWFM
 
-    Picture = str | os.PathLike[str] | Image.Image | npt.NDArray[Any] | torch.Tensor
+    ImageLike = str | os.PathLike[str] | Image.Image | npt.NDArray[Any] | torch.Tensor
 
-AnyPicture = TypeVar("AnyPicture", bound="Picture")
+AnyImage = TypeVar("AnyImage", bound="ImageLike")
 
-_FORMS = "a path, a PIL picture, an array [H, W, 3] or a tensor [3, H, W]"
+_FORMS = "a path, a PIL image, an array [H, W, 3] or a tensor [3, H, W]"
 
 
-def check_collection(images: Iterable[AnyPicture]) -> Iterable[AnyPicture]:
+def check_collection(images: Iterable[AnyImage]) -> Iterable[AnyImage]:
     """Return ``images`` if it is several of them; UserError when it is a single one, or no collection."""
     single = isinstance(images, (str, os.PathLike, Image.Image))
     if isinstance(images, (np.ndarray, torch.Tensor)):
         single = images.ndim in (2, 3)
     if single:
-        raise UserError("images must be a collection of pictures; put a single one into a list: [picture]")
+        raise UserError("images must be a collection of images; put a single one into a list: [image]")
     if not hasattr(images, "__iter__"):
         raise UserError(f"images must be a collection, each {_FORMS}; got {type(images).__name__}")
     return images
 
 
-def watched(images: Iterable[AnyPicture], title: str, *, progress: bool) -> Iterable[AnyPicture]:
+def watched(images: Iterable[AnyImage], title: str, *, progress: bool) -> Iterable[AnyImage]:
     """Show on a terminal, from the second second on, how far a loop over images has come."""
     silent = None if progress else True  # None: only where there is a terminal
-    bar: Iterable[AnyPicture] = tqdm(
-        check_collection(images), desc=title, unit="picture", delay=2, leave=False, disable=silent
+    bar: Iterable[AnyImage] = tqdm(
+        check_collection(images), desc=title, unit="image", delay=2, leave=False, disable=silent
     )
     return bar
 
 
-def to_picture(image: Picture, index: int) -> Image.Image:
-    """Bring one image into an upright RGB picture.
+def to_image(image: ImageLike, index: int) -> Image.Image:
+    """Bring one image into an upright RGB image.
 
     Parameters
     ----------
-    image : path, PIL picture, array or tensor
+    image : path, PIL image, array or tensor
         Arrays are [H, W], [H, W, 1] or [H, W, 3], tensors [H, W], [1, H, W] or [3, H, W]; integers are
         uint8, floats lie in 0..1 and are rounded to 8 bits, as a file would hold them.
     index : int
@@ -70,15 +70,15 @@ def to_picture(image: Picture, index: int) -> Image.Image:
 
     Examples
     --------
-    >>> to_picture(np.zeros((4, 6), np.uint8), 0).size
+    >>> to_image(np.zeros((4, 6), np.uint8), 0).size
     (6, 4)
     """
     if isinstance(image, (str, os.PathLike)):
-        return open_picture(image)
+        return open_image(image)
     if isinstance(image, Image.Image):
         try:
             return upright_rgb(image)
-        except Exception as error:  # a picture opened lazily may turn out to be damaged only now
+        except Exception as error:  # an image opened lazily may turn out to be damaged only now
             raise UserError(f"image {index} cannot be decoded: {decoding_problem(error)}") from error
     if isinstance(image, torch.Tensor):
         channels_last = image.detach().cpu().movedim(0, -1) if image.ndim == 3 else image.detach().cpu()
@@ -90,7 +90,7 @@ def to_picture(image: Picture, index: int) -> Image.Image:
 
 
 def _from_pixels(pixels: npt.NDArray[Any], what: str) -> Image.Image:
-    """Make a picture of [H, W], [H, W, 1] or [H, W, 3]; ``what`` begins the message of an error."""
+    """Make an image of [H, W], [H, W, 1] or [H, W, 3]; ``what`` begins the message of an error."""
     if pixels.ndim == 2:
         pixels = pixels[..., None]
     if pixels.ndim != 3 or pixels.shape[-1] not in (1, 3) or pixels.size == 0:
@@ -107,7 +107,7 @@ def _from_pixels(pixels: npt.NDArray[Any], what: str) -> Image.Image:
 
 def image_batches(
     model: LWFM,
-    images: Iterable[Picture],
+    images: Iterable[ImageLike],
     batch_size: int,
     *,
     unreadable: Callable[[int, UserError], None] | None = None,
@@ -121,9 +121,9 @@ def image_batches(
         image_size=model.config.image_size, normalization=model.normalization or IMAGENET
     )
 
-    def prepare(pair: tuple[int, Picture]) -> torch.Tensor | UserError:
+    def prepare(pair: tuple[int, ImageLike]) -> torch.Tensor | UserError:
         try:
-            return transform(to_picture(pair[1], pair[0]))
+            return transform(to_image(pair[1], pair[0]))
         except UserError as error:
             if unreadable is None:
                 raise
@@ -145,7 +145,7 @@ def image_batches(
 @torch.inference_mode()
 def encode_images(
     model: LWFM,
-    images: Iterable[Picture],
+    images: Iterable[ImageLike],
     batch_size: int,
     *,
     together: int = 1,
@@ -153,7 +153,7 @@ def encode_images(
 ) -> Iterator[tuple[torch.Tensor, ...]]:
     """Compute the maps [B, C_l, F_l, F_l] of every layer on the model's device.
 
-    ``batch_size`` pictures pass the network at once; as many batches are joined as make up ``together``.
+    ``batch_size`` images pass the network at once; as many batches are joined as make up ``together``.
     Unreadable images: see :func:`image_batches`.
     """
     device = next(model.parameters()).device

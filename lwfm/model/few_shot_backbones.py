@@ -89,7 +89,7 @@ def resnet12(layers: tuple[int, ...]) -> FourBlocks:
 
 
 def conv4(layers: tuple[int, ...]) -> FourBlocks:
-    """Conv-4 with 64 channels [1]_: convolution, batch normalisation, ReLU and 2 x 2 max pooling, four times.
+    """Conv-4 with 64 channels [1]_: convolution, batch normalization, ReLU and 2 x 2 max pooling, four times.
 
     References
     ----------

@@ -56,9 +56,9 @@ def import_checkpoint(
     temperature : float
         By which the similarities are divided (-temperature).
     image_size : int
-        Side of the pictures in pixels.
+        Side of the images in pixels.
     mean : tuple of float
-        Of each colour channel for values in 0..1, by which the pictures were normalised in training.
+        Of each color channel for values in 0..1, by which the images were normalized in training.
     std : tuple of float
         Standard deviation, likewise.
 
@@ -101,7 +101,7 @@ def convert(
     config : ModelConfig
         How the weights are used.
     normalization : Normalization
-        Of the pictures in training.
+        Of the images in training.
     source : str
         Where the tensors come from, for messages.
 

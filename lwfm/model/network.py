@@ -37,12 +37,12 @@ class ModelConfig:
         Side F to which the maps are pooled; one number, or one for each layer.
     weights : str
         What the backbone starts from: none (random), imagenet, or the path of a weight file. From a model
-        of `lwfm pretrain` or `lwfm train` come its backbone, how it scales pictures, and its classifier where
+        of `lwfm pretrain` or `lwfm train` come its backbone, how it scales images, and its classifier where
         that is over the same training classes.
     image_size : int
-        Side of the square pictures in pixels.
+        Side of the square images in pixels.
     embedding : bool
-        Whether matched positions are compared after the learnt embedding or as they are.
+        Whether matched positions are compared after the learned embedding or as they are.
     matching_weight : float
         Weight of the semantic-pixel matching term; 0 leaves it out.
     attention_temperature : float, optional
@@ -95,14 +95,14 @@ class LWFM(nn.Module):
         Names of the training classes; a linear classifier over them serves the training loss. Without
         any there is no classifier.
     normalization : Normalization, optional
-        How pictures were scaled in training. Pretrained backbones that demand their own override it.
+        How images were scaled in training. Pretrained backbones that demand their own override it.
 
     Attributes
     ----------
     backbone, head : Backbone, LWFMHead
         The two parts.
     normalization : Normalization or None
-        How pictures must be scaled before they enter.
+        How images must be scaled before they enter.
 
     Examples
     --------
@@ -132,7 +132,7 @@ class LWFM(nn.Module):
             self._start_from(start)
 
     def _start_from(self, start: LWFM) -> None:
-        """Take over what another model has learnt: all but the head's embedding."""
+        """Take over what another model has learned: all but the head's embedding."""
         name, source = self.config.backbone, f"the model {self.config.weights} ({start.config.backbone})"
         load_tensors(self.backbone.body, start.backbone.body.state_dict(), name=name, source=source)
         self.normalization = start.normalization
@@ -150,12 +150,12 @@ class LWFM(nn.Module):
     def forward(
         self, support: Tensor, support_labels: Tensor, query: Tensor
     ) -> Tensor | tuple[Tensor, Tensor]:
-        """Compare query pictures with the classes of the support pictures.
+        """Compare query images with the classes of the support images.
 
         Parameters
         ----------
         support : Tensor
-            [S, 3, H, W], normalised pictures.
+            [S, 3, H, W], normalized images.
         support_labels : Tensor
             [S] int64 in 0..way-1.
         query : Tensor
@@ -185,7 +185,7 @@ def build_head(
     """Build the head of a configuration, of a class, for layers of these channels, with random weights."""
     return form(
         layer_dims,
-        feature_size=config.feature_size,  # an int centres over all layers together (the paper)
+        feature_size=config.feature_size,  # an int centers over all layers together (the paper)
         num_classes=num_classes,
         embedding=config.embedding,
         matching_weight=config.matching_weight,
@@ -227,7 +227,7 @@ def load_model(path: str | Path) -> LWFM:
 
 
 def describe_model(model: LWFM) -> dict[str, Any]:
-    """Give the configuration, the training classes and the normalisation as JSON values."""
+    """Give the configuration, the training classes and the normalization as JSON values."""
     return {
         "config": asdict(model.config),
         "classes": list(model.classes),

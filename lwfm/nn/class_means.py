@@ -1,6 +1,6 @@
-"""Classes with several support pictures: means over shots, also where shots differ between classes.
+"""Classes with several support images: means over shots, also where shots differ between classes.
 
-Letters: Q queries, S support pictures, K the most shots of a class, P positions, C channels.
+Letters: Q queries, S support images, K the most shots of a class, P positions, C channels.
 """
 
 from __future__ import annotations
@@ -15,31 +15,31 @@ from lwfm.ops import _expressions as blocks
 
 
 class ClassShots:
-    """Which support pictures belong to which class.
+    """Which support images belong to which class.
 
     Parameters
     ----------
     labels : Tensor
         [S] integers 0..way-1 in any order, each class at least once.
-    pictures : int
+    images : int
         S as the support maps have it.
 
     Raises
     ------
     ValueError
-        For labels of the wrong shape, dtype, number or range, or a class without support pictures.
+        For labels of the wrong shape, dtype, number or range, or a class without support images.
     """
 
-    def __init__(self, labels: Tensor, pictures: int) -> None:
+    def __init__(self, labels: Tensor, images: int) -> None:
         if labels.ndim != 1 or labels.is_floating_point() or labels.dtype == torch.bool:
             raise ValueError(f"support_labels must be integers [S], got {labels.dtype} {list(labels.shape)}")
-        if len(labels) != pictures or pictures == 0:
-            raise ValueError(f"{pictures} support pictures need as many labels, got {len(labels)}")
+        if len(labels) != images or images == 0:
+            raise ValueError(f"{images} support images need as many labels, got {len(labels)}")
         if labels.min() < 0:
             raise ValueError(f"support_labels must be 0..way-1, got {int(labels.min())}")
         counts = torch.bincount(labels)  # [way]
         if not counts.all():
-            raise ValueError(f"class {int((counts == 0).nonzero()[0])} has no support pictures")
+            raise ValueError(f"class {int((counts == 0).nonzero()[0])} has no support images")
         self.labels, self.counts = labels, counts
         self.order = labels.argsort(stable=True)  # [S], by class
         self.begin = F.pad(counts.cumsum(0), (1, 0))  # [way + 1], where classes begin in that order
@@ -51,7 +51,7 @@ class ClassShots:
         return torch.einsum("qsp,sw->qwp", x, self.share.to(x.dtype))
 
     def of_equal_count(self) -> list[Tensor]:
-        """Pictures [classes, K] of all classes with K shots, for each K; see :meth:`in_class_order`."""
+        """Images [classes, K] of all classes with K shots, for each K; see :meth:`in_class_order`."""
         return [
             torch.stack([self.order[self.begin[c] : self.begin[c] + count] for c in classes])
             for count, classes in self._classes_by_count()
@@ -73,7 +73,7 @@ class ClassShots:
         return x.flatten(2, 3).transpose(0, 1)
 
     def _padded(self) -> tuple[Tensor, Tensor]:
-        """Pictures of each class [way, K], padded with picture 0, and which of them are real."""
+        """Images of each class [way, K], padded with image 0, and which of them are real."""
         device = self.labels.device
         by_class = self.labels[self.order]
         rank = torch.arange(len(self.order), device=device) - self.begin[by_class]

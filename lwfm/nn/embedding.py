@@ -13,7 +13,7 @@ class PixelEmbedding(nn.Sequential):
     """``phi(x) = x + ReLU(W2 ReLU(W1 x))`` on the last dimension, without bias.
 
     Being positively homogeneous it commutes with any positive weight of a position, which is why the
-    head embeds each picture once instead of each pair.
+    head embeds each image once instead of each pair.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Why two pictures are similar: the weights, matches and similarities behind the head's number.
+"""Why two images are similar: the weights, matches and similarities behind the head's number.
 
 Letters: P positions (F x F), l a layer.
 """
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LayerMatch:
-    """How the positions of one layer of a picture pair correspond.
+    """How the positions of one layer of an image pair correspond.
 
     Positions count row by row, from the upper left.
 
@@ -49,14 +49,14 @@ class LayerMatch:
 
 @torch.no_grad()
 def explain_pair(head: LWFMHead, support: Maps, query: Maps) -> tuple[LayerMatch, ...]:
-    """Compute what the head sees in one support picture and one query, layer by layer.
+    """Compute what the head sees in one support image and one query, layer by layer.
 
     Parameters
     ----------
     head : LWFMHead
         Its embedding, temperature and layout are used.
     support, query : Tensor or sequence of Tensor
-        Maps of one picture each: [1, C, F, F], or one [1, C_l, F_l, F_l] per layer.
+        Maps of one image each: [1, C, F, F], or one [1, C_l, F_l, F_l] per layer.
 
     Returns
     -------
@@ -66,7 +66,7 @@ def explain_pair(head: LWFMHead, support: Maps, query: Maps) -> tuple[LayerMatch
     Raises
     ------
     ValueError
-        For maps of the wrong shape or dtype, or of several pictures.
+        For maps of the wrong shape or dtype, or of several images.
 
     Examples
     --------
@@ -80,7 +80,7 @@ def explain_pair(head: LWFMHead, support: Maps, query: Maps) -> tuple[LayerMatch
     matches = []
     for layer, ((s, _), (q, _)) in enumerate(pairs):
         if len(s) != 1 or len(q) != 1:
-            raise ValueError(f"one picture each is explained, got {len(s)} and {len(q)}")
+            raise ValueError(f"one image each is explained, got {len(s)} and {len(q)}")
         a, b = layer_wise_embedding(s, q, temperature=head.attention_temperature)
         assignment = paired_pixel_matching(s, q)[1]
         if head.embeddings:

@@ -1,6 +1,6 @@
 """Modules: the LWFM-SPM head and its parts, ready to stand behind any backbone.
 
-Letters in shape comments: Q queries, S support pictures, P positions (F x F), C channels, l a layer.
+Letters in shape comments: Q queries, S support images, P positions (F x F), C channels, l a layer.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ LayerReduction = Literal["max", "mean"]
 
 
 class SemanticPixelMatching(nn.Module):
-    """Similarity of every query with every support picture on one layer: SPM as a drop-in module.
+    """Similarity of every query with every support image on one layer: SPM as a drop-in module.
 
     Parameters
     ----------
@@ -87,7 +87,7 @@ class EpisodeSimilarities(NamedTuple):
 
 
 class LWFMHead(nn.Module):
-    """The LWFM-SPM head: logits of an episode from the backbone maps of its pictures.
+    """The LWFM-SPM head: logits of an episode from the backbone maps of its images.
 
     Layer-wise embedding weighs positions by mutual cross-correlation, semantic-pixel matching pairs them
     one to one; both work on P x P blocks, so no pair of maps is ever expanded. The head computes in
@@ -100,7 +100,7 @@ class LWFMHead(nn.Module):
     feature_size : int or sequence of int
         F, the maps' height and width. An int: all layers share it and the mean over all C channels is
         subtracted at each position (the paper). A sequence: a resolution of its own for each layer,
-        centred over its own channels.
+        centered over its own channels.
     num_classes : int, optional
         Training classes of the auxiliary linear classifier; None leaves it out.
     embedding : bool
@@ -115,7 +115,7 @@ class LWFMHead(nn.Module):
     top_k : int or None
         Matched pairs averaged per layer, at most the smallest F_l^2; None for all.
     layer_reduction : str
-        The matched similarity of a pair of pictures is the ``max`` over the layers (the paper) or their
+        The matched similarity of a pair of images is the ``max`` over the layers (the paper) or their
         ``mean``.
     merge_shots : bool
         Match each query with the positions of all shots of a class at once, one assignment of P to K P
@@ -197,7 +197,7 @@ class LWFMHead(nn.Module):
         Raises
         ------
         ValueError
-            For maps or labels of the wrong shape, dtype or device, a class without support pictures, or
+            For maps or labels of the wrong shape, dtype or device, a class without support images, or
             NaN features (naming the first pair [query, support]).
         """
         episode = self.similarities(support, support_labels, query)
@@ -266,7 +266,7 @@ class LWFMHead(nn.Module):
         return similarities.max(0).values if self.layer_reduction == "max" else similarities.mean(0)
 
     def classify(self, maps: Maps) -> Tensor:
-        """Class logits [B, num_classes] of ordinary pictures from their globally averaged maps.
+        """Class logits [B, num_classes] of ordinary images from their globally averaged maps.
 
         Raises
         ------

@@ -1,6 +1,6 @@
 """What one layer contributes to the similarities of an episode.
 
-Letters: Q queries, S support pictures, P positions, C_l channels of a layer.
+Letters: Q queries, S support images, P positions, C_l channels of a layer.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ if TYPE_CHECKING:
 
 
 class SupportLayer:
-    """The support pictures of one layer, with everything that all queries share computed once.
+    """The support images of one layer, with everything that all queries share computed once.
 
     Parameters
     ----------
     positions : Positions
-        S pictures.
+        S images.
     shots : ClassShots
-        Which picture belongs to which class.
+        Which image belongs to which class.
     embed : callable or None
         phi, on the last dimension; None for the identity.
     matching : bool
@@ -68,7 +68,7 @@ class SupportLayer:
         return positions.features if self.embed is None else self.embed(positions.features)
 
     def query_bytes(self) -> int:
-        """Bytes of the blocks of one query picture."""
+        """Bytes of the blocks of one query image."""
         S, P, _ = self.positions.features.shape
         return S * P * P * self.positions.features.element_size()
 
@@ -117,9 +117,9 @@ class SupportLayer:
             cosines = pair_blocks(raw, self.inverse_norm, inverse_norm)
             return feature_matching(cosines, self.embedded, embedded, top_k)[0]
         similarities = []
-        for pictures in self.shots.of_equal_count():  # [classes, K]
-            blocks = raw[:, pictures].flatten(2, 3)  # [Q, classes, K P, P]
-            cosines = pair_blocks(blocks, self.inverse_norm[pictures].flatten(1), inverse_norm)
-            support = self.embedded[pictures].flatten(1, 2)  # [classes, K P, D]
+        for images in self.shots.of_equal_count():  # [classes, K]
+            blocks = raw[:, images].flatten(2, 3)  # [Q, classes, K P, P]
+            cosines = pair_blocks(blocks, self.inverse_norm[images].flatten(1), inverse_norm)
+            support = self.embedded[images].flatten(1, 2)  # [classes, K P, D]
             similarities.append(feature_matching(cosines, support, embedded, top_k)[0])
         return self.shots.in_class_order(similarities)

@@ -1,6 +1,6 @@
-"""How backbone maps are cut into layers and centred before the head compares them.
+"""How backbone maps are cut into layers and centered before the head compares them.
 
-Letters: B pictures, P positions (F x F), C channels, l a layer.
+Letters: B images, P positions (F x F), C channels, l a layer.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ Maps = Tensor | Sequence[Tensor]
 
 
 class Positions(NamedTuple):
-    """A layer of some pictures as the head compares it."""
+    """A layer of some images as the head compares it."""
 
     features: Tensor
-    """[B, P, C_l], centred."""
+    """[B, P, C_l], centered."""
     squares: Tensor
     """[B, P]: their squared norms."""
 
@@ -35,8 +35,8 @@ class MapLayout:
     layer_dims : sequence of int
         C_l of each layer.
     feature_size : int or sequence of int
-        F for all layers, which are then centred together over all channels (the paper); or one F_l per
-        layer, each centred over its own channels.
+        F for all layers, which are then centered together over all channels (the paper); or one F_l per
+        layer, each centered over its own channels.
 
     Raises
     ------
@@ -70,10 +70,10 @@ class MapLayout:
         return tensors if len(tensors) == len(self.dims) else list(self._split(tensors[0]))
 
     def positions(self, maps: Maps, name: str) -> list[Positions]:
-        """Cut maps into layers of centred positions; errors as in :meth:`layers`."""
+        """Cut maps into layers of centered positions; errors as in :meth:`layers`."""
         tensors = self._checked(maps, name)
         if blocks.is_fused(tensors[0]):
-            results = torch.ops.lwfm.centred_positions(tensors, list(self.dims), self.shared)
+            results = torch.ops.lwfm.centered_positions(tensors, list(self.dims), self.shared)
             return [
                 Positions(*pair)
                 for pair in zip(results[: len(self.dims)], results[len(self.dims) :], strict=True)
@@ -82,10 +82,10 @@ class MapLayout:
         features = [x.flatten(2).transpose(1, 2) for x in layers]
         if self.shared:
             total = torch.stack([x.sum(-1, keepdim=True) for x in features]).sum(0)  # [B, P, 1]
-            centred = [x - total / sum(self.dims) for x in features]
+            centered = [x - total / sum(self.dims) for x in features]
         else:
-            centred = [x - x.mean(-1, keepdim=True) for x in features]
-        return [Positions(x, squared_norms(x)) for x in centred]
+            centered = [x - x.mean(-1, keepdim=True) for x in features]
+        return [Positions(x, squared_norms(x)) for x in centered]
 
     def _split(self, maps: Tensor) -> tuple[Tensor, ...]:
         return torch.split_with_sizes(maps, list(self.dims), dim=1)
@@ -98,8 +98,8 @@ class MapLayout:
             layers = self._split(maps)
         else:
             layers = tuple(maps)
-        pictures = len(layers[0]) if len(layers) else 0
-        expected = [[pictures, C_l, F_l, F_l] for C_l, F_l in zip(self.dims, self.sizes, strict=True)]
+        images = len(layers[0]) if len(layers) else 0
+        expected = [[images, C_l, F_l, F_l] for C_l, F_l in zip(self.dims, self.sizes, strict=True)]
         shapes = [list(x.shape) for x in layers]
         if shapes != expected:
             raise ValueError(f"{name} must have layers of shape {expected}, got {shapes}")

@@ -1,10 +1,10 @@
 """All (query, support) pairs of one layer in one operator, for inference.
 
-``lwfm::correlation`` multiplies the positions of all pictures, weighs them (LWE), assigns them and compares
+``lwfm::correlation`` multiplies the positions of all images, weighs them (LWE), assigns them and compares
 the matched ones (SPM). On CUDA it is one kernel, and no tensor of S x Q x P x P or S x Q x C numbers is ever
 written; elsewhere it is the operators of :mod:`lwfm.ops._expressions` in turn. It cannot be differentiated.
 
-Letters: Q queries, S support pictures, P support positions, M query positions, C and D channels.
+Letters: Q queries, S support images, P support positions, M query positions, C and D channels.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 MOST_POSITIONS = 32
-"""Positions of a picture that one warp assigns (kMaxAssignedPositions in csrc/cuda)."""
+"""Positions of an image that one warp assigns (kMaxAssignedPositions in csrc/cuda)."""
 
 
 ONE_KERNEL_PRODUCTS = 2**19
@@ -74,7 +74,7 @@ def correlate(
     top_k: int | None = None,
     matching: bool = True,
 ) -> PairTerms:
-    """Correlate, weigh and match every support picture with every query of one layer.
+    """Correlate, weigh and match every support image with every query of one layer.
 
     Parameters
     ----------

@@ -7,7 +7,7 @@ the raw correlations ``R = s q^T`` and of norms, so no pair of feature maps is e
 On the CPU, and on CUDA if this build has the kernels, the fused operators of :mod:`lwfm.ops._block_ops` do
 the work; other tensors go through the tensor expressions below. :func:`has_pair_kernels` chooses.
 
-Letters: Q queries, S support pictures, P support positions, M query positions, C channels.
+Letters: Q queries, S support images, P support positions, M query positions, C channels.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ COSINE_EPS = 1e-8
 """Smallest norm a cosine divides by, as in torch's ``cosine_similarity``."""
 CORRELATION_EPS = 1e-6
 """Added to squared norms in the correlation of layer-wise embedding."""
-STANDARDISE_EPS = 1e-5
-"""Added to the variance when correlations are standardised (kStandardiseEps in csrc/core)."""
+STANDARDIZE_EPS = 1e-5
+"""Added to the variance when correlations are standardized (kStandardizeEps in csrc/core)."""
 MOST_LINES = 640
-"""Positions of both pictures for which the CUDA kernels have room (csrc/cuda/pair_plan.h)."""
+"""Positions of both images for which the CUDA kernels have room (csrc/cuda/pair_plan.h)."""
 PAIR_KERNELS = frozenset(
     device
     for device, key in (("cpu", "CPU"), ("cuda", "CUDA"))
@@ -95,13 +95,13 @@ class ScaledBlocks(NamedTuple):
 
 
 def pair_blocks(raw: Tensor, support_scale: Tensor, query_scale: Tensor) -> ScaledBlocks:
-    """Scale R [Q, S, P, M] of all pairs by factors of each picture's positions, [S, P] and [Q, M]."""
+    """Scale R [Q, S, P, M] of all pairs by factors of each image's positions, [S, P] and [Q, M]."""
     Q, S, P, M = raw.shape
     return ScaledBlocks(raw, support_scale.expand(Q, S, P), query_scale.unsqueeze(1).expand(Q, S, M))
 
 
 def paired_blocks(support: Tensor, query: Tensor) -> ScaledBlocks:
-    """Cosines of the positions of paired pictures: support [B, P, C], query [B, M, C]."""
+    """Cosines of the positions of paired images: support [B, P, C], query [B, M, C]."""
     scales = [inverse_root(squared_norms(x)) for x in (support, query)]
     return ScaledBlocks(support @ query.transpose(1, 2), *scales)
 
@@ -126,7 +126,7 @@ def embedding_weights(correlation: ScaledBlocks, temperature: float) -> tuple[Te
     """LWE weights a [..., P] and b [..., M] of each pair, and a^T R [..., M].
 
     ``a_i = sum_j softmax_i(g_i(corr) / t)`` and ``b_j = sum_i softmax_j(g_j(corr) / t)``, where
-    ``g_d`` standardises along d with the unbiased variance. At an infinite temperature all weights are 1,
+    ``g_d`` standardizes along d with the unbiased variance. At an infinite temperature all weights are 1,
     whatever the correlations: no gradient reaches them.
     """
     if math.isinf(temperature):
@@ -138,16 +138,16 @@ def embedding_weights(correlation: ScaledBlocks, temperature: float) -> tuple[Te
             "tuple[Tensor, Tensor, Tensor]", torch.ops.lwfm.embedding_weights(*correlation, temperature)
         )
     values = correlation.values()
-    a = _standardised_softmax(values, -2, temperature).sum(-1)
-    b = _standardised_softmax(values, -1, temperature).sum(-2)
+    a = _standardized_softmax(values, -2, temperature).sum(-1)
+    b = _standardized_softmax(values, -1, temperature).sum(-2)
     return a, b, (a.unsqueeze(-2) @ correlation.raw).squeeze(-2)
 
 
-def _standardised_softmax(x: Tensor, dim: int, temperature: float) -> Tensor:
+def _standardized_softmax(x: Tensor, dim: int, temperature: float) -> Tensor:
     # One position has no unbiased variance; its softmax is 1 whatever the divisor.
-    centred = x - x.mean(dim, keepdim=True)
-    variance = centred.square().sum(dim, keepdim=True) / max(x.shape[dim] - 1, 1)
-    return (centred * ((variance + STANDARDISE_EPS).rsqrt() / temperature)).softmax(dim)
+    centered = x - x.mean(dim, keepdim=True)
+    variance = centered.square().sum(dim, keepdim=True) / max(x.shape[dim] - 1, 1)
+    return (centered * ((variance + STANDARDIZE_EPS).rsqrt() / temperature)).softmax(dim)
 
 
 def feature_matching(
@@ -156,7 +156,7 @@ def feature_matching(
     """Assign positions by ``1 - cosines``; mean of the ``top_k`` largest cosines of matched features.
 
     ``cosines`` [Q, S, P, M] of all pairs with features support [S, P, D], query [Q, M, D]; or those of
-    paired pictures, [B, P, M] with [B, P, D], [B, M, D]; no gradient goes to them. None for ``top_k``
+    paired images, [B, P, M] with [B, P, D], [B, M, D]; no gradient goes to them. None for ``top_k``
     averages all. Returns the similarity [Q, S] and the assignment [Q, S, P] (-1 where unmatched).
 
     Comparing only the matched positions takes 1 / P of the products of all, so there is no size at which
@@ -191,9 +191,9 @@ def pixel_matching(cosines: ScaledBlocks, compared: ScaledBlocks, top_k: int | N
 def over_queries(
     function: Callable[..., tuple[Tensor, ...]], queries: Sequence[Tensor], query_bytes: int
 ) -> tuple[Tensor, ...]:
-    """Call ``function`` on chunks of query pictures and concatenate what it returns.
+    """Call ``function`` on chunks of query images and concatenate what it returns.
 
-    ``queries`` are tensors [Q, ...]; a chunk has as many pictures as fit in the budget at ``query_bytes``
+    ``queries`` are tensors [Q, ...]; a chunk has as many images as fit in the budget at ``query_bytes``
     each: ``PAIR_BYTES``, or ``RECORDED_PAIR_BYTES`` where gradients are recorded. There a chunk is computed
     again in the backward pass instead of kept, so extra memory does not grow with Q.
     """

@@ -1,6 +1,6 @@
 """Registration of the operators on features: fakes, autograd and vmap of what csrc/ops computes.
 
-``lwfm::centred_positions`` turns maps into centred positions and their squared norms,
+``lwfm::centered_positions`` turns maps into centered positions and their squared norms,
 ``lwfm::feature_matching`` assigns positions and compares only the matched ones, ``lwfm::class_terms``
 compares weighted class means. They exist for tensors of float32 and float64 on the CPU, and on CUDA where
 its kernels were built; :mod:`lwfm.ops._expressions`, :mod:`lwfm.nn.positions` and
@@ -49,7 +49,7 @@ def _positions_setup(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) ->
 
 
 def _positions_gradient(ctx: Any, grads: list[Tensor]) -> tuple[list[Tensor], None, None]:
-    operator = torch.ops.lwfm.centred_positions_backward
+    operator = torch.ops.lwfm.centered_positions_backward
     return operator(grads, list(ctx.saved_tensors), ctx.heights, ctx.together), None, None
 
 
@@ -92,7 +92,7 @@ def _terms_fake(
     b: Tensor,  # noqa: ARG001
     support: Tensor,  # noqa: ARG001
     query: Tensor,
-    pictures: Tensor,  # noqa: ARG001
+    images: Tensor,  # noqa: ARG001
     begin: Tensor,
 ) -> tuple[Tensor, ...]:
     Q, way = len(query), len(begin) - 1
@@ -111,15 +111,15 @@ def _terms_gradient(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
     return (*torch.ops.lwfm.class_terms_backward(*grads, *ctx.saved_tensors), None, None)
 
 
-torch.library.register_fake("lwfm::centred_positions", _positions_fake)
-torch.library.register_fake("lwfm::centred_positions_backward", _positions_backward_fake)
+torch.library.register_fake("lwfm::centered_positions", _positions_fake)
+torch.library.register_fake("lwfm::centered_positions_backward", _positions_backward_fake)
 torch.library.register_fake("lwfm::feature_matching", _matching_fake)
 torch.library.register_fake("lwfm::feature_matching_backward", _matching_backward_fake)
 torch.library.register_fake("lwfm::class_terms", _terms_fake)
 torch.library.register_fake("lwfm::class_terms_backward", _terms_backward_fake)
 torch.library.register_autograd(
-    "lwfm::centred_positions", _positions_gradient, setup_context=_positions_setup
+    "lwfm::centered_positions", _positions_gradient, setup_context=_positions_setup
 )
 torch.library.register_autograd("lwfm::feature_matching", _matching_gradient, setup_context=_matching_setup)
 torch.library.register_autograd("lwfm::class_terms", _terms_gradient, setup_context=_terms_setup)
-refuse_double_backward("centred_positions", "feature_matching", "class_terms")
+refuse_double_backward("centered_positions", "feature_matching", "class_terms")

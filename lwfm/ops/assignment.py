@@ -17,11 +17,11 @@ def linear_assignment(cost: Tensor, maximize: bool = False, *, check: bool = Fal
     ----------
     cost : Tensor [..., N, M]
         Cost of giving row ``i`` the column ``j``; floating-point, integer or bool, of any strides.
-        ``+inf`` forbids a pair (``-inf`` when maximising). float16 and bfloat16 are read as float32;
+        ``+inf`` forbids a pair (``-inf`` when maximizing). float16 and bfloat16 are read as float32;
         sums and dual variables are float64 for every dtype. Integers are exact as long as the entries
         of one problem span less than 2^53.
     maximize : bool
-        Maximise the total instead of minimising it.
+        Maximize the total instead of minimizing it.
     check : bool
         For CUDA tensors: wait for the answer and raise for a problem that cannot be solved. By default a
         call does not wait for the device, and such a problem is marked by -1 in all its rows. Ignored

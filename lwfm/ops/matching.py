@@ -1,6 +1,6 @@
 """Operators on torch tensors.
 
-All work under ``torch.compile`` and autocast, on CPU and CUDA tensors. On the CPU the pairs of pictures are
+All work under ``torch.compile`` and autocast, on CPU and CUDA tensors. On the CPU the pairs of images are
 worked on by fused operators of the namespace ``lwfm``, one pass forward and one backward (see
 :mod:`lwfm.ops._expressions`), in chunks of queries where the blocks of all pairs would take much memory; they
 can be differentiated once.
@@ -41,7 +41,7 @@ def semantic_pixel_matching(
     query_embedded: Tensor | None = None,
     top_k: int | None = 1,
 ) -> tuple[Tensor, Tensor]:
-    """Match every support picture with every query, position by position (SPM).
+    """Match every support image with every query, position by position (SPM).
 
     For each pair, positions are assigned one to one so that the total of
     ``cost[i, j] = 1 - cos(support_i, query_j)`` is least; the similarity is the mean of the ``top_k``
@@ -51,7 +51,7 @@ def semantic_pixel_matching(
     Parameters
     ----------
     support : Tensor
-        [S, P, C]: S pictures of P positions with C channels; any floating dtype.
+        [S, P, C]: S images of P positions with C channels; any floating dtype.
     query : Tensor
         [Q, M, C], same dtype and device; M may differ from P.
     support_embedded, query_embedded : Tensor, optional
@@ -108,7 +108,7 @@ def paired_pixel_matching(
     query_embedded: Tensor | None = None,
     top_k: int | None = 1,
 ) -> tuple[Tensor, Tensor]:
-    """Match support picture b with query b only: :func:`semantic_pixel_matching` on paired batches.
+    """Match support image b with query b only: :func:`semantic_pixel_matching` on paired batches.
 
     Parameters
     ----------
@@ -141,7 +141,7 @@ def paired_pixel_matching(
     """
     features = _matching_features(support, query, support_embedded, query_embedded, top_k)
     if len(support) != len(query):
-        raise ValueError(f"support and query pair up, but there are {len(support)} and {len(query)} pictures")
+        raise ValueError(f"support and query pair up, but there are {len(support)} and {len(query)} images")
     with torch.autocast(support.device.type, enabled=False):
         cosines = paired_blocks(*(x.detach() for x in features[0]))
         return feature_matching(cosines, *features[-1], top_k)
@@ -152,13 +152,13 @@ def layer_wise_embedding(
 ) -> tuple[Tensor, Tensor]:
     """Weigh positions by mutual cross-correlation (LWE), for every (query, support) pair.
 
-    A position of one picture weighs much where the other picture has something that correlates with it.
-    Each row of weights sums to the number of positions of the other picture.
+    A position of one image weighs much where the other image has something that correlates with it.
+    Each row of weights sums to the number of positions of the other image.
 
     Parameters
     ----------
     support, query : Tensor
-        [S, P, C] and [Q, M, C] of one backbone layer, centred over channels; same floating dtype, device.
+        [S, P, C] and [Q, M, C] of one backbone layer, centered over channels; same floating dtype, device.
     temperature : float
         Softens the softmax over positions; positive. The paper: 5, on CUB 2.
 
@@ -208,19 +208,19 @@ def _matching_features(
     elif support_embedded is not None or query_embedded is not None:
         raise ValueError("give both support_embedded and query_embedded, or neither")
     for name_s, s, name_q, q in pairs:
-        for name, x, pictures in ((name_s, s, support), (name_q, q, query)):
+        for name, x, images in ((name_s, s, support), (name_q, q, query)):
             if x.ndim != 3 or not x.is_floating_point():
                 raise ValueError(
-                    f"{name} must be a floating tensor [pictures, positions, channels], "
+                    f"{name} must be a floating tensor [images, positions, channels], "
                     f"got {x.dtype} of shape {list(x.shape)}"
                 )
             if x.device != support.device or x.dtype != support.dtype:
                 raise ValueError(
                     f"{name} is {x.dtype} on {x.device}, but support is {support.dtype} on {support.device}"
                 )
-            if x.shape[:2] != pictures.shape[:2]:
+            if x.shape[:2] != images.shape[:2]:
                 raise ValueError(
-                    f"{name} has shape {list(x.shape)}, but its pictures have {list(pictures.shape)}"
+                    f"{name} has shape {list(x.shape)}, but its images have {list(images.shape)}"
                 )
         if s.shape[2] != q.shape[2]:
             raise ValueError(f"{name_s} has {s.shape[2]} channels, but {name_q} has {q.shape[2]}")

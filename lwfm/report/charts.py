@@ -25,7 +25,7 @@ LABELS = {
 }
 """How a reader calls the methods of :data:`lwfm.evaluation.episodes.METHODS`."""
 
-_COLOURS = dict(zip(METHODS, ("#1f6feb", "#8250df", "#bf8700", "#57606a"), strict=True))
+_COLORS = dict(zip(METHODS, ("#1f6feb", "#8250df", "#bf8700", "#57606a"), strict=True))
 _LINES = ("-", "--", ":", "-.")
 
 
@@ -36,9 +36,9 @@ def figure_uri(figure: Figure) -> str:
     return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()
 
 
-def picture_uri(picture: Image, side: int = 84) -> str:
-    """Put a small copy of a picture into a ``data:`` address."""
-    small = picture.copy()
+def image_uri(image: Image, side: int = 84) -> str:
+    """Put a small copy of an image into a ``data:`` address."""
+    small = image.copy()
     small.thumbnail((side, side))
     stream = io.BytesIO()
     small.save(stream, "WEBP", quality=80)
@@ -59,7 +59,7 @@ def shots_figure(result: EvaluationResult) -> Figure:
             [100 * m.accuracy for m in of_line],
             yerr=[100 * (m.interval or 0) for m in of_line],
             label=LABELS.get(name, name) + (f", {way}-way" if len(ways) > 1 else ""),
-            color=_COLOURS.get(name),
+            color=_COLORS.get(name),
             linestyle=_LINES[ways.index(way) % len(_LINES)],
             marker="o",
             markersize=4,

@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Any, cast, get_args
 import torch
 
 from lwfm.classifier.support_set import SupportSet
-from lwfm.data import EpisodeSampler, episode_labels, open_pictures
+from lwfm.data import EpisodeSampler, episode_labels, open_images
 from lwfm.data.image_sets import DataName
 from lwfm.errors import UserError
 from lwfm.evaluation import open_network
-from lwfm.evaluation.episodes import encode_pictures, episode_scores
+from lwfm.evaluation.episodes import encode_images, episode_scores
 from lwfm.figures import match_images
 from lwfm.model import ModelConfig
-from lwfm.report.charts import embedding_figure, figure_uri, picture_uri
+from lwfm.report.charts import embedding_figure, figure_uri, image_uri
 
 if TYPE_CHECKING:
-    from lwfm.data import PictureSet
+    from lwfm.data import ImageSet
     from lwfm.evaluation.episodes import CachedMaps
     from lwfm.evaluation.results import EvaluationResult, MethodResult
     from lwfm.model import LWFM
@@ -30,16 +30,16 @@ _WRONG_SHOWN = 12
 
 @dataclass(frozen=True)
 class WrongAnswer:
-    """A query that was taken for another class: ``data:`` address of the picture, both class names."""
+    """A query that was taken for another class: ``data:`` address of the image, both class names."""
 
-    picture: str
+    image: str
     truth: str
     answer: str
 
 
 @dataclass(frozen=True)
 class HardEpisode:
-    """An episode with its pictures.
+    """An episode with its images.
 
     Attributes
     ----------
@@ -48,11 +48,11 @@ class HardEpisode:
     accuracy, way, shot : float, int, int
         Of the whole method in this episode, and its numbers of classes and shots.
     support : dict of str to list of str
-        ``data:`` addresses of the support pictures of each class.
+        ``data:`` addresses of the support images of each class.
     wrong : list of WrongAnswer
         The queries that were taken for another class, at most 12.
     match : str or None
-        ``data:`` address of a figure: the first of them beside the support picture that drew it away.
+        ``data:`` address of a figure: the first of them beside the support image that drew it away.
     """
 
     number: int
@@ -89,42 +89,42 @@ def redraw(result: EvaluationResult, *, hardest: int, root: Path | None) -> Redr
     UserError
         When the data or the checkpoint are not there any more, or are not those of the evaluation.
     """
-    pictures = _reopen(result, root)
-    network = _reload(result, pictures)
+    images = _reopen(result, root)
+    network = _reload(result, images)
     options = result.options
     episodes: list[HardEpisode] = []
     embedding_map: str | None = None
     for method in (m for m in result.methods if m.method == "lwfm"):
         sampler = EpisodeSampler(
-            pictures.labels,
+            images.labels,
             way=method.way,
             shot=method.shot,
             queries=options["queries"],
             episodes=options["episodes"],
             seed=options["seed"],
-            classes=pictures.classes,
+            classes=images.classes,
         )
         order = sorted(range(len(method.episode_accuracy)), key=lambda i: (method.episode_accuracy[i], i))
         for number in order[:hardest]:
             drawn = sampler.episode(number)
-            maps = encode_pictures(network, pictures, sorted(drawn))
-            episodes.append(_show(network, pictures, maps, drawn, method, number))
+            maps = encode_images(network, images, sorted(drawn))
+            episodes.append(_show(network, images, maps, drawn, method, number))
             if embedding_map is None:
-                embedding_map = _embedding_map(network, pictures, maps, drawn, method.way * method.shot)
+                embedding_map = _embedding_map(network, images, maps, drawn, method.way * method.shot)
     return Redrawn(episodes, embedding_map)
 
 
-def _reopen(result: EvaluationResult, root: Path | None) -> PictureSet:
+def _reopen(result: EvaluationResult, root: Path | None) -> ImageSet:
     place = root or result.data["root"]
     named = result.data["name"] in get_args(DataName)
     data = cast("DataName", result.data["name"] if named else "folder")
-    pictures = open_pictures(data, place, split=result.data["split"], unreadable=result.options["unreadable"])
-    if pictures.fingerprint != result.data["fingerprint"]:
-        raise UserError(f"the pictures of {place or data} are not those that were evaluated")
-    return pictures
+    images = open_images(data, place, split=result.data["split"], unreadable=result.options["unreadable"])
+    if images.fingerprint != result.data["fingerprint"]:
+        raise UserError(f"the images of {place or data} are not those that were evaluated")
+    return images
 
 
-def _reload(result: EvaluationResult, pictures: PictureSet) -> LWFM:
+def _reload(result: EvaluationResult, images: ImageSet) -> LWFM:
     checkpoint = result.model["checkpoint"]
     if checkpoint is not None:
         path = Path(checkpoint)
@@ -132,15 +132,15 @@ def _reload(result: EvaluationResult, pictures: PictureSet) -> LWFM:
             raise UserError(f"the model {path} is not there any more")
         if hashlib.sha256(path.read_bytes()).hexdigest() != result.model["sha256"]:
             raise UserError(f"the model {path} is not the one that was evaluated")
-        return open_network(path, None, pictures, result.options["seed"])
+        return open_network(path, None, images, result.options["seed"])
     config = ModelConfig.from_dict(result.model["config"])
-    return open_network(None, config, pictures, result.options["seed"])
+    return open_network(None, config, images, result.options["seed"])
 
 
 @torch.inference_mode()
 def _show(
     network: LWFM,
-    pictures: PictureSet,
+    images: ImageSet,
     maps: CachedMaps,
     drawn: list[int],
     method: MethodResult,
@@ -153,27 +153,27 @@ def _show(
     support, query = maps.select(drawn[:supports]), maps.select(drawn[supports:])
     answers = episode_scores(network.head, support, labels, query)["lwfm"].argmax(-1)  # [Q]
     truth = episode_labels(way, len(answers) // way)
-    classes = [pictures.names[index].split("/")[0] for index in drawn[:way]]
+    classes = [images.names[index].split("/")[0] for index in drawn[:way]]
     wrong = (answers != truth).nonzero().squeeze(1).tolist()[:_WRONG_SHOWN]
     match = None
     if wrong:
-        known = SupportSet(support, labels, pictures.labels[:0], ())
+        known = SupportSet(support, labels, images.labels[:0], ())
         first = [layer[wrong[:1]] for layer in query]
         nearest = int(known.most_similar(network.head, first, answers[wrong[:1]])[0])
         pair = drawn[nearest], drawn[supports + wrong[0]]
-        match = figure_uri(match_images(network, *(pictures.picture(index) for index in pair))[0])
+        match = figure_uri(match_images(network, *(images.image(index) for index in pair))[0])
     return HardEpisode(
         number=number + 1,
         accuracy=method.episode_accuracy[number],
         way=way,
         shot=method.shot,
         support={
-            name: [picture_uri(pictures.picture(index)) for index in drawn[label:supports:way]]
+            name: [image_uri(images.image(index)) for index in drawn[label:supports:way]]
             for label, name in enumerate(classes)
         },
         wrong=[
             WrongAnswer(
-                picture_uri(pictures.picture(drawn[supports + index])),
+                image_uri(images.image(drawn[supports + index])),
                 classes[int(truth[index])],
                 classes[int(answers[index])],
             )
@@ -185,16 +185,16 @@ def _show(
 
 @torch.inference_mode()
 def _embedding_map(
-    network: LWFM, pictures: PictureSet, maps: CachedMaps, drawn: list[int], supports: int
+    network: LWFM, images: ImageSet, maps: CachedMaps, drawn: list[int], supports: int
 ) -> str | None:
     """t-SNE of the queries of one episode; None where scikit-learn is missing or they are too few."""
-    labels = torch.as_tensor(pictures.labels[drawn[:supports]])
+    labels = torch.as_tensor(images.labels[drawn[:supports]])
     _, support_labels = labels.unique(return_inverse=True)  # type: ignore[no-untyped-call]
     query = maps.select(drawn[supports:])
     weighted = network.head.similarities(maps.select(drawn[:supports]), support_labels, query).query_features
     positions = network.head.layout.positions(query, "query")
-    plain = torch.cat([layer.features.mean(1) for layer in positions], dim=-1)  # [Q, C], centred
-    names = [pictures.names[index].split("/")[0] for index in drawn[supports:]]
+    plain = torch.cat([layer.features.mean(1) for layer in positions], dim=-1)  # [Q, C], centered
+    names = [images.names[index].split("/")[0] for index in drawn[supports:]]
     try:
         return figure_uri(embedding_figure(plain, weighted, names)) if len(names) > 3 else None
     except ModuleNotFoundError:

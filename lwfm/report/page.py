@@ -27,7 +27,7 @@ def report(result: Path, *, out: Path | None = None, hardest: int = 3, root: Pat
     """Write an evaluation as one HTML page that needs no network.
 
     It shows accuracies beside the baseline, classes with filters, confusions, the hardest episodes with their
-    pictures and matches, an embedding map, the curves of the training run, and how to repeat it all.
+    images and matches, an embedding map, the curves of the training run, and how to repeat it all.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Search for similar pictures.
+"""Search for similar images.
 
 * :mod:`lwfm.retrieval.index` -- :func:`build_index`: ``lwfm index``;
 * :mod:`lwfm.retrieval.search` -- :func:`search_index`: ``lwfm search``.

@@ -1,6 +1,6 @@
-"""``lwfm index``: the maps of many pictures in one file, to search among them.
+"""``lwfm index``: the maps of many images in one file, to search among them.
 
-Letters: N indexed pictures, C channels of all layers together, l a layer.
+Letters: N indexed images, C channels of all layers together, l a layer.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ _MODEL, _MAPS = "model.", "maps."
 
 @dataclass(frozen=True)
 class Hit:
-    """A picture that resembles another.
+    """An image that resembles another.
 
     Attributes
     ----------
     number : int
-        Which of the indexed pictures it is.
+        Which of the indexed images it is.
     similarity : float
         By the head: base and matching term.
     cosine : float
@@ -54,8 +54,8 @@ class Hit:
 
 
 @dataclass(frozen=True)
-class PictureIndex:
-    """Indexed pictures.
+class ImageIndex:
+    """Indexed images.
 
     Attributes
     ----------
@@ -78,11 +78,11 @@ class PictureIndex:
     digests: tuple[str, ...]
 
     def path(self, number: int) -> Path:
-        """Say where a picture stands."""
+        """Say where an image stands."""
         return self.root / self.names[number]
 
     def state(self, number: int) -> Literal["same", "changed", "gone"]:
-        """Say whether a picture's file is still what was indexed."""
+        """Say whether an image's file is still what was indexed."""
         if not self.path(number).is_file():
             return "gone"
         return "same" if content_digest(self.path(number)) == self.digests[number] else "changed"
@@ -93,12 +93,12 @@ class PictureIndex:
 
     @torch.inference_mode()
     def nearest(self, query: Sequence[Tensor], features: Tensor, k: int, *, candidates: int) -> list[Hit]:
-        """Find the pictures most similar to one.
+        """Find the images most similar to one.
 
         Parameters
         ----------
         query : sequence of Tensor
-            Maps [1, C_l, F_l, F_l] of the picture.
+            Maps [1, C_l, F_l, F_l] of the image.
         features : Tensor
             [N, C], see :meth:`features`.
         k : int
@@ -142,21 +142,21 @@ def build_index(
     batch_size: int = 32,
     accelerator: Accelerator = "auto",
 ) -> str:
-    """Index the pictures of a folder and of the folders in it, for `lwfm search`.
+    """Index the images of a folder and of the folders in it, for `lwfm search`.
 
     Parameters
     ----------
     folder : Path
-        The pictures.
+        The images.
     out : Path
         The index, a .safetensors file. An existing file is replaced.
     model : str
         The network that compares: auto (the best one that needs no download), a file of `lwfm train`, or the
         name of a backbone with ImageNet weights (resnet18, timm:NAME).
     unreadable : str
-        stop at a picture that cannot be decoded, or skip it with a warning.
+        stop at an image that cannot be decoded, or skip it with a warning.
     batch_size : int
-        Pictures that pass the network together.
+        Images that pass the network together.
     accelerator : str
         Where to compute: auto takes a GPU when there is one.
 
@@ -168,14 +168,14 @@ def build_index(
     Raises
     ------
     UserError
-        For a missing or empty folder, a picture that cannot be read (naming it), a file that cannot be
+        For a missing or empty folder, an image that cannot be read (naming it), a file that cannot be
         written, and options out of range.
     """
     if batch_size < 1:
         raise UserError(f"batch_size must be at least 1, not {batch_size}")
     if out.suffix != ".safetensors":
         raise UserError(f"the index {out} must have the suffix .safetensors")
-    paths = _pictures_below(folder)
+    paths = _images_below(folder)
     network = build_network(model).to(choose_device(accelerator))
     digests: list[str] = []
     left_out: set[int] = set()
@@ -192,7 +192,7 @@ def build_index(
         for maps in encode_images(network, shown, batch_size, unreadable=leave_out)
     ]
     if not batches:
-        raise UserError(f"none of the {len(paths)} pictures in {folder} can be read")
+        raise UserError(f"none of the {len(paths)} images in {folder} can be read")
     kept = [number for number in range(len(paths)) if number not in left_out]
     description = {
         "model": describe_model(network),
@@ -204,15 +204,15 @@ def build_index(
     for layer, parts in enumerate(zip(*batches, strict=True)):
         tensors[f"{_MAPS}{layer}"] = torch.cat(parts)
     write_tensor_file(out, tensors, description, key=_METADATA_KEY)
-    return f"{len(kept)} pictures of {folder} by {network_name(network)} in {out}"
+    return f"{len(kept)} images of {folder} by {network_name(network)} in {out}"
 
 
-def _pictures_below(folder: Path) -> list[Path]:
+def _images_below(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise UserError(f"there is no folder {folder} to index")
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in EXTENSIONS and path.is_file())
     if not paths:
-        raise UserError(f"the folder {folder} holds no picture ({', '.join(EXTENSIONS)})")
+        raise UserError(f"the folder {folder} holds no image ({', '.join(EXTENSIONS)})")
     return paths
 
 
@@ -223,11 +223,11 @@ def _digested(paths: Iterable[Path], digests: list[str]) -> Iterator[Path]:
         yield path
 
 
-def load_index(path: Path) -> PictureIndex:
+def load_index(path: Path) -> ImageIndex:
     """Read what :func:`build_index` wrote; UserError where there is no such file, or it is none."""
     if not path.is_file():
         raise UserError(f"there is no index {path}; write one: lwfm index FOLDER --out {path}")
-    description, tensors = read_tensor_file(path, key=_METADATA_KEY, what="index of pictures")
+    description, tensors = read_tensor_file(path, key=_METADATA_KEY, what="index of images")
     weights = tensors_under(_MODEL, tensors)
     try:
         network = rebuild_model(description["model"], weights, source=str(path))
@@ -238,5 +238,5 @@ def load_index(path: Path) -> PictureIndex:
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path} is not a whole index: {error}") from error
     if not len(names) == len(digests) == len(maps[0]):
-        raise UserError(f"{path} is not a whole index: {len(names)} names for {len(maps[0])} pictures")
-    return PictureIndex(network, maps, root, names, digests)
+        raise UserError(f"{path} is not a whole index: {len(names)} names for {len(maps[0])} images")
+    return ImageIndex(network, maps, root, names, digests)

@@ -1,4 +1,4 @@
-"""``lwfm search``: pictures similar to one, found by cosine and ranked by matching."""
+"""``lwfm search``: images similar to one, found by cosine and ranked by matching."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 from matplotlib.figure import Figure
 
-from lwfm.data import open_picture
+from lwfm.data import open_image
 from lwfm.errors import UserError
 from lwfm.figures import check_figure_suffix, save_figure
 from lwfm.model.encode import encode_images
-from lwfm.retrieval.index import Hit, PictureIndex, load_index
+from lwfm.retrieval.index import Hit, ImageIndex, load_index
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,22 +23,22 @@ _COLUMNS, _ROWS = 5, 10  # at most, of the figure
 
 @dataclass(frozen=True)
 class Hits:
-    """Pictures similar to one, the most similar first."""
+    """Images similar to one, the most similar first."""
 
     query: Path
-    index: PictureIndex
+    index: ImageIndex
     hits: tuple[Hit, ...]
 
     def table(self) -> str:
-        """Render as text, a line for each picture."""
-        lines = [f"{'rank':>4}  {'similarity':>10}  {'cosine':>6}  {'rank by cosine':>14}  picture"]
+        """Render as text, a line for each image."""
+        lines = [f"{'rank':>4}  {'similarity':>10}  {'cosine':>6}  {'rank by cosine':>14}  image"]
         for rank, hit in enumerate(self.hits, start=1):
             numbers = f"{hit.similarity:>10.3f}  {hit.cosine:>6.3f}  {hit.cosine_rank:>14}"
             lines.append(f"{rank:>4}  {numbers}  {_from_here(self.index.path(hit.number))}")
         return "\n".join(lines)
 
     def figure(self) -> Figure:
-        """Draw the query and what was found, at most 49 pictures, five in a row."""
+        """Draw the query and what was found, at most 49 images, five in a row."""
         paths = [self.index.path(hit.number) for hit in self.hits]
         titles = [f"{rank}: {hit.similarity:.2f}" for rank, hit in enumerate(self.hits, start=1)]
         shown = list(zip(["query", *titles], [self.query, *paths], strict=True))[: _COLUMNS * _ROWS]
@@ -48,7 +48,7 @@ class Hits:
         for axes in cells:
             axes.set_axis_off()
         for axes, (title, path) in zip(cells, shown, strict=False):
-            _draw_picture(axes, path)
+            _draw_image(axes, path)
             axes.set_title(f"{title}\n{path.parent.name}/{path.name}", fontsize=8, parse_math=False)
         return figure
 
@@ -59,17 +59,17 @@ def _from_here(path: Path) -> Path:
     return path.relative_to(here) if path.is_relative_to(here) else path
 
 
-def _draw_picture(axes: Axes, path: Path) -> None:
+def _draw_image(axes: Axes, path: Path) -> None:
     try:
-        axes.imshow(open_picture(path))
+        axes.imshow(open_image(path))
     except UserError:  # gone, or overwritten, since it was indexed
         axes.text(0.5, 0.5, "cannot be read", ha="center", va="center", fontsize=8)
 
 
 def search_index(
-    index: Path, picture: Path, *, k: int = 10, candidates: int = 100, show: Path | None = None
+    index: Path, image: Path, *, k: int = 10, candidates: int = 100, show: Path | None = None
 ) -> Hits:
-    """Find the indexed pictures that are most similar to one.
+    """Find the indexed images that are most similar to one.
 
     Candidates are found by the cosine of their mean features, then ranked by LWFM-SPM.
 
@@ -77,14 +77,14 @@ def search_index(
     ----------
     index : Path
         What `lwfm index` wrote.
-    picture : Path
+    image : Path
         What to look for.
     k : int
         How many to show.
     candidates : int
         How many of the nearest by cosine are ranked.
     show : Path, optional
-        Draw the picture and the first 49 that were found into this figure (png, pdf, svg, ...); without a
+        Draw the image and the first 49 that were found into this figure (png, pdf, svg, ...); without a
         name, into similar.png.
 
     Returns
@@ -95,31 +95,31 @@ def search_index(
     Raises
     ------
     UserError
-        For a missing or damaged index or picture, a figure that cannot be written, or numbers out of range.
+        For a missing or damaged index or image, a figure that cannot be written, or numbers out of range.
     """
     for name, value in (("k", k), ("candidates", candidates)):
         if value < 1:
             raise UserError(f"{name} must be at least 1, not {value}")
     if show is not None:
         check_figure_suffix(show)
-    pictures = load_index(index)
-    (maps,) = encode_images(pictures.network, [picture], 1)
-    found = pictures.nearest(maps, pictures.features(), k, candidates=candidates)
-    _warn_of_changes(pictures, found, index)
-    hits = Hits(picture, pictures, tuple(found))
+    images = load_index(index)
+    (maps,) = encode_images(images.network, [image], 1)
+    found = images.nearest(maps, images.features(), k, candidates=candidates)
+    _warn_of_changes(images, found, index)
+    hits = Hits(image, images, tuple(found))
     if show is not None:
         save_figure(hits.figure(), show)
     return hits
 
 
-def _warn_of_changes(pictures: PictureIndex, hits: list[Hit], index: Path) -> None:
-    """Say which of the pictures that were found are not what they were when they were indexed."""
-    states = {hit.number: pictures.state(hit.number) for hit in hits}
-    stale = [f"{pictures.path(number)} ({state})" for number, state in states.items() if state != "same"]
+def _warn_of_changes(images: ImageIndex, hits: list[Hit], index: Path) -> None:
+    """Say which of the images that were found are not what they were when they were indexed."""
+    states = {hit.number: images.state(hit.number) for hit in hits}
+    stale = [f"{images.path(number)} ({state})" for number, state in states.items() if state != "same"]
     if stale:
         more = f" and {len(stale) - 3} more" if len(stale) > 3 else ""
         warnings.warn(
-            f"{len(stale)} of {len(hits)} pictures found are not what was indexed: {', '.join(stale[:3])}"
-            f"{more}. Index again: lwfm index {pictures.root} --out {index}",
+            f"{len(stale)} of {len(hits)} images found are not what was indexed: {', '.join(stale[:3])}"
+            f"{more}. Index again: lwfm index {images.root} --out {index}",
             stacklevel=2,
         )

@@ -1,4 +1,4 @@
-"""Loss weights, optimiser and learning rate of a training run."""
+"""Loss weights, optimizer and learning rate of a training run."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class SGDConfig:
 
 @dataclass(frozen=True)
 class OptimConfig(SGDConfig):
-    """Loss and optimiser of training on episodes; the defaults are the paper's for miniImageNet.
+    """Loss and optimizer of training on episodes; the defaults are the paper's for miniImageNet.
 
     The published text gives the factor of the step decay but not when it is applied: `milestones` is
     this package's choice.

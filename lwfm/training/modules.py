@@ -28,12 +28,12 @@ if TYPE_CHECKING:
     from lwfm.data.normalization import Normalization
     from lwfm.training.config import OptimConfig, SGDConfig
 
-Pictures = tuple[Tensor, Tensor]
+Images = tuple[Tensor, Tensor]
 """Images [B, 3, H, W] and the indices [B] of their classes."""
 
 
 class Learner(lightning.LightningModule):
-    """What all training has in common: optimiser, schedule, randomness, validation, the stop at NaN.
+    """What all training has in common: optimizer, schedule, randomness, validation, the stop at NaN.
 
     Parameters
     ----------
@@ -44,7 +44,7 @@ class Learner(lightning.LightningModule):
     classes : sequence of str
         The training classes.
     normalization : Normalization
-        Of the training pictures.
+        Of the training images.
     steps : int
         Length of the whole run, for the schedule of the learning rate.
     seed : int
@@ -119,7 +119,7 @@ class Learner(lightning.LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,  # noqa: ARG002
     ) -> None:
-        """Clip the norm; Lightning refuses a fused optimiser in bfloat16, which needs no scaler, too."""
+        """Clip the norm; Lightning refuses a fused optimizer in bfloat16, which needs no scaler, too."""
         torch.nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val or torch.inf)
 
     def on_train_epoch_start(self) -> None:
@@ -132,7 +132,7 @@ class Learner(lightning.LightningModule):
         return self.model.encode(images.contiguous(memory_format=torch.channels_last))
 
     def _stop_unless_finite(
-        self, what: str, batch: Mapping[str, Pictures], batch_idx: int, *values: Tensor
+        self, what: str, batch: Mapping[str, Images], batch_idx: int, *values: Tensor
     ) -> None:
         """End a run that diverged, rather than train on; its batch is kept to be looked at."""
         if all(bool(torch.isfinite(value.detach()).all()) for value in values):
@@ -148,11 +148,11 @@ class Learner(lightning.LightningModule):
         raise UserError(
             f"training diverged: {what} became NaN or infinite at epoch {self.current_epoch}, step "
             f"{batch_idx}. Try a smaller learning rate than {self.optim.lr}, or full precision; "
-            f"the files of the epochs before are kept, and the pictures of that step are in {path}."
+            f"the files of the epochs before are kept, and the images of that step are in {path}."
         )
 
-    def validation_step(self, batch: Pictures, batch_idx: int) -> None:  # noqa: ARG002
-        """Keep the maps of a batch of validation pictures; the episodes follow when all are there."""
+    def validation_step(self, batch: Images, batch_idx: int) -> None:  # noqa: ARG002
+        """Keep the maps of a batch of validation images; the episodes follow when all are there."""
         self._maps.append(self.encode(batch[0]))
 
     def on_validation_epoch_end(self) -> None:
@@ -160,7 +160,7 @@ class Learner(lightning.LightningModule):
         plan = self.validation
         layers = tuple(torch.cat(layer) for layer in zip(*self._maps, strict=True))
         self._maps.clear()
-        maps = CachedMaps.build(layers, plan.indices, plan.pictures)
+        maps = CachedMaps.build(layers, plan.indices, plan.images)
         answers = run_episodes(self.model.head, maps, plan.episodes, way=plan.way, shot=plan.shot)
         self.log("val_accuracy", accuracy_of(answers[self.method], plan.way), prog_bar=True)
         self.log("val_nearest_class_mean", accuracy_of(answers[BASELINE], plan.way), prog_bar=True)
@@ -170,7 +170,7 @@ class LWFMModule(Learner):
     """LWFM-SPM under training: ``episode_weight * CE(episode) + CE(queries) + CE(auxiliary)``.
 
     The two last terms come from the linear classifier over all training classes, on the queries of the
-    episode and on a batch of ordinary training pictures.
+    episode and on a batch of ordinary training images.
 
     Parameters
     ----------
@@ -214,7 +214,7 @@ class LWFMModule(Learner):
         self.way = way
         self.shot = shot
 
-    def training_step(self, batch: dict[str, Pictures], batch_idx: int) -> Tensor:
+    def training_step(self, batch: dict[str, Images], batch_idx: int) -> Tensor:
         """Loss of one episode and one auxiliary batch, which pass the backbone together."""
         images, labels = batch["episode"]
         maps = self.encode(torch.cat([images, batch["auxiliary"][0]]))
@@ -229,15 +229,15 @@ class LWFMModule(Learner):
         return loss
 
     def _losses(self, maps: Sequence[Tensor], labels: Tensor, auxiliary_labels: Tensor) -> dict[str, Tensor]:
-        """Unweighted parts of the loss, and the accuracy on the episode, whose pictures come first."""
-        shots, pictures, head = self.way * self.shot, len(labels), self.model.head
+        """Unweighted parts of the loss, and the accuracy on the episode, whose images come first."""
+        shots, count, head = self.way * self.shot, len(labels), self.model.head
         logits, class_logits = head(
             tuple(layer[:shots] for layer in maps),
             episode_labels(self.way, self.shot).to(labels.device),
-            tuple(layer[shots:pictures] for layer in maps),
+            tuple(layer[shots:count] for layer in maps),
         )
-        auxiliary_logits = head.classify(tuple(layer[pictures:] for layer in maps))
-        targets = episode_labels(self.way, (pictures - shots) // self.way).to(labels.device)
+        auxiliary_logits = head.classify(tuple(layer[count:] for layer in maps))
+        targets = episode_labels(self.way, (count - shots) // self.way).to(labels.device)
         return {
             "episode_loss": F.cross_entropy(logits, targets),
             "query_loss": F.cross_entropy(class_logits, labels[shots:]),
@@ -256,18 +256,18 @@ class ClassificationModule(Learner):
     Notes
     -----
     Logged beside the validation: ``train_loss``, and ``train_accuracy`` of the classifier. `val_accuracy` is
-    that of nearest class mean, the head having learnt nothing yet.
+    that of nearest class mean, the head having learned nothing yet.
     """
 
     method = BASELINE
 
-    def training_step(self, batch: Pictures, batch_idx: int) -> Tensor:
+    def training_step(self, batch: Images, batch_idx: int) -> Tensor:
         """Cross-entropy of one batch."""
         images, labels = batch
         maps = self.encode(images)
         logits = self.model.head.classify(maps)
         loss = F.cross_entropy(logits, labels)
-        self._stop_unless_finite("the loss", {"pictures": batch}, batch_idx, loss)
+        self._stop_unless_finite("the loss", {"images": batch}, batch_idx, loss)
         self.log("train_loss", loss, prog_bar=True, on_step=True, on_epoch=False)
         accuracy = (logits.detach().argmax(-1) == labels).float().mean()
         self.log("train_accuracy", accuracy, on_step=False, on_epoch=True, batch_size=len(images))

@@ -26,9 +26,9 @@ class ValidationConfig:
     way : int
         Classes in an episode.
     shot : int
-        Support pictures per class.
+        Support images per class.
     queries : int
-        Query pictures per class.
+        Query images per class.
     episodes : int
         How many.
     """
@@ -82,26 +82,26 @@ def pretrain(
     out : Path
         Folder of the run. One that already holds a run is refused, unless `resume` is given.
     data : str
-        emoji (bundled with the package), folder (pictures in root/train/CLASS/ and root/val/CLASS/), a
-        benchmark in any of its usual layouts, or auto to recognise what root holds; see `lwfm data inspect`.
+        emoji (bundled with the package), folder (images in root/train/CLASS/ and root/val/CLASS/), a
+        benchmark in any of its usual layouts, or auto to recognize what root holds; see `lwfm data inspect`.
     root : Path, optional
         The folder that holds the data set, for all but emoji. Its test part is never read.
     class_split : str, optional
         For CUB: which of its class splits, where its files do not decide it.
     crop : bool
-        For CUB: whether pictures are cropped to their bounding boxes.
+        For CUB: whether images are cropped to their bounding boxes.
     unreadable : str
-        stop at pictures that cannot be decoded, or skip them with a warning.
+        stop at images that cannot be decoded, or skip them with a warning.
     model : ModelConfig
         The network, best the same as in `lwfm train`: the classifier reads the averages of all its layers.
     batch : int
-        Pictures in a batch.
+        Images in a batch.
     optim : SGDConfig
-        Optimiser.
+        Optimizer.
     validation : ValidationConfig
         Episodes of validation.
     epochs : int
-        How often the training pictures are gone through, each time followed by a validation.
+        How often the training images are gone through, each time followed by a validation.
     max_time : float, optional
         Minutes after which training ends (with a last validation), at the latest; the learning rate then
         decays by time. Counts the time before a resume.
@@ -111,16 +111,16 @@ def pretrain(
         Continue the run in `out` after its last whole epoch, with the same options; `epochs` and
         `max_time` may be larger.
     decoded : str
-        Folder that keeps the pictures decoded, as for `lwfm train`. auto: `decoded-pictures` beside `out`;
-        none: decode each picture whenever it is needed.
+        Folder that keeps the images decoded, as for `lwfm train`. auto: `decoded-images` beside `out`;
+        none: decode each image whenever it is needed.
     workers : int
-        Processes that decode and augment pictures; 0 uses this one.
+        Processes that decode and augment images; 0 uses this one.
     accelerator : str
         Where to compute: auto takes a GPU when there is one.
     precision : str
         Number format; mixed precision is faster on a GPU.
     accumulate : int
-        Batches whose gradients are averaged before each step of the optimiser.
+        Batches whose gradients are averaged before each step of the optimizer.
     patience : int, optional
         Stop early when this many epochs in a row have not improved the validation accuracy.
     devices : int
@@ -158,7 +158,7 @@ def pretrain(
     )
     run.check(batch=batch, **{"validation.episodes": validation.episodes})
     folder = begin(out, run)
-    pictures = ClassDataModule(
+    images = ClassDataModule(
         data,
         root,
         class_split=class_split,
@@ -175,16 +175,16 @@ def pretrain(
         seed=seed,
         decoded=run.decoded_folder(folder.path),
     )
-    pictures.setup("fit")
+    images.setup("fit")
     module = ClassificationModule(
         model,
         optim,
-        pictures.classes,
-        pictures.normalization,
-        steps=run.steps(pictures.batches),
+        images.classes,
+        images.normalization,
+        steps=run.steps(images.batches),
         seed=seed,
-        validation=pictures.plan,
+        validation=images.plan,
         settings={"stage": "pretraining", "batch": batch},
     )
     # Only the classifier of the head is trained: its embedding has no part in the loss.
-    return fit(folder, pictures, module, run, started=started, unused_parameters=model.embedding)
+    return fit(folder, images, module, run, started=started, unused_parameters=model.embedding)

@@ -61,21 +61,21 @@ def begin(out: Path, run: RunOptions) -> RunFolder:
 
 def fit(
     folder: RunFolder,
-    pictures: TrainingDataModule,
+    images: TrainingDataModule,
     module: Learner,
     run: RunOptions,
     *,
     started: float,
     unused_parameters: bool,
 ) -> TrainingSummary:
-    """Train a module on pictures, from the beginning or from where it stopped, and say what is left behind.
+    """Train a module on images, from the beginning or from where it stopped, and say what is left behind.
 
     Parameters
     ----------
     folder : RunFolder
         From :func:`begin`.
-    pictures : TrainingDataModule
-        Weights that demand a normalisation of their own decide how they are scaled.
+    images : TrainingDataModule
+        Weights that demand a normalization of their own decide how they are scaled.
     module : Learner
         What is trained.
     run : RunOptions
@@ -90,16 +90,16 @@ def fit(
     UserError, KeyboardInterrupt
         As :func:`lwfm.training.train` says.
     """
-    pictures.normalization = module.model.normalization or pictures.normalization
+    images.normalization = module.model.normalization or images.normalization
     if run.resume:
-        pictures.first_epoch = epoch_to_resume(folder.last, module)
+        images.first_epoch = epoch_to_resume(folder.last, module)
     files = RunFiles(folder)
     with quiet_lightning(), ctrl_c_tells(folder):
         trainer = make_trainer(
             folder, files, run, clip_norm=module.optim.clip_norm, unused_parameters=unused_parameters
         )
         start = folder.last if run.resume else None
-        trainer.fit(module, datamodule=pictures, ckpt_path=start, weights_only=True)
+        trainer.fit(module, datamodule=images, ckpt_path=start, weights_only=True)
     return TrainingSummary(
         best=folder.best,
         last=folder.last,

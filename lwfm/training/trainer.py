@@ -54,7 +54,7 @@ class RunOptions:
         return self.devices * self.nodes
 
     def steps(self, batches: int) -> int:
-        """Count the optimiser's steps in the whole run, at so many batches (of all processes) an epoch."""
+        """Count the optimizer's steps in the whole run, at so many batches (of all processes) an epoch."""
         return self.epochs * math.ceil(batches / (self.accumulate * self.processes))
 
     def check(self, **counts: int) -> None:
@@ -69,10 +69,10 @@ class RunOptions:
             raise UserError(f"max_time must be a positive number of minutes, not {self.max_time}")
 
     def decoded_folder(self, out: Path) -> Path | None:
-        """Say where the decoded pictures of a run in `out` are kept, if they are."""
+        """Say where the decoded images of a run in `out` are kept, if they are."""
         if self.decoded == "none":
             return None
-        return out.absolute().parent / "decoded-pictures" if self.decoded == "auto" else Path(self.decoded)
+        return out.absolute().parent / "decoded-images" if self.decoded == "auto" else Path(self.decoded)
 
 
 def make_trainer(

@@ -1,4 +1,4 @@
-"""Train LWFM-SPM: data, network, optimiser, logs and checkpoints put together in one call."""
+"""Train LWFM-SPM: data, network, optimizer, logs and checkpoints put together in one call."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ class EpisodeConfig:
     way : int
         Classes in an episode.
     shot : int
-        Support pictures per class.
+        Support images per class.
     queries : int
-        Query pictures per class.
+        Query images per class.
     auxiliary_batch : int
-        Ordinary training pictures beside each episode, for the classifier's loss.
+        Ordinary training images beside each episode, for the classifier's loss.
     train : int
         Episodes (steps) in an epoch.
     validation : int
@@ -87,22 +87,22 @@ def train(
     out : Path
         Folder of the run. One that already holds a run is refused, unless `resume` is given.
     data : str
-        emoji (bundled with the package), folder (pictures in root/train/CLASS/ and root/val/CLASS/), a
-        benchmark in any of its usual layouts, or auto to recognise what root holds; see `lwfm data inspect`.
+        emoji (bundled with the package), folder (images in root/train/CLASS/ and root/val/CLASS/), a
+        benchmark in any of its usual layouts, or auto to recognize what root holds; see `lwfm data inspect`.
     root : Path, optional
         The folder that holds the data set, for all but emoji. Its test part is never read.
     class_split : str, optional
         For CUB: which of its class splits, where its files do not decide it.
     crop : bool
-        For CUB: whether pictures are cropped to their bounding boxes.
+        For CUB: whether images are cropped to their bounding boxes.
     unreadable : str
-        stop at pictures that cannot be decoded, or skip them with a warning.
+        stop at images that cannot be decoded, or skip them with a warning.
     model : ModelConfig
         The network.
     episodes : EpisodeConfig
         Episodes of training and validation.
     optim : OptimConfig
-        Loss and optimiser.
+        Loss and optimizer.
     epochs : int
         How often `episodes.train` episodes are trained, each time followed by a validation.
     max_time : float, optional
@@ -114,18 +114,18 @@ def train(
         Continue the run in `out` after its last whole epoch, with the same options; `epochs` and
         `max_time` may be larger.
     decoded : str
-        Folder that keeps the pictures decoded, one file for each split, so that later epochs and runs need
-        not decode them; files are made again when the pictures change. auto: `decoded-pictures` beside
-        `out`; none: decode each picture whenever it is needed. Pictures are kept at twice the size that the
+        Folder that keeps the images decoded, one file for each split, so that later epochs and runs need
+        not decode them; files are made again when the images change. auto: `decoded-images` beside
+        `out`; none: decode each image whenever it is needed. Images are kept at twice the size that the
         network reads: larger ones are reduced.
     workers : int
-        Processes that decode and augment pictures; 0 uses this one.
+        Processes that decode and augment images; 0 uses this one.
     accelerator : str
         Where to compute: auto takes a GPU when there is one.
     precision : str
         Number format; mixed precision is faster on a GPU.
     accumulate : int
-        Episodes whose gradients are averaged before each step of the optimiser.
+        Episodes whose gradients are averaged before each step of the optimizer.
     patience : int, optional
         Stop early when this many epochs in a row have not improved the validation accuracy.
     devices : int
@@ -143,7 +143,7 @@ def train(
     Raises
     ------
     UserError
-        For a folder in use, options that do not fit the data or the resumed run, unreadable pictures,
+        For a folder in use, options that do not fit the data or the resumed run, unreadable images,
         a full disk, or a loss that became NaN (the episode is kept in `out`, diverged.safetensors).
     KeyboardInterrupt
         After Ctrl-C, saying from where the run can be resumed.
@@ -166,7 +166,7 @@ def train(
     )
     _check(run, episodes)
     folder = begin(out, run)
-    pictures = EpisodeDataModule(
+    images = EpisodeDataModule(
         data,
         root,
         class_split=class_split,
@@ -183,20 +183,20 @@ def train(
         seed=seed,
         decoded=run.decoded_folder(folder.path),
     )
-    pictures.setup("fit")
+    images.setup("fit")
     module = LWFMModule(
         model,
         optim,
-        pictures.classes,
-        pictures.normalization,
+        images.classes,
+        images.normalization,
         way=episodes.way,
         shot=episodes.shot,
         steps=run.steps(episodes.train),
         seed=seed,
-        validation=pictures.plan,
+        validation=images.plan,
     )
     unused = model.embedding and model.matching_weight == 0
-    return fit(folder, pictures, module, run, started=started, unused_parameters=unused)
+    return fit(folder, images, module, run, started=started, unused_parameters=unused)
 
 
 def _check(run: RunOptions, episodes: EpisodeConfig) -> None:

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 import lwfm.reference
 from lwfm.adapters.libfewshot import SemanticPixelMixin
 from lwfm.adapters.published import HungarianMatcher
-from lwfm.data import PictureDataset, evaluation_transform, open_pictures
+from lwfm.data import ImageDataset, evaluation_transform, open_images
 from lwfm.model import LWFM, ModelConfig
 from lwfm.nn import LWFMHead, SemanticPixelMatching
 from tests.helpers.episodes import GOLDEN_NAMES, golden_case
@@ -81,22 +81,22 @@ class TestPublishedMatcher:
             assert torch.equal(ours.state_dict()[f"linear.{index}.weight"], layer.weight)
 
 
-class LabelledPictures(torch.utils.data.Dataset[tuple[Tensor, int]]):
-    """The bundled test pictures with `get_labels`, as easyfsl's sampler wants them."""
+class LabeledImages(torch.utils.data.Dataset[tuple[Tensor, int]]):
+    """The bundled test images with `get_labels`, as easyfsl's sampler wants them."""
 
     def __init__(self) -> None:
-        self.pictures = open_pictures("emoji", split="test")
-        transform = evaluation_transform(image_size=32, normalization=self.pictures.normalization)
-        self.dataset = PictureDataset(self.pictures, transform)
+        self.images = open_images("emoji", split="test")
+        transform = evaluation_transform(image_size=32, normalization=self.images.normalization)
+        self.dataset = ImageDataset(self.images, transform)
 
     def __len__(self) -> int:
-        return len(self.pictures)
+        return len(self.images)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         return self.dataset[index]
 
     def get_labels(self) -> list[int]:
-        return [int(label) for label in self.pictures.labels]
+        return [int(label) for label in self.images.labels]
 
 
 class TestEasyFSL:
@@ -119,7 +119,7 @@ class TestEasyFSL:
 
         from lwfm.adapters.easyfsl import LWFMClassifier
 
-        dataset = LabelledPictures()
+        dataset = LabeledImages()
         sampler: Any = TaskSampler(dataset, n_way=5, n_shot=shot, n_query=3, n_tasks=4)
         loader = torch.utils.data.DataLoader(
             dataset, batch_sampler=sampler, collate_fn=sampler.episodic_collate_fn

@@ -77,7 +77,7 @@ def test_weighted_matches_are_those_of_the_study_and_differentiable() -> None:
 
 
 def test_the_study_trains_its_own_heads(
-    tiny_pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tiny_images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     learned = {"config": "preset.yaml", "model": {"embedding": False}}
     rows = [
@@ -89,7 +89,7 @@ def test_the_study_trains_its_own_heads(
     plan = write(tmp_path / "plan.yaml", {**PLAN, "seeds": [0], "networks": networks, "rows": rows})
     (tmp_path / "preset.yaml").write_text("model: {matching_weight: 0.5}\n")
     monkeypatch.setattr(study_training, "PLAN", plan)
-    command = ["study_training", "--root", str(tiny_pictures), "--out", str(tmp_path / "out")]
+    command = ["study_training", "--root", str(tiny_images), "--out", str(tmp_path / "out")]
     monkeypatch.setattr(sys, "argv", command)
     study_training.main()
     assert capsys.readouterr().out.count("| learned") == 2

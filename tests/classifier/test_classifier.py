@@ -1,4 +1,4 @@
-"""The classifier for one's own pictures: what it answers, remembers, refuses and keeps on disk."""
+"""The classifier for one's own images: what it answers, remembers, refuses and keeps on disk."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from lwfm import FewShotClassifier
-from lwfm.data import open_picture
+from lwfm.data import open_image
 from lwfm.errors import UserError
 from lwfm.model import LWFM, ModelConfig, save_model
 
@@ -28,9 +28,9 @@ def tiny_network() -> LWFM:
     return LWFM(TINY).eval()
 
 
-def four_shots(pictures: Path) -> tuple[list[Path], list[str]]:
+def four_shots(images: Path) -> tuple[list[Path], list[str]]:
     """Four shots of five classes."""
-    paths = [path for path in sorted((pictures / "val").glob("*/*.png")) if path.stem < "4"]
+    paths = [path for path in sorted((images / "val").glob("*/*.png")) if path.stem < "4"]
     return paths, [path.parent.name for path in paths]
 
 
@@ -40,13 +40,13 @@ def network() -> LWFM:
 
 
 @pytest.fixture(scope="module")
-def shots(tiny_pictures: Path) -> tuple[list[Path], list[str]]:
-    return four_shots(tiny_pictures)
+def shots(tiny_images: Path) -> tuple[list[Path], list[str]]:
+    return four_shots(tiny_images)
 
 
 @pytest.fixture(scope="module")
-def queries(tiny_pictures: Path) -> list[Path]:
-    return [path for path in sorted((tiny_pictures / "val").glob("*/*.png")) if path.stem >= "4"]
+def queries(tiny_images: Path) -> list[Path]:
+    return [path for path in sorted((tiny_images / "val").glob("*/*.png")) if path.stem >= "4"]
 
 
 @pytest.fixture
@@ -61,9 +61,7 @@ def test_it_answers_as_the_network_does(
     from lwfm.data.normalization import IMAGENET
 
     transform = evaluation_transform(image_size=24, normalization=IMAGENET)
-    support, query = (
-        torch.stack([transform(open_picture(p)) for p in paths]) for paths in (shots[0], queries)
-    )
+    support, query = (torch.stack([transform(open_image(p)) for p in paths]) for paths in (shots[0], queries))
     classes = sorted(set(shots[1]))
     labels = torch.tensor([classes.index(label) for label in shots[1]])
     with torch.no_grad():
@@ -79,13 +77,13 @@ def test_it_answers_as_the_network_does(
 
 
 def as_array(path: Path) -> np.ndarray[Any, Any]:
-    return np.asarray(open_picture(path))
+    return np.asarray(open_image(path))
 
 
 FORMS: dict[str, Callable[[list[Path]], Any]] = {
     "strings": lambda paths: [str(path) for path in paths],
     "array of strings": lambda paths: np.array([str(path) for path in paths]),
-    "PIL": lambda paths: [open_picture(path) for path in paths],
+    "PIL": lambda paths: [open_image(path) for path in paths],
     "arrays": lambda paths: [as_array(path) for path in paths],
     "one array": lambda paths: np.stack([as_array(path) for path in paths]),
     "float arrays": lambda paths: [as_array(path) / 255 for path in paths],
@@ -98,18 +96,18 @@ FORMS: dict[str, Callable[[list[Path]], Any]] = {
 
 
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
-def test_every_form_of_a_picture_gives_the_same_answer(
+def test_every_form_of_an_image_gives_the_same_answer(
     fitted: FewShotClassifier, queries: list[Path], form: Callable[[list[Path]], Any]
 ) -> None:
     np.testing.assert_array_equal(fitted.predict_proba(form(queries)), fitted.predict_proba(queries))
 
 
-def test_grey_arrays_are_pictures(fitted: FewShotClassifier) -> None:
-    grey = np.random.default_rng(0).integers(0, 255, (30, 40), dtype=np.uint8)
-    coloured = fitted.predict_proba([np.stack([grey] * 3, axis=-1)])
-    np.testing.assert_array_equal(fitted.predict_proba([grey]), coloured)
-    np.testing.assert_array_equal(fitted.predict_proba([torch.from_numpy(grey)[None]]), coloured)
-    np.testing.assert_array_equal(fitted.predict_proba([Image.fromarray(grey)]), coloured)
+def test_gray_arrays_are_images(fitted: FewShotClassifier) -> None:
+    gray = np.random.default_rng(0).integers(0, 255, (30, 40), dtype=np.uint8)
+    colored = fitted.predict_proba([np.stack([gray] * 3, axis=-1)])
+    np.testing.assert_array_equal(fitted.predict_proba([gray]), colored)
+    np.testing.assert_array_equal(fitted.predict_proba([torch.from_numpy(gray)[None]]), colored)
+    np.testing.assert_array_equal(fitted.predict_proba([Image.fromarray(gray)]), colored)
 
 
 @pytest.mark.parametrize(
@@ -122,12 +120,12 @@ def test_grey_arrays_are_pictures(fitted: FewShotClassifier) -> None:
         pytest.param([np.zeros((9, 9, 3), np.int64)], r"image 0 .*int64", id="dtype"),
         pytest.param([np.zeros((9, 9, 2), np.uint8)], r"image 0 .*\[9, 9, 2\]", id="channels"),
         pytest.param([np.zeros((0, 9, 3), np.uint8)], r"image 0 .*\[0, 9, 3\]", id="empty"),
-        pytest.param([torch.full((3, 9, 9), -2.0)], r"image 0 .*-2", id="normalised"),
+        pytest.param([torch.full((3, 9, 9), -2.0)], r"image 0 .*-2", id="normalized"),
         pytest.param([torch.full((3, 9, 9), torch.nan)], r"image 0 .*nan", id="nan"),
         pytest.param([None], "image 0 is a NoneType", id="none"),
     ],
 )
-def test_bad_pictures_are_named(fitted: FewShotClassifier, images: Any, message: str) -> None:
+def test_bad_images_are_named(fitted: FewShotClassifier, images: Any, message: str) -> None:
     with pytest.raises(UserError, match=message):
         fitted.predict(images)
 
@@ -135,7 +133,7 @@ def test_bad_pictures_are_named(fitted: FewShotClassifier, images: Any, message:
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        pytest.param(["a"] * 3, "20 pictures need as many labels, got 3", id="too-few"),
+        pytest.param(["a"] * 3, "20 images need as many labels, got 3", id="too-few"),
         pytest.param([0.5] * 20, "float64", id="floats"),
         pytest.param([["a"]] * 20, r"\[20, 1\]", id="two-dimensions"),
         pytest.param(["a"] * 20, "two classes", id="one-class"),
@@ -151,10 +149,10 @@ def test_bad_labels_leave_the_classifier_as_it_was(
     np.testing.assert_array_equal(fitted.predict_proba(shots[0]), before)
 
 
-def test_a_stream_must_have_as_many_pictures_as_labels(
+def test_a_stream_must_have_as_many_images_as_labels(
     network: LWFM, shots: tuple[list[Path], list[str]]
 ) -> None:
-    with pytest.raises(UserError, match="20 pictures need as many labels, got 19"):
+    with pytest.raises(UserError, match="20 images need as many labels, got 19"):
         FewShotClassifier(network).fit(iter(shots[0]), shots[1][:-1])
 
 
@@ -209,14 +207,14 @@ def test_decisions_name_runner_up_and_the_most_similar_shot(
         assert decision.runner_up_probability == pytest.approx(row[second])
         assert decision.support_name == str(shots[0][decision.support])
         assert shots[1][decision.support] == decision.best
-    # A picture is most similar to itself, wherever its class is the answer.
+    # An image is most similar to itself, wherever its class is the answer.
     own = [
         (decision.support, i)
         for i, decision in enumerate(fitted.decide(shots[0]))
         if decision.best == shots[1][i]
     ]
     assert len(own) > 10
-    assert all(support == picture for support, picture in own)
+    assert all(support == image for support, image in own)
 
 
 def test_no_queries_no_answers(fitted: FewShotClassifier) -> None:
@@ -267,7 +265,7 @@ def test_what_is_no_classifier_file_is_refused(
         elif damage == "names":
             description["names"].pop()
         else:
-            description["parameters"]["colour"] = "red"
+            description["parameters"]["color"] = "red"
         safetensors.torch.save_file(tensors, path, metadata={"lwfm_classifier": json.dumps(description)})
     with pytest.raises(UserError, match=r"classifier\.safetensors"):
         FewShotClassifier.load(path)

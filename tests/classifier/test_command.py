@@ -21,7 +21,7 @@ from lwfm.model import LWFM, ModelConfig, save_model
 
 
 class Place(NamedTuple):
-    """A user's folder: examples of three classes, pictures to classify, a network."""
+    """A user's folder: examples of three classes, images to classify, a network."""
 
     examples: Path
     unsorted: Path
@@ -29,12 +29,12 @@ class Place(NamedTuple):
 
 
 @pytest.fixture
-def place(tiny_pictures: Path, tmp_path: Path) -> Place:
+def place(tiny_images: Path, tmp_path: Path) -> Place:
     for label in ("class-0", "class-1", "class-2"):
         (tmp_path / "examples" / label).mkdir(parents=True)
         (tmp_path / "unsorted").mkdir(exist_ok=True)
         for number in range(6):
-            source = tiny_pictures / "val" / label / f"{number}.png"
+            source = tiny_images / "val" / label / f"{number}.png"
             name = f"examples/{label}/{number}.png" if number < 4 else f"unsorted/{label} {number}.png"
             shutil.copy(source, tmp_path / name)
     config = ModelConfig(backbone="conv4", image_size=24, feature_size=1, embedding=False)
@@ -52,12 +52,12 @@ def test_the_table_says_what_the_classifier_does(place: Place, capsys: pytest.Ca
     lines = capsys.readouterr().out.splitlines()
     examples = sorted(place.examples.glob("*/*.png"))
     classifier = FewShotClassifier(place.model).fit(examples, [path.parent.name for path in examples])
-    pictures = sorted(place.unsorted.iterdir())
-    assert len(lines) == 1 + len(pictures) + 1
-    for line, picture, decision in zip(lines[1:-1], pictures, classifier.decide(pictures), strict=True):
+    images = sorted(place.unsorted.iterdir())
+    assert len(lines) == 1 + len(images) + 1
+    for line, image, decision in zip(lines[1:-1], images, classifier.decide(images), strict=True):
         example = decision.support_name.removeprefix(f"{place.examples}/")
-        assert line.startswith(str(picture))
-        assert line.removeprefix(str(picture)).split()[0] == decision.label
+        assert line.startswith(str(image))
+        assert line.removeprefix(str(image)).split()[0] == decision.label
         assert f"{100 * decision.probability:.0f} %" in line
         assert line.endswith(example)
     assert "12 examples" in lines[-1]
@@ -85,7 +85,7 @@ def test_csv_json_and_figures(place: Place, tmp_path: Path, capsys: pytest.Captu
         rows = list(csv.DictReader(file))
     answers = json.loads((tmp_path / "a.json").read_text())["answers"]
     assert [{name: str(value) for name, value in answer.items()} for answer in answers] == rows
-    assert [row["picture"] for row in rows] == [str(path) for path in sorted(place.unsorted.iterdir())]
+    assert [row["image"] for row in rows] == [str(path) for path in sorted(place.unsorted.iterdir())]
     for row in answers:
         assert row["label"] == row["best"] != row["runner_up"]
         assert 1 >= row["probability"] >= row["runner_up_probability"] >= 0
@@ -103,22 +103,22 @@ def test_a_network_at_a_loss_says_unknown(place: Place, capsys: pytest.CaptureFi
     assert all("unknown" in line and "(best)" in line for line in lines)
 
 
-def test_an_unreadable_picture_is_named_or_skipped(
+def test_an_unreadable_image_is_named_or_skipped(
     place: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (place.unsorted / "class-1 4.png").write_bytes(b"no picture")
+    (place.unsorted / "class-1 4.png").write_bytes(b"no image")
     out = tmp_path / "a.json"
     assert run(place, "--out", out) == 2
     assert "class-1 4.png" in capsys.readouterr().err
     assert not out.exists()
     assert run(place, "--out", out, "--unreadable", "skip") == 0
     assert "class-1 4.png" in capsys.readouterr().err
-    names = [answer["picture"] for answer in json.loads(out.read_text())["answers"]]
+    names = [answer["image"] for answer in json.loads(out.read_text())["answers"]]
     assert names == [str(path) for path in sorted(place.unsorted.iterdir()) if path.name != "class-1 4.png"]
 
 
 def test_a_damaged_example_is_named(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
-    (place.examples / "class-2" / "3.png").write_bytes(b"no picture")
+    (place.examples / "class-2" / "3.png").write_bytes(b"no image")
     assert run(place) == 2
     assert "class-2/3.png" in capsys.readouterr().err
 
@@ -128,7 +128,7 @@ def test_a_damaged_example_is_named(place: Place, capsys: pytest.CaptureFixture[
     [
         (["missing", "unsorted"], "missing"),
         (["examples", "nowhere.jpg"], "nowhere.jpg"),
-        (["examples", "examples"], "examples holds no picture"),
+        (["examples", "examples"], "examples holds no image"),
         (["unsorted", "unsorted"], "class folder"),
         (["examples"], "queries"),
         (["examples", "unsorted", "--out", "answers.xlsx"], "answers.xlsx"),
@@ -137,7 +137,7 @@ def test_a_damaged_example_is_named(place: Place, capsys: pytest.CaptureFixture[
         (["examples", "unsorted", "--model", "resnet19"], "resnet19"),
     ],
     ids=[
-        "no-examples", "no-query", "folder-without-pictures", "no-class-folders", "no-queries", "suffix",
+        "no-examples", "no-query", "folder-without-images", "no-class-folders", "no-queries", "suffix",
         "explain-is-a-file", "threshold", "model",
     ],
 )  # fmt: skip

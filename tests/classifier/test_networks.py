@@ -23,8 +23,8 @@ def network() -> LWFM:
 
 
 @pytest.fixture(scope="module")
-def shots(tiny_pictures: Path) -> tuple[list[Path], list[str]]:
-    return four_shots(tiny_pictures)
+def shots(tiny_images: Path) -> tuple[list[Path], list[str]]:
+    return four_shots(tiny_images)
 
 
 @pytest.fixture
@@ -122,8 +122,8 @@ class TestScikitLearn:
         assert copy.get_params() == fitted.get_params()
         assert not hasattr(copy, "support_")
         assert base.is_classifier(copy)
-        with pytest.raises(ValueError, match="colour"):
-            copy.set_params(colour="red")
+        with pytest.raises(ValueError, match="color"):
+            copy.set_params(color="red")
 
     def test_cross_val_score_and_grid_search(
         self, network: LWFM, shots: tuple[list[Path], list[str]]

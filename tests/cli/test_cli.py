@@ -43,10 +43,10 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> Outcome:
 
 
 @pytest.fixture(scope="module")
-def trained(tiny_pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained(tiny_images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a tiny trained run."""
     out: Path = tmp_path_factory.mktemp("runs") / "tiny"
-    arguments = ["train", "--out", out, "--data", "folder", "--root", tiny_pictures, *TINY, *EPISODES, *SHORT]
+    arguments = ["train", "--out", out, "--data", "folder", "--root", tiny_images, *TINY, *EPISODES, *SHORT]
     assert main([str(argument) for argument in arguments]) == 0
     return out
 
@@ -58,12 +58,12 @@ def test_train_leaves_model_curves_and_logs(trained: Path) -> None:
 
 
 def test_evaluate_prints_the_table_and_writes_the_result(
-    trained: Path, tiny_pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    trained: Path, tiny_images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     result = tmp_path / "result.json"
     outcome = run(
         capsys, "evaluate", "--checkpoint", trained / "best.safetensors", "--data", "folder",
-        "--root", tiny_pictures, "--way", "4", "--queries", "3", "--episodes", "20", "--out", result,
+        "--root", tiny_images, "--way", "4", "--queries", "3", "--episodes", "20", "--out", result,
     )  # fmt: skip
     assert outcome.status == 0, outcome.err
     for method in ("lwfm", "base", "matching", "nearest_class_mean"):
@@ -72,12 +72,12 @@ def test_evaluate_prints_the_table_and_writes_the_result(
 
 
 def test_evaluate_takes_several_ways_and_heads(
-    trained: Path, tiny_pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    trained: Path, tiny_images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     result = tmp_path / "result.json"
     outcome = run(
         capsys, "evaluate", "--checkpoint", trained / "best.safetensors", "--data", "folder",
-        "--root", tiny_pictures, "--way", "[3, 5]", "--queries", "2", "--episodes", "5", "--out", result,
+        "--root", tiny_images, "--way", "[3, 5]", "--queries", "2", "--episodes", "5", "--out", result,
         "--heads", "{no LWE: {attention_temperature: null}, averaged: {top_k: null, layer_reduction: mean}}",
     )  # fmt: skip
     assert outcome.status == 0, outcome.err
@@ -90,10 +90,8 @@ def test_evaluate_takes_several_ways_and_heads(
     assert "topk" in refused.err
 
 
-def test_data_inspect_says_what_a_folder_holds(
-    tiny_pictures: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    outcome = run(capsys, "data", "inspect", tiny_pictures)
+def test_data_inspect_says_what_a_folder_holds(tiny_images: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    outcome = run(capsys, "data", "inspect", tiny_images)
     assert outcome.status == 0, outcome.err
     assert "7 (unknown)" in outcome.out
     assert "train and val have 5 classes in common" in outcome.out
@@ -101,11 +99,11 @@ def test_data_inspect_says_what_a_folder_holds(
 
 @pytest.mark.parametrize("suffix", ["png", "svg"])
 def test_match_draws(
-    trained: Path, tiny_pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], suffix: str
+    trained: Path, tiny_images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], suffix: str
 ) -> None:
-    pictures = [tiny_pictures / "test" / "class-0" / f"{number}.png" for number in (0, 1)]
+    images = [tiny_images / "test" / "class-0" / f"{number}.png" for number in (0, 1)]
     figure = tmp_path / f"match.{suffix}"
-    outcome = run(capsys, "match", *pictures, "--checkpoint", trained / "best.safetensors", "--out", figure)
+    outcome = run(capsys, "match", *images, "--checkpoint", trained / "best.safetensors", "--out", figure)
     assert outcome.status == 0, outcome.err
     assert figure.stat().st_size > 1000
     assert str(figure) in outcome.out
@@ -162,7 +160,7 @@ def test_shipped_configurations_are_valid(
     [
         (["evaluate", "--episode", "5"], "episode"),
         (["train", "--out", "x", "--epochs", "many"], "epochs"),
-        (["train", "--out", "x", "--model.colour", "red"], "colour"),
+        (["train", "--out", "x", "--model.color", "red"], "color"),
         (["classify-everything"], "classify-everything"),
         (["train"], "out"),
         (["evaluate", "--checkpoint", "missing.safetensors"], "missing.safetensors"),
@@ -177,7 +175,7 @@ def test_shipped_configurations_are_valid(
     ids=[
         "unknown-option", "wrong-type", "unknown-model-option", "unknown-command", "missing-option",
         "missing-checkpoint", "missing-folder", "unknown-backbone", "match-without-network",
-        "missing-picture", "missing-config", "inspect-nothing", "no-birds",
+        "missing-image", "missing-config", "inspect-nothing", "no-birds",
     ],
 )  # fmt: skip
 def test_mistakes_end_in_a_sentence(
@@ -195,16 +193,16 @@ def test_mistakes_end_in_a_sentence(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_too_few_pictures_and_unreadable_ones_are_named(
-    tiny_pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_too_few_images_and_unreadable_ones_are_named(
+    tiny_images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    root = tmp_path / "pictures"
-    shutil.copytree(tiny_pictures, root)
+    root = tmp_path / "images"
+    shutil.copytree(tiny_images, root)
     common = ["--data", "folder", "--root", root, *TINY]
     outcome = run(capsys, "evaluate", *common, "--way", "3", "--queries", "9", "--episodes", "2")
     assert outcome.status == 2
     assert "class-0" in outcome.err
-    (root / "test" / "class-1" / "0.png").write_bytes(b"no picture")
+    (root / "test" / "class-1" / "0.png").write_bytes(b"no image")
     few = [*common, "--way", "3", "--queries", "2", "--episodes", "2"]
     outcome = run(capsys, "evaluate", *few)
     assert outcome.status == 2
@@ -224,9 +222,9 @@ def test_a_missing_package_is_named(
     assert "lwfm[train]" in outcome.err
 
 
-def test_ctrl_c_stops_training_and_leaves_whole_files(tiny_pictures: Path, tmp_path: Path) -> None:
+def test_ctrl_c_stops_training_and_leaves_whole_files(tiny_images: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    arguments = ["train", "--out", out, "--data", "folder", "--root", tiny_pictures, *TINY, *EPISODES, *SHORT]
+    arguments = ["train", "--out", out, "--data", "folder", "--root", tiny_images, *TINY, *EPISODES, *SHORT]
     arguments[arguments.index("--epochs") + 1] = "10000"
     process = subprocess.Popen(
         [sys.executable, "-m", "lwfm", *map(str, arguments)],

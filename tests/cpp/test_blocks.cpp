@@ -63,7 +63,7 @@ Weights<T> weigh(lwfm::EmbeddingWeights<T>& workspace, const Problem<T>& problem
 }
 
 // The softmax weights by their definition, in float64.
-std::vector<double> softmax_of_standardised(std::vector<double> x, double temperature) {
+std::vector<double> softmax_of_standardized(std::vector<double> x, double temperature) {
   const auto n = static_cast<double>(x.size());
   double mean = 0.0, variance = 0.0, total = 0.0;
   for (const double entry : x) mean += entry / n;
@@ -84,13 +84,13 @@ void weights_follow_their_definition(std::int64_t n, std::int64_t m, std::mt1993
   for (std::int64_t j = 0; j < m; ++j) {
     std::vector<double> column;
     for (std::int64_t i = 0; i < n; ++i) column.push_back(block.at(i, j));
-    column = softmax_of_standardised(column, 2.0);
+    column = softmax_of_standardized(column, 2.0);
     for (std::size_t i = 0; i < column.size(); ++i) a[i] += column[i];
   }
   for (std::int64_t i = 0; i < n; ++i) {
     std::vector<double> row;
     for (std::int64_t j = 0; j < m; ++j) row.push_back(block.at(i, j));
-    row = softmax_of_standardised(row, 2.0);
+    row = softmax_of_standardized(row, 2.0);
     for (std::size_t j = 0; j < row.size(); ++j) b[j] += row[j];
   }
   lwfm::EmbeddingWeights<T> workspace;

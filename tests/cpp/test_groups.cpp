@@ -85,7 +85,7 @@ struct Problem {
 
 template <class T>
 bool differ_by_rounding(const Problem<T>& one, const Problem<T>& other) {
-  // Two entries standardise to the same two values whatever they are: their gradient is rounding.
+  // Two entries standardize to the same two values whatever they are: their gradient is rounding.
   const double tolerance = sizeof(T) == 4 ? 2e-3 : 1e-11;
   for (std::size_t part = 0; part < one.results().size(); ++part) {
     const auto &x = *one.results()[part], &y = *other.results()[part];
@@ -119,7 +119,7 @@ void groups_follow_single_pairs(std::int64_t n, std::int64_t m, std::mt19937_64&
 }
 
 template <class T>
-void neighbours_change_nothing(std::mt19937_64& engine) {
+void neighbors_change_nothing(std::mt19937_64& engine) {
   Problem<T> many(5, 4, kGroup<T>, engine);
   Problem<T> alone = many;
   alone.pairs = 1;
@@ -139,7 +139,7 @@ int main() {
       groups_follow_single_pairs<double>(n, m, engine);
     }
   }
-  neighbours_change_nothing<float>(engine);
-  neighbours_change_nothing<double>(engine);
+  neighbors_change_nothing<float>(engine);
+  neighbors_change_nothing<double>(engine);
   return check::result();
 }

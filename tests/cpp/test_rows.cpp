@@ -82,15 +82,15 @@ void row_products_agree(std::int64_t rows, std::int64_t outputs, std::int64_t le
 template <class T>
 std::vector<T> class_terms_of(SimdLevel level, std::int64_t queries) {
   constexpr std::int64_t kWay = 10, S = 23, P = 4, M = 3, C = 37;
-  std::vector<std::int64_t> begin = {0, 1, 5, 6, 8, 9, 12, 14, 17, 20, 23}, pictures;
-  for (std::int64_t s = 0; s < S; ++s) pictures.push_back(s * 5 % S);
+  std::vector<std::int64_t> begin = {0, 1, 5, 6, 8, 9, 12, 14, 17, 20, 23}, images;
+  for (std::int64_t s = 0; s < S; ++s) images.push_back(s * 5 % S);
   std::mt19937_64 engine(3);
   const auto support = normal_numbers<T>(S * P * C, engine);
   const auto query = normal_numbers<T>(queries * M * C, engine);
   const auto a = normal_numbers<T>(queries * S * P, engine);
   const auto b = normal_numbers<T>(queries * S * M, engine);
-  const lwfm::LayerPictures<T> layer{support.data(), query.data(), S, P, M, C};
-  const lwfm::ClassPictures classes{kWay, begin.data(), pictures.data()};
+  const lwfm::LayerImages<T> layer{support.data(), query.data(), S, P, M, C};
+  const lwfm::ClassImages classes{kWay, begin.data(), images.data()};
   const std::int64_t pairs = queries * kWay;
   std::vector<T> out(static_cast<std::size_t>(3 * pairs + queries * C));
   T* const to = out.data();
@@ -102,7 +102,7 @@ std::vector<T> class_terms_of(SimdLevel level, std::int64_t queries) {
   lwfm::ClassTerms<T> workspace;
   for (std::int64_t q = 0; q < queries; q += lwfm::ClassTerms<T>::kTile) {
     const lwfm::QueryRange range{q, std::min(lwfm::ClassTerms<T>::kTile, queries - q)};
-    lwfm::vectorised(
+    lwfm::vectorized(
         [&](auto bytes) LWFM_INLINE_LAMBDA {
           workspace.template forward<decltype(bytes)::value>(
               layer, classes, range,
@@ -114,9 +114,9 @@ std::vector<T> class_terms_of(SimdLevel level, std::int64_t queries) {
         },
         level);
   }
-  lwfm::vectorised(
+  lwfm::vectorized(
       [&](auto bytes) LWFM_INLINE_LAMBDA {
-        workspace.template support_gradient<decltype(bytes)::value>(layer, classes, 1, pictures[2],
+        workspace.template support_gradient<decltype(bytes)::value>(layer, classes, 1, images[2],
                                                                     a.data(), mean_grad, queries,
                                                                     mean_grad + queries * kWay * C);
       },

@@ -1,4 +1,4 @@
-"""Hostile pickles, broken lists, missing pictures; and what an inspection says about a folder."""
+"""Hostile pickles, broken lists, missing images; and what an inspection says about a folder."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lwfm.data import open_pictures
+from lwfm.data import open_images
 from lwfm.data.inspection import inspect_data
 from lwfm.data.layouts.pickles import read_pickle
 from lwfm.errors import UserError
@@ -39,7 +39,7 @@ class Malice:
         ),
         (
             pickle.dumps({"image_data": np.zeros((2, 4, 4, 3), np.uint8), "class_dict": {"a": [2]}}),
-            "class a has picture 2, but there are 2",
+            "class a has image 2, but there are 2",
         ),
     ],
     ids=["code", "cut", "text", "list", "shape", "index"],
@@ -49,7 +49,7 @@ def test_pickles_run_nothing_and_are_checked(
 ) -> None:
     (tmp_path / "mini-imagenet-cache-train.pkl").write_bytes(content)
     with pytest.raises(UserError, match=message):
-        open_pictures("miniimagenet", tmp_path)
+        open_images("miniimagenet", tmp_path)
     assert "must not run" not in capsys.readouterr().out
 
 
@@ -87,26 +87,26 @@ def test_a_python_2_pickle_of_an_old_numpy_is_read(tmp_path: Path) -> None:
             "file;class\na.jpg;n01532829\n",
             "must begin with the header filename,label or image_name,class_name",
         ),
-        ("filename,label\n", "lists no picture"),
+        ("filename,label\n", "lists no image"),
         ("filename,label\na.jpg\n", "line 2 has too few columns"),
-        ("filename,label\na.jpg,n01532829\n", "lists a.jpg, but there is no such picture: looked for"),
+        ("filename,label\na.jpg,n01532829\n", "lists a.jpg, but there is no such image: looked for"),
     ],
     ids=["header", "empty", "columns", "nowhere"],
 )
 def test_broken_lists_are_named(text: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "train.csv").write_text(text)
     with pytest.raises(UserError, match=message):
-        open_pictures("miniimagenet", tmp_path)
+        open_images("miniimagenet", tmp_path)
 
 
-def test_a_listed_picture_that_is_missing_or_broken_is_found_by_reading(tmp_path: Path) -> None:
+def test_a_listed_image_that_is_missing_or_broken_is_found_by_reading(tmp_path: Path) -> None:
     ravi(tmp_path, "split")
     (tmp_path / "images/n0153282900000000.jpg").unlink()
     (tmp_path / "images/n0155899300000001.jpg").write_bytes(b"broken")
-    with pytest.raises(UserError, match=r"2 of 4 pictures cannot be read:\n.*0000\.jpg: No such file"):
-        open_pictures("miniimagenet", tmp_path)
+    with pytest.raises(UserError, match=r"2 of 4 images cannot be read:\n.*0000\.jpg: No such file"):
+        open_images("miniimagenet", tmp_path)
     with pytest.warns(UserWarning, match="left out"):
-        assert len(open_pictures("miniimagenet", tmp_path, unreadable="skip")) == 2
+        assert len(open_images("miniimagenet", tmp_path, unreadable="skip")) == 2
 
 
 def test_inspection_reports_what_differs(tmp_path: Path) -> None:
@@ -121,24 +121,24 @@ def test_inspection_reports_what_differs(tmp_path: Path) -> None:
         ("mini-imagenet-cache-{train,val,test}.pkl",),
     )
     train, _, test = inspection.splits
-    assert (train.classes, train.expected_classes, train.pictures, train.expected_pictures) == (
+    assert (train.classes, train.expected_classes, train.images, train.expected_images) == (
         2,
         64,
         4,
         38400,
     )
     assert train.sizes == "16x16"
-    assert train.fingerprint == open_pictures("miniimagenet", tmp_path).fingerprint
+    assert train.fingerprint == open_images("miniimagenet", tmp_path).fingerprint
     with pytest.warns(UserWarning, match="left out"):
-        skipped = open_pictures("miniimagenet", tmp_path, "test", "skip")
+        skipped = open_images("miniimagenet", tmp_path, "test", "skip")
     assert test.fingerprint == skipped.fingerprint
     problems = "\n".join(inspection.problems)
     assert "train: 2 classes, 64 are expected" in problems
-    assert "train: 2 classes have not 600 pictures: n01532829 2, n01558993 2" in problems
-    assert "test: 1 pictures cannot be read:" in problems
+    assert "train: 2 classes have not 600 images: n01532829 2, n01558993 2" in problems
+    assert "test: 1 images cannot be read:" in problems
     assert "images/n0198127600000001.jpg: cannot identify" in problems
     same = "n01532829/n0153282900000000.jpg = n01930112/n0193011200000000.jpg"
-    assert f"train and test have 1 identical pictures: {same}" in problems
+    assert f"train and test have 1 identical images: {same}" in problems
     table = inspection.table()
     assert all(text in table for text in ("miniimagenet", "2 (64)", "4 (38400)", problems.splitlines()[0]))
 
@@ -161,7 +161,7 @@ def test_inspection_tells_cropped_birds(crop: bool, sized: bool, expected: str, 
             Image.open(path).crop((0, 0, 8, 6)).save(path)
     inspection = inspect_data("inspect", tmp_path, class_split="frn", crop=crop)
     assert inspection.cropped.startswith(expected)
-    assert "16 pictures in all, 11788 are expected" in inspection.problems
+    assert "16 images in all, 11788 are expected" in inspection.problems
 
 
 def test_classes_in_common_are_reported(tmp_path: Path) -> None:

@@ -67,13 +67,13 @@ def test_a_training_batch() -> None:
     data = EpisodeDataModule(**SMALL, seed=1)
     data.setup("fit")
     assert data.num_classes == len(data.classes) == 248
-    assert data.fingerprint == data.train_pictures.fingerprint
+    assert data.fingerprint == data.train_images.fingerprint
     batches = [batch for batch, _, _ in iter(data.train_dataloader())]
     assert len(batches) == 3
     images, labels = batches[1]["episode"]
     assert images.shape == (9, 3, 24, 24)
     assert images.dtype == torch.float32
-    assert labels.tolist() == data.train_pictures.labels[data.train_sampler.episode(1)].tolist()
+    assert labels.tolist() == data.train_images.labels[data.train_sampler.episode(1)].tolist()
     classes = labels[:3]
     assert torch.equal(labels, classes[episode_labels(3, 3)])
     images, labels = batches[1]["auxiliary"]
@@ -88,8 +88,8 @@ def test_validation_episodes_are_fixed_and_have_their_own_shape() -> None:
     assert data.plan.indices == sorted({index for episode in data.plan.episodes for index in episode})
     first, again = list(data.val_dataloader()), list(data.val_dataloader())
     assert all(torch.equal(a[0], b[0]) for a, b in zip(first, again, strict=True))
-    labels = torch.cat([labels for _, labels in first])  # every picture once, in the plan's order
-    assert labels.tolist() == data.validation_pictures.labels[data.plan.indices].tolist()
+    labels = torch.cat([labels for _, labels in first])  # every image once, in the plan's order
+    assert labels.tolist() == data.validation_images.labels[data.plan.indices].tolist()
 
 
 def test_no_auxiliary_batch() -> None:
@@ -107,7 +107,7 @@ def test_normalization_of_pretrained_weights_is_used_everywhere() -> None:
     assert images.min() >= 0
     assert images.max() <= 1
     own = EpisodeDataModule(**SMALL)
-    assert own.normalization == own.train_pictures.normalization
+    assert own.normalization == own.train_images.normalization
     assert evaluation_transform(normalization=own.normalization) is not None
 
 
@@ -138,8 +138,8 @@ def test_a_resume_on_other_classes_stops() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        pytest.param({"queries": 15}, "class 'admission-tickets' has 6 pictures.*takes 16", id="training"),
-        pytest.param({"validation_queries": 9}, "class 'aerial-tramway' has 6 pictures", id="validation"),
+        pytest.param({"queries": 15}, "class 'admission-tickets' has 6 images.*takes 16", id="training"),
+        pytest.param({"validation_queries": 9}, "class 'aerial-tramway' has 6 images", id="validation"),
         pytest.param({"validation_way": 61}, "only 60", id="way"),
         pytest.param({"auxiliary_batch": -1}, "auxiliary_batch must be at least 0", id="auxiliary"),
         pytest.param({"workers": -1}, "workers must be at least 0", id="workers"),

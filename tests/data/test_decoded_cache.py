@@ -1,4 +1,4 @@
-"""Decoded pictures on disk: the same pixels, made once, made again when the pictures change."""
+"""Decoded images on disk: the same pixels, made once, made again when the images change."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from torchvision.transforms import v2
 from lwfm.cli import main
 from lwfm.data import (
     EpisodeDataModule,
-    PictureSet,
+    ImageSet,
     evaluation_transform,
-    open_pictures,
-    stored_pictures,
+    open_images,
+    stored_images,
     training_transform,
 )
 from lwfm.data.decoded_cache import StoredSource
@@ -33,7 +33,7 @@ SIZES = [(40, 30), (90, 200), (64, 64), (16, 300), (65, 64), (33, 70)]
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """A folder data set with pictures of several sizes."""
+    """A folder data set with images of several sizes."""
     random = np.random.default_rng(0)
     for number, (width, height) in enumerate(SIZES):
         path = tmp_path / "data" / "train" / f"class-{number % 2}" / f"{number}.png"
@@ -42,15 +42,15 @@ def root(tmp_path: Path) -> Path:
     return tmp_path / "data"
 
 
-def pixels(pictures: PictureSet) -> Iterator[np.ndarray[tuple[int, ...], np.dtype[np.uint8]]]:
-    return (np.asarray(pictures.picture(index)) for index in range(len(pictures)))
+def pixels(images: ImageSet) -> Iterator[np.ndarray[tuple[int, ...], np.dtype[np.uint8]]]:
+    return (np.asarray(images.image(index)) for index in range(len(images)))
 
 
-def test_small_pictures_are_kept_and_large_ones_reduced(root: Path, tmp_path: Path) -> None:
-    pictures = open_pictures("folder", root)
-    stored = stored_pictures(pictures, tmp_path / "kept", side=64)
-    assert stored.fingerprint == pictures.fingerprint
-    for one, other in zip(pixels(pictures), pixels(stored), strict=True):
+def test_small_images_are_kept_and_large_ones_reduced(root: Path, tmp_path: Path) -> None:
+    images = open_images("folder", root)
+    stored = stored_images(images, tmp_path / "kept", side=64)
+    assert stored.fingerprint == images.fingerprint
+    for one, other in zip(pixels(images), pixels(stored), strict=True):
         height, width = one.shape[:2]
         if min(width, height) <= 64:
             np.testing.assert_array_equal(one, other)
@@ -63,17 +63,17 @@ def test_small_pictures_are_kept_and_large_ones_reduced(root: Path, tmp_path: Pa
     assert not list((tmp_path / "kept").glob("*.part*"))
 
 
-def test_chosen_pictures_are_found(root: Path, tmp_path: Path) -> None:
-    stored = stored_pictures(open_pictures("folder", root), tmp_path, side=64)
+def test_chosen_images_are_found(root: Path, tmp_path: Path) -> None:
+    stored = stored_images(open_images("folder", root), tmp_path, side=64)
     some = stored.source.select([4, 1]).select([1])
-    assert some.picture(0).tobytes() == stored.picture(1).tobytes()
+    assert some.image(0).tobytes() == stored.image(1).tobytes()
     assert some.place(0).endswith("[1]")
 
 
 @pytest.mark.parametrize("change", ["nothing", "content", "another", "damage", "cut"])
 def test_the_file_is_made_again_only_when_it_must_be(root: Path, tmp_path: Path, change: str) -> None:
     kept = tmp_path / "kept"
-    stored_pictures(open_pictures("folder", root), kept, side=64)
+    stored_images(open_images("folder", root), kept, side=64)
     (file,) = kept.iterdir()
     first = root / "train" / "class-0" / "0.png"
     if change == "content":
@@ -81,57 +81,57 @@ def test_the_file_is_made_again_only_when_it_must_be(root: Path, tmp_path: Path,
     elif change == "another":
         Image.new("RGB", (10, 10), "blue").save(first.with_name("another.png"))
     elif change == "damage":
-        file.write_bytes(b"no pictures")
+        file.write_bytes(b"no images")
     elif change == "cut":
         file.write_bytes(file.read_bytes()[:-5])
     before = file.stat().st_mtime_ns
-    pictures = open_pictures("folder", root)
-    stored = stored_pictures(pictures, kept, side=64)
+    images = open_images("folder", root)
+    stored = stored_images(images, kept, side=64)
     assert [path.name for path in kept.iterdir()] == [file.name]
     assert (file.stat().st_mtime_ns == before) == (change == "nothing")
-    for index in range(len(pictures)):
-        if min(pictures.picture(index).size) <= 64:
-            assert stored.picture(index).tobytes() == pictures.picture(index).tobytes()
+    for index in range(len(images)):
+        if min(images.image(index).size) <= 64:
+            assert stored.image(index).tobytes() == images.image(index).tobytes()
 
 
-def test_ctrl_c_and_pictures_that_are_gone_leave_nothing(
+def test_ctrl_c_and_images_that_are_gone_leave_nothing(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pictures = open_pictures("folder", root)
+    images = open_images("folder", root)
     kept = tmp_path / "kept"
     with monkeypatch.context() as patch:
         patch.setattr("lwfm.data.decoded_cache._resized", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
-            stored_pictures(pictures, kept, side=64)
+            stored_images(images, kept, side=64)
     assert not list(kept.iterdir())
     (root / "train" / "class-1" / "3.png").unlink()
     with pytest.raises(UserError, match=r"3\.png"):
-        stored_pictures(pictures, kept, side=64)
+        stored_images(images, kept, side=64)
     assert not list(kept.iterdir())
 
 
 def test_pixels_stay_where_they_are(tmp_path: Path) -> None:
-    pictures = open_pictures("emoji", split="val")
-    array = np.stack([np.asarray(pictures.picture(index)) for index in range(3)])
-    already = PictureSet(**(pictures.__dict__ | {"source": PixelSource(array, "array")}))
-    assert stored_pictures(already, tmp_path / "kept", side=64) is already
+    images = open_images("emoji", split="val")
+    array = np.stack([np.asarray(images.image(index)) for index in range(3)])
+    already = ImageSet(**(images.__dict__ | {"source": PixelSource(array, "array")}))
+    assert stored_images(already, tmp_path / "kept", side=64) is already
     assert not (tmp_path / "kept").exists()
 
 
-def first_batch(tiny_pictures: Path, decoded: Path | None, workers: int) -> list[torch.Tensor]:
+def first_batch(tiny_images: Path, decoded: Path | None, workers: int) -> list[torch.Tensor]:
     data = EpisodeDataModule(
-        "folder", tiny_pictures, way=3, queries=2, episodes=2, auxiliary_batch=5, image_size=24,
+        "folder", tiny_images, way=3, queries=2, episodes=2, auxiliary_batch=5, image_size=24,
         workers=workers, decoded=decoded,
     )  # fmt: skip
-    assert isinstance(data.train_pictures.source, StoredSource) == (decoded is not None)
+    assert isinstance(data.train_images.source, StoredSource) == (decoded is not None)
     batch = next(iter(data.train_dataloader()))[0]
     return [tensor for part in batch.values() for tensor in part]
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_training_batches_are_the_same(tiny_pictures: Path, tmp_path: Path, workers: int) -> None:
-    expected = first_batch(tiny_pictures, None, 0)
-    for one, other in zip(expected, first_batch(tiny_pictures, tmp_path / "kept", workers), strict=True):
+def test_training_batches_are_the_same(tiny_images: Path, tmp_path: Path, workers: int) -> None:
+    expected = first_batch(tiny_images, None, 0)
+    for one, other in zip(expected, first_batch(tiny_images, tmp_path / "kept", workers), strict=True):
         assert torch.equal(one, other)
 
 
@@ -139,7 +139,7 @@ def test_training_batches_are_the_same(tiny_pictures: Path, tmp_path: Path, work
 @pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
 def test_transforms_are_torchvisions(size: tuple[int, int], training: bool) -> None:
     random = np.random.default_rng(1)
-    picture = Image.fromarray(random.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8))
+    image = Image.fromarray(random.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8))
     shape = (
         [v2.RandomResizedCrop(48), v2.RandomHorizontalFlip()]
         if training
@@ -151,21 +151,21 @@ def test_transforms_are_torchvisions(size: tuple[int, int], training: bool) -> N
     ours = (training_transform if training else evaluation_transform)(image_size=48, normalization=IMAGENET)
     for seed in range(6):
         torch.manual_seed(seed)
-        expected = theirs(picture)
+        expected = theirs(image)
         torch.manual_seed(seed)
-        assert torch.equal(ours(picture), expected)
+        assert torch.equal(ours(image), expected)
 
 
 @pytest.mark.parametrize("decoded", ["auto", "none", "elsewhere"])
-def test_train_keeps_decoded_pictures_where_it_is_told(
-    tiny_pictures: Path, tmp_path: Path, decoded: str, monkeypatch: pytest.MonkeyPatch
+def test_train_keeps_decoded_images_where_it_is_told(
+    tiny_images: Path, tmp_path: Path, decoded: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     words = "train --data folder --out runs/a --epochs 1 --progress false --episodes.train 1".split()  # noqa: SIM905
     words += "--episodes.way 3 --episodes.queries 2 --episodes.auxiliary_batch 4".split()  # noqa: SIM905
     words += "--episodes.validation 2 --model.backbone conv4 --model.image_size 24".split()  # noqa: SIM905
-    words += ["--model.feature_size", "1", "--root", str(tiny_pictures), "--decoded", decoded]
+    words += ["--model.feature_size", "1", "--root", str(tiny_images), "--decoded", decoded]
     assert main(words) == 0
-    folders = {"auto": {"runs/decoded-pictures"}, "none": set(), "elsewhere": {"elsewhere"}}
+    folders = {"auto": {"runs/decoded-images"}, "none": set(), "elsewhere": {"elsewhere"}}
     found = {path.parent.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*px-*.safetensors")}
     assert found == folders[decoded]

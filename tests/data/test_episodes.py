@@ -17,7 +17,7 @@ SEEDS = st.integers(0, 2**70)
 
 
 def draw_labels(data: st.DataObject, way: int, least: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    """Shuffled labels of classes of at least `least` pictures; some class numbers are not in use."""
+    """Shuffled labels of classes of at least `least` images; some class numbers are not in use."""
     numbers = data.draw(st.sets(st.integers(0, 20), min_size=way, max_size=8))
     counts = {number: data.draw(st.integers(least, least + 4)) for number in numbers}
     labels = np.repeat(list(counts), list(counts.values())).astype(np.int64)
@@ -27,7 +27,7 @@ def draw_labels(data: st.DataObject, way: int, least: int) -> np.ndarray[tuple[i
 
 @settings(max_examples=60, deadline=None)
 @given(st.data(), SHAPES, SEEDS)
-def test_an_episode_is_shot_major_and_repeats_no_picture(
+def test_an_episode_is_shot_major_and_repeats_no_image(
     data: st.DataObject, shape: tuple[int, int, int], seed: int
 ) -> None:
     way, shot, queries = shape
@@ -55,7 +55,7 @@ def test_an_episode_depends_on_seed_epoch_and_index_alone(seed: int, epoch: int,
     assert list(sampler) != in_turn
 
 
-def test_every_class_and_picture_comes_up_equally_often() -> None:
+def test_every_class_and_image_comes_up_equally_often() -> None:
     labels = np.arange(60) % 10
     sampler = EpisodeSampler(labels, way=3, shot=1, queries=1, episodes=4000, seed=5)
     counts = np.bincount(np.concatenate(list(sampler)), minlength=60)  # 400 each; deviation about 19
@@ -102,9 +102,9 @@ def test_labels_follow_the_order() -> None:
         pytest.param({"seed": -1}, "seed must be at least 0", id="seed"),
         pytest.param(
             {"queries": 6},
-            "class 'few' has 3 pictures, but an episode with shot=1 and queries=6 takes 7 of each class "
+            "class 'few' has 3 images, but an episode with shot=1 and queries=6 takes 7 of each class "
             r"\(3 of 4 classes have too few\): lower shot or queries until their sum is at most 3",
-            id="pictures",
+            id="images",
         ),
     ],
 )
@@ -143,7 +143,7 @@ def test_shuffled_order_changes_with_the_epoch() -> None:
     assert list(sampler) != first
 
 
-def test_every_picture_of_an_epoch_has_a_seed_of_its_own() -> None:
+def test_every_image_of_an_epoch_has_a_seed_of_its_own() -> None:
     sampler = ShuffledSampler(10, batch_size=20, batches=5, seed=0)
     seeded = SeededSampler(sampler, seed=3)
     batches = list(seeded)

@@ -1,4 +1,4 @@
-"""Every layout of every benchmark, built in miniature: recognised and read."""
+"""Every layout of every benchmark, built in miniature: recognized and read."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from lwfm.data import open_pictures
+from lwfm.data import open_images
 from lwfm.data.layouts.cifar import FC100_CLASSES, SUPERCLASSES
 from lwfm.data.layouts.cub import split_of
 from lwfm.data.layouts.pickles import read_pickle
@@ -27,7 +27,7 @@ from tests.helpers.miniatures import (
     folders,
     hash_of,
     imagenet_names,
-    labelled_pickles,
+    labeled_pickles,
     meta_dataset,
     original_cifar,
     pixels,
@@ -53,7 +53,7 @@ LAYOUTS: dict[str, tuple[str, Callable[[Path], Any], dict[str, int], str]] = {
     "mini-pickles-validation": ("miniimagenet", lambda r: caches(r, "validation"), WORDNET_COUNTS, "cache"),
     "mini-category-split": (
         "miniimagenet",
-        lambda r: labelled_pickles(r, "miniImageNet_category_split_{}.pickle", WORDNET),
+        lambda r: labeled_pickles(r, "miniImageNet_category_split_{}.pickle", WORDNET),
         WORDNET_COUNTS,
         "category",
     ),
@@ -75,61 +75,59 @@ LAYOUTS: dict[str, tuple[str, Callable[[Path], Any], dict[str, int], str]] = {
     "cifar-fs-folders": ("cifar-fs", lambda r: folders(r, CIFAR_FS), CIFAR_COUNTS, "{train,val,test}/"),
     "cifar-fs-data": ("cifar-fs", cifar_fs_data, CIFAR_COUNTS, "bertinetto"),
     "cifar-fs-pickles": (
-        "cifar-fs", lambda r: labelled_pickles(r, "CIFAR_FS_{}.pickle", CIFAR_FS), CIFAR_COUNTS, "CIFAR_FS_"
+        "cifar-fs", lambda r: labeled_pickles(r, "CIFAR_FS_{}.pickle", CIFAR_FS), CIFAR_COUNTS, "CIFAR_FS_"
     ),
     "fc100-folders": ("fc100", lambda r: folders(r, FC100_FEW, "meta-"), dict.fromkeys(SPLITS, 2), "meta-"),
     "fc100-original": (
         "fc100", original_cifar, {"train": 60, "val": 20, "test": 20}, "split by superclass"
     ),
     "fc100-pickles": (
-        "fc100", lambda r: labelled_pickles(r, "FC100_{}.pickle", CIFAR_FS), CIFAR_COUNTS, "FC100_"
+        "fc100", lambda r: labeled_pickles(r, "FC100_{}.pickle", CIFAR_FS), CIFAR_COUNTS, "FC100_"
     ),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
-def test_every_layout_is_recognised_and_read(name: str, tmp_path: Path) -> None:
+def test_every_layout_is_recognized_and_read(name: str, tmp_path: Path) -> None:
     data, build, counts, form = LAYOUTS[name]
     build(tmp_path)
     seen: set[str] = set()
     for split in SPLITS:
-        pictures = open_pictures("auto", tmp_path, split)  # type: ignore[arg-type]
-        assert pictures.name == data
-        assert form in pictures.layout
-        assert len(pictures.classes) == counts[split]
-        assert np.bincount(pictures.labels).tolist() == [EACH] * counts[split]
-        assert list(pictures.names) == sorted(pictures.names)
-        assert [pictures.classes[label] for label in pictures.labels] == [
-            n.split("/")[0] for n in pictures.names
-        ]
-        assert pictures.picture(0).mode == "RGB"
-        named = open_pictures(data, tmp_path, split)  # type: ignore[arg-type]
-        assert (named.names, named.fingerprint) == (pictures.names, pictures.fingerprint)
-        assert pictures.fingerprint not in seen
-        seen.add(pictures.fingerprint)
+        images = open_images("auto", tmp_path, split)  # type: ignore[arg-type]
+        assert images.name == data
+        assert form in images.layout
+        assert len(images.classes) == counts[split]
+        assert np.bincount(images.labels).tolist() == [EACH] * counts[split]
+        assert list(images.names) == sorted(images.names)
+        assert [images.classes[label] for label in images.labels] == [n.split("/")[0] for n in images.names]
+        assert images.image(0).mode == "RGB"
+        named = open_images(data, tmp_path, split)  # type: ignore[arg-type]
+        assert (named.names, named.fingerprint) == (images.names, images.fingerprint)
+        assert images.fingerprint not in seen
+        seen.add(images.fingerprint)
 
 
 def test_pixels_of_pickles_arrive_unchanged(tmp_path: Path) -> None:
     caches(tmp_path, "val")
-    pictures = open_pictures("miniimagenet", tmp_path, "test")
-    assert np.array_equal(np.asarray(pictures.picture(3)), pixels(hash_of("n019812761")))
+    images = open_images("miniimagenet", tmp_path, "test")
+    assert np.array_equal(np.asarray(images.image(3)), pixels(hash_of("n019812761")))
     other = tmp_path / "cifar"
     original_cifar(other)
-    crab = open_pictures("fc100", other, "val").names.index(
-        next(n for n in open_pictures("fc100", other, "val").names if n.startswith("crab/test"))
+    crab = open_images("fc100", other, "val").names.index(
+        next(n for n in open_images("fc100", other, "val").names if n.startswith("crab/test"))
     )
     stored = read_pickle(other / "test")["data"][sorted(n for r in SUPERCLASSES for n in r).index("crab")]
     assert np.array_equal(
-        np.asarray(open_pictures("fc100", other, "val").picture(crab)).transpose(2, 0, 1).ravel(), stored
+        np.asarray(open_images("fc100", other, "val").image(crab)).transpose(2, 0, 1).ravel(), stored
     )
 
 
 def test_cifar_with_lists_beside_the_original_pickles_must_be_named(tmp_path: Path) -> None:
     cifar_fs_original(tmp_path)
     with pytest.raises(UserError, match="several data sets: choose data=cifar-fs or data=fc100"):
-        open_pictures("auto", tmp_path)
-    assert open_pictures("cifar-fs", tmp_path, "val").classes == ("otter", "shark")
-    assert set(open_pictures("fc100", tmp_path, "val").classes) == FC100_CLASSES["val"]
+        open_images("auto", tmp_path)
+    assert open_images("cifar-fs", tmp_path, "val").classes == ("otter", "shark")
+    assert set(open_images("fc100", tmp_path, "val").classes) == FC100_CLASSES["val"]
 
 
 def test_superclasses_are_cifar_100s() -> None:
@@ -148,11 +146,11 @@ def test_superclasses_are_cifar_100s() -> None:
 def test_class_splits_of_cub_are_named_never_guessed(rule: Any, val: list[int], tmp_path: Path) -> None:
     birds(tmp_path)
     with pytest.raises(UserError, match="choose class_split=feat, closer-look, frn or meta-dataset"):
-        open_pictures("cub", tmp_path)
-    pictures = open_pictures("cub", tmp_path, "val", class_split=rule)
-    assert pictures.classes == tuple(BIRDS[number - 1] for number in val)
-    assert rule in pictures.layout
-    splits = [set(open_pictures("cub", tmp_path, s, class_split=rule).classes) for s in SPLITS]  # type: ignore[arg-type]
+        open_images("cub", tmp_path)
+    images = open_images("cub", tmp_path, "val", class_split=rule)
+    assert images.classes == tuple(BIRDS[number - 1] for number in val)
+    assert rule in images.layout
+    splits = [set(open_images("cub", tmp_path, s, class_split=rule).classes) for s in SPLITS]  # type: ignore[arg-type]
     assert sorted(set.union(*splits)) == BIRDS
     assert sum(map(len, splits)) == len(BIRDS)
 
@@ -161,20 +159,20 @@ def test_lists_of_two_class_splits_of_cub_are_ambiguous(tmp_path: Path) -> None:
     feat(tmp_path)
     meta_dataset(tmp_path)
     with pytest.raises(UserError, match="the lists of feat and meta-dataset are there"):
-        open_pictures("auto", tmp_path)
-    assert len(open_pictures("auto", tmp_path, class_split="feat").classes) == 4
-    assert len(open_pictures("auto", tmp_path, class_split="meta-dataset").classes) == 6
+        open_images("auto", tmp_path)
+    assert len(open_images("auto", tmp_path, class_split="feat").classes) == 4
+    assert len(open_images("auto", tmp_path, class_split="meta-dataset").classes) == 6
 
 
 @pytest.mark.parametrize("build", [birds, feat_flat], ids=["original", "listed"])
 def test_birds_are_cropped_to_their_boxes(build: Callable[[Path], None], tmp_path: Path) -> None:
     build(tmp_path)
     rule: Any = "frn" if build is birds else "feat"
-    whole = open_pictures("cub", tmp_path, "val", class_split=rule)
-    cropped = open_pictures("cub", tmp_path, "val", class_split=rule, crop=True)
-    assert whole.picture(0).size == (16, 16)
-    assert cropped.picture(0).size == (8, 6)  # picture 1 of images.txt
-    assert np.array_equal(np.asarray(whole.picture(0))[3:9, 2:10], np.asarray(cropped.picture(0)))
+    whole = open_images("cub", tmp_path, "val", class_split=rule)
+    cropped = open_images("cub", tmp_path, "val", class_split=rule, crop=True)
+    assert whole.image(0).size == (16, 16)
+    assert cropped.image(0).size == (8, 6)  # image 1 of images.txt
+    assert np.array_equal(np.asarray(whole.image(0))[3:9, 2:10], np.asarray(cropped.image(0)))
     assert cropped.names == whole.names
     assert cropped.fingerprint != whole.fingerprint
 
@@ -193,23 +191,23 @@ def test_birds_are_cropped_to_their_boxes(build: Callable[[Path], None], tmp_pat
 )
 def test_what_is_missing_is_said(data: Any, options: dict[str, Any], message: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=f"(?s){message}"):
-        open_pictures(data, tmp_path, **options)
+        open_images(data, tmp_path, **options)
 
 
 def test_missing_parts_are_named(tmp_path: Path) -> None:
     birds(tmp_path)
     with pytest.raises(UserError, match=r"place train\.csv, val\.csv and test\.csv in .*split"):
-        open_pictures("cub", tmp_path, class_split="feat")
+        open_images("cub", tmp_path, class_split="feat")
     with pytest.raises(UserError, match=r"place cu_birds_splits\.json"):
-        open_pictures("cub", tmp_path, class_split="meta-dataset")
+        open_images("cub", tmp_path, class_split="meta-dataset")
     (tmp_path / "bounding_boxes.txt").unlink()
     with pytest.raises(UserError, match=r"bounding boxes need .*images\.txt"):
-        open_pictures("cub", tmp_path, class_split="frn", crop=True)
+        open_images("cub", tmp_path, class_split="frn", crop=True)
     tiered = tmp_path / "tiered"
     tiered_pickles(tiered)
     (tiered / "val_labels.pkl").unlink()
     with pytest.raises(UserError, match=r"needs the labels .*val_labels\.pkl"):
-        open_pictures("tieredimagenet", tiered, "val")
+        open_images("tieredimagenet", tiered, "val")
     (tiered / "test_images_png.pkl").unlink()
     with pytest.raises(UserError, match="tieredimagenet has no test split here: found train, val"):
-        open_pictures("tieredimagenet", tiered, "test")
+        open_images("tieredimagenet", tiered, "test")

@@ -26,9 +26,9 @@ OPTIONS = ["--model.backbone", "conv4", "--model.image_size", "24", "--model.fea
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stored", [False, True], ids=["encoded", "stored-maps"])
-def test_two_processes_equal_one(tiny_pictures: Path, tmp_path: Path, stored: bool) -> None:
+def test_two_processes_equal_one(tiny_images: Path, tmp_path: Path, stored: bool) -> None:
     out = tmp_path / "shared.json"
-    options = [*OPTIONS, "--root", str(tiny_pictures), "--out", str(out)]
+    options = [*OPTIONS, "--root", str(tiny_images), "--out", str(out)]
     if stored:
         options += ["--maps", str(tmp_path / "maps")]
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
@@ -39,7 +39,7 @@ def test_two_processes_equal_one(tiny_pictures: Path, tmp_path: Path, stored: bo
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("nearest_class_mean") == 1  # one process speaks
-    alone = evaluate(data="folder", root=tiny_pictures, model=MODEL, queries=3, episodes=7, accelerator="cpu")
+    alone = evaluate(data="folder", root=tiny_images, model=MODEL, queries=3, episodes=7, accelerator="cpu")
     shared = json.loads(out.read_text())
     assert shared["machine"]["processes"] == 2
     for method, expected in zip(shared["methods"], alone.methods, strict=True):

@@ -1,4 +1,4 @@
-"""Evaluation on cached maps: equal to the model on pictures, repeatable, and complete in its file."""
+"""Evaluation on cached maps: equal to the model on images, repeatable, and complete in its file."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ import torch.nn.functional as F
 
 from lwfm.data import (
     EpisodeSampler,
-    PictureDataset,
+    ImageDataset,
     episode_labels,
     evaluation_transform,
-    open_pictures,
-    pictures_needed,
+    images_needed,
+    open_images,
 )
 from lwfm.errors import UserError
 from lwfm.evaluation import evaluate
-from lwfm.evaluation.episodes import accuracy_of, encode_pictures, nearest_class_mean, run_episodes
+from lwfm.evaluation.episodes import accuracy_of, encode_images, nearest_class_mean, run_episodes
 from lwfm.evaluation.results import EvaluationResult
 from lwfm.model import LWFM, ModelConfig, save_model
 
@@ -37,37 +37,35 @@ def _evaluate(root: Path, **options: Any) -> EvaluationResult:
 
 
 @pytest.fixture(scope="module")
-def result(tiny_pictures: Path) -> EvaluationResult:
-    return _evaluate(tiny_pictures, shot=[1, 3])
+def result(tiny_images: Path) -> EvaluationResult:
+    return _evaluate(tiny_images, shot=[1, 3])
 
 
 @pytest.mark.parametrize("matching_weight", [0.25, 0.0], ids=["matching", "base-only"])
-def test_cached_episodes_equal_the_model_on_pictures(tiny_pictures: Path, matching_weight: float) -> None:
+def test_cached_episodes_equal_the_model_on_images(tiny_images: Path, matching_weight: float) -> None:
     torch.manual_seed(3)
-    pictures = open_pictures("folder", tiny_pictures, "test")
+    images = open_images("folder", tiny_images, "test")
     config = ModelConfig(backbone="conv4", image_size=24, feature_size=1, matching_weight=matching_weight)
-    model = LWFM(config, normalization=pictures.normalization).eval()
+    model = LWFM(config, normalization=images.normalization).eval()
     way, shot, queries = 5, 2, 3
-    sampler = EpisodeSampler(pictures.labels, way=way, shot=shot, queries=queries, episodes=8, seed=1)
+    sampler = EpisodeSampler(images.labels, way=way, shot=shot, queries=queries, episodes=8, seed=1)
     drawn = list(sampler)
-    maps = encode_pictures(model, pictures, pictures_needed(drawn), batch_size=7)
+    maps = encode_images(model, images, images_needed(drawn), batch_size=7)
     answers = run_episodes(model.head, maps, drawn, way=way, shot=shot)
     assert ("matching" in answers) == (matching_weight > 0)
 
-    dataset = PictureDataset(
-        pictures, evaluation_transform(image_size=24, normalization=pictures.normalization)
-    )
+    dataset = ImageDataset(images, evaluation_transform(image_size=24, normalization=images.normalization))
     for number, episode in enumerate(drawn):
-        images = torch.stack([dataset[index][0] for index in episode])
+        batch = torch.stack([dataset[index][0] for index in episode])
         with torch.no_grad():
-            logits = model(images[: way * shot], episode_labels(way, shot), images[way * shot :])
+            logits = model(batch[: way * shot], episode_labels(way, shot), batch[way * shot :])
         assert answers["lwfm"][number].tolist() == logits.argmax(-1).tolist()
     assert (
         0.2 < accuracy_of(answers["lwfm"], way) < 1
     )  # neither chance nor trivial, so that the test can fail
 
 
-def test_each_picture_passes_the_backbone_once(tiny_pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_image_passes_the_backbone_once(tiny_images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     passed = []
     encode = LWFM.encode
 
@@ -76,7 +74,7 @@ def test_each_picture_passes_the_backbone_once(tiny_pictures: Path, monkeypatch:
         return encode(self, images)
 
     monkeypatch.setattr(LWFM, "encode", count)
-    _evaluate(tiny_pictures, episodes=30, shot=[1, 2])
+    _evaluate(tiny_images, episodes=30, shot=[1, 2])
     assert sum(passed) == 7 * 6
 
 
@@ -124,31 +122,31 @@ def test_statistics(result: EvaluationResult) -> None:
         result.of("lwfm", 2)
 
 
-def test_class_accuracy_averages_to_the_total(tiny_pictures: Path) -> None:
-    result = _evaluate(tiny_pictures, way=7)  # every class in every episode: plain means agree
+def test_class_accuracy_averages_to_the_total(tiny_images: Path) -> None:
+    result = _evaluate(tiny_images, way=7)  # every class in every episode: plain means agree
     for method in result.methods:
         assert np.mean(list(method.class_accuracy.values())) == pytest.approx(method.accuracy)
 
 
-def test_repeats_exactly_and_depends_on_seed(tiny_pictures: Path, result: EvaluationResult) -> None:
-    again = _evaluate(tiny_pictures, shot=[1, 3], batch_size=5, workers=1)
+def test_repeats_exactly_and_depends_on_seed(tiny_images: Path, result: EvaluationResult) -> None:
+    again = _evaluate(tiny_images, shot=[1, 3], batch_size=5, workers=1)
     assert again.methods == result.methods
-    assert _evaluate(tiny_pictures, shot=[1, 3], seed=1).methods != result.methods
+    assert _evaluate(tiny_images, shot=[1, 3], seed=1).methods != result.methods
 
 
-def test_json_round_trip(tiny_pictures: Path, tmp_path: Path) -> None:
-    result = _evaluate(tiny_pictures, out=tmp_path / "deep" / "result.json")
+def test_json_round_trip(tiny_images: Path, tmp_path: Path) -> None:
+    result = _evaluate(tiny_images, out=tmp_path / "deep" / "result.json")
     text = (tmp_path / "deep" / "result.json").read_text()
     assert EvaluationResult.from_json(text) == result
     plain = json.loads(text)
     assert plain["options"]["seed"] == 0
-    assert plain["data"]["fingerprint"] == open_pictures("folder", tiny_pictures, "test").fingerprint
+    assert plain["data"]["fingerprint"] == open_images("folder", tiny_images, "test").fingerprint
     assert ModelConfig.from_dict(plain["model"]["config"]) == MODEL
     assert plain["versions"]["torch"] == torch.__version__.split("+")[0] or plain["versions"]["torch"]
 
 
-def test_single_episode_has_no_interval(tiny_pictures: Path) -> None:
-    result = _evaluate(tiny_pictures, episodes=1)
+def test_single_episode_has_no_interval(tiny_images: Path) -> None:
+    result = _evaluate(tiny_images, episodes=1)
     assert result.of("lwfm", 1).interval is None
     assert EvaluationResult.from_json(result.to_json()) == result
     assert "±" not in result.table()
@@ -169,12 +167,12 @@ def test_table_shows_every_method_with_intervals(result: EvaluationResult) -> No
     assert f"{100 * lwfm.difference:+.2f} ±" in line
 
 
-def test_checkpoint_gives_the_model_s_own_accuracy(tiny_pictures: Path, tmp_path: Path) -> None:
-    pictures = open_pictures("folder", tiny_pictures, "test")
+def test_checkpoint_gives_the_model_s_own_accuracy(tiny_images: Path, tmp_path: Path) -> None:
+    images = open_images("folder", tiny_images, "test")
     torch.manual_seed(0)
-    save_model(LWFM(MODEL, normalization=pictures.normalization), tmp_path / "model.safetensors")
-    saved = _evaluate(tiny_pictures, model=None, checkpoint=tmp_path / "model.safetensors")
-    untrained = _evaluate(tiny_pictures, seed=0)  # the same weights, drawn by the same seed
+    save_model(LWFM(MODEL, normalization=images.normalization), tmp_path / "model.safetensors")
+    saved = _evaluate(tiny_images, model=None, checkpoint=tmp_path / "model.safetensors")
+    untrained = _evaluate(tiny_images, seed=0)  # the same weights, drawn by the same seed
     assert saved.methods == untrained.methods
     assert saved.model["sha256"] is not None
     assert untrained.model["sha256"] is None
@@ -192,7 +190,7 @@ def test_checkpoint_gives_the_model_s_own_accuracy(tiny_pictures: Path, tmp_path
         ({"checkpoint": "model.safetensors"}, "either a checkpoint or model options"),
         ({"checkpoint": "missing.safetensors", "model": None}, r"no model file missing\.safetensors"),
         ({"way": 8}, "need at least 8 classes, but there are only 7"),
-        ({"shot": 5, "queries": 2}, "class .* has 6 pictures"),
+        ({"shot": 5, "queries": 2}, "class .* has 6 images"),
     ],
     ids=[
         "no-shot",
@@ -204,17 +202,17 @@ def test_checkpoint_gives_the_model_s_own_accuracy(tiny_pictures: Path, tmp_path
         "both",
         "missing",
         "way",
-        "pictures",
+        "images",
     ],
 )
-def test_options_that_cannot_work(tiny_pictures: Path, options: dict[str, Any], message: str) -> None:
+def test_options_that_cannot_work(tiny_images: Path, options: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        _evaluate(tiny_pictures, **options)
+        _evaluate(tiny_images, **options)
 
 
-def test_out_must_not_be_a_folder(tiny_pictures: Path, tmp_path: Path) -> None:
+def test_out_must_not_be_a_folder(tiny_images: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is a folder"):
-        _evaluate(tiny_pictures, out=tmp_path)
+        _evaluate(tiny_images, out=tmp_path)
 
 
 def test_cosine_ignores_scale_of_the_maps() -> None:

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
-from lwfm.data import open_pictures
+from lwfm.data import open_images
 from lwfm.errors import UserError
 from lwfm.evaluation import evaluate
 from lwfm.evaluation.comparison import compare
-from lwfm.evaluation.episodes import encode_pictures
+from lwfm.evaluation.episodes import encode_images
 from lwfm.evaluation.heads import HeadOptions, make_heads
 from lwfm.model import LWFM, ModelConfig, save_model
 
@@ -33,11 +33,11 @@ ALONE: dict[str, HeadOptions] = {
 
 
 @pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory, tiny_pictures: Path) -> Path:
+def checkpoint(tmp_path_factory: pytest.TempPathFactory, tiny_images: Path) -> Path:
     torch.manual_seed(1)
-    pictures = open_pictures("folder", tiny_pictures, "test")
+    images = open_images("folder", tiny_images, "test")
     path: Path = tmp_path_factory.mktemp("model") / "model.safetensors"
-    save_model(LWFM(MODEL, normalization=pictures.normalization), path)
+    save_model(LWFM(MODEL, normalization=images.normalization), path)
     return path
 
 
@@ -51,9 +51,9 @@ def _network(**options: Any) -> LWFM:
     return LWFM(dataclasses.replace(MODEL, **options)).eval()
 
 
-def test_several_ways_are_several_evaluations(tiny_pictures: Path, checkpoint: Path) -> None:
-    together = _evaluate(tiny_pictures, checkpoint=checkpoint, way=[3, 6], shot=[1, 2])
-    apart = [_evaluate(tiny_pictures, checkpoint=checkpoint, way=way, shot=[1, 2]) for way in (3, 6)]
+def test_several_ways_are_several_evaluations(tiny_images: Path, checkpoint: Path) -> None:
+    together = _evaluate(tiny_images, checkpoint=checkpoint, way=[3, 6], shot=[1, 2])
+    apart = [_evaluate(tiny_images, checkpoint=checkpoint, way=way, shot=[1, 2]) for way in (3, 6)]
     assert together.methods == apart[0].methods + apart[1].methods
     assert together.of("lwfm", 2, way=6) == apart[1].of("lwfm", 2)
     with pytest.raises(KeyError):
@@ -62,42 +62,42 @@ def test_several_ways_are_several_evaluations(tiny_pictures: Path, checkpoint: P
 
 @pytest.mark.parametrize("stored", [False, True], ids=["encoded", "stored-maps"])
 def test_several_heads_are_several_networks(
-    tiny_pictures: Path, checkpoint: Path, tmp_path: Path, stored: bool
+    tiny_images: Path, checkpoint: Path, tmp_path: Path, stored: bool
 ) -> None:
     maps = tmp_path if stored else None
-    together = _evaluate(tiny_pictures, checkpoint=checkpoint, shot=2, heads=ALONE, maps=maps)
+    together = _evaluate(tiny_images, checkpoint=checkpoint, shot=2, heads=ALONE, maps=maps)
     answers = set()
     for name, options in ALONE.items():
         plain: dict[str, Any] = dict(options)
         torch.manual_seed(1)
         network = LWFM(
             dataclasses.replace(MODEL, **plain),
-            normalization=open_pictures("folder", tiny_pictures).normalization,
+            normalization=open_images("folder", tiny_images).normalization,
         )
         save_model(network, tmp_path / f"{name}.safetensors")
-        alone = _evaluate(tiny_pictures, checkpoint=tmp_path / f"{name}.safetensors", shot=2)
+        alone = _evaluate(tiny_images, checkpoint=tmp_path / f"{name}.safetensors", shot=2)
         assert together.of(name, 2).episode_accuracy == alone.of("lwfm", 2).episode_accuracy
         answers.add(str(together.of(name, 2).confusion))
     assert len(answers) == len(ALONE)  # else nothing was compared
-    plain_result = _evaluate(tiny_pictures, checkpoint=checkpoint, shot=2)
+    plain_result = _evaluate(tiny_images, checkpoint=checkpoint, shot=2)
     assert together.methods[: len(plain_result.methods)] == plain_result.methods
 
 
-def test_other_layers_and_sizes_come_from_the_same_pass(tiny_pictures: Path) -> None:
+def test_other_layers_and_sizes_come_from_the_same_pass(tiny_images: Path) -> None:
     network = _network()
     options: HeadOptions = {"layers": [2, 4], "feature_size": [4, 1], "embedding": False}
     heads = make_heads(network, {"finer": options, "last": {"layers": [4]}})
-    pictures = open_pictures("folder", tiny_pictures, "test")
-    maps = encode_pictures(heads.encoder, pictures, range(12)).select(range(12))
+    images = open_images("folder", tiny_images, "test")
+    maps = encode_images(heads.encoder, images, range(12)).select(range(12))
     expected = _network(layers=(2, 4), feature_size=(4, 1), embedding=False)
     expected.load_state_dict(
         {name: x for name, x in network.state_dict().items() if "embeddings" not in name}
     )
     finer, last = heads.others["finer"], heads.others["last"]
-    reference = encode_pictures(expected, pictures, range(12)).select(range(12))
+    reference = encode_images(expected, images, range(12)).select(range(12))
     for ours, theirs in zip(finer.read(maps), reference, strict=True):
         torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-5)
-    own = encode_pictures(network, pictures, range(12)).select(range(12))
+    own = encode_images(network, images, range(12)).select(range(12))
     for ours, theirs in zip(heads.own.read(maps), own, strict=True):
         torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-5)
     torch.testing.assert_close(last.read(maps)[0], own[1])
@@ -128,10 +128,10 @@ def test_layers_beyond_the_network_are_refused() -> None:
         make_heads(_network(layers=(2, 3)), {"odd": {"layers": [4], "embedding": False}})
 
 
-def test_compare_pairs_further_heads(tiny_pictures: Path, checkpoint: Path, tmp_path: Path) -> None:
+def test_compare_pairs_further_heads(tiny_images: Path, checkpoint: Path, tmp_path: Path) -> None:
     files = [tmp_path / name for name in ("a.json", "b.json")]
     for file, ways in zip(files, ([3, 5], [5, 7]), strict=True):
-        _evaluate(tiny_pictures, checkpoint=checkpoint, way=ways, heads=ALONE, out=file)
+        _evaluate(tiny_images, checkpoint=checkpoint, way=ways, heads=ALONE, out=file)
     rows = compare(*files).rows
     assert {(row.way, row.shot) for row in rows} == {(5, 1)}
     assert {row.method for row in rows} > set(ALONE)

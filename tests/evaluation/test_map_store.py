@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from lwfm.data import open_pictures
+from lwfm.data import open_images
 from lwfm.errors import UserError
 from lwfm.evaluation import evaluate
 from lwfm.evaluation.comparison import compare
-from lwfm.evaluation.episodes import encode_pictures
+from lwfm.evaluation.episodes import encode_images
 from lwfm.evaluation.map_store import maps_fingerprint, stored_maps
 from lwfm.evaluation.results import EvaluationResult
 from lwfm.evaluation.scoring import score_methods
@@ -24,14 +24,14 @@ from tests.cli.test_cli import run
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from lwfm.data import PictureSet
+    from lwfm.data import ImageSet
 
 MODEL = ModelConfig(backbone="conv4", image_size=24, feature_size=1)
 
 
 @pytest.fixture
-def pictures(tiny_pictures: Path) -> PictureSet:
-    return open_pictures("folder", tiny_pictures, "test")
+def images(tiny_images: Path) -> ImageSet:
+    return open_images("folder", tiny_images, "test")
 
 
 def network(seed: int = 0, **options: Any) -> LWFM:
@@ -45,10 +45,10 @@ def _evaluate(root: Path, **options: Any) -> EvaluationResult:
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
-def test_stored_maps_are_the_encoded_ones(pictures: PictureSet, tmp_path: Path, dtype: Any) -> None:
+def test_stored_maps_are_the_encoded_ones(images: ImageSet, tmp_path: Path, dtype: Any) -> None:
     model = network(layers=(2, 4), feature_size=(2, 1))
-    stored = stored_maps(model, pictures, tmp_path, dtype=dtype, batch_size=5)
-    expected = encode_pictures(model, pictures, range(len(pictures)))
+    stored = stored_maps(model, images, tmp_path, dtype=dtype, batch_size=5)
+    expected = encode_images(model, images, range(len(images)))
     assert {layer.dtype for layer in stored.layers} == {getattr(torch, dtype)}
     indices = [3, 0, 41]
     for ours, theirs in zip(stored.select(indices), expected.select(indices), strict=True):
@@ -57,37 +57,35 @@ def test_stored_maps_are_the_encoded_ones(pictures: PictureSet, tmp_path: Path, 
 
 
 def test_stored_maps_are_found_again(
-    pictures: PictureSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    images: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stored_maps(network(), pictures, tmp_path)
+    stored_maps(network(), images, tmp_path)
     (file,) = tmp_path.iterdir()
     monkeypatch.setattr(LWFM, "encode", lambda *_: pytest.fail("encoded again"))
     head = network(matching_weight=0.0, attention_temperature=2.0)  # another head on the same backbone
-    stored_maps(head, pictures, tmp_path)
+    stored_maps(head, images, tmp_path)
     assert list(tmp_path.iterdir()) == [file]
 
 
-def test_fingerprint_sees_weights_layers_pictures_and_precision(
-    pictures: PictureSet, tiny_pictures: Path
-) -> None:
+def test_fingerprint_sees_weights_layers_images_and_precision(images: ImageSet, tiny_images: Path) -> None:
     models = [network(), network(seed=1), network(layers=(2, 4)), network(image_size=32)]
-    found = {maps_fingerprint(model, pictures, "float32") for model in models}
-    found.add(maps_fingerprint(network(), pictures, "float16"))
-    found.add(maps_fingerprint(network(), open_pictures("folder", tiny_pictures, "val"), "float32"))
+    found = {maps_fingerprint(model, images, "float32") for model in models}
+    found.add(maps_fingerprint(network(), images, "float16"))
+    found.add(maps_fingerprint(network(), open_images("folder", tiny_images, "val"), "float32"))
     assert len(found) == 6
-    assert maps_fingerprint(network(), pictures, "float32") in found
+    assert maps_fingerprint(network(), images, "float32") in found
 
 
-def test_damaged_maps_are_named(pictures: PictureSet, tmp_path: Path) -> None:
-    stored_maps(network(), pictures, tmp_path)
+def test_damaged_maps_are_named(images: ImageSet, tmp_path: Path) -> None:
+    stored_maps(network(), images, tmp_path)
     (file,) = tmp_path.iterdir()
     file.write_bytes(file.read_bytes()[:-10])
     with pytest.raises(UserError, match=r"stored maps .*safetensors are damaged"):
-        stored_maps(network(), pictures, tmp_path)
+        stored_maps(network(), images, tmp_path)
 
 
 def test_an_interrupted_encoding_leaves_no_file(
-    pictures: PictureSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    images: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encode, calls = LWFM.encode, []
 
@@ -99,22 +97,22 @@ def test_an_interrupted_encoding_leaves_no_file(
 
     monkeypatch.setattr(LWFM, "encode", stop)
     with pytest.raises(KeyboardInterrupt):
-        stored_maps(network(), pictures, tmp_path, batch_size=4)
+        stored_maps(network(), images, tmp_path, batch_size=4)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_evaluation_on_stored_maps_is_the_same(tiny_pictures: Path, tmp_path: Path) -> None:
-    plain = _evaluate(tiny_pictures, shot=[1, 2])
+def test_evaluation_on_stored_maps_is_the_same(tiny_images: Path, tmp_path: Path) -> None:
+    plain = _evaluate(tiny_images, shot=[1, 2])
     for _ in range(2):
-        assert _evaluate(tiny_pictures, shot=[1, 2], maps=tmp_path).methods == plain.methods
-    half = _evaluate(tiny_pictures, maps=tmp_path, maps_dtype="float16")
+        assert _evaluate(tiny_images, shot=[1, 2], maps=tmp_path).methods == plain.methods
+    half = _evaluate(tiny_images, maps=tmp_path, maps_dtype="float16")
     assert half.of("lwfm", 1).accuracy == pytest.approx(plain.of("lwfm", 1).accuracy, abs=0.05)
     assert half.options["maps_dtype"] == "float16"
     assert len(list(tmp_path.iterdir())) == 2
 
 
-def test_confusions_per_class_and_total_agree(tiny_pictures: Path) -> None:
-    result = _evaluate(tiny_pictures)
+def test_confusions_per_class_and_total_agree(tiny_images: Path) -> None:
+    result = _evaluate(tiny_images)
     for method in result.methods:
         counts = {name: sum(row.values()) for name, row in method.confusion.items()}
         assert sum(counts.values()) == 20 * 5 * 3
@@ -136,8 +134,8 @@ def test_confusions_by_hand() -> None:
     assert result.accuracy == 0.5
 
 
-def test_results_without_the_newer_statistics_are_read(tiny_pictures: Path) -> None:
-    plain = json.loads(_evaluate(tiny_pictures).to_json())
+def test_results_without_the_newer_statistics_are_read(tiny_images: Path) -> None:
+    plain = json.loads(_evaluate(tiny_images).to_json())
     plain["options"]["way"] = plain["options"].pop("ways")[0]
     for method in plain["methods"]:
         for name in ("bootstrap", "difference_bootstrap", "confusion", "way"):
@@ -148,12 +146,12 @@ def test_results_without_the_newer_statistics_are_read(tiny_pictures: Path) -> N
 
 
 def test_compare_pairs_the_episodes(
-    tiny_pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tiny_images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     files = [tmp_path / name for name in ("a.json", "b.json")]
     other = dataclasses.replace(MODEL, top_k=None, attention_temperature=1.0)
     results = [
-        _evaluate(tiny_pictures, model=model, shot=[1, 2], out=file)
+        _evaluate(tiny_images, model=model, shot=[1, 2], out=file)
         for model, file in zip((MODEL, other), files, strict=True)
     ]
     outcome = run(capsys, "compare", *files, "--out", tmp_path / "c.json")
@@ -179,13 +177,13 @@ def test_compare_pairs_the_episodes(
         ({"split": "val"}, "they differ in fingerprint"),
         ({"shot": 2}, "no method at the same way and shot"),
     ],
-    ids=["seed", "way", "pictures", "shot"],
+    ids=["seed", "way", "images", "shot"],
 )
 def test_other_episodes_are_not_compared(
-    options: dict[str, Any], message: str, tiny_pictures: Path, tmp_path: Path
+    options: dict[str, Any], message: str, tiny_images: Path, tmp_path: Path
 ) -> None:
-    _evaluate(tiny_pictures, out=tmp_path / "a.json")
-    _evaluate(tiny_pictures, **options, out=tmp_path / "b.json")
+    _evaluate(tiny_images, out=tmp_path / "a.json")
+    _evaluate(tiny_images, **options, out=tmp_path / "b.json")
     with pytest.raises(UserError, match=message):
         compare(tmp_path / "a.json", tmp_path / "b.json")
 

@@ -66,9 +66,9 @@ def run(plan: Path, root: Path, out: Path, **options: Any) -> ExperimentTable:
 
 
 def test_every_row_is_what_its_command_gives(
-    plan: Path, tiny_pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    plan: Path, tiny_images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    table = run(plan, tiny_pictures, tmp_path / "out")
+    table = run(plan, tiny_images, tmp_path / "out")
     assert [(cell.row, cell.shot) for cell in table.cells] == [
         (row["name"], shot) for row in PLAN["rows"] for shot in (1, 2)
     ]
@@ -97,8 +97,8 @@ def test_every_row_is_what_its_command_gives(
     capsys.readouterr()
 
 
-def test_intervals_and_differences(plan: Path, tiny_pictures: Path, tmp_path: Path) -> None:
-    table = run(plan, tiny_pictures, tmp_path / "out")
+def test_intervals_and_differences(plan: Path, tiny_images: Path, tmp_path: Path) -> None:
+    table = run(plan, tiny_images, tmp_path / "out")
     rows = [json.loads(file.read_text()) for file in (tmp_path / "out/rows").iterdir()]
     found = {(row["row"], row["shot"], row["seed"]): np.array(row["accuracies"]) for row in rows}
     for cell in table.cells:
@@ -127,23 +127,23 @@ def test_quantiles_are_student_s(runs: int) -> None:
 
 
 def test_a_finished_experiment_does_nothing_more(
-    plan: Path, tiny_pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    plan: Path, tiny_images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = run(plan, tiny_pictures, tmp_path / "out")
+    first = run(plan, tiny_images, tmp_path / "out")
     for name in ("train", "evaluate"):
         monkeypatch.setattr(lwfm.experiments.network, name, lambda *_, **__: pytest.fail("done again"))
     monkeypatch.setattr(
         lwfm.experiments.network, "command_line", lambda *_: ""
     )  # reads the signatures of both
-    assert run(plan, tiny_pictures, tmp_path / "out") == first
+    assert run(plan, tiny_images, tmp_path / "out") == first
 
 
 @pytest.mark.parametrize("change", ["row", "option", "episodes"])
 def test_only_what_is_new_is_done(
-    plan: Path, tiny_pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
+    plan: Path, tiny_images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
 ) -> None:
     small = {**PLAN, "seeds": [0]}
-    run(write(plan, small), tiny_pictures, tmp_path / "out")
+    run(write(plan, small), tiny_images, tmp_path / "out")
     if change == "row":
         new = {"name": "averaged", "network": "paper", "head": {"top_k": None}}
         small = {**small, "rows": [*PLAN["rows"], new]}
@@ -161,7 +161,7 @@ def test_only_what_is_new_is_done(
             return function(*given, **options)
 
         monkeypatch.setattr(lwfm.experiments.network, name, noted)
-    run(write(plan, small), tiny_pictures, tmp_path / "out")
+    run(write(plan, small), tiny_images, tmp_path / "out")
     trained, evaluated = ([heads for what, heads in calls if what == name] for name in ("train", "evaluate"))
     assert len(trained) == (change == "option")
     expected = {"row": [["averaged"]] * 2, "option": [[], []], "episodes": [["without LWE"]] * 2 + [[], []]}
@@ -170,9 +170,9 @@ def test_only_what_is_new_is_done(
 
 @pytest.mark.parametrize("where", ["train", "evaluate"])
 def test_an_interrupted_experiment_goes_on(
-    plan: Path, tiny_pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+    plan: Path, tiny_images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
-    whole = run(plan, tiny_pictures, tmp_path / "whole")
+    whole = run(plan, tiny_images, tmp_path / "whole")
     function, calls = getattr(lwfm.experiments.network, where), []
 
     def stop(*given: Any, **options: Any) -> Any:
@@ -185,42 +185,42 @@ def test_an_interrupted_experiment_goes_on(
         patched.setattr(lwfm.experiments.network, where, stop)
         patched.setattr(lwfm.experiments.network, "command_line", lambda *_: "")
         with pytest.raises(KeyboardInterrupt):
-            run(plan, tiny_pictures, tmp_path / "out")
+            run(plan, tiny_images, tmp_path / "out")
     assert list((tmp_path / "out").rglob(".*.part*")) == []
-    again = run(plan, tiny_pictures, tmp_path / "out")
+    again = run(plan, tiny_images, tmp_path / "out")
     for mine, theirs in zip(again.cells, whole.cells, strict=True):
         assert (mine.row, mine.accuracy, mine.difference) == (theirs.row, theirs.accuracy, theirs.difference)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seen", ["networks/*/last.ckpt", "rows/*.json"], ids=["in-training", "in-rows"])
-def test_a_killed_experiment_goes_on(plan: Path, tiny_pictures: Path, tmp_path: Path, seen: str) -> None:
-    whole = run(plan, tiny_pictures, tmp_path / "whole")
-    command = [sys.executable, "-m", "lwfm", "experiment", str(plan), "--root", str(tiny_pictures)]
+def test_a_killed_experiment_goes_on(plan: Path, tiny_images: Path, tmp_path: Path, seen: str) -> None:
+    whole = run(plan, tiny_images, tmp_path / "whole")
+    command = [sys.executable, "-m", "lwfm", "experiment", str(plan), "--root", str(tiny_images)]
     command += ["--out", str(tmp_path / "out"), "--accelerator", "cpu", "--progress", "false"]
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
         while not list((tmp_path / "out").glob(seen)) and process.poll() is None:
             time.sleep(0.005)
         process.send_signal(signal.SIGKILL)
     assert process.returncode == -signal.SIGKILL  # else it had finished, and nothing was tested
-    again = run(plan, tiny_pictures, tmp_path / "out")
+    again = run(plan, tiny_images, tmp_path / "out")
     for mine, theirs in zip(again.cells, whole.cells, strict=True):
         assert (mine.row, mine.accuracy, mine.difference) == (theirs.row, theirs.accuracy, theirs.difference)
 
 
-def test_a_half_trained_network_is_resumed(plan: Path, tiny_pictures: Path, tmp_path: Path) -> None:
+def test_a_half_trained_network_is_resumed(plan: Path, tiny_images: Path, tmp_path: Path) -> None:
     small = {**PLAN, "seeds": [0], "networks": {"paper": {}}, "rows": PLAN["rows"][:1]}
-    whole = run(write(plan, small), tiny_pictures, tmp_path / "out")
+    whole = run(write(plan, small), tiny_images, tmp_path / "out")
     (finished,) = (tmp_path / "out").glob("networks/*/finished.json")
     finished.unlink()  # as if killed after the last epoch
-    assert run(plan, tiny_pictures, tmp_path / "out") == whole
+    assert run(plan, tiny_images, tmp_path / "out") == whole
     assert json.loads(finished.read_text())["resumed"] is True
 
 
-def test_missing_networks_are_skipped_if_asked(plan: Path, tiny_pictures: Path, tmp_path: Path) -> None:
-    assert run(plan, tiny_pictures, tmp_path / "out", missing="skip").cells == []
-    run(write(plan, {**PLAN, "seeds": [1]}), tiny_pictures, tmp_path / "out")
-    table = run(write(plan, PLAN), tiny_pictures, tmp_path / "out", missing="skip")
+def test_missing_networks_are_skipped_if_asked(plan: Path, tiny_images: Path, tmp_path: Path) -> None:
+    assert run(plan, tiny_images, tmp_path / "out", missing="skip").cells == []
+    run(write(plan, {**PLAN, "seeds": [1]}), tiny_images, tmp_path / "out")
+    table = run(write(plan, PLAN), tiny_images, tmp_path / "out", missing="skip")
     assert {tuple(cell.seeds) for cell in table.cells} == {(1,)}
 
 
@@ -246,7 +246,7 @@ def test_the_preset_stands_below_the_plan(plan: Path) -> None:
         ({"networks": {"paper": {"config": "gone.yaml"}}}, r"cannot read .*gone\.yaml"),
         ({"data": {"a": {"data": "folder", "queries": {}}}}, "queries must give"),
         ({"data": {"a": {"data": "nothing", "queries": {1: 2}}}}, "nothing"),
-        ({"colour": 3}, "colour"),
+        ({"color": 3}, "color"),
     ],
     ids=lambda value: value if isinstance(value, str) else next(iter(value)),
 )
@@ -270,8 +270,8 @@ def test_files_that_are_no_plan(
     assert message in capsys.readouterr().err
 
 
-def test_root_and_data_are_asked_for(plan: Path, tiny_pictures: Path, tmp_path: Path) -> None:
+def test_root_and_data_are_asked_for(plan: Path, tiny_images: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="the data tiny need root"):
         experiment(plan, out=tmp_path)
     with pytest.raises(UserError, match="no data large; it has tiny"):
-        experiment(plan, root=tiny_pictures, out=tmp_path, data=["large"])
+        experiment(plan, root=tiny_images, out=tmp_path, data=["large"])

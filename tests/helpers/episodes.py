@@ -37,7 +37,7 @@ def random_episode(
     device: str | torch.device = "cpu",
     dead: float = 0.0,
 ) -> Episode:
-    """Draw an episode with ``shots[c]`` support pictures of class c, labels shuffled.
+    """Draw an episode with ``shots[c]`` support images of class c, labels shuffled.
 
     ``dead`` is the share of positions whose features are all zero, as behind a ReLU.
     """
@@ -45,11 +45,11 @@ def random_episode(
     labels = torch.cat([torch.full((count,), label) for label, count in enumerate(shots)])
     labels = labels[torch.randperm(len(labels), generator=generator)]
 
-    def maps(pictures: int) -> list[Tensor]:
+    def maps(images: int) -> list[Tensor]:
         layers: list[Tensor] = []
         for C_l, F_l in zip(dims, sizes, strict=True):
-            x = torch.rand(pictures, C_l, F_l, F_l, generator=generator, dtype=torch.float64)
-            alive = torch.rand(pictures, 1, F_l, F_l, generator=generator) >= dead
+            x = torch.rand(images, C_l, F_l, F_l, generator=generator, dtype=torch.float64)
+            alive = torch.rand(images, 1, F_l, F_l, generator=generator) >= dead
             layers.append((x * alive).to(device, dtype))
         return layers
 
@@ -65,7 +65,7 @@ class GoldenCase:
 
     @property
     def labels(self) -> Tensor:
-        """Class of each support picture (shot-major)."""
+        """Class of each support image (shot-major)."""
         way: int = self.settings["way"]
         return torch.arange(len(self.tensors["support"])) % way
 

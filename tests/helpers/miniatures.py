@@ -1,4 +1,4 @@
-"""The benchmarks in miniature: every layout in circulation with a few classes of two pictures each."""
+"""The benchmarks in miniature: every layout in circulation with a few classes of two images each."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def encoded(seed: int, kind: str = "PNG") -> bytes:
 
 
 def place(root: Path, files: Iterable[str]) -> None:
-    """Write a picture of its own at each path."""
+    """Write an image of its own at each path."""
     for number, file in enumerate(files):
         path = root / file
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -90,7 +90,7 @@ def caches(root: Path, val: str) -> None:
         dump(root / f"mini-imagenet-cache-{name}.pkl", {"image_data": data, "class_dict": members})
 
 
-def labelled_pickles(root: Path, form: str, classes: dict[str, list[str]]) -> None:
+def labeled_pickles(root: Path, form: str, classes: dict[str, list[str]]) -> None:
     for split, names in classes.items():
         labels = [3 * number for number, _ in enumerate(names) for _ in range(EACH)]
         data = np.stack([pixels(hash_of(f"{split}{i}")) for i, _ in enumerate(labels)])
@@ -152,8 +152,8 @@ def feat(root: Path, template: str = "{bird}/{file}") -> None:
 
 def feat_flat(root: Path) -> None:
     feat(root, "{file}")
-    for picture in list((root / "images").glob("*/*.jpg")):
-        picture.rename(root / picture.name)
+    for image in list((root / "images").glob("*/*.jpg")):
+        image.rename(root / image.name)
     for folder in list((root / "images").iterdir()):
         folder.rmdir()
     (root / "images").rmdir()

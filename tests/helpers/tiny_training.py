@@ -17,7 +17,7 @@ VALIDATION = ValidationConfig(way=3, shot=1, queries=2, episodes=10)
 
 
 def train_tiny(out: Path, root: Path, **options: Any) -> TrainingSummary:
-    """Train two epochs on the pictures in ``root``; ``options`` are those of :func:`lwfm.training.train`."""
+    """Train two epochs on the images in ``root``; ``options`` are those of :func:`lwfm.training.train`."""
     return train(out, **(_settings(root) | {"episodes": EPISODES} | options))
 
 

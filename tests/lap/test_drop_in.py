@@ -1,4 +1,4 @@
-"""lwfm.lap in the place of SciPy's and lapjv's functions: their own test cases and documented behaviour."""
+"""lwfm.lap in the place of SciPy's and lapjv's functions: their own test cases and documented behavior."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""lwfm.lap: the documented behaviour of its functions, and of the two that they drop in for."""
+"""lwfm.lap: the documented behavior of its functions, and of the two that they drop in for."""
 
 from __future__ import annotations
 

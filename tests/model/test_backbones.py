@@ -12,7 +12,7 @@ import timm
 import torch
 import torchvision
 
-from lwfm.data import PictureDataset, evaluation_transform, open_pictures
+from lwfm.data import ImageDataset, evaluation_transform, open_images
 from lwfm.data.normalization import IMAGENET
 from lwfm.errors import UserError
 from lwfm.model import weights as pretrained
@@ -83,7 +83,7 @@ def test_channels_last_maps_of_timm_are_turned() -> None:
 
 def test_a_size_the_network_refuses() -> None:
     backbone = build_backbone("timm:vit_tiny_patch16_224")
-    with pytest.raises(UserError, match="cannot read pictures of 84 x 84 pixels"):
+    with pytest.raises(UserError, match="cannot read images of 84 x 84 pixels"):
         backbone(torch.randn(1, 3, 84, 84))
 
 
@@ -227,17 +227,15 @@ def test_imagenet_weights_are_torchvisions_own(monkeypatch: pytest.MonkeyPatch) 
     torch.testing.assert_close(backbone.body.state_dict()["conv1.weight"], state["conv1.weight"])
 
 
-def test_offline_weights_recognise_drawings_of_one_thing() -> None:
+def test_offline_weights_recognize_drawings_of_one_thing() -> None:
     """Tensors in the wrong places would leave the nearest class mean near chance, which is 10 %."""
     backbone = offline_backbone(feature_size=1).eval()
     assert backbone.normalization == pretrained.OFFLINE_NORMALIZATION
-    pictures = open_pictures("emoji", split="val")
-    dataset = PictureDataset(
-        pictures, evaluation_transform(image_size=128, normalization=backbone.normalization)
-    )
-    images = torch.stack([dataset[index][0] for index in range(60)])  # 6 drawings of each of 10 classes
+    images = open_images("emoji", split="val")
+    dataset = ImageDataset(images, evaluation_transform(image_size=128, normalization=backbone.normalization))
+    batch = torch.stack([dataset[index][0] for index in range(60)])  # 6 drawings of each of 10 classes
     with torch.no_grad():
-        features = backbone(images)[-1].flatten(1).unflatten(0, (10, 6))  # [class, drawing, C]
+        features = backbone(batch)[-1].flatten(1).unflatten(0, (10, 6))  # [class, drawing, C]
     means = torch.nn.functional.normalize(features[:, :3].mean(1), dim=-1)  # [class, C]
     nearest = (torch.nn.functional.normalize(features[:, 3:], dim=-1) @ means.T).argmax(
         -1

@@ -88,7 +88,7 @@ def test_the_maps_are_those_of_the_published_blocks(tmp_path: Path) -> None:
     [("resnet18", False, (7, 8)), ("resnet34", True, (15, 16))],
     ids=["without-embedding", "resnet34"],
 )
-def test_variants_are_recognised(network: str, learnable: bool, layers: Any, tmp_path: Path) -> None:
+def test_variants_are_recognized(network: str, learnable: bool, layers: Any, tmp_path: Path) -> None:
     checkpoint = save(tmp_path, published(network, learnable=learnable))
     model = load_model(import_checkpoint(checkpoint, out=tmp_path / "m.safetensors", layers=layers))
     assert model.config.backbone == network
@@ -145,13 +145,13 @@ def test_nothing_but_tensors_is_read(tmp_path: Path) -> None:
 
 
 def test_imported_on_the_command_line_and_evaluated(
-    tiny_pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tiny_images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "model.safetensors"
     outcome = run(capsys, "import", save(tmp_path, published()), "--out", out, "--image_size", "48")
     assert outcome.status == 0, outcome.err
     assert str(out) in outcome.out
     result = evaluate(
-        checkpoint=out, data="folder", root=tiny_pictures, queries=2, episodes=2, accelerator="cpu"
+        checkpoint=out, data="folder", root=tiny_images, queries=2, episodes=2, accelerator="cpu"
     )
     assert result.model["config"]["image_size"] == 48

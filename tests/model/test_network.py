@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 TINY = ModelConfig(backbone="conv4", image_size=32, feature_size=2)
 
 
-def _pictures(count: int) -> torch.Tensor:
+def _images(count: int) -> torch.Tensor:
     return torch.rand(count, 3, 32, 32, generator=torch.Generator().manual_seed(count))
 
 
@@ -31,7 +31,7 @@ def model() -> LWFM:
 
 
 def test_forward_is_the_head_on_the_encoded_maps(model: LWFM) -> None:
-    support, query, labels = _pictures(4), _pictures(6), torch.tensor([0, 1, 0, 1])
+    support, query, labels = _images(4), _images(6), torch.tensor([0, 1, 0, 1])
     with torch.no_grad():
         expected = model.head(model.encode(support), labels, model.encode(query))
         torch.testing.assert_close(model(support, labels, query), expected)
@@ -39,7 +39,7 @@ def test_forward_is_the_head_on_the_encoded_maps(model: LWFM) -> None:
 
 def test_training_mode_gives_class_logits_too() -> None:
     model = LWFM(TINY, ["cat", "dog", "hen"]).train()
-    logits, class_logits = model(_pictures(4), torch.tensor([0, 1, 0, 1]), _pictures(6))
+    logits, class_logits = model(_images(4), torch.tensor([0, 1, 0, 1]), _images(6))
     assert logits.shape == (6, 2)
     assert class_logits.shape == (6, 3)
 
@@ -54,8 +54,8 @@ def test_file_round_trip(model: LWFM, tmp_path: Path) -> None:
     labels = torch.tensor([0, 1, 2])
     with torch.no_grad():
         torch.testing.assert_close(
-            loaded(_pictures(3), labels, _pictures(2)),
-            model(_pictures(3), labels, _pictures(2)),
+            loaded(_images(3), labels, _images(2)),
+            model(_images(3), labels, _images(2)),
             rtol=0,
             atol=0,
         )

@@ -46,7 +46,7 @@ def test_outputs_and_gradients(name: str, head_class: type[nn.Module]) -> None:
 
 
 @pytest.mark.parametrize("name", GOLDEN_NAMES)
-def test_logits_do_not_depend_on_the_order_of_support_pictures(name: str) -> None:
+def test_logits_do_not_depend_on_the_order_of_support_images(name: str) -> None:
     case = golden_case(name)
     head = case.head(lwfm.nn.LWFMHead).eval()
     order = torch.randperm(len(case.labels), generator=torch.Generator().manual_seed(0))

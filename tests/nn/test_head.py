@@ -67,7 +67,7 @@ def test_equals_the_oracle_on_random_episodes(
     dims, sizes = (tuple(column) for column in zip(*layers, strict=True))
     if share_size:
         sizes = sizes[:1] * len(sizes)
-    # Centred over all channels, a dead position is not zero but parallel to every other dead one: such
+    # Centered over all channels, a dead position is not zero but parallel to every other dead one: such
     # ties leave the assignment, and with it the gradient of each position, undetermined.
     dead = 0.0 if share_size else dead
     episode = random_episode(shots, queries, dims, sizes, seed=seed, dtype=torch.float64, dead=dead)
@@ -134,7 +134,7 @@ def test_one_shot_beside_nine() -> None:
     assert_equal_with_gradients(random_episode((1, 9), 3, dtype=torch.float64))
 
 
-def test_duplicated_pictures_and_constant_maps_give_finite_results() -> None:
+def test_duplicated_images_and_constant_maps_give_finite_results() -> None:
     episode = random_episode((2, 2), 2)
     episode.query = [x[:1].expand(2, -1, -1, -1).clone() for x in episode.support]
     episode.support[0][0] = 1.0
@@ -257,7 +257,7 @@ LABELS = torch.tensor([0, 1])
         (torch.rand(2, 8, 3, 3), torch.tensor([0, 2]), torch.rand(1, 8, 3, 3), "class 1 has no support"),
         (torch.rand(2, 8, 3, 3), torch.tensor([0, -1]), torch.rand(1, 8, 3, 3), "0..way-1, got -1"),
         (torch.rand(2, 8, 3, 3), torch.tensor([0.0, 1.0]), torch.rand(1, 8, 3, 3), "must be integers"),
-        (torch.rand(0, 8, 3, 3), LABELS[:0], torch.rand(1, 8, 3, 3), "0 support pictures"),
+        (torch.rand(0, 8, 3, 3), LABELS[:0], torch.rand(1, 8, 3, 3), "0 support images"),
         (torch.rand(2, 8, 3, 3).double(), LABELS, torch.rand(1, 8, 3, 3), "mixed dtypes"),
         (torch.rand(2, 8, 3, 3, device="meta"), LABELS, torch.rand(1, 8, 3, 3), "support is on meta"),
     ],

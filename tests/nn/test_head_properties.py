@@ -25,9 +25,9 @@ EXAMPLES = int(os.environ.get("LWFM_EXAMPLES", "30"))
 
 
 def plant(episode: Episode, kind: str) -> None:
-    """Make pictures equal, positions equal or whole maps zero."""
+    """Make images equal, positions equal or whole maps zero."""
     for s, q in zip(episode.support, episode.query, strict=True):
-        if kind == "duplicated pictures":
+        if kind == "duplicated images":
             s[-1] = s[0]
             q[:] = s[0]
         elif kind == "tied positions":
@@ -42,7 +42,7 @@ def plant(episode: Episode, kind: str) -> None:
     shots=st.one_of(st.just((1, 9)), st.lists(st.integers(1, 3), min_size=1, max_size=4).map(tuple)),
     queries=st.integers(1, 3),
     layers=st.lists(st.tuples(st.integers(3, 9), st.integers(1, 4)), min_size=1, max_size=3),
-    kind=st.sampled_from(["plain", "duplicated pictures", "tied positions", "zero maps"]),
+    kind=st.sampled_from(["plain", "duplicated images", "tied positions", "zero maps"]),
     embedding=st.booleans(),
     top_k=st.sampled_from([1, None]),
     seed=st.integers(0, 2**16),

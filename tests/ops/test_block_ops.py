@@ -27,7 +27,7 @@ SHAPE_IDS = [f"{P}x{M}" for P, M in SHAPES]
 def random_blocks(
     P: int, M: int, dtype: torch.dtype, *, seed: int = 0, gradient: bool = True
 ) -> ScaledBlocks:
-    """Blocks of 2 queries and 3 support pictures, as views of one product and expanded factors."""
+    """Blocks of 2 queries and 3 support images, as views of one product and expanded factors."""
     generator = torch.Generator().manual_seed(seed)
 
     def leaf(*shape: int) -> Tensor:

@@ -18,8 +18,8 @@ SHAPES = [(9, 9), (1, 1), (4, 7), (7, 4), (25, 25), (17, 32)]
 def features(*shape: int, device: torch.device, dtype: torch.dtype, seed: int) -> Tensor:
     """Draw features as the maps of a backbone are: positions adjacent in memory, channels apart."""
     generator = torch.Generator().manual_seed(seed)
-    pictures, positions, channels = shape
-    maps = torch.randn(pictures, channels, positions, generator=generator, dtype=torch.float64)
+    images, positions, channels = shape
+    maps = torch.randn(images, channels, positions, generator=generator, dtype=torch.float64)
     return maps.to(device, dtype).transpose(1, 2)
 
 

@@ -19,7 +19,7 @@ from lwfm.ops._expressions import PAIR_KERNELS, ScaledBlocks, embedding_weights,
 from tests.helpers.episodes import random_episode
 
 SHAPES = [(9, 9), (1, 1), (4, 7), (7, 4), (25, 25), (3, 40), (49, 49), (120, 110)]
-OPERATORS = ["embedding_weights", "pixel_matching", "centred_positions", "feature_matching", "class_terms"]
+OPERATORS = ["embedding_weights", "pixel_matching", "centered_positions", "feature_matching", "class_terms"]
 
 
 def has_kernel(operator: str, key: str) -> bool:
@@ -27,7 +27,7 @@ def has_kernel(operator: str, key: str) -> bool:
 
 
 def random_blocks(P: int, M: int, dtype: torch.dtype, *, seed: int = 0) -> ScaledBlocks:
-    """Blocks of 2 queries and 3 support pictures, as views of one product and expanded factors."""
+    """Blocks of 2 queries and 3 support images, as views of one product and expanded factors."""
     generator = torch.Generator().manual_seed(seed)
     leaves = [
         torch.rand(*shape, generator=generator, dtype=torch.float64).to(dtype)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 pytestmark = pytest.mark.gpu
-NAMES = [name + suffix for name in ("centred_positions", "feature_matching", "class_terms")
+NAMES = [name + suffix for name in ("centered_positions", "feature_matching", "class_terms")
          for suffix in ("", "_backward")]  # fmt: skip
 ROOMY = torch.cuda.is_available() and torch.cuda.get_device_properties(0).total_memory > 60 * 2**30
 

@@ -27,9 +27,11 @@ def without_fusion(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("layout", ["one-tensor", "channels-last", "per-layer"])
 @pytest.mark.parametrize("together", [True, False], ids=["together", "each-layer"])
-def test_positions_are_centred(layout: str, together: bool, device: torch.device, dtype: torch.dtype) -> None:
+def test_positions_are_centered(
+    layout: str, together: bool, device: torch.device, dtype: torch.dtype
+) -> None:
     maps = maps_in(layout, device, dtype)
-    actual = torch.ops.lwfm.centred_positions(maps, list(DIMS), together)
+    actual = torch.ops.lwfm.centered_positions(maps, list(DIMS), together)
     layers = maps if len(maps) > 1 else list(torch.split_with_sizes(maps[0], list(DIMS), 1))
     features = [x.flatten(2).transpose(1, 2) for x in layers]
     if together:
@@ -104,7 +106,7 @@ def test_opcheck(device: torch.device, dtype: torch.dtype, gradient: bool) -> No
 def test_gradcheck(device: torch.device) -> None:
     maps = maps_in("per-layer", device, torch.float64)
     assert torch.autograd.gradcheck(
-        lambda *x: tuple(torch.ops.lwfm.centred_positions(list(x), list(DIMS), True)), maps
+        lambda *x: tuple(torch.ops.lwfm.centered_positions(list(x), list(DIMS), True)), maps
     )
     s, q = leaf(2, 3, 9, device=device), leaf(2, 3, 9, device=device, seed=1)
     cosines = cosine_blocks(s.detach(), q.detach())
@@ -123,23 +125,23 @@ def test_empty_batches(device: torch.device) -> None:
 
 
 MAPS = torch.rand(2, 3, 2, 2)
-WEIGHTS, PICTURES = torch.rand(2, 2, 3), torch.rand(2, 3, 4)
-COSINES = cosine_blocks(PICTURES, PICTURES)
+WEIGHTS, IMAGES = torch.rand(2, 2, 3), torch.rand(2, 3, 4)
+COSINES = cosine_blocks(IMAGES, IMAGES)
 
 
 @pytest.mark.parametrize(
     ("operator", "arguments", "message"),
     [
-        ("centred_positions", ([MAPS], [2], True), "maps must be"),
-        ("centred_positions", ([MAPS.half()], [3], True), "float32 or float64"),
-        ("centred_positions", ([MAPS, MAPS], [3], True), "one tensor or one per layer"),
+        ("centered_positions", ([MAPS], [2], True), "maps must be"),
+        ("centered_positions", ([MAPS.half()], [3], True), "float32 or float64"),
+        ("centered_positions", ([MAPS, MAPS], [3], True), "one tensor or one per layer"),
         ("feature_matching", (*COSINES, *[torch.rand(2, 4, 4)] * 2, 1), "support must be"),
-        ("feature_matching", (*COSINES, PICTURES, PICTURES, 4), "top_k must be 1 to 3"),
-        ("class_terms", (*[WEIGHTS] * 2, *[PICTURES] * 2, [0, 1], [0, 1]), "list every class"),
-        ("class_terms", (*[WEIGHTS] * 2, *[PICTURES] * 2, [0, 2], [0, 2]), "list every class"),
-        ("class_terms", (*[WEIGHTS[:, :1]] * 2, *[PICTURES] * 2, [0, 1], [0, 2]), "a must be"),
+        ("feature_matching", (*COSINES, IMAGES, IMAGES, 4), "top_k must be 1 to 3"),
+        ("class_terms", (*[WEIGHTS] * 2, *[IMAGES] * 2, [0, 1], [0, 1]), "list every class"),
+        ("class_terms", (*[WEIGHTS] * 2, *[IMAGES] * 2, [0, 2], [0, 2]), "list every class"),
+        ("class_terms", (*[WEIGHTS[:, :1]] * 2, *[IMAGES] * 2, [0, 1], [0, 2]), "a must be"),
     ],
-    ids=["channels", "half", "layers", "positions", "top_k", "classes", "pictures", "weights"],
+    ids=["channels", "half", "layers", "positions", "top_k", "classes", "images", "weights"],
 )
 def test_bad_arguments_are_refused(operator: str, arguments: tuple[Any, ...], message: str) -> None:
     if operator == "class_terms":

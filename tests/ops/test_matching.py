@@ -164,7 +164,7 @@ X = torch.rand(2, 4, 5)
         ({"support": X, "query": X, "support_embedded": X}, "both support_embedded and query_embedded"),
         (
             {"support": X, "query": X, "support_embedded": X[:1], "query_embedded": X},
-            "support_embedded has shape [1, 4, 5], but its pictures have [2, 4, 5]",
+            "support_embedded has shape [1, 4, 5], but its images have [2, 4, 5]",
         ),
         (
             {"support": X, "query": X, "support_embedded": X, "query_embedded": X[..., :2]},
@@ -186,7 +186,7 @@ def test_bad_input_is_refused(function: Any, arguments: dict[str, Any], message:
 
 
 def test_unequal_pairs_are_refused() -> None:
-    with pytest.raises(ValueError, match="2 and 1 pictures"):
+    with pytest.raises(ValueError, match="2 and 1 images"):
         paired_pixel_matching(X, X[:1])
 
 

@@ -1,4 +1,4 @@
-"""What the head writes in inference: no tensor grows with queries x pictures x positions x positions."""
+"""What the head writes in inference: no tensor grows with queries x images x positions x positions."""
 
 from __future__ import annotations
 

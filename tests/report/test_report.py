@@ -33,11 +33,11 @@ needs_browser = pytest.mark.skipif(
 
 
 @pytest.fixture(scope="module")
-def folder(tiny_pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tiny_images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run: a model, a training log, and the result of evaluating it, report.html included."""
     folder: Path = tmp_path_factory.mktemp("run")
-    shutil.copytree(tiny_pictures, folder / "pictures")
-    for class_folder in (folder / "pictures/test").iterdir():
+    shutil.copytree(tiny_images, folder / "images")
+    for class_folder in (folder / "images/test").iterdir():
         if class_folder.name == "class-3":
             class_folder.rename(class_folder.with_name('<b>"3" & more'))
     save_model(
@@ -50,7 +50,7 @@ def folder(tiny_pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     evaluate(
         checkpoint=folder / "best.safetensors",
         data="folder",
-        root=folder / "pictures",
+        root=folder / "images",
         way=4,
         shot=[1, 3],
         queries=3,
@@ -124,11 +124,11 @@ def test_wrong_answers_are_those_of_the_evaluation(page: str, result: Evaluation
         assert episode.count("→") == round(12 * (1 - right / 100))  # 4 classes of 3 queries
 
 
-@pytest.mark.parametrize("change", ["pictures", "model", "folder"])
+@pytest.mark.parametrize("change", ["images", "model", "folder"])
 def test_what_is_gone_is_said_and_the_rest_is_shown(
     folder: Path, result: EvaluationResult, change: str
 ) -> None:
-    if change == "pictures":
+    if change == "images":
         result = replace(result, data={**result.data, "fingerprint": "another"})
     elif change == "model":
         result = replace(result, model={**result.model, "sha256": "another"})
@@ -139,7 +139,7 @@ def test_what_is_gone_is_said_and_the_rest_is_shown(
     assert "cannot be drawn again" in text
     assert 'id="accuracy"' in text
     if change == "folder":
-        assert 'class="episode"' in render(result, root=folder / "pictures", hardest=1)
+        assert 'class="episode"' in render(result, root=folder / "images", hardest=1)
 
 
 def test_a_network_that_was_never_trained_has_a_report_too(tmp_path: Path) -> None:
@@ -155,7 +155,7 @@ def test_several_ways_and_heads_have_a_report(folder: Path) -> None:
     result = evaluate(
         checkpoint=folder / "best.safetensors",
         data="folder",
-        root=folder / "pictures",
+        root=folder / "images",
         way=[3, 5],
         shot=[1, 2],
         queries=2,
@@ -234,7 +234,7 @@ def test_the_page_works_in_a_browser(browser: Any, result: EvaluationResult) -> 
 
 
 @needs_browser
-def test_every_picture_is_drawn_and_no_request_leaves_the_page(browser: Any) -> None:
+def test_every_image_is_drawn_and_no_request_leaves_the_page(browser: Any) -> None:
     broken = browser.execute_script(
         "return Array.from(document.images).filter(i => !(i.complete && i.naturalWidth > 0)).length"
     )
@@ -244,5 +244,5 @@ def test_every_picture_is_drawn_and_no_request_leaves_the_page(browser: Any) -> 
     requests = [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
     assert [url for url in requests if not url.startswith(("file:", "data:"))] == []
     assert any(url.startswith("file:") for url in requests)
-    picture = base64.b64decode(browser.get_screenshot_as_base64())
-    assert len(picture) > 20_000
+    image = base64.b64decode(browser.get_screenshot_as_base64())
+    assert len(image) > 20_000

@@ -1,4 +1,4 @@
-"""`lwfm index` and `lwfm search`: the right pictures in the right order, and clear words about mistakes."""
+"""`lwfm index` and `lwfm search`: the right images in the right order, and clear words about mistakes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lwfm.cli import main
 from lwfm.evaluation.episodes import nearest_class_mean
 from lwfm.model import LWFM, ModelConfig, load_model, save_model
 from lwfm.model.encode import encode_images
-from lwfm.retrieval.index import PictureIndex, load_index
+from lwfm.retrieval.index import ImageIndex, load_index
 from lwfm.retrieval.search import search_index
 
 if TYPE_CHECKING:
@@ -25,17 +25,17 @@ pytest.importorskip("usearch.index")
 
 
 @pytest.fixture(scope="module")
-def place(tiny_pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with pictures, a network, and their index."""
+def place(tiny_images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with images, a network, and their index."""
     place: Path = tmp_path_factory.mktemp("retrieval")
-    shutil.copytree(tiny_pictures / "val", place / "pictures")
+    shutil.copytree(tiny_images / "val", place / "images")
     torch.manual_seed(0)
     save_model(
         LWFM(ModelConfig(backbone="conv4", image_size=24, feature_size=1)), place / "model.safetensors"
     )
     arguments = [
         "index",
-        place / "pictures",
+        place / "images",
         "--model",
         place / "model.safetensors",
         "--out",
@@ -46,24 +46,22 @@ def place(tiny_pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 
 @pytest.fixture(scope="module")
-def index(place: Path) -> PictureIndex:
+def index(place: Path) -> ImageIndex:
     return load_index(place / "i.safetensors")
 
 
-def test_all_pictures_below_the_folder_are_indexed(place: Path, index: PictureIndex) -> None:
-    assert index.root == place / "pictures"
-    assert [index.root / name for name in index.names] == sorted((place / "pictures").rglob("*.png"))
+def test_all_images_below_the_folder_are_indexed(place: Path, index: ImageIndex) -> None:
+    assert index.root == place / "images"
+    assert [index.root / name for name in index.names] == sorted((place / "images").rglob("*.png"))
 
 
 @pytest.mark.parametrize("candidates", [100, 7], ids=["all", "seven"])
-def test_candidates_by_cosine_are_ranked_by_the_head(
-    place: Path, index: PictureIndex, candidates: int
-) -> None:
+def test_candidates_by_cosine_are_ranked_by_the_head(place: Path, index: ImageIndex, candidates: int) -> None:
     network = load_model(place / "model.safetensors")
-    picture = place / "pictures" / "class-3" / "2.png"
-    found = search_index(place / "i.safetensors", picture, k=5, candidates=candidates)
+    image = place / "images" / "class-3" / "2.png"
+    found = search_index(place / "i.safetensors", image, k=5, candidates=candidates)
     hits = found.hits
-    (query,) = encode_images(network, [picture], 1)
+    (query,) = encode_images(network, [image], 1)
     maps = [layer.float() for layer in index.maps]
     everything = torch.arange(len(index.names))
     with torch.inference_mode():
@@ -75,7 +73,7 @@ def test_candidates_by_cosine_are_ranked_by_the_head(
     assert [hit.number for hit in hits] == expected
     assert [hit.similarity for hit in hits] == pytest.approx(similarities[expected].tolist(), abs=1e-5)
     assert [hit.cosine for hit in hits] == pytest.approx(cosines[expected].tolist(), abs=1e-4)
-    assert index.path(hits[0].number) == picture  # nothing is more similar to a picture than itself
+    assert index.path(hits[0].number) == image  # nothing is more similar to an image than itself
 
 
 @pytest.mark.parametrize(
@@ -98,70 +96,70 @@ def test_search_prints_and_draws(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    picture = place / "pictures" / "class-0" / "0.png"
-    assert main(["search", str(place / "i.safetensors"), str(picture), *options]) == 0
+    image = place / "images" / "class-0" / "0.png"
+    assert main(["search", str(place / "i.safetensors"), str(image), *options]) == 0
     printed = capsys.readouterr().out.splitlines()
     assert len(printed) == lines
-    assert printed[1].endswith(str(picture))
+    assert printed[1].endswith(str(image))
     assert [path.name for path in tmp_path.iterdir()] == ([figure] if figure else [])
 
 
-def test_pictures_below_the_current_folder_are_named_from_there(
+def test_images_below_the_current_folder_are_named_from_there(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(place)
-    hits = search_index(place / "i.safetensors", place / "pictures" / "class-0" / "0.png", k=1)
-    assert hits.table().endswith("  pictures/class-0/0.png")
+    hits = search_index(place / "i.safetensors", place / "images" / "class-0" / "0.png", k=1)
+    assert hits.table().endswith("  images/class-0/0.png")
 
 
-def test_the_figure_has_a_cell_for_each_picture_and_an_end(place: Path) -> None:
-    picture = place / "pictures" / "class-0" / "0.png"
-    shown = search_index(place / "i.safetensors", picture, k=7).figure()
+def test_the_figure_has_a_cell_for_each_image_and_an_end(place: Path) -> None:
+    image = place / "images" / "class-0" / "0.png"
+    shown = search_index(place / "i.safetensors", image, k=7).figure()
     assert [bool(axes.images) for axes in shown.axes] == [True] * 8 + [False] * 2
     assert shown.axes[0].get_title() == "query\nclass-0/0.png"
-    everything = search_index(place / "i.safetensors", picture, k=60)
+    everything = search_index(place / "i.safetensors", image, k=60)
     many = replace(everything, hits=everything.hits * 2)
     assert len(many.figure().axes) == 50
 
 
-def test_more_hits_than_pictures(place: Path) -> None:
-    assert len(search_index(place / "i.safetensors", place / "pictures/class-0/0.png", k=99).hits) == 30
+def test_more_hits_than_images(place: Path) -> None:
+    assert len(search_index(place / "i.safetensors", place / "images/class-0/0.png", k=99).hits) == 30
 
 
-def test_pictures_that_changed_since_are_named(
+def test_images_that_changed_since_are_named(
     place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pictures = shutil.copytree(place / "pictures", tmp_path / "pictures")
+    images = shutil.copytree(place / "images", tmp_path / "images")
     index, figure = tmp_path / "i.safetensors", tmp_path / "hits.png"
     model = ["--model", str(place / "model.safetensors")]
-    assert main(["index", str(pictures), "--out", str(index), *model]) == 0
-    query, gone, changed = (pictures / name for name in ("class-0/0.png", "class-1/3.png", "class-2/4.png"))
+    assert main(["index", str(images), "--out", str(index), *model]) == 0
+    query, gone, changed = (images / name for name in ("class-0/0.png", "class-1/3.png", "class-2/4.png"))
     gone.unlink()
-    changed.write_bytes(b"no picture any more")
+    changed.write_bytes(b"no image any more")
     capsys.readouterr()
     assert main(["search", str(index), str(query), "-k", "30", "--show", str(figure)]) == 0
     printed = capsys.readouterr()
-    assert "2 of 30 pictures found are not what was indexed" in printed.err
+    assert "2 of 30 images found are not what was indexed" in printed.err
     for path, state in ((gone, "gone"), (changed, "changed")):
         assert f"{path} ({state})" in printed.err
         assert str(path) in printed.out
-    assert f"lwfm index {pictures} --out {index}" in printed.err
+    assert f"lwfm index {images} --out {index}" in printed.err
     assert figure.stat().st_size > 10_000
 
 
-def test_unreadable_pictures_can_be_left_out(
+def test_unreadable_images_can_be_left_out(
     place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pictures = shutil.copytree(place / "pictures", tmp_path / "pictures")
-    (pictures / "class-2" / "bad.png").write_bytes(b"no picture")
-    words = ["index", str(pictures), "--out", str(tmp_path / "i.safetensors"), "--unreadable", "skip"]
+    images = shutil.copytree(place / "images", tmp_path / "images")
+    (images / "class-2" / "bad.png").write_bytes(b"no image")
+    words = ["index", str(images), "--out", str(tmp_path / "i.safetensors"), "--unreadable", "skip"]
     assert main([*words, "--model", str(place / "model.safetensors")]) == 0
     printed = capsys.readouterr()
     assert "bad.png" in printed.err
-    assert printed.out.startswith("30 pictures")
+    assert printed.out.startswith("30 images")
     index = load_index(tmp_path / "i.safetensors")
     assert [index.path(i) for i in range(30)] == [
-        path for path in sorted(pictures.rglob("*.png")) if path.name != "bad.png"
+        path for path in sorted(images.rglob("*.png")) if path.name != "bad.png"
     ]
     assert {index.state(i) for i in range(30)} == {"same"}
 
@@ -177,7 +175,7 @@ def test_ctrl_c_leaves_the_old_index(
     monkeypatch.setattr("lwfm.retrieval.index.content_digest", interrupted)
     words = [
         "index",
-        place / "pictures",
+        place / "images",
         "--model",
         place / "model.safetensors",
         "--out",
@@ -194,13 +192,13 @@ def test_a_missing_package_is_named_with_its_extra(
 ) -> None:
     monkeypatch.delitem(sys.modules, "usearch.index", raising=False)
     monkeypatch.setitem(sys.modules, "usearch", None)  # as if it were not installed
-    assert main(["search", str(place / "i.safetensors"), str(place / "pictures/class-0/0.png")]) == 2
+    assert main(["search", str(place / "i.safetensors"), str(place / "images/class-0/0.png")]) == 2
     message = capsys.readouterr().err
     assert "the package usearch is missing" in message
     assert "lwfm[retrieval]" in message
 
 
-def test_recall_is_that_of_the_other_pictures(index: PictureIndex) -> None:
+def test_recall_is_that_of_the_other_images(index: ImageIndex) -> None:
     found = recalls(index, [1, 29], candidates=29)
     assert all(found[method, 29] == [1.0] * 30 for method in METHODS)  # all others are among them
     features = index.features()
@@ -216,15 +214,15 @@ def test_recall_is_that_of_the_other_pictures(index: PictureIndex) -> None:
     ("arguments", "message"),
     [
         (["index", "nowhere"], "nowhere"),
-        (["index", "empty"], "holds no picture"),
+        (["index", "empty"], "holds no image"),
         (["index", "damaged"], "bad.png"),
-        (["search", "nowhere.safetensors", "pictures/class-0/0.png"], "nowhere.safetensors"),
-        (["search", "model.safetensors", "pictures/class-0/0.png"], "no index of pictures"),
+        (["search", "nowhere.safetensors", "images/class-0/0.png"], "nowhere.safetensors"),
+        (["search", "model.safetensors", "images/class-0/0.png"], "no index of images"),
         (["search", "i.safetensors", "nowhere.png"], "nowhere.png"),
-        (["search", "i.safetensors", "pictures/class-0/0.png", "--k", "0"], "k must be"),
-        (["search", "i.safetensors", "pictures/class-0/0.png", "--show", "hits.doc"], "hits.doc"),
-        (["index", "pictures", "--batch_size", "0"], "batch_size"),
-        (["index", "pictures", "--out", "index.txt"], ".safetensors"),
+        (["search", "i.safetensors", "images/class-0/0.png", "--k", "0"], "k must be"),
+        (["search", "i.safetensors", "images/class-0/0.png", "--show", "hits.doc"], "hits.doc"),
+        (["index", "images", "--batch_size", "0"], "batch_size"),
+        (["index", "images", "--out", "index.txt"], ".safetensors"),
     ],
     ids=[
         "no-folder",
@@ -232,7 +230,7 @@ def test_recall_is_that_of_the_other_pictures(index: PictureIndex) -> None:
         "damaged",
         "no-index",
         "a-model",
-        "no-picture",
+        "no-image",
         "no-hits",
         "suffix",
         "batch",
@@ -249,7 +247,7 @@ def test_mistakes_end_in_a_sentence(
     monkeypatch.chdir(place)
     for name in ("empty", "damaged"):
         (place / name).mkdir(exist_ok=True)
-    (place / "damaged" / "bad.png").write_bytes(b"no picture")
+    (place / "damaged" / "bad.png").write_bytes(b"no image")
     if arguments[0] == "index":
         arguments = ["index", "--model", "model.safetensors", "--out", "other.safetensors", *arguments[1:]]
     assert main(arguments) == 2

@@ -77,14 +77,14 @@ def _train_alone(stage: str, out: Path, root: Path, resume: bool) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(("stage", "times"), [("episodes", 3), ("pretraining", 1)], ids=STAGES)
 def test_runs_killed_at_random_moments_end_with_the_same_weights(
-    tiny_pictures: Path, tmp_path: Path, stage: str, times: int
+    tiny_images: Path, tmp_path: Path, stage: str, times: int
 ) -> None:
     """SIGKILL at a random moment of some epoch; what resumes must not differ by a bit."""
     processes = multiprocessing.get_context("forkserver")  # imports torch once, not for each start
     processes.set_forkserver_preload(["lwfm.training", "lwfm.training.pretraining"])
 
     def start_alone(out: Path, *, resume: bool) -> BaseProcess:
-        process = processes.Process(target=_train_alone, args=(stage, out, tiny_pictures, resume))
+        process = processes.Process(target=_train_alone, args=(stage, out, tiny_images, resume))
         process.start()
         return process
 
@@ -120,12 +120,12 @@ def test_runs_killed_at_random_moments_end_with_the_same_weights(
     ("command", "stage"), [("train", "episodes"), ("pretrain", "pretraining")], ids=STAGES
 )
 def test_two_processes_train_like_one_with_both_batches(
-    tiny_pictures: Path, tmp_path: Path, command: str, stage: str
+    tiny_images: Path, tmp_path: Path, command: str, stage: str
 ) -> None:
     """DDP over gloo: a step averages the gradients of two batches, as accumulation does in one process."""
-    process = start(tmp_path / "two", tiny_pictures, "--epochs", 2, "--devices", 2, command=command)
+    process = start(tmp_path / "two", tiny_images, "--epochs", 2, "--devices", 2, command=command)
     assert process.wait(timeout=200) == 0, process.stderr and process.stderr.read()
-    one = STAGES[stage](tmp_path / "one", tiny_pictures, accumulate=2)
+    one = STAGES[stage](tmp_path / "one", tiny_images, accumulate=2)
     assert one.steps == 4
     expected, found = weights(tmp_path / "one"), weights(tmp_path / "two")
     for name, tensor in expected.items():
@@ -133,7 +133,7 @@ def test_two_processes_train_like_one_with_both_batches(
             "running" not in name and "num_batches" not in name
         ):  # each process keeps its own batches' statistics
             torch.testing.assert_close(found[name], tensor, rtol=1e-4, atol=1e-6)
-    STAGES[stage](tmp_path / "each", tiny_pictures)  # a step for each batch is something else
+    STAGES[stage](tmp_path / "each", tiny_images)  # a step for each batch is something else
     name = "model.head.classifier.weight"
     assert not torch.allclose(weights(tmp_path / "each")[name], found[name], rtol=1e-4, atol=1e-6)
     assert (tmp_path / "two" / "best.safetensors").is_file()
@@ -150,7 +150,7 @@ def test_processes_share_the_batches() -> None:
 
 
 def test_accumulation_averages_the_gradients(
-    tiny_pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One step of SGD over two episodes is the step along the mean of their gradients."""
     optim = OptimConfig(lr=0.1, momentum=0.0, weight_decay=0.0, clip_norm=1e6, milestones=())
@@ -167,7 +167,7 @@ def test_accumulation_averages_the_gradients(
     before: list[torch.Tensor] = []
     monkeypatch.setattr(LWFMModule, "training_step", record)
     episodes = replace(EPISODES, train=2)
-    summary = train_tiny(tmp_path, tiny_pictures, accumulate=2, epochs=1, optim=optim, episodes=episodes)
+    summary = train_tiny(tmp_path, tiny_images, accumulate=2, epochs=1, optim=optim, episodes=episodes)
     assert summary.steps == 1
     after = weights(tmp_path)["model.head.classifier.weight"]
     torch.testing.assert_close(
@@ -176,17 +176,17 @@ def test_accumulation_averages_the_gradients(
     assert torch.equal(before[0], before[1])
 
 
-def test_accumulation_counts_steps_for_the_schedule(tiny_pictures: Path, tmp_path: Path) -> None:
+def test_accumulation_counts_steps_for_the_schedule(tiny_images: Path, tmp_path: Path) -> None:
     optim = OptimConfig(decay=0.1, milestones=(0.5,))
-    summary = train_tiny(tmp_path, tiny_pictures, accumulate=3, optim=optim)  # 4 episodes: 2 steps an epoch
+    summary = train_tiny(tmp_path, tiny_images, accumulate=3, optim=optim)  # 4 episodes: 2 steps an epoch
     assert summary.steps == 4
     checkpoint = AtomicCheckpointIO().load_checkpoint(summary.last)
     assert checkpoint["optimizer_states"][0]["param_groups"][0]["lr"] == pytest.approx(0.01 * 0.1)
 
 
-def test_mixed_precision_trains_on_the_cpu(tiny_pictures: Path, tmp_path: Path) -> None:
-    full = train_tiny(tmp_path / "full", tiny_pictures)
-    mixed = train_tiny(tmp_path / "mixed", tiny_pictures, precision="bf16-mixed")
+def test_mixed_precision_trains_on_the_cpu(tiny_images: Path, tmp_path: Path) -> None:
+    full = train_tiny(tmp_path / "full", tiny_images)
+    mixed = train_tiny(tmp_path / "mixed", tiny_images, precision="bf16-mixed")
     assert {tensor.dtype for tensor in weights(tmp_path / "mixed").values()} <= {torch.float32, torch.int64}
     assert losses(mixed) != losses(full)
     assert losses(mixed) == pytest.approx(losses(full), rel=0.1)
@@ -194,7 +194,7 @@ def test_mixed_precision_trains_on_the_cpu(tiny_pictures: Path, tmp_path: Path) 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 def test_the_gradient_is_clipped_before_a_step(
-    tiny_pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: Any
+    tiny_images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: Any
 ) -> None:
     before: dict[str, torch.Tensor] = {}
     start = LWFMModule.on_train_start
@@ -206,14 +206,14 @@ def test_the_gradient_is_clipped_before_a_step(
     monkeypatch.setattr(LWFMModule, "on_train_start", note)
     optim = OptimConfig(lr=0.5, momentum=0.0, weight_decay=0.0, clip_norm=0.01, milestones=())
     episodes = replace(EPISODES, train=1)
-    train_tiny(tmp_path, tiny_pictures, epochs=1, optim=optim, episodes=episodes, precision=precision)
+    train_tiny(tmp_path, tiny_images, epochs=1, optim=optim, episodes=episodes, precision=precision)
     after = weights(tmp_path)
     change = torch.cat([(after[name] - tensor).flatten() for name, tensor in before.items()])
     assert change.norm().item() == pytest.approx(0.5 * 0.01, rel=1e-3)
 
 
 def test_early_stop_after_epochs_without_gain(
-    tiny_pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # With a learning rate of nearly nothing no epoch improves on the first.
     optim = OptimConfig(lr=1e-12, weight_decay=0.0)
@@ -224,15 +224,15 @@ def test_early_stop_after_epochs_without_gain(
         log(self, name, torch.tensor(next(accuracy)) if name == "val_accuracy" else value, **options)
 
     monkeypatch.setattr(LWFMModule, "log", logged)
-    summary = train_tiny(tmp_path, tiny_pictures, epochs=6, patience=2, optim=optim)
+    summary = train_tiny(tmp_path, tiny_images, epochs=6, patience=2, optim=optim)
     assert (summary.epochs, summary.best_epoch, summary.val_accuracy) == (3, 0, 0.5)
 
 
-def test_a_batch_that_diverges_is_kept(tiny_pictures: Path, tmp_path: Path) -> None:
+def test_a_batch_that_diverges_is_kept(tiny_images: Path, tmp_path: Path) -> None:
     with pytest.raises(
-        UserError, match=r"diverged: .*the pictures of that step are in .*diverged\.safetensors"
+        UserError, match=r"diverged: .*the images of that step are in .*diverged\.safetensors"
     ):
-        train_tiny(tmp_path, tiny_pictures, optim=OptimConfig(lr=1e30, clip_norm=1e30))
+        train_tiny(tmp_path, tiny_images, optim=OptimConfig(lr=1e30, clip_norm=1e30))
     described, tensors = read_tensor_file(
         tmp_path / "diverged.safetensors", key="lwfm_batch", what="batch of a diverged run"
     )
@@ -253,7 +253,7 @@ def test_a_batch_that_diverges_is_kept(tiny_pictures: Path, tmp_path: Path) -> N
     ids=["accumulate", "patience", "devices"],
 )
 def test_options_that_cannot_work(
-    options: dict[str, Any], message: str, tiny_pictures: Path, tmp_path: Path
+    options: dict[str, Any], message: str, tiny_images: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(UserError, match=message):
-        train_tiny(tmp_path / "run", tiny_pictures, **options)
+        train_tiny(tmp_path / "run", tiny_images, **options)

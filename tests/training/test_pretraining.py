@@ -28,9 +28,9 @@ DATA_SETS = ["cifar-fs", "cub", "miniimagenet", "tieredimagenet"]
 
 
 @pytest.fixture(scope="module")
-def pretrained(tiny_pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainingSummary:
+def pretrained(tiny_images: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainingSummary:
     """A pretraining of three epochs."""
-    return pretrain_tiny(tmp_path_factory.mktemp("pretrained"), tiny_pictures, epochs=3)
+    return pretrain_tiny(tmp_path_factory.mktemp("pretrained"), tiny_images, epochs=3)
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -39,21 +39,21 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def test_it_learns_the_training_classes(
-    pretrained: TrainingSummary, tiny_pictures: Path, tmp_path: Path
+    pretrained: TrainingSummary, tiny_images: Path, tmp_path: Path
 ) -> None:
     assert (pretrained.epochs, pretrained.steps) == (3, 12)
     assert pretrained.val_accuracy == pretrained.val_nearest_class_mean
     model = load_model(pretrained.best)
     assert model.classes == tuple(f"class-{label}" for label in range(6))
-    long = pretrain_tiny(tmp_path, tiny_pictures, epochs=20)
+    long = pretrain_tiny(tmp_path, tiny_images, epochs=20)
     with (long.logs / "metrics.csv").open() as file:
         accuracy = [float(row["train_accuracy"]) for row in csv.DictReader(file) if row["train_accuracy"]]
     assert len(accuracy) == 20
     assert sum(accuracy[-5:]) / 5 > max(sum(accuracy[:5]) / 5, 0.6)  # of six classes
 
 
-def test_an_epoch_sees_every_picture_once(tiny_pictures: Path) -> None:
-    data = ClassDataModule("folder", tiny_pictures, batch=6, image_size=24, validation_queries=2)
+def test_an_epoch_sees_every_image_once(tiny_images: Path) -> None:
+    data = ClassDataModule("folder", tiny_images, batch=6, image_size=24, validation_queries=2)
     data.setup("fit")
     batches = [labels for _, labels in data.train_dataloader()]
     assert [len(labels) for labels in batches] == [6] * 6
@@ -62,24 +62,24 @@ def test_an_epoch_sees_every_picture_once(tiny_pictures: Path) -> None:
     assert data.batches == 4
 
 
-def test_episodes_start_from_it(pretrained: TrainingSummary, tiny_pictures: Path, tmp_path: Path) -> None:
+def test_episodes_start_from_it(pretrained: TrainingSummary, tiny_images: Path, tmp_path: Path) -> None:
     """The whole way: pretrain, train with a learning rate of nothing, and find the same network."""
     model = replace(MODEL, weights=str(pretrained.best))
     still = OptimConfig(lr=1e-30, weight_decay=0.0)
-    summary = train_tiny(tmp_path / "run", tiny_pictures, model=model, optim=still, epochs=1)
+    summary = train_tiny(tmp_path / "run", tiny_images, model=model, optim=still, epochs=1)
     before, after = load_model(pretrained.best).state_dict(), load_model(summary.best).state_dict()
     for name, tensor in before.items():
         if "embeddings" not in name and "running" not in name and "batches" not in name:
             assert torch.equal(tensor, after[name]), name
     name = "backbone.body.layer1.0.weight"
-    other = train_tiny(tmp_path / "other", tiny_pictures, optim=still, epochs=1)
+    other = train_tiny(tmp_path / "other", tiny_images, optim=still, epochs=1)
     assert not torch.equal(load_model(other.best).state_dict()[name], before[name])
 
 
 def test_both_stages_and_the_evaluation_from_the_command_line(
-    tiny_pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tiny_images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    data = ["--data", "folder", "--root", str(tiny_pictures)]
+    data = ["--data", "folder", "--root", str(tiny_images)]
     tiny = ["--model.backbone", "resnet12", "--model.image_size", "24", "--model.feature_size", "1"]
     short = ["--epochs", "1", "--progress", "false", "--accelerator", "cpu", *data, *tiny]
     first, second = tmp_path / "first", tmp_path / "second"
@@ -99,7 +99,7 @@ def test_both_stages_and_the_evaluation_from_the_command_line(
 
 
 def test_resumed_pretraining_equals_uninterrupted(
-    pretrained: TrainingSummary, tiny_pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    pretrained: TrainingSummary, tiny_images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     step = ClassificationModule.training_step
 
@@ -110,27 +110,27 @@ def test_resumed_pretraining_equals_uninterrupted(
 
     monkeypatch.setattr(ClassificationModule, "training_step", stop_in_second_epoch)
     with pytest.raises(RuntimeError, match="went down"):
-        pretrain_tiny(tmp_path, tiny_pictures, epochs=3)
+        pretrain_tiny(tmp_path, tiny_images, epochs=3)
     monkeypatch.undo()
-    pretrain_tiny(tmp_path, tiny_pictures, epochs=3, resume=True)
+    pretrain_tiny(tmp_path, tiny_images, epochs=3, resume=True)
     expected, found = weights(pretrained.best.parent), weights(tmp_path)
     assert all(torch.equal(tensor, found[name]) for name, tensor in expected.items())
     assert (tmp_path / "best.safetensors").read_bytes() == pretrained.best.read_bytes()
 
 
-def test_the_test_split_is_never_read(tiny_pictures: Path, tmp_path: Path) -> None:
-    root = tmp_path / "pictures"
+def test_the_test_split_is_never_read(tiny_images: Path, tmp_path: Path) -> None:
+    root = tmp_path / "images"
     for split in ("train", "val"):
-        shutil.copytree(tiny_pictures / split, root / split)
+        shutil.copytree(tiny_images / split, root / split)
     (root / "test" / "class-0").mkdir(parents=True)
-    (root / "test" / "class-0" / "broken.png").write_text("not a picture")
+    (root / "test" / "class-0" / "broken.png").write_text("not an image")
     pretrained = pretrain_tiny(tmp_path / "first", root, epochs=1)
     train_tiny(tmp_path / "second", root, epochs=1, model=replace(MODEL, weights=str(pretrained.best)))
 
 
-def test_divergence_keeps_the_batch(tiny_pictures: Path, tmp_path: Path) -> None:
+def test_divergence_keeps_the_batch(tiny_images: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"diverged: the loss .*diverged\.safetensors"):
-        pretrain_tiny(tmp_path, tiny_pictures, optim=SGDConfig(lr=1e30, clip_norm=1e30))
+        pretrain_tiny(tmp_path, tiny_images, optim=SGDConfig(lr=1e30, clip_norm=1e30))
     assert (tmp_path / "diverged.safetensors").is_file()
 
 
@@ -139,28 +139,28 @@ def test_divergence_keeps_the_batch(tiny_pictures: Path, tmp_path: Path) -> None
     [
         ({"batch": 0}, "batch must be at least 1"),
         ({"validation": replace(VALIDATION, episodes=0)}, "validation.episodes must be at least 1"),
-        ({"validation": replace(VALIDATION, queries=9)}, "class .* has 6 pictures"),
+        ({"validation": replace(VALIDATION, queries=9)}, "class .* has 6 images"),
         ({"epochs": 0}, "epochs must be at least 1"),
         ({"model": replace(MODEL, weights="missing.safetensors")}, "no weights file missing.safetensors"),
     ],
     ids=["batch", "episodes", "queries", "epochs", "weights"],
 )
 def test_options_that_cannot_work(
-    tiny_pictures: Path, tmp_path: Path, options: dict[str, Any], message: str
+    tiny_images: Path, tmp_path: Path, options: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(UserError, match=message):
-        pretrain_tiny(tmp_path / "run", tiny_pictures, **options)
+        pretrain_tiny(tmp_path / "run", tiny_images, **options)
     assert not (tmp_path / "run" / "logs").exists()
 
 
 def test_stages_do_not_resume_each_other(
-    pretrained: TrainingSummary, tiny_pictures: Path, tmp_path: Path
+    pretrained: TrainingSummary, tiny_images: Path, tmp_path: Path
 ) -> None:
     shutil.copy(pretrained.last, tmp_path)
     with pytest.raises(UserError, match=r"last\.ckpt is of a run with another stage: it was 'pretraining'"):
-        train_tiny(tmp_path, tiny_pictures, resume=True)
+        train_tiny(tmp_path, tiny_images, resume=True)
     with pytest.raises(UserError, match="another batch: it was 8 and is now 4"):
-        pretrain_tiny(tmp_path, tiny_pictures, resume=True, batch=4)
+        pretrain_tiny(tmp_path, tiny_images, resume=True, batch=4)
 
 
 CONV4 = ModelConfig(backbone="conv4", image_size=24, feature_size=1)
@@ -179,7 +179,7 @@ def test_a_classifier_is_taken_over_only_for_the_same_classes(tmp_path: Path) ->
     assert start.head.classifier is not None
     for classes, taken in ((["fox", "owl"], True), (["fox", "bat"], False), (["fox", "owl", "bat"], False)):
         model = LWFM(config, classes, Normalization((0.0,) * 3, (1.0,) * 3))
-        assert model.normalization == SCALED  # pictures are scaled as the weights are used to
+        assert model.normalization == SCALED  # images are scaled as the weights are used to
         assert model.head.classifier is not None
         assert torch.equal(model.backbone.body.state_dict()["layer4.0.weight"],
                            start.backbone.body.state_dict()["layer4.0.weight"])  # fmt: skip
@@ -209,7 +209,7 @@ def test_the_configurations_of_both_stages_fit_together(name: str, tmp_path: Pat
     save_model(LWFM(backbone, ["fox", "owl"], SCALED), path)
     for shot in (1, 5):
         text = (CONFIGS / f"resnet12-{name}-{shot}shot.yaml").read_text()
-        assert "From scratch: no picture of a test class was seen." in text
+        assert "From scratch: no image of a test class was seen." in text
         second, paper = (yaml.safe_load(content) for content in (
             text, (CONFIGS / f"paper-{name}-{shot}shot.yaml").read_text()))  # fmt: skip
         assert second["model"]["weights"] == f"runs/{name}-pretrained/best.safetensors"

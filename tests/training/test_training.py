@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture(scope="module")
-def finished(tiny_pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainingSummary:
+def finished(tiny_images: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainingSummary:
     """A run of three epochs."""
-    return train_tiny(tmp_path_factory.mktemp("finished"), tiny_pictures, epochs=3)
+    return train_tiny(tmp_path_factory.mktemp("finished"), tiny_images, epochs=3)
 
 
 def _weights(path: Path) -> dict[str, torch.Tensor]:
@@ -50,17 +50,17 @@ def test_run_leaves_model_checkpoint_and_logs(finished: TrainingSummary) -> None
     assert any(name.name.startswith("events.out") for name in finished.logs.iterdir())
 
 
-def test_best_model_reaches_its_validation_accuracy(finished: TrainingSummary, tiny_pictures: Path) -> None:
+def test_best_model_reaches_its_validation_accuracy(finished: TrainingSummary, tiny_images: Path) -> None:
     """The exported model, evaluated apart from training on the same episodes, gives the logged number."""
-    from lwfm.data import EpisodeDataModule, pictures_needed
-    from lwfm.evaluation.episodes import accuracy_of, encode_pictures, run_episodes
+    from lwfm.data import EpisodeDataModule, images_needed
+    from lwfm.evaluation.episodes import accuracy_of, encode_images, run_episodes
 
     data = EpisodeDataModule(
-        "folder", tiny_pictures, way=3, shot=1, queries=2, validation_episodes=EPISODES.validation
+        "folder", tiny_images, way=3, shot=1, queries=2, validation_episodes=EPISODES.validation
     )
     drawn = list(data.validation_sampler)
     model = load_model(finished.best)
-    maps = encode_pictures(model, data.validation_pictures, pictures_needed(drawn))
+    maps = encode_images(model, data.validation_images, images_needed(drawn))
     answers = run_episodes(model.head, maps, drawn, way=EPISODES.way, shot=EPISODES.shot)
     assert accuracy_of(answers["lwfm"], EPISODES.way).item() == pytest.approx(finished.val_accuracy)
 
@@ -68,7 +68,7 @@ def test_best_model_reaches_its_validation_accuracy(finished: TrainingSummary, t
 @pytest.mark.parametrize("workers", [0, 2], ids=["in-process", "two-workers"])
 def test_resumed_run_equals_uninterrupted(
     finished: TrainingSummary,
-    tiny_pictures: Path,
+    tiny_images: Path,
     tmp_path: Path,
     workers: int,
     monkeypatch: pytest.MonkeyPatch,
@@ -82,9 +82,9 @@ def test_resumed_run_equals_uninterrupted(
 
     monkeypatch.setattr(LWFMModule, "training_step", stop_in_second_epoch)
     with pytest.raises(RuntimeError, match="went down"):
-        train_tiny(tmp_path, tiny_pictures, epochs=3)
+        train_tiny(tmp_path, tiny_images, epochs=3)
     monkeypatch.undo()
-    summary = train_tiny(tmp_path, tiny_pictures, epochs=3, resume=True, workers=workers)
+    summary = train_tiny(tmp_path, tiny_images, epochs=3, resume=True, workers=workers)
     assert (summary.epochs, summary.steps) == (3, 12)
     assert (summary.val_accuracy, summary.best_epoch) == (finished.val_accuracy, finished.best_epoch)
     expected = _weights(finished.last)
@@ -93,7 +93,7 @@ def test_resumed_run_equals_uninterrupted(
     assert summary.logs.name == "version_1"  # those of the first start are kept
 
 
-def test_optimiser_and_schedule_are_the_published_ones(finished: TrainingSummary) -> None:
+def test_optimizer_and_schedule_are_the_published_ones(finished: TrainingSummary) -> None:
     checkpoint = torch.load(finished.last, weights_only=True)
     group = checkpoint["optimizer_states"][0]["param_groups"][0]
     assert (group["momentum"], group["weight_decay"], group["nesterov"]) == (0.9, 5e-4, True)
@@ -101,7 +101,7 @@ def test_optimiser_and_schedule_are_the_published_ones(finished: TrainingSummary
     assert group["lr"] == pytest.approx(0.01 * 0.05)  # after the milestone
 
 
-def test_loss_has_three_parts(tiny_pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_loss_has_three_parts(tiny_images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     parts = {
         name: torch.tensor(value)
         for name, value in (("episode_loss", 2.0), ("query_loss", 3.0), ("auxiliary_loss", 5.0))
@@ -119,20 +119,20 @@ def test_loss_has_three_parts(tiny_pictures: Path, tmp_path: Path, monkeypatch: 
 
     monkeypatch.setattr(LWFMModule, "_losses", known)
     monkeypatch.setattr(LWFMModule, "_stop_unless_finite", note)
-    train_tiny(tmp_path, tiny_pictures, epochs=1, optim=OptimConfig(episode_weight=0.5))
+    train_tiny(tmp_path, tiny_images, epochs=1, optim=OptimConfig(episode_weight=0.5))
     assert losses == pytest.approx([0.5 * 2 + 3 + 5] * 4)
 
 
-def test_folder_of_a_run_is_not_overwritten(finished: TrainingSummary, tiny_pictures: Path) -> None:
+def test_folder_of_a_run_is_not_overwritten(finished: TrainingSummary, tiny_images: Path) -> None:
     before = finished.best.read_bytes()
     with pytest.raises(UserError, match=r"already holds a run \(best\.safetensors, last\.ckpt, logs\)"):
-        train_tiny(finished.best.parent, tiny_pictures)
+        train_tiny(finished.best.parent, tiny_images)
     assert finished.best.read_bytes() == before
 
 
-def test_nothing_to_resume(tiny_pictures: Path, tmp_path: Path) -> None:
+def test_nothing_to_resume(tiny_images: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"nothing to resume: .*last\.ckpt is missing"):
-        train_tiny(tmp_path, tiny_pictures, resume=True)
+        train_tiny(tmp_path, tiny_images, resume=True)
 
 
 @pytest.mark.parametrize(
@@ -148,20 +148,20 @@ def test_nothing_to_resume(tiny_pictures: Path, tmp_path: Path) -> None:
     ids=["backbone", "embedding", "seed"],
 )
 def test_resume_with_other_settings(
-    finished: TrainingSummary, tiny_pictures: Path, tmp_path: Path, options: dict[str, Any], message: str
+    finished: TrainingSummary, tiny_images: Path, tmp_path: Path, options: dict[str, Any], message: str
 ) -> None:
     shutil.copy(finished.last, tmp_path)
     with pytest.raises(UserError, match=f"last.ckpt is of a run with another {message}"):
-        train_tiny(tmp_path, tiny_pictures, resume=True, **options)
+        train_tiny(tmp_path, tiny_images, resume=True, **options)
 
 
-def test_resume_from_a_damaged_or_unsafe_checkpoint(tiny_pictures: Path, tmp_path: Path) -> None:
+def test_resume_from_a_damaged_or_unsafe_checkpoint(tiny_images: Path, tmp_path: Path) -> None:
     (tmp_path / "last.ckpt").write_bytes(b"half a checkpoint")
     with pytest.raises(UserError, match=r"cannot read the checkpoint .*last\.ckpt"):
-        train_tiny(tmp_path, tiny_pictures, resume=True)
+        train_tiny(tmp_path, tiny_images, resume=True)
     torch.save({"state_dict": threading.Lock}, tmp_path / "last.ckpt")  # an object, not a tensor
     with pytest.raises(UserError, match=r"cannot read the checkpoint .*last\.ckpt"):
-        train_tiny(tmp_path, tiny_pictures, resume=True)
+        train_tiny(tmp_path, tiny_images, resume=True)
 
 
 @pytest.mark.parametrize(
@@ -170,52 +170,52 @@ def test_resume_from_a_damaged_or_unsafe_checkpoint(tiny_pictures: Path, tmp_pat
         ({"epochs": 0}, "epochs must be at least 1"),
         ({"max_time": 0.0}, "max_time must be a positive number of minutes"),
         ({"episodes": replace(EPISODES, auxiliary_batch=0)}, "auxiliary_batch must be at least 1"),
-        ({"episodes": replace(EPISODES, queries=9)}, "class .* has 6 pictures"),
+        ({"episodes": replace(EPISODES, queries=9)}, "class .* has 6 images"),
         ({"episodes": replace(EPISODES, way=6)}, "need at least 6 classes, but there are only 5"),
     ],
     ids=["epochs", "max-time", "auxiliary", "queries", "way"],
 )
 def test_options_that_cannot_work(
-    tiny_pictures: Path, tmp_path: Path, options: dict[str, Any], message: str
+    tiny_images: Path, tmp_path: Path, options: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(UserError, match=message):
-        train_tiny(tmp_path / "run", tiny_pictures, **options)
+        train_tiny(tmp_path / "run", tiny_images, **options)
     assert not (tmp_path / "run" / "logs").exists()
 
 
 @pytest.mark.parametrize(
     ("option", "value"), [("lr", -1.0), ("clip_norm", math.nan), ("decay", -0.1), ("milestones", (1.5,))]
 )
-def test_optimiser_options_are_checked(option: str, value: Any) -> None:
+def test_optimizer_options_are_checked(option: str, value: Any) -> None:
     with pytest.raises(UserError, match=rf"optim\.{option} must"):
         OptimConfig(**{option: value})
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_missing_gpu(tiny_pictures: Path, tmp_path: Path) -> None:
+def test_missing_gpu(tiny_images: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="torch finds no CUDA device"):
-        train_tiny(tmp_path, tiny_pictures, accelerator="gpu")
+        train_tiny(tmp_path, tiny_images, accelerator="gpu")
 
 
-def test_divergence_stops_and_is_located(tiny_pictures: Path, tmp_path: Path) -> None:
+def test_divergence_stops_and_is_located(tiny_images: Path, tmp_path: Path) -> None:
     with pytest.raises(
         UserError, match=r"diverged: .* at epoch \d, step \d\. Try a smaller learning rate than 1e\+30"
     ):
-        train_tiny(tmp_path, tiny_pictures, optim=OptimConfig(lr=1e30, clip_norm=1e30))
+        train_tiny(tmp_path, tiny_images, optim=OptimConfig(lr=1e30, clip_norm=1e30))
 
 
-def test_time_limit_ends_with_a_validation(tiny_pictures: Path, tmp_path: Path) -> None:
-    summary = train_tiny(tmp_path, tiny_pictures, epochs=10_000, max_time=1 / 60)
+def test_time_limit_ends_with_a_validation(tiny_images: Path, tmp_path: Path) -> None:
+    summary = train_tiny(tmp_path, tiny_images, epochs=10_000, max_time=1 / 60)
     assert summary.epochs < 10_000
     assert 0 <= summary.val_accuracy <= 1
     rate = torch.load(summary.last, weights_only=True)["optimizer_states"][0]["param_groups"][0]["lr"]
     assert rate == pytest.approx(0.01 * 0.05)  # the schedule follows the clock when that is what ends the run
-    resumed = train_tiny(tmp_path, tiny_pictures, epochs=summary.epochs + 2, resume=True)
+    resumed = train_tiny(tmp_path, tiny_images, epochs=summary.epochs + 2, resume=True)
     assert resumed.epochs == summary.epochs + 2
 
 
 def test_ctrl_c_says_where_to_resume(
-    tiny_pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     step = LWFMModule.training_step
 
@@ -227,7 +227,7 @@ def test_ctrl_c_says_where_to_resume(
     monkeypatch.setattr(LWFMModule, "training_step", press)
     handler = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt, match=r"last\.ckpt is whole: run again with resume"):
-        train_tiny(tmp_path, tiny_pictures)
+        train_tiny(tmp_path, tiny_images)
     assert signal.getsignal(signal.SIGINT) is handler
     assert torch.load(tmp_path / "last.ckpt", weights_only=True)["epoch"] == 0
 
@@ -255,7 +255,7 @@ def test_interrupted_checkpoint_leaves_the_old_one(
 
 
 def test_full_disk_during_a_run_keeps_the_epoch_before(
-    tiny_pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write = files.write_bytes_atomically
     calls: list[Path] = []
@@ -266,10 +266,10 @@ def test_full_disk_during_a_run_keeps_the_epoch_before(
 
     monkeypatch.setattr(checkpoints, "write_bytes_atomically", full_at_second)
     with pytest.raises(UserError, match="cannot write"):
-        train_tiny(tmp_path, tiny_pictures)
+        train_tiny(tmp_path, tiny_images)
     assert torch.load(tmp_path / "last.ckpt", weights_only=True)["epoch"] == 0
     monkeypatch.undo()
-    assert train_tiny(tmp_path, tiny_pictures, resume=True).epochs == 2
+    assert train_tiny(tmp_path, tiny_images, resume=True).epochs == 2
 
 
 def test_learning_rate_by_fraction_of_the_run() -> None:

@@ -24,7 +24,7 @@ struct CostMatrix {
 template <class T>
 using Real = std::conditional_t<std::is_same_v<T, float>, float, double>;
 
-// What the solver works on: rows <= columns, unit column stride, to be minimised over
+// What the solver works on: rows <= columns, unit column stride, to be minimized over
 // factor * data[...]. The factor is a power of two up to sign, so the product is exact.
 template <class T>
 struct DenseCost {

@@ -11,7 +11,7 @@ namespace lwfm {
 struct Options {
   bool maximize = false;
   // Finite: a pair is made only if it pays. Each row and column left unmatched costs half the limit
-  // (earns it, when maximising), and this is optimised jointly with the pairs.
+  // (earns it, when maximizing), and this is optimized jointly with the pairs.
   double cost_limit = kInfinity;
   // Column duals [columns] to start from instead of column minima, for example those of a similar
   // problem solved before; null: none. Any finite numbers are right. A hint for speed: problems

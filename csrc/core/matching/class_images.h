@@ -1,4 +1,4 @@
-// The support pictures of each class, as lists.
+// The support images of each class, as lists.
 #pragma once
 
 #include <cstdint>
@@ -7,10 +7,10 @@
 
 namespace lwfm {
 
-struct ClassPictures {
+struct ClassImages {
   std::int64_t way;
-  const std::int64_t* begin;     // [way + 1]: where the pictures of a class start in the list
-  const std::int64_t* pictures;  // [S], sorted by class
+  const std::int64_t* begin;   // [way + 1]: where the images of a class start in the list
+  const std::int64_t* images;  // [S], sorted by class
 
   LWFM_HOST_DEVICE std::int64_t shots(std::int64_t c) const { return begin[c + 1] - begin[c]; }
 };

@@ -1,11 +1,11 @@
 // The weighted class means that the base term compares, from the weights of layer-wise embedding.
-// For one query and a class with the support pictures k:
+// For one query and a class with the support images k:
 //
 //   m_s = mean_k (1/P) sum_i a_ki s_ki            m_q = (1/M) sum_j (mean_k b_kj) q_j
 //   inner = m_s . m_q     square_s = |m_s|^2      square_q = |m_q|^2
 //   feature = mean of m_q over the classes
 //
-// A few queries and a few classes are worked on at a time, so that each picture is read once for
+// A few queries and a few classes are worked on at a time, so that each image is read once for
 // all of them and no more means exist than those.
 #pragma once
 
@@ -20,9 +20,9 @@
 
 namespace lwfm {
 
-// Positions of all pictures of a layer: support [S, P, C], query [Q, M, C], contiguous.
+// Positions of all images of a layer: support [S, P, C], query [Q, M, C], contiguous.
 template <class T>
-struct LayerPictures {
+struct LayerImages {
   const T* support;
   const T* query;
   std::int64_t S, P, M, C;
@@ -66,7 +66,7 @@ class ClassTerms {
   static constexpr std::int64_t kTile = 8;
 
   template <int kBytes>
-  LWFM_INLINE void forward(const LayerPictures<T>& layer, const ClassPictures& classes,
+  LWFM_INLINE void forward(const LayerImages<T>& layer, const ClassImages& classes,
                            const QueryRange& queries, const QueryTerms<T>& terms) {
     std::fill_n(terms.feature + queries.first * layer.C, queries.count * layer.C, T{0});
     for (std::int64_t c = 0; c < classes.way; c += kTile) {
@@ -88,7 +88,7 @@ class ClassTerms {
   }
 
   template <int kBytes>
-  LWFM_INLINE void backward(const LayerPictures<T>& layer, const ClassPictures& classes,
+  LWFM_INLINE void backward(const LayerImages<T>& layer, const ClassImages& classes,
                             const QueryRange& queries, const QueryTermsGradient<T>& to) {
     std::fill_n(to.query_grad + queries.first * layer.M * layer.C,
                 queries.count * layer.M * layer.C, T{0});
@@ -109,17 +109,17 @@ class ClassTerms {
     }
   }
 
-  // grad [P, C] of support picture s of class c from the gradients of m_s, mean_grads [Q, way, C],
+  // grad [P, C] of support image s of class c from the gradients of m_s, mean_grads [Q, way, C],
   // and the weights a [Q, S, P] of all queries.
   template <int kBytes>
-  LWFM_INLINE void support_gradient(const LayerPictures<T>& layer, const ClassPictures& classes,
+  LWFM_INLINE void support_gradient(const LayerImages<T>& layer, const ClassImages& classes,
                                     std::int64_t c, std::int64_t s, const T* a, const T* mean_grads,
                                     std::int64_t queries, T* grad) {
     const T share = T{1} / static_cast<T>(classes.shots(c) * layer.P);
     weights_.resize(static_cast<std::size_t>(layer.P * queries));
     for (std::int64_t q = 0; q < queries; ++q) {
-      const T* const of_picture = a + (q * layer.S + s) * layer.P;
-      for (std::int64_t i = 0; i < layer.P; ++i) weights_[i * queries + q] = share * of_picture[i];
+      const T* const of_image = a + (q * layer.S + s) * layer.P;
+      for (std::int64_t i = 0; i < layer.P; ++i) weights_[i * queries + q] = share * of_image[i];
     }
     std::fill_n(grad, layer.P * layer.C, T{0});
     const auto row = [&](std::int64_t q) LWFM_INLINE_LAMBDA {
@@ -139,7 +139,7 @@ class ClassTerms {
 
   // m_q of each of the queries for classes c, ..., c + count - 1.
   template <int kBytes>
-  LWFM_INLINE void average_queries(const LayerPictures<T>& layer, const ClassPictures& classes,
+  LWFM_INLINE void average_queries(const LayerImages<T>& layer, const ClassImages& classes,
                                    std::int64_t c, std::int64_t count, const QueryRange& queries,
                                    const T* b) {
     const std::int64_t M = layer.M, C = layer.C;
@@ -151,7 +151,7 @@ class ClassTerms {
         T* const weights = column_weights(t, n, M);
         const T share = T{1} / static_cast<T>(classes.shots(c + n) * M);
         for (std::int64_t k = classes.begin[c + n]; k < classes.begin[c + n + 1]; ++k) {
-          const T* const of_pair = b + (q * layer.S + classes.pictures[k]) * M;
+          const T* const of_pair = b + (q * layer.S + classes.images[k]) * M;
           for (std::int64_t j = 0; j < M; ++j) weights[j] += of_pair[j] * share;
         }
       }
@@ -163,7 +163,7 @@ class ClassTerms {
 
   // m_s of class c for each of the queries; leaves the support positions in rows_.
   template <int kBytes>
-  LWFM_INLINE void average_class(const LayerPictures<T>& layer, const ClassPictures& classes,
+  LWFM_INLINE void average_class(const LayerImages<T>& layer, const ClassImages& classes,
                                  std::int64_t c, const QueryRange& queries, const T* a) {
     const std::int64_t P = layer.P, C = layer.C, count = classes.shots(c) * P;
     const T share = T{1} / static_cast<T>(count);
@@ -171,7 +171,7 @@ class ClassTerms {
     weights_.resize(static_cast<std::size_t>(queries.count * count));
     m_s_.assign(static_cast<std::size_t>(kTile * C), T{0});
     for (std::int64_t n = 0; n < count; ++n) {
-      const std::int64_t s = classes.pictures[classes.begin[c] + n / P], i = n % P;
+      const std::int64_t s = classes.images[classes.begin[c] + n / P], i = n % P;
       rows_[static_cast<std::size_t>(n)] = layer.support + (s * P + i) * C;
       for (std::int64_t t = 0; t < queries.count; ++t) {
         weights_[t * count + n] = a[((queries.first + t) * layer.S + s) * P + i] * share;
@@ -184,7 +184,7 @@ class ClassTerms {
 
   // The gradient of m_s, and in the place of m_q its own.
   template <int kBytes>
-  LWFM_INLINE void differentiate_means(const LayerPictures<T>& layer, const ClassPictures& classes,
+  LWFM_INLINE void differentiate_means(const LayerImages<T>& layer, const ClassImages& classes,
                                        std::int64_t c, std::int64_t q, const T* m_s, T* m_q,
                                        const QueryTermsGradient<T>& to) {
     const std::int64_t C = layer.C, at = q * classes.way + c;
@@ -198,9 +198,9 @@ class ClassTerms {
     }
   }
 
-  // The gradients of a for the support pictures of class c.
+  // The gradients of a for the support images of class c.
   template <int kBytes>
-  LWFM_INLINE void write_class(const LayerPictures<T>& layer, const ClassPictures& classes,
+  LWFM_INLINE void write_class(const LayerImages<T>& layer, const ClassImages& classes,
                                std::int64_t c, const QueryRange& queries,
                                const QueryTermsGradient<T>& to) {
     const std::int64_t P = layer.P, C = layer.C, count = classes.shots(c) * P;
@@ -212,7 +212,7 @@ class ClassTerms {
         {weights_.data(), queries.count, count});
     for (std::int64_t t = 0; t < queries.count; ++t) {
       for (std::int64_t n = 0; n < count; ++n) {
-        const std::int64_t s = classes.pictures[classes.begin[c] + n / P];
+        const std::int64_t s = classes.images[classes.begin[c] + n / P];
         to.a_grad[((queries.first + t) * layer.S + s) * P + n % P] =
             share * weights_[t * count + n];
       }
@@ -222,7 +222,7 @@ class ClassTerms {
   // The gradients of b of query q, the t-th of those worked on, and what classes
   // c, ..., c + count - 1 add to that of its positions.
   template <int kBytes>
-  LWFM_INLINE void write_query(const LayerPictures<T>& layer, const ClassPictures& classes,
+  LWFM_INLINE void write_query(const LayerImages<T>& layer, const ClassImages& classes,
                                std::int64_t c, std::int64_t count, std::int64_t q, std::int64_t t,
                                const QueryTermsGradient<T>& to) {
     const std::int64_t M = layer.M, C = layer.C;
@@ -234,7 +234,7 @@ class ClassTerms {
     for (std::int64_t n = 0; n < count; ++n) {
       const T share = T{1} / static_cast<T>(classes.shots(c + n) * M);
       for (std::int64_t k = classes.begin[c + n]; k < classes.begin[c + n + 1]; ++k) {
-        T* const b_grad = to.b_grad + (q * layer.S + classes.pictures[k]) * M;
+        T* const b_grad = to.b_grad + (q * layer.S + classes.images[k]) * M;
         for (std::int64_t j = 0; j < M; ++j) b_grad[j] = share * weights_[n * M + j];
       }
     }

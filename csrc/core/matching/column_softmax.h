@@ -1,4 +1,4 @@
-// The softmax of standardised columns, and its derivative. X is [rows, columns], its rows padded to
+// The softmax of standardized columns, and its derivative. X is [rows, columns], its rows padded to
 // whole vectors, and every step works on a panel of columns, one column a lane.
 //
 //   A = softmax_i( (X - mean_i X) / sqrt(var_i X + eps) / t )      variance unbiased
@@ -36,7 +36,7 @@ class ColumnSoftmax {
   LWFM_INLINE void forward(T temperature) {
     for (std::int64_t j = 0; j < length_; j += kLanes<T>) {
       Lanes<T> greatest;
-      centre(j, greatest);
+      center(j, greatest);
       read_scales(j, temperature);
       soften(j, greatest);
     }
@@ -73,7 +73,7 @@ class ColumnSoftmax {
       load(scale_.data() + j, scale);
       load(precision_.data() + j, precision);
       slope *= precision / degrees;
-      // The mean of the gradient over i, which centring takes off, is zero already.
+      // The mean of the gradient over i, which centering takes off, is zero already.
       for (std::int64_t i = 0; i < rows_; ++i) {
         load(soft_.data() + i * length_ + j, a);
         load(x_.data() + i * length_ + j, c);
@@ -85,9 +85,9 @@ class ColumnSoftmax {
 
  private:
   // Takes the means off, leaves the variances in precision_ and the greatest entries in `greatest`.
-  LWFM_INLINE void centre(std::int64_t j, Lanes<T>& greatest) {
+  LWFM_INLINE void center(std::int64_t j, Lanes<T>& greatest) {
     Lanes<T> mean{}, variance{}, x;
-    greatest = mean;  // of centred entries it is never below zero
+    greatest = mean;  // of centered entries it is never below zero
     for (std::int64_t i = 0; i < rows_; ++i) {
       load(x_.data() + i * length_ + j, x);
       mean += x;
@@ -107,7 +107,7 @@ class ColumnSoftmax {
 
   LWFM_INLINE void read_scales(std::int64_t j, T temperature) {
     for (std::int64_t lane = j; lane < j + kLanes<T>; ++lane) {
-      const T precision = T{1} / (precision_[lane] + static_cast<T>(kStandardiseEps));
+      const T precision = T{1} / (precision_[lane] + static_cast<T>(kStandardizeEps));
       precision_[lane] = precision;
       scale_[lane] = std::sqrt(precision) / temperature;
     }

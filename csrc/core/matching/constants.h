@@ -5,6 +5,6 @@ namespace lwfm {
 
 constexpr double kCosineEps = 1e-8;       // COSINE_EPS: the smallest norm a cosine divides by
 constexpr double kCorrelationEps = 1e-6;  // CORRELATION_EPS: added to squared norms in correlations
-constexpr double kStandardiseEps = 1e-5;  // STANDARDISE_EPS: added to variances
+constexpr double kStandardizeEps = 1e-5;  // STANDARDIZE_EPS: added to variances
 
 }  // namespace lwfm

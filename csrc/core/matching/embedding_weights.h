@@ -4,7 +4,7 @@
 //   a_i = sum_j softmax_i( g_i(corr) / t ),   b_j = sum_i softmax_j( g_j(corr) / t )
 //   reached_j = sum_i a_i R_ij
 //
-// g_d standardises along d. "Layer-Wise Feature Metric of Semantic-Pixel Matching for Few-Shot
+// g_d standardizes along d. "Layer-Wise Feature Metric of Semantic-Pixel Matching for Few-Shot
 // Learning", arXiv 2411.06363. Deterministic, and the same on every instruction set.
 #pragma once
 

@@ -135,13 +135,13 @@ class LaneWeights {
     }
   }
 
-  // The softmax of every standardised line; its sums over the lines are the weights.
+  // The softmax of every standardized line; its sums over the lines are the weights.
   LWFM_INLINE void soften(const Lines& lines, T temperature, Vectors* weights) {
     for (std::int64_t k = 0; k < lines.count; ++k) measure(lines, k);
     // All lines in one loop over plain numbers: compilers have vectors of square roots only there.
     T* scale = scale_.numbers();
     for (std::int64_t k = 0; k < lines.count * kWidth; ++k) {
-      scale[k] = T{1} / (std::sqrt(scale[k] + static_cast<T>(kStandardiseEps)) * temperature);
+      scale[k] = T{1} / (std::sqrt(scale[k] + static_cast<T>(kStandardizeEps)) * temperature);
     }
     for (std::int64_t e = 0; e < lines.length; ++e) weights[e] = Vector{};
     for (std::int64_t k = 0; k < lines.count; ++k) {
@@ -175,8 +175,8 @@ class LaneWeights {
     }
     mean /= static_cast<T>(lines.length);
     for (std::int64_t e = 0; e < lines.length; ++e) {
-      const Vector centred = x[e * lines.step] - mean;
-      variance += centred * centred;
+      const Vector centered = x[e * lines.step] - mean;
+      variance += centered * centered;
     }
     mean_[k] = mean;
     greatest_[k] = greatest;
@@ -206,10 +206,10 @@ class LaneWeights {
         soft[e * lines.step] = inner;
       }
       slope *= scale * scale * factor;  // 1 / (variance + eps) / (length - 1)
-      // The mean of the gradient over a line, which centring takes off, is zero already.
+      // The mean of the gradient over a line, which centering takes off, is zero already.
       for (std::int64_t e = 0; e < lines.length; ++e) {
-        const Vector centred = x[e * lines.step] - mean_x;
-        grad[e * lines.step] += (soft[e * lines.step] - centred * slope) * scale;
+        const Vector centered = x[e * lines.step] - mean_x;
+        grad[e * lines.step] += (soft[e * lines.step] - centered * slope) * scale;
       }
     }
   }

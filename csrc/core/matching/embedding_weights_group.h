@@ -61,7 +61,7 @@ class GroupWeights {
 template <class T>
 void weigh_group(GroupWeights<T>& workspace, const PairGroup<T>& group, T temperature, T* a, T* b,
                  T* reached, SimdLevel level = simd_level()) {
-  vectorised(
+  vectorized(
       [&](auto bytes) LWFM_INLINE_LAMBDA {
         workspace.template forward<decltype(bytes)::value>(group, temperature, a, b, reached);
       },
@@ -73,7 +73,7 @@ template <class T>
 void weigh_group_backward(GroupWeights<T>& workspace, const PairGroup<T>& group, T temperature,
                           const WeightGradients<T>* from, const BlockGradient<T>* to,
                           SimdLevel level = simd_level()) {
-  vectorised(
+  vectorized(
       [&](auto bytes) LWFM_INLINE_LAMBDA {
         workspace.template backward<decltype(bytes)::value>(group, temperature, from, to);
       },

@@ -13,7 +13,7 @@ namespace lwfm {
 
 constexpr double kSmallestNorm = 1e-8;  // as COSINE_EPS in lwfm/ops/_expressions.py
 
-// Features [positions, channels] of one picture, contiguous, and the inverse of their norms.
+// Features [positions, channels] of one image, contiguous, and the inverse of their norms.
 template <class T>
 struct Features {
   const T* values;
@@ -45,7 +45,7 @@ LWFM_INLINE void matched_cosines(const Features<T>& support, const Features<T>& 
   }
 }
 
-// What one pair contributes to the gradient of the features of one of its pictures.
+// What one pair contributes to the gradient of the features of one of its images.
 template <class T>
 struct FeatureGradient {
   T* values;  // [positions, channels]
@@ -75,7 +75,7 @@ LWFM_INLINE void matched_cosines_backward(const MatchingWorkspace<T>& workspace,
   }
 }
 
-// Takes off what the norms contribute, once all pairs of a picture have been added.
+// Takes off what the norms contribute, once all pairs of an image have been added.
 template <int kBytes, class T>
 LWFM_INLINE void finish_gradient(const Features<T>& own, std::int64_t rows,
                                  const FeatureGradient<T>& to) {

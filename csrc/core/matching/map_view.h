@@ -1,4 +1,4 @@
-// The map of one picture and one layer in the caller's memory; strides count elements.
+// The map of one image and one layer in the caller's memory; strides count elements.
 #pragma once
 
 #include <cstdint>

@@ -1,10 +1,10 @@
-// Maps of backbone layers as positions: channels last, centred, with the squared norms that
+// Maps of backbone layers as positions: channels last, centered, with the squared norms that
 // correlations and cosines need; and the way back for gradients.
 //
 //   x_pc = map_cp - mean over the channels of all layers (or of its own)     square_p = sum_c
 //   x_pc^2
 //
-// Centring is a projection, so its derivative is itself.
+// Centering is a projection, so its derivative is itself.
 #pragma once
 
 #include <algorithm>
@@ -15,7 +15,7 @@
 
 namespace lwfm {
 
-// One layer of one picture on both sides; positions [P, channels] and squares [P] are contiguous.
+// One layer of one image on both sides; positions [P, channels] and squares [P] are contiguous.
 template <class T>
 struct LayerPositions {
   MapView<const T> map;
@@ -61,7 +61,7 @@ LWFM_INLINE void lay_out(const MapView<const T>& map, T* positions) {
 
 // Takes `mean` off and returns the sum of squares of what is left.
 template <int kBytes, class T>
-LWFM_INLINE T centre(T* x, std::int64_t count, T mean) {
+LWFM_INLINE T center(T* x, std::int64_t count, T mean) {
   Line<T, kBytes> squares, v;
   std::int64_t k = 0;
   for (; k + kLine<T> <= count; k += kLine<T>) {
@@ -78,9 +78,9 @@ LWFM_INLINE T centre(T* x, std::int64_t count, T mean) {
   return square;
 }
 
-// `layers` of one picture, all of the same height and width, are centred together.
+// `layers` of one image, all of the same height and width, are centered together.
 template <int kBytes, class T>
-LWFM_INLINE void centred_positions(const LayerPositions<T>* layers, std::int64_t count) {
+LWFM_INLINE void centered_positions(const LayerPositions<T>* layers, std::int64_t count) {
   const std::int64_t P = layers[0].map.positions();
   std::int64_t channels = 0;
   for (std::int64_t l = 0; l < count; ++l) channels += layers[l].map.channels;
@@ -94,7 +94,7 @@ LWFM_INLINE void centred_positions(const LayerPositions<T>* layers, std::int64_t
     const T mean = sum / static_cast<T>(channels);
     for (std::int64_t l = 0; l < count; ++l) {
       const std::int64_t C = layers[l].map.channels;
-      layers[l].squares[p] = centre<kBytes>(layers[l].positions + p * C, C, mean);
+      layers[l].squares[p] = center<kBytes>(layers[l].positions + p * C, C, mean);
     }
   }
 }
@@ -112,8 +112,8 @@ LWFM_INLINE void write_gradient(const LayerPositionsGradient<T>& layer, std::int
   }
 }
 
-// The sum over channels of the gradient of position p. That of the centred x itself is zero only
-// if it was centred alone, so it is summed too.
+// The sum over channels of the gradient of position p. That of the centered x itself is zero only
+// if it was centered alone, so it is summed too.
 template <int kBytes, class T>
 LWFM_INLINE T gradient_sum(const LayerPositionsGradient<T>& layer, std::int64_t p) {
   const std::int64_t C = layer.map.channels;
@@ -126,8 +126,8 @@ LWFM_INLINE T gradient_sum(const LayerPositionsGradient<T>& layer, std::int64_t 
 }
 
 template <int kBytes, class T>
-LWFM_INLINE void centred_positions_backward(const LayerPositionsGradient<T>* layers,
-                                            std::int64_t count) {
+LWFM_INLINE void centered_positions_backward(const LayerPositionsGradient<T>* layers,
+                                             std::int64_t count) {
   const std::int64_t P = layers[0].map.positions();
   std::int64_t channels = 0;
   for (std::int64_t l = 0; l < count; ++l) channels += layers[l].map.channels;

@@ -1,4 +1,4 @@
-// The softmax of one standardised line of a block (a row or a column), and its derivative, entry by
+// The softmax of one standardized line of a block (a row or a column), and its derivative, entry by
 // entry: what one thread of a GPU computes, callable on the host too. The same mathematics as
 // column_softmax.h, which works on whole vectors of columns.
 //
@@ -40,7 +40,7 @@ LWFM_HOST_DEVICE SoftmaxLine<T> softmax_line(const Entry& entry, int count, T te
   }
   // One entry has no unbiased variance; its softmax is 1 whatever the divisor.
   const T variance = square / static_cast<T>(count > 1 ? count - 1 : 1);
-  const T scale = T{1} / (std::sqrt(variance + static_cast<T>(kStandardiseEps)) * temperature);
+  const T scale = T{1} / (std::sqrt(variance + static_cast<T>(kStandardizeEps)) * temperature);
   T total{0};
   for (int k = 0; k < count; ++k) total += std::exp((entry(k) - greatest) * scale);
   return {mean, greatest, scale, T{1} / total};

@@ -8,7 +8,7 @@
 #include "core/simd/simd_avx512.h"
 #endif
 
-// For a lambda that `vectorised` runs: it has to be inlined to be compiled for an instruction set.
+// For a lambda that `vectorized` runs: it has to be inlined to be compiled for an instruction set.
 #define LWFM_INLINE_LAMBDA __attribute__((always_inline))
 
 namespace lwfm {
@@ -34,7 +34,7 @@ LWFM_AVX512 void run_avx512(const Body& body) {
 // Runs body(VectorBytes), compiled for the best instruction set of this processor; what it calls
 // has to be LWFM_INLINE to be so too.
 template <class Body>
-void vectorised(const Body& body, SimdLevel level = simd_level()) {
+void vectorized(const Body& body, SimdLevel level = simd_level()) {
 #if LWFM_X86
   if (level >= SimdLevel::avx512) return run_avx512(body);
   if (level >= SimdLevel::avx2) return run_avx2(body);

@@ -1,4 +1,4 @@
-"""The benchmarks in the layouts in which they circulate: recognised by what stands in the folder.
+"""The benchmarks in the layouts in which they circulate: recognized by what stands in the folder.
 
 One module for each data set; :func:`choose_layout` finds the one that a folder holds.
 """
@@ -40,7 +40,7 @@ def find_layouts(
     root
         The folder.
     data
-        Name of a benchmark, ``folder`` for any pictures in {train,val,test}/<class>/, or ``auto``.
+        Name of a benchmark, ``folder`` for any images in {train,val,test}/<class>/, or ``auto``.
     class_split, crop
         For CUB: which class split, and whether to crop to the bounding boxes.
     """

@@ -1,4 +1,4 @@
-"""CIFAR-FS [1]_ and FC100 [2]_: two ways to split the 100 classes of CIFAR-100, 600 pictures each.
+"""CIFAR-FS [1]_ and FC100 [2]_: two ways to split the 100 classes of CIFAR-100, 600 images each.
 
 References
 ----------
@@ -76,15 +76,15 @@ def _are_cifar(names: list[str]) -> bool:
 
 
 def find_cifar_fs(root: Path, request: Request) -> Iterator[Layout]:
-    """Find class folders, lists of classes beside pictures or CIFAR-100's pickles, and CIFAR-FS pickles."""
-    classes, pictures = each_split((64, 16, 20)), each_split((64, 16, 20), 600)
-    layout = partial(Layout, "cifar-fs", classes=classes, pictures=pictures)
+    """Find class folders, lists of classes beside images or CIFAR-100's pickles, and CIFAR-FS pickles."""
+    classes, images = each_split((64, 16, 20)), each_split((64, 16, 20), 600)
+    layout = partial(Layout, "cifar-fs", classes=classes, images=images)
     folders = folder_layout(
         "cifar-fs",
         root,
-        recognise=lambda found: request.named or _is_cifar_fs(found),
+        recognize=lambda found: request.named or _is_cifar_fs(found),
         classes=classes,
-        pictures=pictures,
+        images=images,
     )
     if folders is not None:
         yield folders
@@ -105,14 +105,14 @@ def find_cifar_fs(root: Path, request: Request) -> Iterator[Layout]:
 
 def find_fc100(root: Path, request: Request) -> Iterator[Layout]:
     """Find class folders, CIFAR-100's pickles (split by superclass) and FC100 pickles."""
-    classes, pictures = each_split((60, 20, 20)), each_split((60, 20, 20), 600)
-    layout = partial(Layout, "fc100", classes=classes, pictures=pictures)
+    classes, images = each_split((60, 20, 20)), each_split((60, 20, 20), 600)
+    layout = partial(Layout, "fc100", classes=classes, images=images)
     folders = folder_layout(
         "fc100",
         root,
-        recognise=lambda found: request.named or _is_fc100(found),
+        recognize=lambda found: request.named or _is_fc100(found),
         classes=classes,
-        pictures=pictures,
+        images=images,
     )
     if folders is not None:
         yield folders
@@ -165,7 +165,7 @@ def _original(root: Path) -> Path | None:
 
 
 def _read_original(folder: Path, wanted: Callable[[], Iterable[str]]) -> Listing:
-    """Pictures of some classes from both parts of CIFAR-100: rows of 3 x 32 x 32 and fine labels."""
+    """Images of some classes from both parts of CIFAR-100: rows of 3 x 32 x 32 and fine labels."""
     names = [
         str(name) for name in read_dictionary(folder / "meta", ("fine_label_names",))["fine_label_names"]
     ]

@@ -73,14 +73,14 @@ def _are_birds(names: list[str]) -> bool:
 
 
 def find(root: Path, request: Request) -> Iterator[Layout]:
-    """Find the original folder ``images/<class>/`` with a class split, listed pictures, and split folders."""
+    """Find the original folder ``images/<class>/`` with a class split, listed images, and split folders."""
     home = root / "CUB_200_2011" if (root / "CUB_200_2011" / "images").is_dir() else root
     tables = find_tables(home)
     if not all(_are_birds([first_label(table)]) for table in tables.values()):
         tables = {}
     if (home / "images").is_dir() and _are_birds(class_folders(home / "images")):
         yield _original(home, tables, request)
-    elif tables:  # pictures without class folders, as one of the lists expects them
+    elif tables:  # images without class folders, as one of the lists expects them
         yield _layout(home, "feat", _feat(home, tables, request), request)
     else:
         yield from _split_folders(root, request)
@@ -91,7 +91,7 @@ def _layout(
 ) -> Layout:
     words = {
         None: "images/<class>/, class split not chosen",
-        "feat": "pictures listed in split/{train,val,test}.csv",
+        "feat": "images listed in split/{train,val,test}.csv",
         "meta-dataset": f"images/<class>/ with the classes in {_LISTS}",
     }
     return Layout(
@@ -169,9 +169,9 @@ def _split_folders(root: Path, request: Request) -> Iterator[Layout]:
     layout = folder_layout(
         "cub",
         root,
-        recognise=lambda found: all(map(_are_birds, found.values())),
+        recognize=lambda found: all(map(_are_birds, found.values())),
         classes={},
-        pictures={},
+        images={},
     )
     if layout is None:
         return
@@ -198,7 +198,7 @@ def _cropped(read: Callable[[], Listing], home: Path, request: Request) -> Calla
 
 
 def _read_cropped(read: Callable[[], Listing], home: Path) -> Listing:
-    """Give each picture of a listing its bounding box."""
+    """Give each image of a listing its bounding box."""
     listing, boxes = read(), _boxes(home)
     missing = [name for name in listing.names if name.split("/")[1] not in boxes]
     if missing:
@@ -211,7 +211,7 @@ def _read_cropped(read: Callable[[], Listing], home: Path) -> Listing:
 
 
 def _boxes(home: Path) -> dict[str, tuple[float, ...]]:
-    """x, y, width, height of each picture by its file name, from bounding_boxes.txt and images.txt."""
+    """x, y, width, height of each image by its file name, from bounding_boxes.txt and images.txt."""
     try:
         images = dict(line.split() for line in (home / "images.txt").read_text().splitlines() if line.strip())
         rows = [

@@ -1,4 +1,4 @@
-"""Pictures in ``{train,val,test}/<class>/``: the commonest layout of all."""
+"""Images in ``{train,val,test}/<class>/``: the commonest layout of all."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ def folder_layout(
     data: str,
     root: Path,
     *,
-    recognise: Callable[[Mapping[str, list[str]]], bool],
+    recognize: Callable[[Mapping[str, list[str]]], bool],
     classes: Mapping[str, int],
-    pictures: Mapping[str, int],
+    images: Mapping[str, int],
 ) -> Layout | None:
     """Describe split folders of a known data set, if there are any and their class names are its own.
 
@@ -46,34 +46,34 @@ def folder_layout(
         Name of the data set.
     root
         The folder that holds those of the splits.
-    recognise
+    recognize
         Tells from the class names of each split whether this is the data set.
-    classes, pictures
+    classes, images
         Expected numbers.
     """
     folders = split_folders(root)
-    if not folders or not recognise({split: class_folders(folder) for split, folder in folders.items()}):
+    if not folders or not recognize({split: class_folders(folder) for split, folder in folders.items()}):
         return None
     form = f"{{{','.join(folder.name for folder in folders.values())}}}/<class>/<image>"
     readers = {split: partial(read_folder, root, folder) for split, folder in folders.items()}
-    return Layout(data, form, readers, classes, pictures)
+    return Layout(data, form, readers, classes, images)
 
 
 def read_folder(root: Path, folder: Path) -> Listing:
-    """List every picture of a split's folder; UserError where the layout is another."""
-    names = list_pictures(root, folder)
+    """List every image of a split's folder; UserError where the layout is another."""
+    names = list_images(root, folder)
     return Listing(names, FileSource(folder, names))
 
 
-def list_pictures(root: Path, folder: Path) -> list[str]:
-    """List ``<class>/<file>`` of every picture in ``folder``, a part of ``root`` or ``root`` itself, sorted.
+def list_images(root: Path, folder: Path) -> list[str]:
+    """List ``<class>/<file>`` of every image in ``folder``, a part of ``root`` or ``root`` itself, sorted.
 
     Raises
     ------
     UserError
-        Where the layout is another, or a class has no picture.
+        Where the layout is another, or a class has no image.
     """
-    layout = f"pictures are expected in {folder / '<class>' / '<image>'}"
+    layout = f"images are expected in {folder / '<class>' / '<image>'}"
     if not root.is_dir():
         raise UserError(f"there is no folder {root}: {layout}")
     if not folder.is_dir():
@@ -83,10 +83,10 @@ def list_pictures(root: Path, folder: Path) -> list[str]:
         raise UserError(f"there is no folder {folder}: {layout}; {root} holds {found}")
     names: list[str] = []
     for label in class_folders(folder):
-        files = pictures_in(folder / label)
+        files = images_in(folder / label)
         if not files:
             raise UserError(
-                f"class folder {folder / label} holds no picture: {layout}, "
+                f"class folder {folder / label} holds no image: {layout}, "
                 f"with the ending {' '.join(EXTENSIONS)}"
             )
         names += [f"{label}/{file}" for file in files]
@@ -95,18 +95,18 @@ def list_pictures(root: Path, folder: Path) -> list[str]:
     return names
 
 
-def pictures_in(folder: Path) -> list[str]:
-    """Names of the pictures directly in a folder, sorted."""
-    return sorted(file.name for file in folder.iterdir() if _is_picture(file))
+def images_in(folder: Path) -> list[str]:
+    """Names of the images directly in a folder, sorted."""
+    return sorted(file.name for file in folder.iterdir() if _is_image(file))
 
 
 def read_classes(folder: Path, classes: list[str]) -> Listing:
-    """List the pictures of some class folders of one common folder; UserError where one is missing."""
+    """List the images of some class folders of one common folder; UserError where one is missing."""
     names: list[str] = []
     for label in classes:
         if not (folder / label).is_dir():
             raise UserError(f"there is no folder {folder / label}, though the split lists that class")
-        names += [f"{label}/{file}" for file in pictures_in(folder / label)]
+        names += [f"{label}/{file}" for file in images_in(folder / label)]
     return Listing(names, FileSource(folder, names))
 
 
@@ -114,5 +114,5 @@ def _visible(path: Path) -> bool:
     return not path.name.startswith(".")
 
 
-def _is_picture(path: Path) -> bool:
+def _is_image(path: Path) -> bool:
     return _visible(path) and path.suffix.lower() in EXTENSIONS and path.is_file()

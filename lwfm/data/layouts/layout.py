@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
-    from lwfm.data.sources import PictureSource
+    from lwfm.data.sources import ImageSource
 
 ClassSplit = Literal["feat", "closer-look", "frn", "meta-dataset"]
 SPLITS = ("train", "val", "test")
@@ -22,11 +22,11 @@ SPLIT_NAMES = {
 
 
 class Listing(NamedTuple):
-    """The pictures of a split, in the order of `source`; nothing is decoded yet."""
+    """The images of a split, in the order of `source`; nothing is decoded yet."""
 
     names: list[str]
-    """``<class>/<file>`` of each picture."""
-    source: PictureSource
+    """``<class>/<file>`` of each image."""
+    source: ImageSource
 
 
 @dataclass(frozen=True)
@@ -36,11 +36,11 @@ class Request:
     Attributes
     ----------
     named
-        Whether the data set was named, rather than to be recognised: then class names need not be known.
+        Whether the data set was named, rather than to be recognized: then class names need not be known.
     class_split
         Which of CUB's class splits.
     crop
-        Whether CUB's pictures are cropped to their bounding boxes.
+        Whether CUB's images are cropped to their bounding boxes.
     """
 
     named: bool = True
@@ -60,28 +60,28 @@ class Layout:
         How it is laid out, in words.
     splits
         How each split that is there is read.
-    classes, pictures
+    classes, images
         Expected numbers of each split, where known.
     total
-        Expected number of pictures in all splits together, where known.
+        Expected number of images in all splits together, where known.
     class_split
         Name of the class split, where there are several.
     boxes
-        Width and height of the bounding box of a picture ``<class>/<file>``, where known.
+        Width and height of the bounding box of an image ``<class>/<file>``, where known.
     """
 
     data: str
     form: str
     splits: Mapping[str, Callable[[], Listing]]
     classes: Mapping[str, int] = field(default_factory=dict)
-    pictures: Mapping[str, int] = field(default_factory=dict)
+    images: Mapping[str, int] = field(default_factory=dict)
     total: int | None = None
     class_split: str | None = None
     boxes: Callable[[], Mapping[str, tuple[float, float]]] | None = None
 
 
 class Benchmark(NamedTuple):
-    """A data set that can be recognised."""
+    """A data set that can be recognized."""
 
     name: str
     find: Callable[[Path, Request], Iterator[Layout]]

@@ -1,4 +1,4 @@
-"""miniImageNet: 64, 16 and 20 classes of ImageNet, 600 pictures each [1]_.
+"""miniImageNet: 64, 16 and 20 classes of ImageNet, 600 images each [1]_.
 
 References
 ----------
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from lwfm.data.layouts.layout import Request
 
 CLASSES = each_split((64, 16, 20))
-PICTURES = each_split((64, 16, 20), 600)
+IMAGES = each_split((64, 16, 20), 600)
 _WORDNET = re.compile(r"n\d{8}")
 
 
@@ -38,20 +38,20 @@ def is_wordnet(names: list[str]) -> bool:
 
 
 def find(root: Path, request: Request) -> Iterator[Layout]:
-    """Find listed pictures, class folders and the two sorts of pickles."""
+    """Find listed images, class folders and the two sorts of pickles."""
     tables = find_tables(root)
     if tables and (request.named or all(is_wordnet([first_label(table)]) for table in tables.values())):
         place = next(iter(tables.values())).parent.relative_to(root)
-        form = f"pictures listed in {place / '{train,val,test}.csv'}"
+        form = f"images listed in {place / '{train,val,test}.csv'}"
         yield _layout(
             form, {split: partial(read_table, root, table, split) for split, table in tables.items()}
         )
 
-    def recognise(classes: Mapping[str, list[str]]) -> bool:
+    def recognize(classes: Mapping[str, list[str]]) -> bool:
         few = sum(map(len, classes.values())) <= sum(CLASSES.values())
         return request.named or (few and all(map(is_wordnet, classes.values())))
 
-    folders = folder_layout("miniimagenet", root, recognise=recognise, classes=CLASSES, pictures=PICTURES)
+    folders = folder_layout("miniimagenet", root, recognize=recognize, classes=CLASSES, images=IMAGES)
     if folders is not None:
         yield folders
     caches = existing(lambda name: iter([root / f"mini-imagenet-cache-{name}.pkl"]))
@@ -67,7 +67,7 @@ def find(root: Path, request: Request) -> Iterator[Layout]:
 
 
 def _layout(form: str, splits: Mapping[str, Callable[[], Listing]]) -> Layout:
-    return Layout("miniimagenet", form, splits, CLASSES, PICTURES)
+    return Layout("miniimagenet", form, splits, CLASSES, IMAGES)
 
 
 def _readers(read: Callable[[Path], Listing], files: Mapping[str, Path]) -> dict[str, Callable[[], Listing]]:
@@ -80,13 +80,13 @@ def _read_cache(path: Path) -> Listing:
     pixels, members = pixels_of(path, content["image_data"]), content["class_dict"]
     if not isinstance(members, dict):
         raise UserError(
-            f"{path}: class_dict must name the pictures of each class, not {type(members).__name__}"
+            f"{path}: class_dict must name the images of each class, not {type(members).__name__}"
         )
     names, rows = [], []
     for label, indices in members.items():
         for index in np.asarray(indices).astype(np.int64).ravel().tolist():
             if not 0 <= index < len(pixels):
-                raise UserError(f"{path}: class {label} has picture {index}, but there are {len(pixels)}")
+                raise UserError(f"{path}: class {label} has image {index}, but there are {len(pixels)}")
             names.append(f"{label}/{index:05d}")
             rows.append(index)
     return Listing(names, PixelSource(pixels, str(path), np.array(rows, dtype=np.int64)))

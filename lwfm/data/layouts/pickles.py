@@ -74,17 +74,17 @@ def read_dictionary(path: Path, keys: Sequence[str]) -> dict[str, Any]:
 
 
 def pixels_of(path: Path, data: Any) -> npt.NDArray[np.uint8]:
-    """Check an array of pictures ``[n, H, W, 3]`` uint8 from the file `path`."""
+    """Check an array of images ``[n, H, W, 3]`` uint8 from the file `path`."""
     pixels = np.asarray(data)
     if pixels.ndim != 4 or pixels.shape[-1] != 3 or pixels.dtype != np.uint8:
         raise UserError(
-            f"{path}: the pictures must be uint8 [n, H, W, 3], not {pixels.dtype} {list(pixels.shape)}"
+            f"{path}: the images must be uint8 [n, H, W, 3], not {pixels.dtype} {list(pixels.shape)}"
         )
     return pixels
 
 
 def labels_of(path: Path, labels: Any, count: int) -> npt.NDArray[np.int64]:
-    """Check that there is an integer label for each of `count` pictures of the file `path`."""
+    """Check that there is an integer label for each of `count` images of the file `path`."""
     array = np.asarray(labels)
     if array.ndim != 1 or len(array) != count or not np.issubdtype(array.dtype, np.integer):
         raise UserError(f"{path}: {count} integer labels are expected, not {array.dtype} {list(array.shape)}")

@@ -1,4 +1,4 @@
-"""Pictures listed in a CSV file for each split: ``filename,label`` or ``class_name,image_name``."""
+"""Images listed in a CSV file for each split: ``filename,label`` or ``class_name,image_name``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _COLUMNS = (("filename", "label"), ("image_name", "class_name"))
-"""Header names of the picture's and the class's column; further columns are left alone."""
+"""Header names of the image's and the class's column; further columns are left alone."""
 _PLACES = (
     "{file}",
     "images/{file}",
@@ -23,7 +23,7 @@ _PLACES = (
     "train/{label}/{file}",
     "{split}/{label}/{file}",
 )
-"""Where under the root a listed picture may stand."""
+"""Where under the root a listed image may stand."""
 _ENDINGS = ("", ".JPEG", ".jpg", ".png")
 _TRIED = 50
 
@@ -59,12 +59,12 @@ def read_rows(table: Path) -> list[tuple[str, str]]:
     except IndexError as error:
         raise UserError(f"{table}: line {reader.line_num} has too few columns") from error
     if not rows:
-        raise UserError(f"{table} lists no picture")
+        raise UserError(f"{table} lists no image")
     return rows
 
 
 def first_label(table: Path) -> str:
-    """Class of a list's first row, "" for a list that cannot be read; to recognise a data set."""
+    """Class of a list's first row, "" for a list that cannot be read; to recognize a data set."""
     try:
         return read_rows(table)[0][1]
     except UserError:
@@ -72,7 +72,7 @@ def first_label(table: Path) -> str:
 
 
 def read_table(root: Path, table: Path, split: str) -> Listing:
-    """List the pictures of a CSV file; UserError when none of them stands where such a file may mean."""
+    """List the images of a CSV file; UserError when none of them stands where such a file may mean."""
     rows = read_rows(table)
     sample = rows[:: max(len(rows) // _TRIED, 1)]
 
@@ -85,6 +85,6 @@ def read_table(root: Path, table: Path, split: str) -> Listing:
     best = max(((place, ending) for ending in _ENDINGS for place in _PLACES), key=hits)
     if hits(best) == 0:
         places = ", ".join(str(root / path(place, "", rows[0])) for place in _PLACES)
-        raise UserError(f"{table} lists {rows[0][0]}, but there is no such picture: looked for {places}")
+        raise UserError(f"{table} lists {rows[0][0]}, but there is no such image: looked for {places}")
     names = [f"{label}/{PurePosixPath(file).name}" for file, label in rows]
     return Listing(names, FileSource(root, [path(*best, row) for row in rows]))

@@ -26,28 +26,28 @@ if TYPE_CHECKING:
     from lwfm.data.layouts.layout import Request
 
 CLASSES = each_split((351, 97, 160))
-PICTURES = {"train": 448_695, "val": 124_261, "test": 206_209}
+IMAGES = {"train": 448_695, "val": 124_261, "test": 206_209}
 
 
 def find(root: Path, request: Request) -> Iterator[Layout]:
-    """Find class folders, and the pickles of encoded pictures with their labels."""
+    """Find class folders, and the pickles of encoded images with their labels."""
 
-    def recognise(classes: Mapping[str, list[str]]) -> bool:
+    def recognize(classes: Mapping[str, list[str]]) -> bool:
         many = sum(map(len, classes.values())) > sum(miniimagenet.CLASSES.values())
         return request.named or (many and all(map(miniimagenet.is_wordnet, classes.values())))
 
-    folders = folder_layout("tieredimagenet", root, recognise=recognise, classes=CLASSES, pictures=PICTURES)
+    folders = folder_layout("tieredimagenet", root, recognize=recognize, classes=CLASSES, images=IMAGES)
     if folders is not None:
         yield folders
     images = existing(lambda name: iter([root / f"{name}_images_png.pkl"]))
     if images:
         form = "{train,val,test}_images_png.pkl with {train,val,test}_labels.pkl"
         readers = {split: partial(_read_pickles, path) for split, path in images.items()}
-        yield Layout("tieredimagenet", form, readers, CLASSES, PICTURES)
+        yield Layout("tieredimagenet", form, readers, CLASSES, IMAGES)
 
 
 def _read_pickles(images: Path) -> Listing:
-    """Read a list of encoded pictures (uint8 each) and their labels ``label_specific`` with names."""
+    """Read a list of encoded images (uint8 each) and their labels ``label_specific`` with names."""
     labels = images.with_name(images.name.replace("_images_png", "_labels"))
     if not labels.is_file():
         raise UserError(f"{images} needs the labels {labels}: place that file beside it")
@@ -56,7 +56,7 @@ def _read_pickles(images: Path) -> Listing:
     wrong = {type(one).__name__ for one in encoded if not isinstance(one, (bytes, np.ndarray))}
     if wrong or not encoded:
         held = f"{type(contents).__name__} of {', '.join(sorted(wrong)) or 'nothing'}"
-        raise UserError(f"{images} must hold a list of encoded pictures, not {held}")
+        raise UserError(f"{images} must hold a list of encoded images, not {held}")
     source = EncodedSource(encoded, str(images))
     content = read_dictionary(labels, ("label_specific",))
     numbers = labels_of(labels, content["label_specific"], len(source.contents))

@@ -1,4 +1,4 @@
-// float16 and bfloat16: every bit pattern, every midpoint, and their neighbours in float32.
+// float16 and bfloat16: every bit pattern, every midpoint, and their neighbors in float32.
 #include <cmath>
 #include <cstdint>
 

@@ -1,5 +1,5 @@
 // Batches of blocks as the head makes them, in heap buffers of exactly their size: raw is a
-// permuted view of one matrix product, the scales are expanded over the other side's pictures.
+// permuted view of one matrix product, the scales are expanded over the other side's images.
 #pragma once
 
 #include <algorithm>

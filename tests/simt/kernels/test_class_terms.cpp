@@ -5,11 +5,11 @@
 
 namespace {
 
-// Pictures, weights and classes of several shots.
+// Images, weights and classes of several shots.
 template <class T>
 struct Episode {
   std::int64_t Q, S, P, M, C, way;
-  std::vector<std::int64_t> begin, pictures;
+  std::vector<std::int64_t> begin, images;
   std::vector<T> a, b, support, query;
 
   Episode(std::int64_t queries, std::vector<std::int64_t> shots, std::int64_t rows,
@@ -20,16 +20,16 @@ struct Episode {
       begin.push_back(S);
     }
     way = static_cast<std::int64_t>(shots.size());
-    for (std::int64_t k = 0; k < S; ++k) pictures.push_back(k);
-    std::shuffle(pictures.begin(), pictures.end(), engine);
+    for (std::int64_t k = 0; k < S; ++k) images.push_back(k);
+    std::shuffle(images.begin(), images.end(), engine);
     a = tests::random_vector<T>(Q * S * P, engine);
     b = tests::random_vector<T>(Q * S * M, engine);
     support = tests::random_vector<T>(S * P * C, engine);
     query = tests::random_vector<T>(Q * M * C, engine);
   }
 
-  lwfm::ClassPictures classes() const { return {way, begin.data(), pictures.data()}; }
-  lwfm::LayerPictures<T> layer() const { return {support.data(), query.data(), S, P, M, C}; }
+  lwfm::ClassImages classes() const { return {way, begin.data(), images.data()}; }
+  lwfm::LayerImages<T> layer() const { return {support.data(), query.data(), S, P, M, C}; }
   lwfm::ClassTermsInputs<T> inputs() const {
     return {Q, S, P, M, C, classes(), a.data(), b.data(), support.data(), query.data()};
   }
@@ -100,7 +100,7 @@ Gradients<T> gradients_of_core(const Episode<T>& x, const Terms<T>& from) {
   }
   for (std::int64_t c = 0; c < x.way; ++c) {
     for (std::int64_t k = x.begin[tests::size(c)]; k < x.begin[tests::size(c + 1)]; ++k) {
-      const std::int64_t s = x.pictures[tests::size(k)];
+      const std::int64_t s = x.images[tests::size(k)];
       workspace.template support_gradient<lwfm::kNarrow>(x.layer(), x.classes(), c, s, x.a.data(),
                                                          means.data(), x.Q,
                                                          to.support.data() + s * x.P * x.C);
@@ -131,13 +131,13 @@ void gradients_equal_the_core(const Episode<T>& x, std::mt19937_64& engine) {
   });
 }
 
-// A class that lists a picture which does not exist has no terms; the others keep theirs.
+// A class that lists an image which does not exist has no terms; the others keep theirs.
 template <class T>
 void wrong_lists_mean_nan(std::mt19937_64& engine) {
   Episode<T> x(2, {2, 1, 1}, 3, 3, 8, engine);
   Terms<T> before(x), after(x);
   launch(x, before);
-  x.pictures[1] = 99;
+  x.images[1] = 99;
   x.begin[3] = 3;  // the last class lists none
   launch(x, after);
   for (const std::size_t q : {0, 3}) {

@@ -25,7 +25,7 @@ struct PublicName<__nv_bfloat16> {
   using Type = lwfm::BFloat16;
 };
 
-// Pictures [count, positions, channels] in a buffer of exactly their size: channels adjacent, or
+// Images [count, positions, channels] in a buffer of exactly their size: channels adjacent, or
 // positions, as the maps of a backbone are.
 template <class In>
 struct Features {
@@ -50,14 +50,14 @@ struct Features {
 
   using Public = typename PublicName<In>::Type;
 
-  lwfm::Pictures<Public> view() const {
-    const std::int64_t picture = std::int64_t{positions} * channels;
+  lwfm::Images<Public> view() const {
+    const std::int64_t image = std::int64_t{positions} * channels;
     const std::int64_t position = channels_adjacent ? channels : 1;
     return {reinterpret_cast<const Public*>(data.data()),
             count,
             positions,
             channels,
-            picture,
+            image,
             position,
             channels_adjacent ? 1 : positions};
   }

@@ -12,14 +12,14 @@ using tests::Shape;
 
 // Features of both sides of Blocks, some of them zero vectors or shorter than the smallest norm.
 template <class T>
-struct Pictures {
+struct Images {
   Shape shape;
   bool paired;
   std::int64_t channels;
   Blocks<T> cosines;
   std::vector<T> support, query, support_inverse, query_inverse;
 
-  Pictures(const Shape& s, bool as_pairs, std::int64_t D, std::mt19937_64& engine)
+  Images(const Shape& s, bool as_pairs, std::int64_t D, std::mt19937_64& engine)
       : shape(s), paired(as_pairs), channels(D), cosines(s, engine) {
     support = tests::random_vector<T>(S() * s.rows * D, engine);
     query = tests::random_vector<T>(std::int64_t{s.queries} * s.columns * D, engine);
@@ -29,7 +29,7 @@ struct Pictures {
     query_inverse = inverse_of(query);
   }
 
-  // Paired pictures are Blocks of one support picture: raw [B, 1, P, M] is [B, P, M].
+  // Paired images are Blocks of one support image: raw [B, 1, P, M] is [B, P, M].
   std::int64_t S() const { return paired ? shape.queries : shape.supports; }
 
   std::vector<T> inverse_of(const std::vector<T>& x) const {
@@ -39,7 +39,7 @@ struct Pictures {
     return inverse;
   }
 
-  lwfm::PicturesOfPair pictures() const { return {paired, S()}; }
+  lwfm::ImagesOfPair images() const { return {paired, S()}; }
 
   lwfm::Features<T> of_support(std::int64_t s) const {
     return {support.data() + s * shape.rows * channels, support_inverse.data() + s * shape.rows,
@@ -69,17 +69,17 @@ struct Result {
 };
 
 template <class T>
-Result<T> of_core(const Pictures<T>& x, int top_k) {
+Result<T> of_core(const Images<T>& x, int top_k) {
   Result<T> result(x.shape);
   lwfm::MatchingWorkspace<T> workspace;
-  const auto pictures = x.pictures();
+  const auto images = x.images();
   for (int p = 0; p < x.shape.pairs(); ++p) {
     const std::int64_t first = std::int64_t{p} * x.shape.rows;
     std::int64_t* const columns = result.assignment.data() + first;
     T* const cosines = result.matched.data() + first;
     lwfm::match_positions(workspace, x.cosines.block(p), columns);
-    lwfm::matched_cosines<lwfm::kNarrow>(x.of_support(pictures.support(p)),
-                                         x.of_query(pictures.query(p)), columns, x.shape.rows,
+    lwfm::matched_cosines<lwfm::kNarrow>(x.of_support(images.support(p)),
+                                         x.of_query(images.query(p)), columns, x.shape.rows,
                                          cosines);
     lwfm::select_matches(workspace, cosines, columns, x.shape.rows, top_k);
     result.similarity[tests::size(p)] = lwfm::mean_of_matches(workspace, top_k);
@@ -88,11 +88,11 @@ Result<T> of_core(const Pictures<T>& x, int top_k) {
 }
 
 template <class T>
-lwfm::FeatureMatchingArguments<T> arguments_of(const Pictures<T>& x, int top_k, Result<T>& to) {
+lwfm::FeatureMatchingArguments<T> arguments_of(const Images<T>& x, int top_k, Result<T>& to) {
   return {tests::pair_shape(x.shape),
           top_k,
           x.cosines.view(),
-          x.pictures(),
+          x.images(),
           x.channels,
           x.support_side(),
           x.query_side(),
@@ -103,7 +103,7 @@ lwfm::FeatureMatchingArguments<T> arguments_of(const Pictures<T>& x, int top_k, 
 
 // Small pairs are assigned by the kernel, others get their assignment.
 template <class T>
-void matches_equal_the_core(const Pictures<T>& x, int top_k) {
+void matches_equal_the_core(const Images<T>& x, int top_k) {
   const Result<T> expected = of_core(x, top_k);
   const auto terms = static_cast<double>(x.channels);
   const bool small = std::max(x.shape.rows, x.shape.columns) <= lwfm::kMaxAssignedPositions;
@@ -119,28 +119,28 @@ void matches_equal_the_core(const Pictures<T>& x, int top_k) {
 }
 
 template <class T>
-void norms_equal_the_core(const Pictures<T>& x) {
+void norms_equal_the_core(const Images<T>& x) {
   std::vector<T> actual(x.support_inverse.size(), T{-7});
   lwfm::find_inverse_norms(x.support.data(), static_cast<std::int64_t>(actual.size()), x.channels,
                            actual.data(), nullptr);
   CHECK(tests::close(actual, x.support_inverse, static_cast<double>(x.channels)));
 }
 
-// The gradient of one side in the order of the core: over the pairs of each picture.
+// The gradient of one side in the order of the core: over the pairs of each image.
 template <class T>
-std::vector<T> gradient_of_core(const Pictures<T>& x, const Result<T>& forward,
+std::vector<T> gradient_of_core(const Images<T>& x, const Result<T>& forward,
                                 const std::vector<T>& grad, int top_k, bool of_support) {
   const std::int64_t rows = of_support ? x.shape.rows : x.shape.columns;
   std::vector<T> result(of_support ? x.support.size() : x.query.size(), T{0});
   std::vector<T> along(result.size() / tests::size(x.channels), T{0});
   lwfm::MatchingWorkspace<T> workspace;
-  const auto pictures = x.pictures();
+  const auto images = x.images();
   for (int p = 0; p < x.shape.pairs(); ++p) {
     const std::int64_t first = std::int64_t{p} * x.shape.rows;
-    const std::int64_t own = of_support ? pictures.support(p) : pictures.query(p);
+    const std::int64_t own = of_support ? images.support(p) : images.query(p);
     lwfm::select_matches(workspace, forward.matched.data() + first,
                          forward.assignment.data() + first, x.shape.rows, top_k);
-    const auto s = x.of_support(pictures.support(p)), q = x.of_query(pictures.query(p));
+    const auto s = x.of_support(images.support(p)), q = x.of_query(images.query(p));
     lwfm::matched_cosines_backward<lwfm::kNarrow>(
         workspace, of_support, of_support ? s : q, of_support ? q : s,
         forward.assignment.data() + first, top_k, grad[tests::size(p)] / static_cast<T>(top_k),
@@ -156,7 +156,7 @@ std::vector<T> gradient_of_core(const Pictures<T>& x, const Result<T>& forward,
 }
 
 template <class T>
-void gradient_equals_the_core(const Pictures<T>& x, int top_k, std::mt19937_64& engine) {
+void gradient_equals_the_core(const Images<T>& x, int top_k, std::mt19937_64& engine) {
   const Result<T> forward = of_core(x, top_k);
   auto grad = tests::random_vector<T>(x.shape.pairs(), engine);
   grad.back() = T{0};
@@ -167,7 +167,7 @@ void gradient_equals_the_core(const Pictures<T>& x, int top_k, std::mt19937_64& 
         shares(forward.matched.size());
     std::vector<int> rows(tests::size(x.shape.pairs() * x.shape.columns));
     lwfm::match_features_backward<T>(
-        {tests::pair_shape(x.shape), top_k, x.pictures(), x.S(), x.shape.queries, x.channels,
+        {tests::pair_shape(x.shape), top_k, x.images(), x.S(), x.shape.queries, x.channels,
          x.support_side(), x.query_side(), grad.data(), forward.assignment.data(),
          forward.matched.data(), shares.data(), rows.data(), support.data(), query.data()},
         nullptr);
@@ -180,7 +180,7 @@ void gradient_equals_the_core(const Pictures<T>& x, int top_k, std::mt19937_64& 
 // A pair without an assignment has the similarity NaN, and gives nothing to any gradient.
 template <class T>
 void no_assignment_means_nan(std::mt19937_64& engine) {
-  Pictures<T> x({2, 2, 3, 4}, false, 5, engine);
+  Images<T> x({2, 2, 3, 4}, false, 5, engine);
   Result<T> expected = of_core(x, 2), actual(x.shape);
   x.cosines.raw.assign(x.cosines.raw.size(), std::numeric_limits<T>::quiet_NaN());
   lwfm::match_features(arguments_of(x, 2, actual), nullptr);
@@ -190,12 +190,12 @@ void no_assignment_means_nan(std::mt19937_64& engine) {
 }
 
 // The gradient takes a block of threads for each position, which emulation and its sanitizers pay
-// for one by one: pictures of few positions in all must do.
+// for one by one: images of few positions in all must do.
 template <class T>
 void check_all(std::mt19937_64& engine) {
   for (const Shape& shape : tests::shapes()) {
     const int all = std::min(shape.rows, shape.columns);
-    const Pictures<T> x(shape, shape.supports == 1, shape.rows == 4 ? 600 : 20, engine);
+    const Images<T> x(shape, shape.supports == 1, shape.rows == 4 ? 600 : 20, engine);
     norms_equal_the_core(x);
     matches_equal_the_core(x, (1 + all) / 2);
     if (x.S() * shape.rows + shape.queries * shape.columns > 30) continue;

@@ -101,7 +101,7 @@ void ties_go_to_the_upper_row(std::mt19937_64& engine) {
   CHECK(std::isnan(compare(blocks, assignment, 2)[0]));
 }
 
-// A pair without an assignment has the similarity NaN, and its neighbours keep theirs.
+// A pair without an assignment has the similarity NaN, and its neighbors keep theirs.
 template <class T>
 void no_assignment_means_nan(std::mt19937_64& engine) {
   const Shape shape{2, 2, 3, 5};
