@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, get_args
 import pytest
 import torch
 
+from lwfm.bench.command import Family
 from lwfm.bench.solver_table import Problems
-from lwfm.bench.solvers import Family, batch_size, check_agreement, installed_peers, make_costs
+from lwfm.bench.solvers import batch_size, check_agreement, installed_peers, make_costs
 from lwfm.bench.solvers_cuda import SOLVERS as DEVICE_SOLVERS
 from lwfm.bench.solvers_cuda import large_batch, make_solved_costs
 from lwfm.lap import default_threads

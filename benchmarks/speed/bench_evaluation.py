@@ -19,7 +19,8 @@ import torch
 from PIL import Image
 
 from benchmarks.published_head import NaiveHead
-from lwfm.bench.timing import DeviceName, benchmark_device, describe
+from lwfm.bench.command import DeviceName
+from lwfm.bench.timing import benchmark_device, describe
 from lwfm.data import EpisodeSampler, ImageSet, episode_labels, image_loader, open_images
 from lwfm.evaluation.episodes import CachedMaps, episode_scores
 from lwfm.evaluation.map_store import stored_maps

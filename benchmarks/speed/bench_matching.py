@@ -5,8 +5,9 @@
     python -m benchmarks.speed.bench_matching --device cuda --cases 5x5xF3 --rounds 9
     pytest benchmarks/speed/bench_matching.py -k 5x5xF3 --benchmark-group-by=group
 
-``lwfm bench matching`` measures the same without the published form and without the tensor expressions on
-other products (einsum, cdist). Every form gives the same logits and the same gradients before it is timed.
+``lwfm bench matching`` measures the head beside its products alone. This adds tensor expressions (on einsum
+and cdist too; on a GPU also compiled), a CUDA graph and the published form. Logits and gradients of all forms
+are compared before anything is timed.
 """
 
 from __future__ import annotations
@@ -18,11 +19,12 @@ import pytest
 import torch
 
 from benchmarks.published_head import NaiveHead
+from benchmarks.speed.head_forms import CUDA_FORMS, EXPRESSIONS, prepare
+from lwfm.bench.command import DeviceName
 from lwfm.bench.head import checked_step, measure, peak_bytes
-from lwfm.bench.head_cases import CASES, DIMS, Case, expected_of, with_parameters
-from lwfm.bench.head_forms import CUDA_FORMS, FORMS, OTHER_PRODUCTS
+from lwfm.bench.head_cases import CASES, DIMS, FORMS, Case, expected_of, with_parameters
 from lwfm.bench.head_table import PASSES
-from lwfm.bench.timing import DeviceName, benchmark_device
+from lwfm.bench.timing import benchmark_device
 
 if TYPE_CHECKING:
     from pytest_benchmark.fixture import BenchmarkFixture
@@ -35,11 +37,9 @@ DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 
 
 def all_forms(device: str) -> dict[str, Form]:
-    """Every form; compiled ones, which take long to compile, only where a GPU runs them."""
-    forms = {**(CUDA_FORMS if device == "cuda" else FORMS), **OTHER_PRODUCTS}
-    if device != "cuda":
-        forms = {name: form for name, form in forms.items() if "compiled" not in name}
-    return {**forms, NAIVE: lambda head, size: with_parameters(NaiveHead, head, size)}
+    """Return every form of a device by name."""
+    forms = {**FORMS, **EXPRESSIONS, NAIVE: lambda head, size: with_parameters(NaiveHead, head, size)}
+    return {**forms, **CUDA_FORMS} if device == "cuda" else forms
 
 
 def forms_of(case: Case, device: str) -> dict[str, Form]:
@@ -63,7 +63,9 @@ def test_form(benchmark: BenchmarkFixture, case: Case, backward: bool, form: str
     if form not in forms:
         pytest.skip("takes too much memory" if form == NAIVE else "for a GPU")
     place = torch.device(device)
-    call = checked_step(case, form, forms[form], place, backward=backward, expected=expected_of(case))
+    call = checked_step(
+        case, form, forms[form], place, backward=backward, expected=expected_of(case), prepare=prepare
+    )
 
     def step_and_wait() -> None:
         call()
@@ -96,6 +98,7 @@ def main() -> None:
             rounds=options.rounds,
             peak=None if options.no_memory else peak_of,
             device=device,
+            prepare=prepare,
         )
         print(result, flush=True)
 

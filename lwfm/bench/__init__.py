@@ -1,6 +1,6 @@
-"""Benchmarks on the user's machine: ``lwfm bench``.
+"""Benchmarks on the user's machine: ``lwfm bench assignment`` and ``lwfm bench matching``.
 
-* :mod:`lwfm.bench.command` -- :func:`bench`;
+* :mod:`lwfm.bench.command` -- the two commands;
 * :mod:`lwfm.bench.solvers`, :mod:`lwfm.bench.solvers_cuda` -- the assignment solver beside others;
 * :mod:`lwfm.bench.head` -- the head beside its own matrix products.
 

@@ -1,20 +1,24 @@
-"""Benchmarks on the user's machine: ``lwfm bench assignment`` and ``lwfm bench matching``."""
+"""The commands ``lwfm bench assignment`` and ``lwfm bench matching``.
+
+Torch is imported when something is timed, so that ``--help`` answers at once.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path  # noqa: TC003 - the command line reads the type at run time
-from typing import TYPE_CHECKING, Literal
-
-from lwfm.bench.solvers import Family, bench_assignment
-from lwfm.bench.timing import DeviceName, benchmark_device
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 if TYPE_CHECKING:
+    import torch
+
     from lwfm.bench.head_table import MatchingTimes
     from lwfm.bench.solver_table import AssignmentTimes
 
+DeviceName: TypeAlias = Literal["cpu", "cuda"]
+Family: TypeAlias = Literal["cosine", "uniform", "integers", "geometric", "two_values", "nearly_tied"]
 
-def bench(
-    subject: Literal["assignment", "matching"],
+
+def bench_assignment(
     *,
     device: DeviceName = "cpu",
     threads: int = 1,
@@ -22,58 +26,112 @@ def bench(
     sizes: tuple[int, ...] = (9, 16, 25, 32, 49, 100, 196, 512, 1024),
     family: Family = "cosine",
     seconds: float = 0.3,
-    cases: tuple[str, ...] = ("5x1xF3", "5x5xF3", "20x5xF3", "5x5xF5"),
-    rounds: int = 9,
-) -> AssignmentTimes | MatchingTimes:
-    """Time the assignment solver beside others, or the head beside its own matrix products.
+) -> AssignmentTimes:
+    """Time the assignment solver beside the others that are installed, after checking that all agree.
 
     Parameters
     ----------
-    subject : str
-        What to time.
     device : str
-        Where: cpu, or cuda for tensors on the current GPU. There, solvers on the host are timed with the way
-        to the host and back, and what is not installed or fails is named and left out.
+        cpu, or cuda for tensors on the current GPU. There, solvers on the host are timed with the copies to
+        the host and back, two batches of every size are solved (the CPU's, and one that fills a GPU), and
+        solvers that are not installed or fail are named and left out.
     threads : int
-        Threads for everything that is timed on the host; solvers that cannot use several are left out of the
-        contest on the CPU if this is not 1.
+        Threads on the host for every solver; on the CPU, solvers that cannot use several are left out if this
+        is not 1.
     out : Path, optional
         Where to draw the figure (png, pdf, svg).
     sizes : tuple of int
-        For assignment: rows and columns of the problems.
+        Rows and columns of the problems.
     family : str
-        For assignment: kind of cost matrices.
+        Kind of cost matrices.
     seconds : float
-        For assignment: time for each solver and size. The fastest run counts, on a GPU the median.
-    cases : tuple of str
-        For matching: episodes, way x shot x F, with 15 queries per class.
-    rounds : int
-        For matching: runs of each form, which take turns; the median counts.
+        Time for each solver and size. The fastest run counts, on a GPU the median.
 
     Returns
     -------
-    AssignmentTimes or MatchingTimes
+    AssignmentTimes
         The table.
 
     Raises
     ------
     UserError
-        For a size, a case or a number of threads out of range, or CUDA where there is none.
+        For a size below 1, a number of threads that the machine does not have, CUDA where there is none,
+        or a figure of an unknown kind.
+
+    Examples
+    --------
+    >>> from lwfm.bench import bench_assignment
+    >>> bench_assignment(sizes=(200,), family="uniform", seconds=0.0).batches
+    [Problems(n=200, batch=7)]
     """
-    place = benchmark_device(device)
-    result: AssignmentTimes | MatchingTimes
-    if subject == "matching":
-        from lwfm.bench.head import bench_matching
+    from lwfm.figures import save_figure
 
-        result = bench_matching(cases, device=place, threads=threads, rounds=rounds)
-    elif place.type == "cuda":
-        from lwfm.bench.solvers_cuda import bench_assignment_on
+    place = _ready(device, out)
+    if place.type == "cuda":
+        from lwfm.bench.solvers_cuda import time_solvers_on
 
-        result = bench_assignment_on(place, sizes=sizes, family=family, threads=threads, seconds=seconds)
+        times = time_solvers_on(place, sizes=sizes, family=family, threads=threads, seconds=seconds)
     else:
-        result = bench_assignment(sizes=sizes, family=family, threads=threads, seconds=seconds)
-    if out is not None:
-        from lwfm.figures import save_figure
+        from lwfm.bench.solvers import time_solvers
 
-        save_figure(result.figure(), out)
-    return result
+        times = time_solvers(sizes=sizes, family=family, threads=threads, seconds=seconds)
+    if out is not None:
+        save_figure(times.figure(), out)
+    return times
+
+
+def bench_matching(
+    *,
+    device: DeviceName = "cpu",
+    threads: int = 1,
+    out: Path | None = None,
+    cases: tuple[str, ...] = ("5x1xF3", "5x5xF3", "20x5xF3", "5x5xF5"),
+    rounds: int = 9,
+) -> MatchingTimes:
+    """Time the head beside its own matrix products, after checking that all forms agree.
+
+    Parameters
+    ----------
+    device : str
+        cpu, or cuda for the current GPU.
+    threads : int
+        Threads on the host.
+    out : Path, optional
+        Where to draw the figure (png, pdf, svg).
+    cases : tuple of str
+        Episodes, way x shot x F, with 15 queries per class.
+    rounds : int
+        Runs of each form, which take turns; the median counts.
+
+    Returns
+    -------
+    MatchingTimes
+        The table.
+
+    Raises
+    ------
+    UserError
+        For an unknown case, a number of threads that the machine does not have, CUDA where there is none,
+        or a figure of an unknown kind.
+    """
+    from lwfm.bench.head import cases_of, measure, peak_of_form
+    from lwfm.bench.head_cases import FORMS
+    from lwfm.figures import save_figure
+
+    place = _ready(device, out)
+    times = measure(
+        cases_of(cases), lambda _: FORMS, threads=threads, rounds=rounds, peak=peak_of_form, device=place
+    )
+    if out is not None:
+        save_figure(times.figure(), out)
+    return times
+
+
+def _ready(device: DeviceName, out: Path | None) -> torch.device:
+    """Return the device; refuse what would fail after minutes of timing."""
+    from lwfm.bench.timing import benchmark_device
+    from lwfm.figures.files import check_figure_suffix
+
+    if out is not None:
+        check_figure_suffix(out)
+    return benchmark_device(device)

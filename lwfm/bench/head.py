@@ -1,4 +1,4 @@
-"""How fast the head is beside its own matrix products on this machine: ``lwfm bench matching``."""
+"""Time the head beside its own matrix products on this machine: ``lwfm bench matching``."""
 
 from __future__ import annotations
 
@@ -6,13 +6,23 @@ import multiprocessing
 import os
 import statistics
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
-from lwfm.bench.head_cases import CASES, CPU, Case, check_agreement, expected_of, make_case, step
-from lwfm.bench.head_forms import CUDA_FORMS, FORMS, GRAPH, Products, prepared_step
+from lwfm.bench.head_cases import (
+    CASES,
+    CPU,
+    FORMS,
+    Case,
+    Products,
+    check_agreement,
+    expected_of,
+    make_case,
+    step,
+)
 from lwfm.bench.head_table import PASSES, SQUARE, MatchingTimes, Row
 from lwfm.bench.timing import SLOW, allocated_bytes, describe, reason_of, seconds_of
 from lwfm.errors import UserError
@@ -20,19 +30,21 @@ from lwfm.errors import UserError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from lwfm.bench.head_cases import Form
 
     Step = Callable[[], list[Tensor]]
     Steps = dict[str, Step]
+    Prepare = Callable[[nn.Module, Step], Step]
 
+PEAK_RESET = Path("/proc/self/clear_refs")  # of Linux
 REQUIRED = ("products", "head")  # what the others are compared with
 STEPS_IN_A_ROW = 10  # on CUDA, so that the host may be ahead of the device as in training
 
 
 def median_times(steps: Steps, device: torch.device, rounds: int) -> dict[str, float]:
-    """Seconds of a step of each form. They take turns, so that what else the machine does falls on all."""
+    """Return the seconds of a step of each form; they take turns, so that other load falls on all."""
     times: dict[str, list[float]] = {name: [] for name in steps}
     for _ in range(rounds + 1):
         for name, call in steps.items():
@@ -44,19 +56,19 @@ def median_times(steps: Steps, device: torch.device, rounds: int) -> dict[str, f
 
 
 def _enough(seconds: float, rounds: int) -> int:
-    """How many steps to measure after the first of a form that takes so long; none: the first counts."""
+    """Return how many steps of that length to measure after the first; if none, the first counts."""
     return min(rounds, 0 if seconds > 10 else 1 if seconds > 5 else 3 if seconds > 1 else rounds)
 
 
 def peak_bytes(case: Case, form: Form, backward: bool, threads: int) -> int:
-    """Most memory that one step adds to the process (Linux), for a process of its own.
+    """Return the most memory that one step adds to the process (Linux); to be called in a fresh process.
 
-    What is loaded or set up once, by the first step of all, is not counted.
+    What the first step of all loads or sets up once is not counted.
     """
     torch.set_num_threads(threads)
     step(*make_case(Case(way=2, shot=1, size=2, queries=1), form), backward=backward)
     head, inputs = make_case(case, form)
-    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew at what is held now
+    PEAK_RESET.write_text("5")  # resets the peak to what is held now
     before = _peak_of_process()
     step(head, inputs, backward=backward)
     return _peak_of_process() - before
@@ -73,16 +85,29 @@ def peak_in_fresh_process(function: Callable[..., int], *arguments: object) -> i
         return pool.submit(function, *arguments).result()
 
 
-def _peak_of_form(case: Case, name: str, backward: bool, threads: int) -> int:
+def peak_of_form(case: Case, name: str, backward: bool, threads: int) -> int:
+    """Return what :func:`peak_bytes` does, for a form by name."""
     return peak_bytes(case, FORMS[name], backward, threads)
 
 
+def unchanged(_head: nn.Module, call: Step) -> Step:
+    """Return a step as it is."""
+    return call
+
+
 def checked_step(
-    case: Case, name: str, form: Form, device: torch.device, *, backward: bool, expected: list[Tensor]
+    case: Case,
+    name: str,
+    form: Form,
+    device: torch.device,
+    *,
+    backward: bool,
+    expected: list[Tensor],
+    prepare: Prepare = unchanged,
 ) -> Step:
-    """Prepare the step of a form, and make sure that it gives what is expected."""
+    """Prepare the step of a form; raise ``RuntimeError`` unless it returns what is expected."""
     head, inputs = make_case(case, form, device)
-    call = prepared_step(head, inputs, backward=backward)
+    call = prepare(head, partial(step, head, inputs, backward=backward))
     actual = call()
     if not isinstance(head, Products):
         check_agreement(case, name, actual, expected)
@@ -90,15 +115,22 @@ def checked_step(
 
 
 def _steps_of(
-    case: Case, forms: Mapping[str, Form], device: torch.device, backward: bool, skipped: dict[str, str]
+    case: Case,
+    forms: Mapping[str, Form],
+    device: torch.device,
+    backward: bool,
+    prepare: Prepare,
+    skipped: dict[str, str],
 ) -> Steps:
     """Prepare all forms of a case; those that fail are noted in ``skipped``."""
-    torch.compiler.reset()  # after eight versions of a function it would no longer compile
+    torch.compiler.reset()  # torch compiles at most eight versions of a function
     steps: Steps = {}
     expected = expected_of(case)
     for name, form in forms.items():
         try:
-            steps[name] = checked_step(case, name, form, device, backward=backward, expected=expected)
+            steps[name] = checked_step(
+                case, name, form, device, backward=backward, expected=expected, prepare=prepare
+            )
         except Exception as error:
             if name in REQUIRED:
                 raise
@@ -114,10 +146,12 @@ def measure(
     rounds: int,
     peak: Callable[[Case, str, bool, int], int] | None,
     device: torch.device = CPU,
+    prepare: Prepare = unchanged,
 ) -> MatchingTimes:
     """Time the forms of each case after checking that they agree.
 
-    ``peak`` measures a form's memory on the CPU. A form that fails is named in the result and left out.
+    ``peak`` measures a form's memory on the CPU, where the system can; ``prepare`` may wrap a form's step.
+    A form that fails is named in the result and left out.
     """
     if not 1 <= threads <= (os.cpu_count() or 1):
         raise UserError(f"threads must be 1 to {os.cpu_count()} on this machine, got {threads}")
@@ -127,12 +161,12 @@ def measure(
     try:
         fastest_rate = peak_rate(device)
         for case, backward in _progress([(case, backward) for case in cases for backward in (False, True)]):
-            steps = _steps_of(case, forms_of(case), device, backward, skipped)
+            steps = _steps_of(case, forms_of(case), device, backward, prepare, skipped)
             for name, seconds in median_times(steps, device, rounds).items():
                 memory: int | None = None
-                if device.type == "cuda":  # the memory of a graph was allocated when it was captured
-                    memory = None if name == GRAPH else allocated_bytes(steps[name], device)
-                elif peak is not None:
+                if device.type == "cuda":  # a graph allocates nothing: it was captured with its memory
+                    memory = allocated_bytes(steps[name], device) or None
+                elif peak is not None and PEAK_RESET.exists():
                     memory = peak_in_fresh_process(peak, case, name, backward, threads)
                 rows.append(Row(case, backward, name, seconds, memory))
     finally:
@@ -141,34 +175,17 @@ def measure(
 
 
 def peak_rate(device: torch.device) -> float:
-    """Floating-point operations a second of a product as large as it takes to be fast; the best of some."""
+    """Return the floating-point operations a second of a large square product, the best of five."""
     x = torch.rand(SQUARE, SQUARE, device=device)
     return 2.0 * SQUARE**3 / min(seconds_of(lambda: torch.matmul(x, x), device) for _ in range(5))
 
 
-def bench_matching(
-    names: Sequence[str], *, threads: int, rounds: int, device: torch.device = CPU
-) -> MatchingTimes:
-    """Time the head, its tensor expressions and its matrix products on cases by name.
-
-    Raises
-    ------
-    UserError
-        For an unknown case, or a number of threads that the machine does not have.
-    """
+def cases_of(names: Sequence[str]) -> list[Case]:
+    """Return cases by name; UserError for an unknown one, or none."""
     unknown = [name for name in names if name not in CASES]
     if unknown or not names:
         raise UserError(f"cases must be some of {', '.join(CASES)}, got {', '.join(unknown) or 'none'}")
-    forms = CUDA_FORMS if device.type == "cuda" else FORMS
-    peak = _peak_of_form if Path("/proc/self/clear_refs").exists() else None
-    return measure(
-        [CASES[name] for name in names],
-        lambda _: forms,
-        threads=threads,
-        rounds=rounds,
-        peak=peak,
-        device=device,
-    )
+    return [CASES[name] for name in names]
 
 
 def _progress(steps: list[tuple[Case, bool]]) -> Iterable[tuple[Case, bool]]:

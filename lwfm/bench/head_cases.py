@@ -1,4 +1,4 @@
-"""The episodes that benchmarks of the head share, and a step on one of them."""
+"""The episodes of the benchmarks of the head, the forms to compare, and a step on an episode."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ DIMS = (512, 512)
 CPU = torch.device("cpu")
 Inputs: TypeAlias = tuple[Tensor, Tensor, Tensor]
 Form: TypeAlias = "Callable[[LWFMHead, int], nn.Module]"
-"""Makes a module that computes what a head does, for maps of F x F."""
+"""Build a module that computes what a head does, for maps of F x F."""
 
 
 class Case(NamedTuple):
@@ -52,8 +52,32 @@ def with_parameters(head_class: type[nn.Module], head: LWFMHead, size: int) -> n
     return other
 
 
+class Products(nn.Module):
+    """The matrix products of the head by ``torch.matmul``: both correlations and the embedding."""
+
+    def __init__(self, head: LWFMHead) -> None:
+        super().__init__()
+        self.weights = nn.ParameterList(list(head.embeddings.parameters()))
+
+    def forward(self, support: Tensor, _labels: Tensor, query: Tensor) -> tuple[Tensor, Tensor]:
+        """Multiply; the returned sums bring every product into the backward pass."""
+        maps = [x.flatten(2).transpose(1, 2).contiguous() for x in (support, query)]
+        sums = []
+        layers = (torch.split_with_sizes(x, list(DIMS), dim=-1) for x in maps)
+        for layer, (s, q) in enumerate(zip(*layers, strict=True)):
+            s, q = s.reshape(-1, s.shape[-1]), q.reshape(-1, q.shape[-1])
+            w1, w2 = self.weights[2 * layer], self.weights[2 * layer + 1]
+            embedded = [x @ w1.T @ w2.T for x in (s, q)]
+            sums += [(s @ q.T).sum(), (embedded[0] @ embedded[1].T).sum()]
+        return torch.stack(sums), sums[0]
+
+
+FORMS: dict[str, Form] = {"products": lambda head, _: Products(head), "head": lambda head, _: head}
+"""The matrix products alone, and the complete head."""
+
+
 def make_case(case: Case, form: Form, device: torch.device = CPU) -> tuple[nn.Module, Inputs]:
-    """Build one form of the head and an episode on a device; equal for equal cases."""
+    """Build one form of the head and an episode on a device, the same for equal cases."""
     way, shot, size, queries = case
     torch.manual_seed(0)
     support = torch.rand(way * shot, sum(DIMS), size, size)
@@ -64,7 +88,7 @@ def make_case(case: Case, form: Form, device: torch.device = CPU) -> tuple[nn.Mo
 
 
 def step(head: nn.Module, inputs: Inputs, *, backward: bool) -> list[Tensor]:
-    """One forward pass in training mode, and the gradients of all inputs and parameters."""
+    """Run a forward pass in training mode; with ``backward`` append all gradients to its outputs."""
     with torch.set_grad_enabled(backward):
         outputs = list(head(*inputs))
     if not backward:
@@ -74,15 +98,15 @@ def step(head: nn.Module, inputs: Inputs, *, backward: bool) -> list[Tensor]:
 
 
 def expected_of(case: Case) -> list[Tensor]:
-    """Logits, class logits and gradients of the head on the CPU."""
+    """Return logits, class logits and gradients of the head on the CPU."""
     head, inputs = make_case(case, lambda head, _: head)
     return [x.detach() for x in step(head, inputs, backward=True)]
 
 
 def check_agreement(case: Case, name: str, actual: list[Tensor], expected: list[Tensor]) -> None:
-    """Raise ``RuntimeError`` unless a form gives the head's logits and, if it was asked, gradients.
+    """Raise ``RuntimeError`` unless a form returns the head's logits and, if it computed them, gradients.
 
-    On a GPU products are rounded otherwise, and one of thousands of assignments may be another one.
+    On a GPU products are rounded differently, and a few of thousands of assignments may differ.
     """
     for x, y in zip(actual, expected[: len(actual)], strict=True):
         error = float((x.detach().cpu() - y).norm() / y.norm())
@@ -91,9 +115,9 @@ def check_agreement(case: Case, name: str, actual: list[Tensor], expected: list[
 
 
 def product_flops(case: Case, *, backward: bool, correlations: int = 2) -> float:
-    """Floating-point operations of :class:`Products`.
+    """Count the floating-point operations of :class:`Products`.
 
-    With one correlation instead of two, of those the head does: it compares only matched embedded positions.
+    With one correlation instead of two: those of the head, which compares only matched embedded positions.
     """
     P = case.size**2
     s, q = case.way * case.shot * P, case.way * case.queries * P

@@ -1,4 +1,4 @@
-"""What a benchmark of the head has measured, as a table and as a figure."""
+"""Times of the head's forms as a table and as a figure."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ if TYPE_CHECKING:
 
 PASSES = ("forward", "forward+backward")
 SQUARE = 1536
-"""Rows and columns of the product that shows what ``torch.matmul`` can do on a machine."""
+"""Rows and columns of the product that bounds the rate of ``torch.matmul`` on a machine."""
 
 
 class Row(NamedTuple):
-    """A measurement: seconds of a step and the bytes of memory that it adds."""
+    """A measurement: seconds of a step, and the bytes of memory that it adds."""
 
     case: Case
     backward: bool
@@ -32,7 +32,7 @@ class MatchingTimes:
     Attributes
     ----------
     machine : str
-        What was measured on.
+        The measured device, torch and threads.
     rows : tuple of Row
         By case, pass and form.
     peak_rate : float
@@ -71,7 +71,7 @@ class MatchingTimes:
         return "\n".join(lines + [f"left out: {name}: {reason}" for name, reason in self.skipped.items()])
 
     def _roofline(self, row: Row) -> str:
-        """Compare the products with that rate, and with the head, which does one correlation less."""
+        """Describe the rate of the products, and the share of the head outside its own products."""
         rate = product_flops(row.case, backward=row.backward) / row.seconds
         own = product_flops(row.case, backward=row.backward, correlations=1) / rate
         head = self.seconds(row.case, row.backward, "head")

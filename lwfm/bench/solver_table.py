@@ -1,4 +1,4 @@
-"""What a benchmark of assignment solvers has measured, as a table and as a figure."""
+"""Times of assignment solvers as a table and as a figure."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class AssignmentTimes:
     family : str
         Kind of cost matrices, float32.
     machine : str
-        What was measured on.
+        The measured device and threads.
     times : dict of str to dict of Problems to float
         By solver and batch. A solver that failed on a batch has no time for it.
     skipped : dict of str to str
@@ -46,11 +46,11 @@ class AssignmentTimes:
 
     @property
     def batches(self) -> list[Problems]:
-        """What was solved."""
+        """The batches that were solved."""
         return list(self.times[OURS])
 
     def ratio(self, problems: Problems) -> float:
-        """Return how many times faster we are than the fastest solver that is not ours."""
+        """Return the time of the fastest other solver over that of lwfm."""
         rivals = [times for name, times in self.times.items() if name.split(",")[0] != OURS]
         return (
             min((t[problems] for t in rivals if problems in t), default=math.nan) / self.times[OURS][problems]

@@ -1,4 +1,4 @@
-"""How fast the assignment solver is beside others on this machine's CPU: ``lwfm bench assignment``."""
+"""Time assignment solvers on this machine's CPU: ``lwfm bench assignment``."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 import os
 import time
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -19,11 +19,12 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from lwfm.bench.command import Family
+
     Costs: TypeAlias = NDArray[Any]
     # costs [B, N, N], number of threads -> totals [B]
     Solve: TypeAlias = Callable[[Costs, int], Any]
 
-Family = Literal["cosine", "uniform", "integers", "geometric", "two_values", "nearly_tied"]
 CHANNELS = 512
 Step = TypeVar("Step")
 
@@ -127,38 +128,10 @@ def fastest(call: Callable[[], object], seconds: float) -> float:
     return best
 
 
-def bench_assignment(
+def time_solvers(
     *, sizes: tuple[int, ...], family: Family = "cosine", threads: int = 1, seconds: float = 0.3
 ) -> AssignmentTimes:
-    """Time the assignment solver beside the others that are installed, after checking that all agree.
-
-    Parameters
-    ----------
-    sizes : tuple of int
-        Rows and columns of the problems.
-    family : str
-        Kind of cost matrices.
-    threads : int
-        Threads for every solver; those that cannot use several are left out if this is not 1.
-    seconds : float
-        Time for each solver and size; the fastest run counts.
-
-    Returns
-    -------
-    AssignmentTimes
-        The table.
-
-    Raises
-    ------
-    UserError
-        For a size below 1 or a number of threads below 1.
-
-    Examples
-    --------
-    >>> from lwfm.bench.solvers import bench_assignment
-    >>> bench_assignment(sizes=(200,), family="uniform", seconds=0.0).batches
-    [Problems(n=200, batch=7)]
-    """
+    """Time the solvers that are installed on arrays; options and errors of ``bench_assignment``."""
     check_options(sizes, threads)
     peers = installed_peers(threads)
     times: dict[str, dict[Problems, float]] = {name: {} for name in peers}
@@ -173,7 +146,7 @@ def bench_assignment(
 
 
 def check_options(sizes: tuple[int, ...], threads: int) -> None:
-    """Raise UserError for sizes or a number of threads that cannot be."""
+    """Raise UserError for a size below 1 or a number of threads that the machine does not have."""
     if not sizes or min(sizes) < 1:
         raise UserError(f"sizes must be at least 1, got {sizes}")
     if not 1 <= threads <= default_threads():

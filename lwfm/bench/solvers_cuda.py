@@ -1,6 +1,6 @@
-"""How fast the assignment operator is on CUDA tensors: ``lwfm bench assignment --device cuda``.
+"""Time assignment solvers on CUDA tensors: ``lwfm bench assignment --device cuda``.
 
-Beside it stand torch-linear-assignment, and solvers on the host with the way there and back.
+The operator is compared with torch-linear-assignment, and with solvers on the host, copies included.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from lwfm.ops.assignment import linear_assignment
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from lwfm.bench.solvers import Family
+    from lwfm.bench.command import Family
 
     # costs [B, N, N] -> columns [B, N], on the device of the costs
     Solve: TypeAlias = Callable[[Tensor], Tensor]
@@ -34,7 +34,7 @@ ENTRIES = 2**25  # of a large batch
 
 def _triton(costs: Tensor) -> Tensor:
     with warnings.catch_warnings():
-        warnings.simplefilter("error", RuntimeWarning)  # it says so where SciPy answers instead
+        warnings.simplefilter("error", RuntimeWarning)  # its warning that SciPy was used instead
         columns: Tensor = import_module("torch_linear_assignment").batch_linear_assignment(costs)
     return columns
 
@@ -85,7 +85,7 @@ class SolvedCosts(NamedTuple):
 
 
 def make_solved_costs(family: Family, problems: Problems, device: torch.device) -> SolvedCosts:
-    """Make a batch on a device from a smaller one: rows of its copies stand in another order each."""
+    """Make a batch on a device from copies of a smaller one, each with its rows in another order."""
     n, batch = problems
     base = make_costs(family, min(batch, max(batch_size(n), 16)), n)
     totals = torch.from_numpy(solve_batch(base)[1]).to(device)
@@ -96,7 +96,7 @@ def make_solved_costs(family: Family, problems: Problems, device: torch.device) 
     return SolvedCosts(costs, totals[copied])
 
 
-def bench_assignment_on(
+def time_solvers_on(
     device: torch.device,
     *,
     sizes: tuple[int, ...],
@@ -104,17 +104,7 @@ def bench_assignment_on(
     threads: int = 1,
     seconds: float = 0.3,
 ) -> AssignmentTimes:
-    """Time the assignment operator on tensors of a device beside other ways to solve them there.
-
-    Two batches of every size are solved: the one of the CPU's benchmark, and one that fills a GPU. Totals
-    are compared first; of the runs that fit into ``seconds`` the median counts. Solvers that are not
-    installed or fail are named in the result and left out.
-
-    Raises
-    ------
-    UserError
-        For a size below 1 or a number of threads that the host does not have.
-    """
+    """Time the solvers of tensors on a device; options and errors of ``bench_assignment``."""
     check_options(sizes, threads)
     skipped, solvers = _installed()
     times: dict[str, dict[Problems, float]] = {name: {} for name in solvers}

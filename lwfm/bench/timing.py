@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import statistics
 import time
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -14,7 +14,6 @@ from lwfm.errors import UserError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-DeviceName = Literal["cpu", "cuda"]
 SLOW = 2.0  # seconds: one run of such a call is enough
 
 
@@ -26,7 +25,7 @@ def benchmark_device(name: str) -> torch.device:
 
 
 def describe(device: torch.device, threads: int) -> str:
-    """Say what is measured on: the device, the version of torch, and the threads of the host."""
+    """Describe the measured device: its name, the version of torch, and the threads of the host."""
     host = f"{threads} thread(s) of {os.cpu_count()}"
     if device.type != "cuda":
         return f"{host}, torch {torch.__version__}"
@@ -34,10 +33,10 @@ def describe(device: torch.device, threads: int) -> str:
 
 
 def seconds_of(call: Callable[[], object], device: torch.device, repeats: int = 1) -> float:
-    """Seconds of a call, the mean of ``repeats`` in a row.
+    """Return the seconds of a call, the mean of ``repeats`` in a row.
 
-    On CUDA they pass between two events around all calls on the current stream, which does other work
-    neither before nor after, so what the host does in a call counts as well.
+    On CUDA it is the time between two events around all calls on the otherwise idle current stream, so the
+    host's share of a call counts as well.
     """
     if device.type != "cuda":
         start = time.perf_counter()
@@ -55,7 +54,10 @@ def seconds_of(call: Callable[[], object], device: torch.device, repeats: int = 
 
 
 def median_seconds(call: Callable[[], object], device: torch.device, seconds: float) -> float:
-    """Median of the runs (three at least, or a slow one) that fit into ``seconds``; warm up before."""
+    """Return the median of the runs (three at least, or a slow one) that fit into ``seconds``.
+
+    The caller warms up.
+    """
     times: list[float] = []
     while (len(times) < 3 and sum(times) < SLOW) or sum(times) < seconds:
         times.append(seconds_of(call, device))
@@ -63,7 +65,7 @@ def median_seconds(call: Callable[[], object], device: torch.device, seconds: fl
 
 
 def allocated_bytes(call: Callable[[], object], device: torch.device) -> int:
-    """Growth of the peak of memory that torch has allocated on a CUDA device, by one call."""
+    """Return by how much one call raises the peak of the memory that torch allocates on a CUDA device."""
     torch.cuda.synchronize(device)
     torch.cuda.reset_peak_memory_stats(device)
     before = torch.cuda.memory_allocated(device)
@@ -73,7 +75,7 @@ def allocated_bytes(call: Callable[[], object], device: torch.device) -> int:
 
 
 def reason_of(error: BaseException) -> str:
-    """Return one line that says why something was left out."""
+    """Return one line on why something was left out."""
     if isinstance(error, torch.OutOfMemoryError):
         return "out of memory"
     if isinstance(error, ModuleNotFoundError):

@@ -77,6 +77,9 @@ def _report_evaluation(result: EvaluationResult) -> None:
         print(result.table())
 
 
+GROUPS = {"bench": "time the assignment solver or the head on this machine"}
+"""Names that commands of two words begin with, and their lines of help."""
+
 COMMANDS: dict[str, Command] = {
     "pretrain": Command(
         "lwfm.training.pretraining:pretrain",
@@ -126,8 +129,11 @@ COMMANDS: dict[str, Command] = {
     ),
     "report": Command("lwfm.report.page:report", "show a result of evaluate as one HTML page, with images"),
     "match": Command("lwfm.figures.matches:match", "draw how two images match, position by position"),
-    "bench": Command(
-        "lwfm.bench.command:bench", "time the assignment solver or the head beside others, and draw it"
+    "bench assignment": Command(
+        "lwfm.bench.command:bench_assignment", "time the assignment solver beside others"
+    ),
+    "bench matching": Command(
+        "lwfm.bench.command:bench_matching", "time the head beside its own matrix products"
     ),
     "info": Command("lwfm.cli.info:info", "show version, build, threads: what to put into a bug report"),
 }
@@ -190,15 +196,19 @@ def _fail(message: str) -> int:
 
 
 def _run(arguments: list[str]) -> int:
-    chosen = next((word for word in arguments if not word.startswith("-")), None)
+    words = [word for word in arguments if not word.startswith("-")]
+    chosen = next((name for name in COMMANDS if words[: len(name.split())] == name.split()), None)
     parser = build_parser(only=chosen)
     values = parser.parse_args(arguments)
     if values.command is None:
         parser.print_help()
         return 0
-    options = parser.instantiate(values)[values.command].as_dict()
+    name, values = values.command, parser.instantiate(values)[values.command]
+    if name in GROUPS:
+        name, values = f"{name} {values.command}", values[values.command]
+    options = values.as_dict()
     options.pop("config", None)
-    command = COMMANDS[values.command]
+    command = COMMANDS[name]
     command.report(_load(command)(**options))
     return 0
 
@@ -224,6 +234,7 @@ def build_parser(only: str | None = None) -> ArgumentParser:
         version=f"lwfm {lwfm.__version__}",
     )
     commands = parser.add_subcommands(required=False, dest="command")
+    within: dict[str, Any] = {"": commands}
     for name, command in COMMANDS.items():
         subparser = ArgumentParser(description=command.summary)
         if only == name:
@@ -238,7 +249,12 @@ def build_parser(only: str | None = None) -> ArgumentParser:
             if several:
                 subparser.add_argument(several, nargs="+", type=Path, help=explanation)
             _relax(subparser, command)
-        commands.add_subcommand(name, subparser, help=command.summary)
+        group, _, last = name.rpartition(" ")
+        if group not in within:
+            group_parser = ArgumentParser(description=GROUPS[group])
+            commands.add_subcommand(group, group_parser, help=GROUPS[group])
+            within[group] = group_parser.add_subcommands(dest="command")
+        within[group].add_subcommand(last, subparser, help=command.summary)
     return parser
 
 

@@ -1,4 +1,4 @@
-"""The benchmarks on tensors of a device: what disagrees, fails or is missing is named, not timed."""
+"""The benchmarks on tensors of a device: what disagrees, fails or is missing is named and not timed."""
 
 from __future__ import annotations
 
@@ -8,15 +8,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lwfm.bench import head as matching_benchmark
-from lwfm.bench import solvers_cuda as device_solver_benchmark
-from lwfm.bench.command import bench
-from lwfm.bench.head import bench_matching, measure
-from lwfm.bench.head_cases import CASES, Form
-from lwfm.bench.head_forms import CUDA_FORMS, FORMS, OTHER_PRODUCTS
-from lwfm.bench.head_table import MatchingTimes
+from benchmarks.speed.head_forms import CUDA_FORMS, EXPRESSIONS, prepare
+from lwfm.bench import bench_matching, solvers_cuda
+from lwfm.bench.head import measure
+from lwfm.bench.head_cases import CASES, FORMS, Form
 from lwfm.bench.solver_table import OURS, Problems
-from lwfm.bench.solvers_cuda import DeviceSolver, bench_assignment_on, make_solved_costs
+from lwfm.bench.solvers_cuda import DeviceSolver, make_solved_costs, time_solvers_on
 from lwfm.cli import main
 from lwfm.ops import linear_assignment
 
@@ -26,8 +23,8 @@ if TYPE_CHECKING:
 
 @pytest.fixture(autouse=True)
 def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(device_solver_benchmark, "batch_size", lambda _n: 4)
-    monkeypatch.setattr(device_solver_benchmark, "large_batch", lambda _n: 9)
+    monkeypatch.setattr(solvers_cuda, "batch_size", lambda _n: 4)
+    monkeypatch.setattr(solvers_cuda, "large_batch", lambda _n: 9)
 
 
 def out_of_memory(costs: Tensor) -> Tensor:
@@ -51,9 +48,9 @@ def test_table_names_what_is_left_out(
         "large": DeviceSolver("numpy", out_of_memory),
         "nowhere": DeviceSolver("no_such_solver", out_of_memory),
     }
-    solvers = {**device_solver_benchmark.SOLVERS, **others}
-    monkeypatch.setattr(device_solver_benchmark, "SOLVERS", solvers)
-    result = bench_assignment_on(device, sizes=(5, 40), seconds=0.0)
+    solvers = {**solvers_cuda.SOLVERS, **others}
+    monkeypatch.setattr(solvers_cuda, "SOLVERS", solvers)
+    result = time_solvers_on(device, sizes=(5, 40), seconds=0.0)
     assert result.batches == [Problems(5, 4), Problems(5, 9), Problems(40, 4), Problems(40, 9)]
     for name in (OURS, "lwfm, host", "SciPy, host"):
         assert all(result.times[name][problems] > 0 for problems in result.batches)
@@ -69,9 +66,9 @@ def test_table_names_what_is_left_out(
 
 def test_our_own_failure_stops(monkeypatch: pytest.MonkeyPatch) -> None:
     wrong = DeviceSolver("lwfm", lambda costs: costs.argmin(-1))
-    monkeypatch.setattr(device_solver_benchmark, "SOLVERS", {OURS: wrong})
+    monkeypatch.setattr(solvers_cuda, "SOLVERS", {OURS: wrong})
     with pytest.raises(RuntimeError, match=r"lwfm and the CPU disagree by"):
-        bench_assignment_on(torch.device("cpu"), sizes=(30,))
+        time_solvers_on(torch.device("cpu"), sizes=(30,))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="for machines without a GPU")
@@ -89,7 +86,7 @@ class Wrong(nn.Module):
 def test_forms_on_other_products_agree_and_wrong_ones_are_left_out() -> None:
     forms: dict[str, Form] = {
         **FORMS,
-        **{name: form for name, form in OTHER_PRODUCTS.items() if "compiled" not in name},
+        **EXPRESSIONS,
         "wrong": lambda _head, _size: Wrong(),
         "fails": lambda _head, _size: nn.Linear(3, 3),
     }
@@ -99,17 +96,29 @@ def test_forms_on_other_products_agree_and_wrong_ones_are_left_out() -> None:
     assert "left out: fails on 5x1xF3, forward+backward: TypeError" in str(result)
 
 
-def test_the_head_must_not_fail(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(matching_benchmark, "FORMS", {**FORMS, "head": lambda _head, _size: Wrong()})
+def test_the_head_must_not_fail() -> None:
+    forms: dict[str, Form] = {**FORMS, "head": lambda _head, _size: Wrong()}
     with pytest.raises(RuntimeError, match="head and the head differ"):
-        bench_matching(["5x1xF3"], threads=1, rounds=1)
+        measure([CASES["5x1xF3"]], lambda _: forms, threads=1, rounds=1, peak=None)
+
+
+@pytest.mark.gpu
+def test_the_command_on_a_gpu() -> None:
+    result = bench_matching(device="cuda", cases=("5x1xF3",), rounds=1)
+    assert {row.form for row in result.rows} == {*FORMS}
+    assert torch.cuda.get_device_name() in str(result)
 
 
 @pytest.mark.gpu
 def test_forms_on_a_gpu() -> None:
-    result = bench("matching", device="cuda", cases=("5x1xF3",), rounds=1)
-    assert isinstance(result, MatchingTimes)
-    assert {row.form for row in result.rows} | {name.split(" on ")[0] for name in result.skipped} == {
-        *CUDA_FORMS
-    }
-    assert torch.cuda.get_device_name() in str(result)
+    forms = {**FORMS, **EXPRESSIONS, **CUDA_FORMS}
+    result = measure(
+        [CASES["5x1xF3"]],
+        lambda _: forms,
+        threads=1,
+        rounds=1,
+        peak=None,
+        device=torch.device("cuda"),
+        prepare=prepare,
+    )
+    assert {row.form for row in result.rows} | {name.split(" on ")[0] for name in result.skipped} == {*forms}

@@ -1,4 +1,4 @@
-"""lwfm.bench.solvers: honest before fast."""
+"""lwfm bench assignment: times are reported only for solvers that agree."""
 
 from __future__ import annotations
 
@@ -7,17 +7,10 @@ from typing import TYPE_CHECKING, get_args
 import numpy as np
 import pytest
 
+from lwfm.bench import bench_assignment
 from lwfm.bench import solvers as solver_benchmark
-from lwfm.bench.command import bench
-from lwfm.bench.solver_table import AssignmentTimes
-from lwfm.bench.solvers import (
-    Family,
-    Peer,
-    bench_assignment,
-    check_agreement,
-    installed_peers,
-    make_costs,
-)
+from lwfm.bench.command import Family
+from lwfm.bench.solvers import Peer, check_agreement, installed_peers, make_costs
 from lwfm.errors import UserError
 
 if TYPE_CHECKING:
@@ -43,8 +36,7 @@ def test_table_and_figure_have_a_line_for_each_solver(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(solver_benchmark, "batch_size", lambda _n: 4)
-    result = bench("assignment", sizes=(3, 40), family="uniform", seconds=0.0, out=tmp_path / "times.png")
-    assert isinstance(result, AssignmentTimes)
+    result = bench_assignment(sizes=(3, 40), family="uniform", seconds=0.0, out=tmp_path / "times.png")
     assert set(result.times) == set(installed_peers(1))
     assert {"lwfm", "SciPy", "lapjv"} <= set(result.times)
     assert all(time > 0 for times in result.times.values() for time in times.values())

@@ -1,4 +1,4 @@
-"""The forms of the head that benchmarks compare: what it computes, in other ways."""
+"""Other forms of the head: tensor expressions, compiled ones, a CUDA graph."""
 
 from __future__ import annotations
 
@@ -9,43 +9,18 @@ from unittest import mock
 import torch
 from torch import Tensor, nn
 
-from lwfm.bench.head_cases import DIMS, Form, step, with_parameters
+from lwfm.bench.head_cases import with_parameters
 from lwfm.nn import LWFMHead
 from lwfm.nn.class_means import ClassShots
-from lwfm.ops import _expressions as blocks
+from lwfm.ops._expressions import raw_correlation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from lwfm.bench.head_cases import Inputs
+    from lwfm.bench.head import Step
+    from lwfm.bench.head_cases import Form
 
     Correlate = Callable[[Tensor, Tensor], Tensor]
-
-
-GRAPH = "head, CUDA graph"
-
-
-class Products(nn.Module):
-    """The matrix products that the mathematics asks for, by ``torch.matmul``.
-
-    Correlations of the maps and of the embedded maps, and the embedding.
-    """
-
-    def __init__(self, head: LWFMHead) -> None:
-        super().__init__()
-        self.weights = nn.ParameterList(list(head.embeddings.parameters()))
-
-    def forward(self, support: Tensor, _labels: Tensor, query: Tensor) -> tuple[Tensor, Tensor]:
-        """Multiply; what is returned makes every product take part in the backward pass."""
-        maps = [x.flatten(2).transpose(1, 2).contiguous() for x in (support, query)]
-        sums = []
-        layers = (torch.split_with_sizes(x, list(DIMS), dim=-1) for x in maps)
-        for layer, (s, q) in enumerate(zip(*layers, strict=True)):
-            s, q = s.reshape(-1, s.shape[-1]), q.reshape(-1, q.shape[-1])
-            w1, w2 = self.weights[2 * layer], self.weights[2 * layer + 1]
-            embedded = [x @ w1.T @ w2.T for x in (s, q)]
-            sums += [(s @ q.T).sum(), (embedded[0] @ embedded[1].T).sum()]
-        return torch.stack(sums), sums[0]
 
 
 def correlate_by_einsum(support: Tensor, query: Tensor) -> Tensor:
@@ -96,7 +71,7 @@ class ExpressionHead(nn.Module):
 
 
 class CapturedHead(nn.Module):
-    """The head with labels that were checked before: what a CUDA graph can hold."""
+    """The head with labels checked beforehand, as a CUDA graph needs it."""
 
     def __init__(self, head: LWFMHead) -> None:
         super().__init__()
@@ -104,24 +79,20 @@ class CapturedHead(nn.Module):
         self._shots: ClassShots | None = None
 
     def forward(self, support: Tensor, labels: Tensor, query: Tensor) -> tuple[Tensor, Tensor]:
-        """Compute as the head does; the labels of the first call stay."""
+        """Compute as the head does, with the labels of the first call."""
         self._shots = shots = self._shots or ClassShots(labels, len(support))
         with mock.patch("lwfm.nn.head.ClassShots", return_value=shots):
             outputs: tuple[Tensor, Tensor] = self.head(support, labels, query)
         return outputs
 
 
-def prepared_step(head: nn.Module, inputs: Inputs, *, backward: bool) -> Callable[[], list[Tensor]]:
-    """Return a call that makes a step; for a :class:`CapturedHead` the replay of a CUDA graph."""
-
-    def call() -> list[Tensor]:
-        return step(head, inputs, backward=backward)
-
+def prepare(head: nn.Module, call: Step) -> Step:
+    """Return the step of a form; of a :class:`CapturedHead` the replay of its CUDA graph."""
     return captured(call) if isinstance(head, CapturedHead) else call
 
 
-def captured(call: Callable[[], list[Tensor]]) -> Callable[[], list[Tensor]]:
-    """Capture what a call does on the current CUDA device; it must not wait for the device."""
+def captured(call: Step) -> Step:
+    """Capture a call on the current CUDA device; it must not wait for the device."""
     stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
@@ -148,23 +119,17 @@ def expressions(correlate: Correlate, *, compiled: bool = False) -> Form:
     return lambda head, size: ExpressionHead(head, size, correlate, compiled=compiled)
 
 
-FORMS: dict[str, Form] = {
-    "products": lambda head, _: Products(head),
-    "head": lambda head, _: head,
-    "expressions": expressions(blocks.raw_correlation),
-}
-"""What is compared on every device; products by ``torch.matmul``, the rest complete heads."""
-
-CUDA_FORMS: dict[str, Form] = {
-    **FORMS,
-    "expressions, compiled": expressions(blocks.raw_correlation, compiled=True),
-    GRAPH: lambda head, _: CapturedHead(head),
-}
-
-OTHER_PRODUCTS: dict[str, Form] = {
+EXPRESSIONS: dict[str, Form] = {
+    "expressions": expressions(raw_correlation),
     "einsum": expressions(correlate_by_einsum),
-    "einsum, compiled": expressions(correlate_by_einsum, compiled=True),
     "cdist": expressions(correlate_by_distances),
-    "cdist, compiled": expressions(correlate_by_distances, compiled=True),
 }
 """Tensor expressions that multiply positions in the ways that programs commonly do."""
+
+CUDA_FORMS: dict[str, Form] = {
+    "expressions, compiled": expressions(raw_correlation, compiled=True),
+    "einsum, compiled": expressions(correlate_by_einsum, compiled=True),
+    "cdist, compiled": expressions(correlate_by_distances, compiled=True),
+    "head, CUDA graph": lambda head, _: CapturedHead(head),
+}
+"""What takes long to compile or needs a CUDA device."""
