@@ -175,15 +175,9 @@ class LWFM(nn.Module):
         return result
 
 
-def build_head(
-    config: ModelConfig,
-    layer_dims: Sequence[int],
-    num_classes: int | None = None,
-    *,
-    form: type[LWFMHead] = LWFMHead,
-) -> LWFMHead:
-    """Build the head of a configuration, of a class, for layers of these channels, with random weights."""
-    return form(
+def build_head(config: ModelConfig, layer_dims: Sequence[int], num_classes: int | None = None) -> LWFMHead:
+    """Build the head of a configuration for layers of these channels, with random weights."""
+    return LWFMHead(
         layer_dims,
         feature_size=config.feature_size,  # an int centers over all layers together (the paper)
         num_classes=num_classes,

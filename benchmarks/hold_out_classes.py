@@ -1,6 +1,6 @@
-"""Make a data set with a validation part of its own out of one that has only ``train`` and ``val``.
+"""Split a data set of ``train`` and ``val`` into ``train``, ``val`` and ``test``.
 
-    python -m benchmarks.studies.hold_out_classes ../shared/data/grocery84 build/grocery
+    python -m benchmarks.hold_out_classes ../shared/data/grocery84 build/grocery
 
 Every fourth training class becomes a validation class and the former validation classes become the test
 classes, so that nothing is chosen on the classes that a final table reports. Images are linked, not copied.
