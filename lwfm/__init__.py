@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from lwfm.classifier import FewShotClassifier
 
 _SUBMODULES = (
-    "backbones",
     "classifier",
     "data",
     "evaluation",

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+import lwfm
+
 PACKAGE = Path(__file__).parent.parent / "lwfm"
 
 # package: the packages below it that it may import
@@ -68,3 +70,8 @@ def test_only_the_entry_point_imports_the_command_line() -> None:
 
 def test_the_oracle_is_apart() -> None:
     assert [name for name in PACKAGES if "reference" in imported_packages(name)] == []
+
+
+@pytest.mark.parametrize("name", lwfm.__all__)
+def test_every_listed_name_loads(name: str) -> None:
+    assert getattr(lwfm, name) is not None
