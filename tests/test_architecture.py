@@ -25,7 +25,7 @@ BELOW = {
     "evaluation": {"errors", "_common", "nn", "data", "model"},
     "bench": {"errors", "_common", "lap", "ops", "nn", "figures"},
     "classifier": {"errors", "_common", "nn", "data", "model", "figures"},
-    "retrieval": {"errors", "_common", "nn", "data", "model", "evaluation", "figures"},
+    "retrieval": {"errors", "_common", "nn", "data", "model", "figures"},
     "training": {"errors", "_common", "nn", "data", "model", "evaluation"},
     "experiments": {"errors", "_common", "data", "evaluation", "training"},
     "report": {"errors", "_common", "data", "model", "evaluation", "figures", "classifier"},

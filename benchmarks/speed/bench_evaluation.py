@@ -12,7 +12,7 @@ import argparse
 import tempfile
 import time
 from pathlib import Path
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 import torch
@@ -22,9 +22,12 @@ from benchmarks.published_head import NaiveHead
 from lwfm.bench.command import DeviceName
 from lwfm.bench.timing import benchmark_device, describe
 from lwfm.data import EpisodeSampler, ImageSet, episode_labels, image_loader, open_images
-from lwfm.evaluation.episodes import CachedMaps, episode_scores
+from lwfm.evaluation.episodes import episode_scores
 from lwfm.evaluation.map_store import stored_maps
 from lwfm.model import LWFM, ModelConfig
+
+if TYPE_CHECKING:
+    from lwfm.evaluation.cached_maps import CachedMaps
 
 WAY, SHOT, QUERIES, CLASSES = 5, 5, 15, 20
 

@@ -13,8 +13,7 @@ import argparse
 import time
 from pathlib import Path
 
-from tqdm import tqdm
-
+from lwfm._common.progress import progress
 from lwfm.evaluation.statistics import mean_and_interval, paired_test
 from lwfm.retrieval.index import ImageIndex, load_index
 
@@ -26,8 +25,7 @@ def recalls(index: ImageIndex, ks: list[int], candidates: int) -> dict[tuple[str
     classes = [Path(name).parent.name for name in index.names]
     features = index.features()
     found: dict[tuple[str, int], list[float]] = {(method, k): [] for method in METHODS for k in ks}
-    bar = tqdm(classes, desc="searching", unit="image", delay=2, leave=False, disable=None)
-    for number, label in enumerate(bar):
+    for number, label in enumerate(progress(classes, "searching", "image")):
         query = [layer[number : number + 1].float() for layer in index.maps]
         hits = index.nearest(query, features, candidates + 1, candidates=candidates + 1)
         others = [hit for hit in hits if hit.number != number][:candidates]

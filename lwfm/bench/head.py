@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from lwfm._common.progress import progress
 from lwfm.bench.head_cases import (
     CASES,
     CPU,
@@ -28,7 +29,7 @@ from lwfm.bench.timing import SLOW, allocated_bytes, describe, reason_of, second
 from lwfm.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from torch import Tensor, nn
 
@@ -160,7 +161,8 @@ def measure(
     rows, skipped = [], dict[str, str]()
     try:
         fastest_rate = peak_rate(device)
-        for case, backward in _progress([(case, backward) for case in cases for backward in (False, True)]):
+        passes = [(case, backward) for case in cases for backward in (False, True)]
+        for case, backward in progress(passes, "timing the head", "pass"):
             steps = _steps_of(case, forms_of(case), device, backward, prepare, skipped)
             for name, seconds in median_times(steps, device, rounds).items():
                 memory: int | None = None
@@ -186,10 +188,3 @@ def cases_of(names: Sequence[str]) -> list[Case]:
     if unknown or not names:
         raise UserError(f"cases must be some of {', '.join(CASES)}, got {', '.join(unknown) or 'none'}")
     return [CASES[name] for name in names]
-
-
-def _progress(steps: list[tuple[Case, bool]]) -> Iterable[tuple[Case, bool]]:
-    from tqdm import tqdm
-
-    bar: Iterable[tuple[Case, bool]] = tqdm(steps, desc="timing the head", delay=2.0, leave=False)
-    return bar

@@ -5,9 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
+from lwfm._common.tables import text_table
 from lwfm.bench.head_cases import DIMS, Case, product_flops
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from matplotlib.figure import Figure
 
 PASSES = ("forward", "forward+backward")
@@ -51,24 +54,29 @@ class MatchingTimes:
         return next(row.seconds for row in self.rows if row[:3] == (case, backward, form))
 
     def __str__(self) -> str:
-        width = max(12, *(len(row.form) for row in self.rows))
         queries = ", ".join(map(str, sorted({row.case.queries for row in self.rows})))
         lines = [
             f"layers {list(DIMS)}, {queries} queries per class, float32, {self.machine}; "
             "logits and gradients agree; MB: the most memory that a step adds",
-            f"{'case':>10} {'pass':>16} {'form':>{width}} {'ms':>10} {'/ head':>8} {'/ products':>10} "
-            f"{'MB':>7}",
+            text_table(
+                ">>>>>>>", ("case", "pass", "form", "ms", "/ head", "/ products", "MB"), self._cells()
+            ),
+            f"torch.matmul of {SQUARE} x {SQUARE} x {SQUARE}: {self.peak_rate / 1e9:.0f} GFLOP/s",
         ]
-        for case, backward, form, seconds, memory in self.rows:
-            head, products = (self.seconds(case, backward, name) for name in ("head", "products"))
-            lines.append(
-                f"{case!s:>10} {PASSES[backward]:>16} {form:>{width}} {1e3 * seconds:10.3f} "
-                f"{seconds / head:8.2f} {seconds / products:10.2f} "
-                f"{'-' if memory is None else f'{memory / 1e6:.0f}':>7}"
-            )
-        lines.append(f"torch.matmul of {SQUARE} x {SQUARE} x {SQUARE}: {self.peak_rate / 1e9:.0f} GFLOP/s")
         lines += [self._roofline(row) for row in self.rows if row.form == "products"]
         return "\n".join(lines + [f"left out: {name}: {reason}" for name, reason in self.skipped.items()])
+
+    def _cells(self) -> Iterator[tuple[str, ...]]:
+        for case, backward, form, seconds, memory in self.rows:
+            head, products = (self.seconds(case, backward, name) for name in ("head", "products"))
+            measured = (f"{1e3 * seconds:.3f}", f"{seconds / head:.2f}", f"{seconds / products:.2f}")
+            yield (
+                str(case),
+                PASSES[backward],
+                form,
+                *measured,
+                "-" if memory is None else f"{memory / 1e6:.0f}",
+            )
 
     def _roofline(self, row: Row) -> str:
         """Describe the rate of the products, and the share of the head outside its own products."""

@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
+from lwfm._common.tables import text_table
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -58,16 +60,17 @@ class AssignmentTimes:
 
     def __str__(self) -> str:
         title = f"microseconds per problem, {self.family} costs, float32, {self.machine}; totals agree"
-        widths = {name: max(14, len(name)) + 1 for name in self.times}
-        head = f"{'n x batch':>14}" + "".join(f"{name:>{width}}" for name, width in widths.items())
-        lines = [
-            f"{problems!s:>14}"
-            + "".join(_cell(self.times[name].get(problems), width) for name, width in widths.items())
-            + f"{self.ratio(problems):>8.2f}"
+        rows = [
+            (
+                str(problems),
+                *(f"{times[problems]:.2f}" if problems in times else "-" for times in self.times.values()),
+                f"{self.ratio(problems):.2f}",
+            )
             for problems in self.batches
         ]
+        titles = ("n x batch", *self.times, "ratio")
         notes = [f"left out: {name}: {reason}" for name, reason in self.skipped.items()]
-        return "\n".join([title, f"{head}{'ratio':>8}", *lines, *notes])
+        return "\n".join([title, text_table(">" * len(titles), titles, rows), *notes])
 
     def figure(self) -> Figure:
         """Draw time per problem over n, both logarithmic, one line a solver (dashed: larger batches)."""
@@ -100,7 +103,3 @@ class AssignmentTimes:
                     list(times), list(times.values()), style, marker="o", markersize=4, color=color,
                     linewidth=2.5 if name == OURS else 1.2, label=name if style == "-" else None,
                 )  # fmt: skip
-
-
-def _cell(microseconds: float | None, width: int) -> str:
-    return f"{'-':>{width}}" if microseconds is None else f"{microseconds:>{width}.2f}"

@@ -6,16 +6,17 @@ import math
 import os
 import time
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 
+from lwfm._common.progress import progress
 from lwfm.bench.solver_table import OURS, AssignmentTimes, Problems
 from lwfm.errors import UserError
 from lwfm.lap import default_threads, simd_level, solve_batch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
     from numpy.typing import NDArray
 
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     Solve: TypeAlias = Callable[[Costs, int], Any]
 
 CHANNELS = 512
-Step = TypeVar("Step")
 
 
 class Peer(NamedTuple):
@@ -136,7 +136,7 @@ def time_solvers(
     peers = installed_peers(threads)
     times: dict[str, dict[Problems, float]] = {name: {} for name in peers}
     costs = np.empty((0, 0, 0), np.float32)
-    for n, name in progress([(n, name) for n in sizes for name in peers]):
+    for n, name in progress([(n, name) for n in sizes for name in peers], "timing solvers", "solver"):
         if costs.shape[1] != n:
             costs = make_costs(family, batch_size(n), n)
         check_agreement(name, peers[name], costs, threads)
@@ -151,11 +151,3 @@ def check_options(sizes: tuple[int, ...], threads: int) -> None:
         raise UserError(f"sizes must be at least 1, got {sizes}")
     if not 1 <= threads <= default_threads():
         raise UserError(f"threads must be 1 to {default_threads()} on this machine, got {threads}")
-
-
-def progress(steps: list[Step]) -> Iterable[Step]:
-    """Show a bar over steps that take more than two seconds."""
-    from tqdm import tqdm
-
-    bar: Iterable[Step] = tqdm(steps, desc="timing solvers", delay=2.0, leave=False)
-    return bar

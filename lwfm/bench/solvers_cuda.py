@@ -13,8 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lwfm._common.progress import progress
 from lwfm.bench.solver_table import OURS, AssignmentTimes, Problems
-from lwfm.bench.solvers import batch_size, check_options, make_costs, progress
+from lwfm.bench.solvers import batch_size, check_options, make_costs
 from lwfm.bench.timing import describe, median_seconds, reason_of
 from lwfm.lap import solve_batch
 from lwfm.ops.assignment import linear_assignment
@@ -113,7 +114,8 @@ def time_solvers_on(
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        for problems, name in progress([(problems, name) for problems in batches for name in solvers]):
+        steps = [(problems, name) for problems in batches for name in solvers]
+        for problems, name in progress(steps, "timing solvers", "solver"):
             if made is None or made[0] != problems:
                 made = None  # frees the memory of the last ones
                 made = problems, make_solved_costs(family, problems, device)

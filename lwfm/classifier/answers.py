@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lwfm._common.files import atomic_path
+from lwfm._common.tables import text_table
 from lwfm.errors import UserError
 
 if TYPE_CHECKING:
@@ -77,34 +78,20 @@ class Answers:
                 writer.writeheader()
                 writer.writerows(self.rows())
 
-    def table(self) -> str:
-        """Render as text: a line for each image, and how it came about."""
-        cells = [("image", "class", "", "runner-up", "", "most similar example")]
+    def __str__(self) -> str:
+        titles = ("image", "class", "", "runner-up", "", "most similar example")
+        rows = []
         for image, decision in zip(self.images, self.decisions, strict=True):
             example = Path(decision.support_name)
-            cells.append(
-                (
-                    str(image),
-                    str(decision.label),
-                    f"{100 * decision.probability:.0f} %",
-                    str(decision.runner_up) if decision.label == decision.best else f"{decision.best} (best)",
-                    f"{100 * decision.runner_up_probability:.0f} %"
-                    if decision.label == decision.best
-                    else "",
-                    str(Path(example.parent.name, example.name)),
-                )
-            )
-        widths = [max(len(row[column]) for row in cells) for column in range(5)]
-        lines = [
-            "  ".join(
-                cell.rjust(width) if column in (2, 4) else cell.ljust(width)
-                for column, (cell, width) in enumerate(zip(row, [*widths, 0], strict=True))
-            ).rstrip()
-            for row in cells
-        ]
+            second = (f"{decision.best} (best)", "")  # of an image answered with unknown
+            if decision.label == decision.best:
+                second = (str(decision.runner_up), f"{100 * decision.runner_up_probability:.0f} %")
+            row = (str(image), str(decision.label), f"{100 * decision.probability:.0f} %", *second)
+            rows.append((*row, str(Path(example.parent.name, example.name))))
         calibration = (
             f"probabilities calibrated on {self.calibrated_on} held-out examples"
             if self.calibrated_on
             else "probabilities not calibrated: that takes two examples of every class and ten in all"
         )
-        return "\n".join([*lines, f"{self.examples} examples, {self.network}; {calibration}"])
+        table = text_table("<<><><", titles, rows)
+        return f"{table}\n{self.examples} examples, {self.network}; {calibration}"

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from lwfm._common.devices import Accelerator, choose_device
+from lwfm._common.progress import progress
 from lwfm.classifier.calibration import calibrate
 from lwfm.classifier.decision import Decision
 from lwfm.classifier.labels import check_labels, replace_unknown, unknown_label
@@ -20,7 +21,7 @@ from lwfm.classifier.storage import load_state, save_state
 from lwfm.classifier.support_set import SupportSet
 from lwfm.errors import UserError
 from lwfm.model.default import ModelChoice, build_network, network_name
-from lwfm.model.encode import encode_images, watched
+from lwfm.model.encode import check_collection, encode_images
 
 if TYPE_CHECKING:
     import os
@@ -160,7 +161,7 @@ class FewShotClassifier(Estimator):
     def _encode_support(
         self, network: LWFM, images: Iterable[ImageLike], names: npt.NDArray[Any], *, first: int = 0
     ) -> SupportSet:
-        shown = watched(images, "encoding images", progress=self.progress)
+        shown = progress(check_collection(images), "encoding images", "image", show=self.progress)
         return SupportSet.encode(network, shown, names, self.batch_size, first=first)
 
     def _learn(self, network: LWFM, support: SupportSet) -> None:
@@ -240,7 +241,7 @@ class FewShotClassifier(Estimator):
             unknown_label(self.classes_, self.unknown_label)  # an error now, not after the first batch
         if len(self.classes_) < 2:
             raise UserError(f"only the class {self.classes_[0]!r} is known: add another by partial_fit")
-        shown = watched(images, "classifying", progress=self.progress)
+        shown = progress(check_collection(images), "classifying", "image", show=self.progress)
         for maps in encode_images(self.network_, shown, self.batch_size, together=_COMPARED_TOGETHER):
             yield maps, self._compare_maps(maps)
 

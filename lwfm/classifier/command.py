@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import textwrap
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tqdm import tqdm
-
 from lwfm._common.devices import Accelerator  # noqa: TC001 - read by the command line
+from lwfm._common.progress import progress
 from lwfm.classifier.answers import Answers, check_suffix
 from lwfm.classifier.classifier import FewShotClassifier
 from lwfm.data import open_image
-from lwfm.data.image_sets import Unreadable  # noqa: TC001 - read by the command line
+from lwfm.data.image_sets import Unreadable, skip_unreadable
 from lwfm.data.layouts.folders import images_in, list_images
 from lwfm.errors import UserError
 from lwfm.figures import match_files, save_figure
@@ -75,7 +73,7 @@ def classify(
     Returns
     -------
     Answers
-        See :meth:`lwfm.classifier.answers.Answers.table` for a readable form.
+        Prints as a table.
 
     Raises
     ------
@@ -125,16 +123,13 @@ def find_images(paths: Sequence[Path]) -> list[Path]:
     return found
 
 
-def _readable(paths: Sequence[Path], unreadable: str, kept: list[Path]) -> Iterator[Image]:
+def _readable(paths: Sequence[Path], unreadable: Unreadable, kept: list[Path]) -> Iterator[Image]:
     """Open the images one by one and note in ``kept`` which could be; others stop or warn."""
-    bar = tqdm(paths, desc="classifying", unit="image", delay=2, leave=False, disable=None)
-    for path in bar:
+    for path in progress(paths, "classifying", "image"):
         try:
             image = open_image(path)
         except UserError as error:
-            if unreadable == "stop":
-                raise UserError(f"{error}\nRemove it, or leave it out with unreadable=skip") from error
-            warnings.warn(f"{error}; it is left out", stacklevel=2)
+            skip_unreadable(error, unreadable)
             continue
         kept.append(path)
         yield image
@@ -146,9 +141,7 @@ def explain_answers(
     """Draw each image beside the example it resembles most; files are numbered as the answers are."""
     digits = len(str(len(images)))
     pairs = list(zip(images, decisions, strict=True))
-    for number, (image, decision) in enumerate(
-        tqdm(pairs, desc="drawing", unit="figure", delay=2, leave=False, disable=None), start=1
-    ):
+    for number, (image, decision) in enumerate(progress(pairs, "drawing", "figure"), start=1):
         figure, _ = match_files(network, Path(decision.support_name), image)
         figure.suptitle(explanation_title(image, decision), fontsize=11, parse_math=False)
         save_figure(figure, folder / f"{number:0{digits}}-{image.stem}.png")

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
     from jsonargparse import ArgumentParser
 
-    from lwfm.classifier.answers import Answers
     from lwfm.evaluation.results import EvaluationResult
     from lwfm.training import TrainingSummary
 
@@ -68,13 +67,9 @@ def _report_run(summary: TrainingSummary, *, measured: str, following: str) -> N
     )
 
 
-def _report_answers(answers: Answers) -> None:
-    print(answers.table())
-
-
 def _report_evaluation(result: EvaluationResult) -> None:
     if os.environ.get("RANK", "0") == "0":
-        print(result.table())
+        print(result)
 
 
 GROUPS = {"bench": "time the assignment solver or the head on this machine"}
@@ -95,22 +90,18 @@ COMMANDS: dict[str, Command] = {
     "experiment": Command(
         "lwfm.experiments.run:experiment",
         "train and evaluate every row of a table; goes on where it stopped",
-        lambda table: print(table.text()),
     ),
     "compare": Command(
         "lwfm.evaluation.comparison:compare",
         "test whether two results on the same episodes differ",
-        lambda comparison: print(comparison.table()),
     ),
     "data": Command(
         "lwfm.data.inspection:inspect_data",
         "say which data set a folder holds and what is wrong with it: lwfm data inspect ROOT",
-        lambda inspection: print(inspection.table()),
     ),
     "classify": Command(
         "lwfm.classifier.command:classify",
         "name the class of your own images from a few examples of each class",
-        _report_answers,
         several=("queries", "Images to classify, and folders of such images. (required)"),
     ),
     "import": Command(
@@ -123,7 +114,6 @@ COMMANDS: dict[str, Command] = {
     "search": Command(
         "lwfm.retrieval.search:search_index",
         "find the indexed images that are most similar to one",
-        lambda hits: print(hits.table()),
         short=("k",),
         bare=(("show", "similar.png"),),
     ),

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
 import lightning
-from lightning_utilities.core.apply_func import apply_to_collection
 from torch.utils.data import DataLoader
 
 from lwfm.data.dataset import ImageBatches, as_it_is, image_loader
@@ -225,10 +224,14 @@ class TrainingDataModule(lightning.LightningDataModule):
         """
         return self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
 
-    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:  # noqa: ARG002
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Resize, on the device, what the loaders left to it."""
-        resize = partial(resized, image_size=self.image_size, normalization=self.normalization)
-        return apply_to_collection(batch, Crops, resize)
+        if isinstance(batch, dict):
+            return {part: self.on_after_batch_transfer(each, dataloader_idx) for part, each in batch.items()}
+        images, labels = batch
+        if isinstance(images, Crops):
+            images = resized(images, image_size=self.image_size, normalization=self.normalization)
+        return images, labels
 
     def state_dict(self) -> dict[str, Any]:
         """Describe what a resumed run must find again."""

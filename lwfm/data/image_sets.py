@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
-from tqdm import tqdm
 
+from lwfm._common.progress import progress
 from lwfm.data.layouts import ClassSplit as ClassSplit  # part of this module's face, as is list_images
 from lwfm.data.layouts import Layout, Listing, choose_layout
 from lwfm.data.layouts.folders import list_images as list_images
@@ -156,6 +156,21 @@ def open_images(
     return _open_layout(layout, name, split, unreadable, normalization or IMAGENET)
 
 
+def skip_unreadable(problem: str | UserError, unreadable: Unreadable) -> None:
+    """Warn that what cannot be read is left out, or raise UserError where it must not be.
+
+    Parameters
+    ----------
+    problem
+        Which images cannot be read, and why.
+    unreadable
+        ``skip`` warns, ``stop`` raises.
+    """
+    if unreadable == "stop":
+        raise UserError(f"{problem}\nRepair or remove what is damaged, or leave it out with unreadable=skip")
+    warnings.warn(f"{problem}\nIt is left out", stacklevel=3)
+
+
 def list_split(layout: Layout, split: str) -> Listing:
     """List a split of a layout in alphabetical order; UserError when it is not there."""
     if split not in layout.splits:
@@ -172,7 +187,7 @@ def check_images(source: ImageSource, count: int, title: str) -> list[Checked]:
     pool = ThreadPoolExecutor(max_workers=os.cpu_count())
     try:
         checked = pool.map(source.check, range(count))
-        return list(tqdm(checked, total=count, desc=title, delay=2, leave=False, disable=None))
+        return list(progress(checked, title, "image", total=count))
     finally:
         pool.shutdown(cancel_futures=True)  # on Ctrl-C the images still queued are dropped
 
@@ -205,16 +220,14 @@ def _open_emoji(split: str, normalization: Normalization) -> ImageSet:
 
 
 def _open_layout(
-    layout: Layout, name: str, split: str, unreadable: str, normalization: Normalization
+    layout: Layout, name: str, split: str, unreadable: Unreadable, normalization: Normalization
 ) -> ImageSet:
     listing = list_split(layout, split)
     checked = check_images(listing.source, len(listing.names), f"Checking {split} images")
     bad = [f"{listing.source.place(i)}: {check.reason}" for i, check in enumerate(checked) if check.reason]
     if bad:
-        message = f"{len(bad)} of {len(checked)} images cannot be read:\n  " + "\n  ".join(bad)
-        if unreadable == "stop":
-            raise UserError(f"{message}\nRepair or remove them, or leave them out with unreadable=skip")
-        warnings.warn(f"{message}\nThey are left out", stacklevel=3)
+        report = f"{len(bad)} of {len(checked)} images cannot be read:\n  " + "\n  ".join(bad)
+        skip_unreadable(report, unreadable)
     good = [index for index, check in enumerate(checked) if not check.reason]
     kept = Listing([listing.names[index] for index in good], listing.source.select(good))
     lost = {name.split("/")[0] for name in listing.names} - {name.split("/")[0] for name in kept.names}

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from lwfm._common.tables import text_table
 from lwfm.data.image_sets import DataName, check_images, fingerprint_of, list_split
 from lwfm.data.layouts import ClassSplit, Layout, choose_layout, find_layouts
 from lwfm.errors import UserError
@@ -70,26 +71,27 @@ class Inspection:
     splits: tuple[SplitReport, ...]
     problems: tuple[str, ...]
 
-    def table(self) -> str:
-        """Render as plain text."""
+    def __str__(self) -> str:
         lines = [f"data set  {self.data}", f"layout    {self.layout}", f"cropped   {self.cropped}"]
         lines += [f"also here {other}" for other in self.others]
-        lines.append(
-            f"{'split':<6}{'classes (expected)':>19}{'images (expected)':>22}  size        fingerprint"
-        )
-        for split in self.splits:
-            classes, images = (
-                f"{count} ({'unknown' if expected is None else expected})"
-                for count, expected in (
-                    (split.classes, split.expected_classes),
-                    (split.images, split.expected_images),
-                )
+        titles = ("split", "classes (expected)", "images (expected)", "size", "fingerprint")
+        rows = [
+            (
+                split.split,
+                _beside(split.classes, split.expected_classes),
+                _beside(split.images, split.expected_images),
+                split.sizes,
+                split.fingerprint[:16],
             )
-            lines.append(
-                f"{split.split:<6}{classes:>19}{images:>22}  {split.sizes:<11} {split.fingerprint[:16]}"
-            )
+            for split in self.splits
+        ]
+        lines.append(text_table("<>><<", titles, rows))
         found = [f"- {problem}" for problem in self.problems] or ["nothing"]
         return "\n".join([*lines, "wrong or different from what is expected:", *found])
+
+
+def _beside(count: int, expected: int | None) -> str:
+    return f"{count} ({'unknown' if expected is None else expected})"
 
 
 def inspect_data(
@@ -120,7 +122,7 @@ def inspect_data(
     Returns
     -------
     Inspection
-        See :meth:`Inspection.table` for a readable form.
+        Prints as a table.
 
     Raises
     ------

@@ -1,7 +1,8 @@
 """Accuracy on episodes of unseen classes, and whether two results differ.
 
 * :mod:`lwfm.evaluation.evaluation` -- :func:`evaluate`: ``lwfm evaluate``;
-* :mod:`lwfm.evaluation.episodes` -- every image encoded once, all methods on the same episodes;
+* :mod:`lwfm.evaluation.cached_maps` -- every image encoded once;
+* :mod:`lwfm.evaluation.episodes` -- all methods on the same episodes;
 * :mod:`lwfm.evaluation.map_store` -- maps of a split on disk;
 * :mod:`lwfm.evaluation.heads` -- several heads on the maps of one network;
 * :mod:`lwfm.evaluation.scoring`, :mod:`lwfm.evaluation.statistics` -- means and intervals;

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from lwfm._common.files import atomic_path
+from lwfm._common.tables import text_table
 from lwfm.errors import UserError
 from lwfm.evaluation.results import EvaluationResult, MethodResult, percent
 from lwfm.evaluation.statistics import PairedTest, paired_test
@@ -56,35 +57,33 @@ class Comparison:
     second: str
     rows: tuple[ComparedMethod, ...]
 
-    def table(self) -> str:
-        """Render as plain text, accuracies in percent."""
-        width = max(20, *(len(row.method) + 1 for row in self.rows))
-        lines = [
-            f"first   {self.first}\nsecond  {self.second}",
-            "% on the same episodes; difference: first minus second, 95 % intervals, normal and bootstrap",
-            f"{'way':>4}{'shot':>5}  {'method':<{width}}{'first':>7}{'second':>8}"
-            f"{'difference':>17}{'bootstrap':>18}{'p':>9}",
-        ]
-        for row in self.rows:
-            test = row.test
-            limits = (
-                "" if test.bootstrap is None else "[{:+.2f}, {:+.2f}]".format(*_hundredfold(test.bootstrap))
-            )
-            chance = "" if test.p_value is None else f"{test.p_value:.2g}"
-            place = f"{row.way:>4}{row.shot:>5}  {row.method:<{width}}"
-            lines.append(
-                f"{place}{100 * row.first:>7.2f}{100 * row.second:>8.2f}"
-                f"{percent(test.difference, test.interval, sign='+'):>17}{limits:>18}{chance:>9}".rstrip()
-            )
-        return "\n".join(lines)
+    def __str__(self) -> str:
+        titles = ("way", "shot", "method", "first", "second", "difference", "bootstrap", "p")
+        return (
+            f"first   {self.first}\nsecond  {self.second}\n"
+            "% on the same episodes; difference: first minus second, 95 % intervals, normal and bootstrap\n"
+            + text_table(">><>>>>>", titles, [_cells(row) for row in self.rows])
+        )
 
     def to_json(self) -> str:
         """Serialise as strict JSON, indented."""
         return json.dumps(asdict(self), indent=1, allow_nan=False) + "\n"
 
 
-def _hundredfold(limits: tuple[float, float]) -> tuple[float, float]:
-    return 100 * limits[0], 100 * limits[1]
+def _cells(row: ComparedMethod) -> tuple[str, ...]:
+    """Format a row of the table, accuracies in percent."""
+    test = row.test
+    limits = "" if test.bootstrap is None else "[{:+.2f}, {:+.2f}]".format(*(100 * x for x in test.bootstrap))
+    return (
+        str(row.way),
+        str(row.shot),
+        row.method,
+        percent(row.first, None),
+        percent(row.second, None),
+        percent(test.difference, test.interval, sign="+"),
+        limits,
+        "" if test.p_value is None else f"{test.p_value:.2g}",
+    )
 
 
 def compare(first: Path, second: Path, *, out: Path | None = None) -> Comparison:
@@ -106,7 +105,7 @@ def compare(first: Path, second: Path, *, out: Path | None = None) -> Comparison
     Returns
     -------
     Comparison
-        See :meth:`Comparison.table` for a readable form.
+        Prints as a table.
 
     Raises
     ------

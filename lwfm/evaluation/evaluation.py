@@ -10,17 +10,18 @@ from functools import partial
 from importlib.metadata import version
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from lwfm._common.devices import choose_device
+from lwfm._common.devices import Accelerator, choose_device
 from lwfm._common.files import atomic_path
 from lwfm.data import EpisodeSampler, images_needed, open_images
 from lwfm.data.image_sets import ClassSplit, DataName, Split, Unreadable  # noqa: TC001 - read by the command line
 from lwfm.errors import UserError
+from lwfm.evaluation.cached_maps import encode_images
 from lwfm.evaluation.distributed import shared_work
-from lwfm.evaluation.episodes import METHODS, encode_images, run_episodes
+from lwfm.evaluation.episodes import METHODS, run_episodes
 from lwfm.evaluation.heads import HeadOptions, make_heads
 from lwfm.evaluation.map_store import MapsDtype, stored_maps
 from lwfm.evaluation.results import EvaluationResult, MethodResult
@@ -31,8 +32,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from lwfm.data import ImageSet
+    from lwfm.evaluation.cached_maps import CachedMaps
     from lwfm.evaluation.distributed import Share
-    from lwfm.evaluation.episodes import CachedMaps
     from lwfm.evaluation.heads import HeadSet
 
     Drawn = Mapping[tuple[int, int], Sequence[Sequence[int]]]
@@ -56,7 +57,7 @@ def evaluate(
     heads: dict[str, HeadOptions] | None = None,
     batch_size: int = 64,
     workers: int = 0,
-    accelerator: Literal["auto", "cpu", "gpu"] = "auto",
+    accelerator: Accelerator = "auto",
     unreadable: Unreadable = "stop",
     maps: Path | None = None,
     maps_dtype: MapsDtype = "float32",
@@ -123,7 +124,7 @@ def evaluate(
     Returns
     -------
     EvaluationResult
-        See :meth:`EvaluationResult.table` for a readable form.
+        Prints as a table.
 
     Raises
     ------

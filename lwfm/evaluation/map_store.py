@@ -14,7 +14,7 @@ import safetensors
 
 from lwfm._common.files import atomic_path
 from lwfm.errors import UserError
-from lwfm.evaluation.episodes import CachedMaps, encoded_batches
+from lwfm.evaluation.cached_maps import CachedMaps, encoded_batches
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -6,6 +6,7 @@ import json
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+from lwfm._common.tables import text_table
 from lwfm.errors import UserError
 
 
@@ -116,27 +117,27 @@ class EvaluationResult:
             names = ", ".join(one.name for one in fields(cls))
             raise UserError(f"not an evaluation result (JSON with {names}): {error}") from error
 
-    def table(self) -> str:
-        """Render as plain text: a row for each way, shot and method, accuracies in percent."""
+    def __str__(self) -> str:
         options = self.options
         ways = " and ".join(f"{way}-way" for way in options["ways"])
         heading = (
             f"{self.data['name']} {self.data['split']}: {ways}, {options['queries']} queries a "
             f"class, {options['episodes']} episodes, seed {options['seed']}; % with 95 % intervals"
         )
-        width = max(20, *(len(result.method) + 1 for result in self.methods))
-        titles = f"{'way':>4}{'shot':>5}  {'method':<{width}}{'accuracy':>15}"
-        lines = [heading, f"{titles}  {'minus nearest class mean':>25}"]
+        rows = []
         for result in self.methods:
-            accuracy = percent(result.accuracy, result.interval)
-            difference = (
-                ""
-                if result.method == "nearest_class_mean"
-                else percent(result.difference, result.difference_interval, sign="+")
+            difference = percent(result.difference, result.difference_interval, sign="+")
+            rows.append(
+                (
+                    str(result.way),
+                    str(result.shot),
+                    result.method,
+                    percent(result.accuracy, result.interval),
+                    "" if result.method == "nearest_class_mean" else difference,
+                )
             )
-            place = f"{result.way:>4}{result.shot:>5}  {result.method:<{width}}"
-            lines.append(f"{place}{accuracy:>15}  {difference:>25}".rstrip())
-        return "\n".join(lines)
+        titles = ("way", "shot", "method", "accuracy", "minus nearest class mean")
+        return f"{heading}\n{text_table('>><>>', titles, rows)}"
 
 
 def percent(value: float, interval: float | None, sign: str = "") -> str:

@@ -8,7 +8,7 @@ import json
 import shlex
 from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from lwfm._common.files import atomic_path
 from lwfm.evaluation import evaluate
@@ -20,7 +20,7 @@ from lwfm.training.checkpoints import RunFolder
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-Accelerator = Literal["auto", "cpu", "gpu"]
+    from lwfm._common.devices import Accelerator
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,10 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from lwfm._common.devices import Accelerator  # noqa: TC001 - read by the command line
 from lwfm.data import open_images
 from lwfm.errors import UserError
-from lwfm.experiments.network import Accelerator, TrainedNetwork, digest
+from lwfm.experiments.network import TrainedNetwork, digest
 from lwfm.experiments.plan import DataChoice, Plan, plain_options, read_plan
 from lwfm.experiments.table import ExperimentTable, RowResult, make_table
 

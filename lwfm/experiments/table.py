@@ -122,8 +122,7 @@ class ExperimentTable:
             parts += [*self._commands(data), ""]
         return "\n".join(parts)
 
-    def text(self) -> str:
-        """Render the tables alone, without the commands."""
+    def __str__(self) -> str:  # the tables alone, without the commands
         names = dict.fromkeys(cell.data for cell in self.cells)
         return "\n\n".join("\n".join([name, *self._table(name)]) for name in names)
 

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import torch
 from PIL import Image
-from tqdm import tqdm
 
 from lwfm.data import evaluation_transform, open_image, upright_rgb
 from lwfm.data.decoding import decoding_problem
@@ -41,15 +40,6 @@ def check_collection(images: Iterable[AnyImage]) -> Iterable[AnyImage]:
     if not hasattr(images, "__iter__"):
         raise UserError(f"images must be a collection, each {_FORMS}; got {type(images).__name__}")
     return images
-
-
-def watched(images: Iterable[AnyImage], title: str, *, progress: bool) -> Iterable[AnyImage]:
-    """Show on a terminal, from the second second on, how far a loop over images has come."""
-    silent = None if progress else True  # None: only where there is a terminal
-    bar: Iterable[AnyImage] = tqdm(
-        check_collection(images), desc=title, unit="image", delay=2, leave=False, disable=silent
-    )
-    return bar
 
 
 def to_image(image: ImageLike, index: int) -> Image.Image:

@@ -14,14 +14,15 @@ from lwfm.data import EpisodeSampler, episode_labels, open_images
 from lwfm.data.image_sets import DataName
 from lwfm.errors import UserError
 from lwfm.evaluation import open_network
-from lwfm.evaluation.episodes import encode_images, episode_scores
+from lwfm.evaluation.cached_maps import encode_images
+from lwfm.evaluation.episodes import episode_scores
 from lwfm.figures import match_images
 from lwfm.model import ModelConfig
 from lwfm.report.charts import embedding_figure, figure_uri, image_uri
 
 if TYPE_CHECKING:
     from lwfm.data import ImageSet
-    from lwfm.evaluation.episodes import CachedMaps
+    from lwfm.evaluation.cached_maps import CachedMaps
     from lwfm.evaluation.results import EvaluationResult, MethodResult
     from lwfm.model import LWFM
 

@@ -6,7 +6,6 @@ Letters: N indexed images, C channels of all layers together, l a layer.
 from __future__ import annotations
 
 import hashlib
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -15,14 +14,15 @@ import torch
 from torch import Tensor
 
 from lwfm._common.devices import Accelerator, choose_device
+from lwfm._common.progress import progress
 from lwfm._common.tensor_files import read_tensor_file, tensors_under, write_tensor_file
-from lwfm.data.image_sets import Unreadable  # noqa: TC001 - read by the command line
+from lwfm.data.image_sets import Unreadable, skip_unreadable
 from lwfm.data.sources import EXTENSIONS
 from lwfm.errors import UserError
-from lwfm.evaluation.episodes import global_features
 from lwfm.model import LWFM, describe_model, rebuild_model
 from lwfm.model.default import build_network, network_name
-from lwfm.model.encode import encode_images, watched
+from lwfm.model.encode import encode_images
+from lwfm.nn import global_features
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -181,12 +181,10 @@ def build_index(
     left_out: set[int] = set()
 
     def leave_out(number: int, error: UserError) -> None:
-        if unreadable == "stop":
-            raise UserError(f"{error}\nRemove it, or leave it out with --unreadable skip") from error
-        warnings.warn(f"{error}; it is left out", stacklevel=2)
+        skip_unreadable(error, unreadable)
         left_out.add(number)
 
-    shown = _digested(watched(paths, "indexing", progress=True), digests)
+    shown = _digested(progress(paths, "indexing", "image"), digests)
     batches = [
         [layer.half().cpu() for layer in maps]
         for maps in encode_images(network, shown, batch_size, unreadable=leave_out)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from matplotlib.figure import Figure
 
+from lwfm._common.tables import text_table
 from lwfm.data import open_image
 from lwfm.errors import UserError
 from lwfm.figures import check_figure_suffix, save_figure
@@ -29,13 +30,18 @@ class Hits:
     index: ImageIndex
     hits: tuple[Hit, ...]
 
-    def table(self) -> str:
-        """Render as text, a line for each image."""
-        lines = [f"{'rank':>4}  {'similarity':>10}  {'cosine':>6}  {'rank by cosine':>14}  image"]
-        for rank, hit in enumerate(self.hits, start=1):
-            numbers = f"{hit.similarity:>10.3f}  {hit.cosine:>6.3f}  {hit.cosine_rank:>14}"
-            lines.append(f"{rank:>4}  {numbers}  {_from_here(self.index.path(hit.number))}")
-        return "\n".join(lines)
+    def __str__(self) -> str:
+        rows = [
+            (
+                str(rank),
+                f"{hit.similarity:.3f}",
+                f"{hit.cosine:.3f}",
+                str(hit.cosine_rank),
+                str(_from_here(self.index.path(hit.number))),
+            )
+            for rank, hit in enumerate(self.hits, start=1)
+        ]
+        return text_table(">>>><", ("rank", "similarity", "cosine", "rank by cosine", "image"), rows)
 
     def figure(self) -> Figure:
         """Draw the query and what was found, at most 49 images, five in a row."""
@@ -90,7 +96,7 @@ def search_index(
     Returns
     -------
     Hits
-        See :meth:`Hits.table` for a readable form.
+        Prints as a table.
 
     Raises
     ------

@@ -16,7 +16,8 @@ from torch import Tensor
 from lwfm._common.tensor_files import write_tensor_file
 from lwfm.data import episode_labels
 from lwfm.errors import UserError
-from lwfm.evaluation.episodes import BASELINE, CachedMaps, accuracy_of, run_episodes
+from lwfm.evaluation.cached_maps import CachedMaps
+from lwfm.evaluation.episodes import BASELINE, accuracy_of, run_episodes
 from lwfm.model import LWFM, ModelConfig
 
 if TYPE_CHECKING:

@@ -6,13 +6,14 @@ import time
 from dataclasses import dataclass
 from pathlib import Path  # noqa: TC003 - read by the command line
 
+from lwfm._common.devices import Accelerator  # noqa: TC001 - read by the command line
 from lwfm.data import ClassDataModule
 from lwfm.data.image_sets import ClassSplit, DataName, Unreadable  # noqa: TC001 - read by the command line
 from lwfm.model import ModelConfig
 from lwfm.training.config import SGDConfig
 from lwfm.training.modules import ClassificationModule
 from lwfm.training.run import TrainingSummary, begin, fit
-from lwfm.training.trainer import Accelerator, Precision, RunOptions
+from lwfm.training.trainer import Precision, RunOptions
 
 __all__ = ["ValidationConfig", "pretrain"]
 

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import lightning
-import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping, Timer, TQDMProgressBar
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
+from lwfm._common.devices import Accelerator, choose_device
 from lwfm.errors import UserError
 from lwfm.training.checkpoints import AtomicCheckpointIO, RunFiles, RunFolder
 
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-Accelerator = Literal["auto", "cpu", "gpu"]
 Precision = Literal["32-true", "16-mixed", "bf16-mixed"]
 
 
@@ -67,6 +66,7 @@ class RunOptions:
                 raise UserError(f"{name} must be at least 1, not {value}")
         if self.max_time is not None and not self.max_time > 0:
             raise UserError(f"max_time must be a positive number of minutes, not {self.max_time}")
+        choose_device(self.accelerator)
 
     def decoded_folder(self, out: Path) -> Path | None:
         """Say where the decoded images of a run in `out` are kept, if they are."""
@@ -79,8 +79,6 @@ def make_trainer(
     folder: RunFolder, files: RunFiles, run: RunOptions, *, clip_norm: float, unused_parameters: bool
 ) -> lightning.Trainer:
     """Build Lightning's trainer with the run's logs, limits and files."""
-    if run.accelerator == "gpu" and not torch.cuda.is_available():
-        raise UserError("accelerator gpu was asked for, but torch finds no CUDA device; try cpu or auto")
     csv = CSVLogger(folder.path, name=folder.logs.name)
     callbacks: list[Callback] = [files]
     if run.max_time is not None:

@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path  # noqa: TC003 - read by the command line
 
+from lwfm._common.devices import Accelerator  # noqa: TC001 - read by the command line
 from lwfm.data import EpisodeDataModule
 from lwfm.data.image_sets import ClassSplit, DataName, Unreadable  # noqa: TC001 - read by the command line
 from lwfm.errors import UserError
@@ -13,7 +14,7 @@ from lwfm.model import ModelConfig
 from lwfm.training.config import OptimConfig
 from lwfm.training.modules import LWFMModule
 from lwfm.training.run import TrainingSummary, begin, fit
-from lwfm.training.trainer import Accelerator, Precision, RunOptions
+from lwfm.training.trainer import Precision, RunOptions
 
 __all__ = ["EpisodeConfig", "LWFMModule", "OptimConfig", "TrainingSummary", "train"]
 

@@ -139,7 +139,7 @@ def test_inspection_reports_what_differs(tmp_path: Path) -> None:
     assert "images/n0198127600000001.jpg: cannot identify" in problems
     same = "n01532829/n0153282900000000.jpg = n01930112/n0193011200000000.jpg"
     assert f"train and test have 1 identical images: {same}" in problems
-    table = inspection.table()
+    table = str(inspection)
     assert all(text in table for text in ("miniimagenet", "2 (64)", "4 (38400)", problems.splitlines()[0]))
 
 
@@ -147,7 +147,7 @@ def test_inspection_of_whole_data_finds_nothing_wrong(tmp_path: Path) -> None:
     folders(tmp_path, {split: [f"{split}-{i}" for i in range(2)] for split in SPLITS})
     inspection = inspect_data("inspect", tmp_path)
     assert (inspection.data, inspection.problems) == ("folder", ())
-    assert inspection.table().endswith("nothing")
+    assert str(inspection).endswith("nothing")
 
 
 @pytest.mark.parametrize(

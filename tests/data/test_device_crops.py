@@ -66,8 +66,9 @@ def batches(module: TrainingDataModule) -> list[torch.Tensor]:
     """Training images as they arrive on the device."""
     found: list[torch.Tensor] = []
     for batch in iter(module.train_dataloader()):
-        arrived = module.on_after_batch_transfer(batch, 0)
-        parts = arrived[0].values() if isinstance(module, EpisodeDataModule) else [arrived]
+        combined = isinstance(module, EpisodeDataModule)  # (batch, its number, its loader's number)
+        arrived = module.on_after_batch_transfer(batch[0] if combined else batch, 0)
+        parts = arrived.values() if combined else [arrived]
         found += [images for images, _ in parts]
     return found
 

@@ -21,9 +21,11 @@ from lwfm.data import (
 )
 from lwfm.errors import UserError
 from lwfm.evaluation import evaluate
-from lwfm.evaluation.episodes import accuracy_of, encode_images, nearest_class_mean, run_episodes
+from lwfm.evaluation.cached_maps import encode_images
+from lwfm.evaluation.episodes import accuracy_of, run_episodes
 from lwfm.evaluation.results import EvaluationResult
 from lwfm.model import LWFM, ModelConfig, save_model
+from lwfm.nn import nearest_class_mean
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -149,7 +151,7 @@ def test_single_episode_has_no_interval(tiny_images: Path) -> None:
     result = _evaluate(tiny_images, episodes=1)
     assert result.of("lwfm", 1).interval is None
     assert EvaluationResult.from_json(result.to_json()) == result
-    assert "±" not in result.table()
+    assert "±" not in str(result)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"methods": [{"method": "lwfm"}]}'])
@@ -159,7 +161,7 @@ def test_json_of_something_else(text: str) -> None:
 
 
 def test_table_shows_every_method_with_intervals(result: EvaluationResult) -> None:
-    lines = result.table().splitlines()
+    lines = str(result).splitlines()
     assert len(lines) == 2 + 8
     lwfm = result.of("lwfm", 3)
     (line,) = (line for line in lines if line.split()[:3] == ["5", "3", "lwfm"])

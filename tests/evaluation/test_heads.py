@@ -11,8 +11,8 @@ import torch
 from lwfm.data import open_images
 from lwfm.errors import UserError
 from lwfm.evaluation import evaluate
+from lwfm.evaluation.cached_maps import encode_images
 from lwfm.evaluation.comparison import compare
-from lwfm.evaluation.episodes import encode_images
 from lwfm.evaluation.heads import HeadOptions, make_heads
 from lwfm.model import LWFM, ModelConfig, save_model
 

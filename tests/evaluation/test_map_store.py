@@ -13,8 +13,8 @@ import torch
 from lwfm.data import open_images
 from lwfm.errors import UserError
 from lwfm.evaluation import evaluate
+from lwfm.evaluation.cached_maps import encode_images
 from lwfm.evaluation.comparison import compare
-from lwfm.evaluation.episodes import encode_images
 from lwfm.evaluation.map_store import maps_fingerprint, stored_maps
 from lwfm.evaluation.results import EvaluationResult
 from lwfm.evaluation.scoring import score_methods
@@ -157,7 +157,7 @@ def test_compare_pairs_the_episodes(
     outcome = run(capsys, "compare", *files, "--out", tmp_path / "c.json")
     assert outcome.status == 0, outcome.err
     comparison = compare(*files)
-    assert outcome.out.strip() == comparison.table()
+    assert outcome.out.strip() == str(comparison)
     assert {(row.method, row.shot) for row in comparison.rows} == {
         (method, shot) for method in ("lwfm", "base", "matching", "nearest_class_mean") for shot in (1, 2)
     }

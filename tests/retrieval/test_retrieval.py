@@ -12,9 +12,9 @@ import torch
 
 from benchmarks.speed.bench_retrieval import METHODS, recalls
 from lwfm.cli import main
-from lwfm.evaluation.episodes import nearest_class_mean
 from lwfm.model import LWFM, ModelConfig, load_model, save_model
 from lwfm.model.encode import encode_images
+from lwfm.nn import nearest_class_mean
 from lwfm.retrieval.index import ImageIndex, load_index
 from lwfm.retrieval.search import search_index
 
@@ -109,7 +109,7 @@ def test_images_below_the_current_folder_are_named_from_there(
 ) -> None:
     monkeypatch.chdir(place)
     hits = search_index(place / "i.safetensors", place / "images" / "class-0" / "0.png", k=1)
-    assert hits.table().endswith("  images/class-0/0.png")
+    assert str(hits).endswith("  images/class-0/0.png")
 
 
 def test_the_figure_has_a_cell_for_each_image_and_an_end(place: Path) -> None:

@@ -53,7 +53,8 @@ def test_run_leaves_model_checkpoint_and_logs(finished: TrainingSummary) -> None
 def test_best_model_reaches_its_validation_accuracy(finished: TrainingSummary, tiny_images: Path) -> None:
     """The exported model, evaluated apart from training on the same episodes, gives the logged number."""
     from lwfm.data import EpisodeDataModule, images_needed
-    from lwfm.evaluation.episodes import accuracy_of, encode_images, run_episodes
+    from lwfm.evaluation.cached_maps import encode_images
+    from lwfm.evaluation.episodes import accuracy_of, run_episodes
 
     data = EpisodeDataModule(
         "folder", tiny_images, way=3, shot=1, queries=2, validation_episodes=EPISODES.validation

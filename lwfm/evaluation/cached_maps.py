@@ -1,0 +1,104 @@
+"""Maps of images: each image passes the backbone once, whatever heads and episodes read its maps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from lwfm._common.progress import progress
+from lwfm.data import image_loader
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from lwfm.data import ImageSet
+    from lwfm.model import LWFM
+
+
+@dataclass(frozen=True)
+class CachedMaps:
+    """Maps of some images of a set.
+
+    Attributes
+    ----------
+    layers : tuple of Tensor
+        [n, C_l, F_l, F_l] each, for the n images that were encoded.
+    rows : Tensor
+        [images of the set] int64: row of an image's maps in each layer, -1 for one that was not encoded.
+    """
+
+    layers: tuple[Tensor, ...]
+    rows: Tensor
+
+    @classmethod
+    def build(cls, layers: tuple[Tensor, ...], indices: Sequence[int], images: int) -> CachedMaps:
+        """Build from maps in the order of ``indices``, out of a set of ``images`` images."""
+        rows = torch.full((images,), -1)
+        rows[torch.as_tensor(indices)] = torch.arange(len(indices))
+        return cls(layers, rows)
+
+    def select(self, indices: Sequence[int]) -> tuple[Tensor, ...]:
+        """Return the maps of the images with these indices in the set, in this order, at least float32."""
+        rows = self.rows[torch.as_tensor(indices)].to(self.layers[0].device)
+        return tuple(layer[rows].to(torch.promote_types(layer.dtype, torch.float32)) for layer in self.layers)
+
+
+def encode_images(
+    model: LWFM,
+    images: ImageSet,
+    indices: Sequence[int],
+    *,
+    batch_size: int = 64,
+    workers: int = 0,
+    bar: bool = True,
+) -> CachedMaps:
+    """Encode images, each once, on the device where the model is.
+
+    Parameters
+    ----------
+    model : LWFM
+        Switched to evaluation mode.
+    images : ImageSet
+        The set.
+    indices : sequence of int
+        Which of them; see :func:`lwfm.data.images_needed`.
+    batch_size, workers : int
+        How many images at a time, and how many processes decode them (0: this one).
+    bar : bool
+        Whether to show a progress bar on a terminal.
+
+    Returns
+    -------
+    CachedMaps
+    """
+    batches = encoded_batches(model, images, indices, batch_size=batch_size, workers=workers, bar=bar)
+    layers = tuple(torch.cat(layer) for layer in zip(*batches, strict=True))
+    return CachedMaps.build(layers, indices, len(images.labels))
+
+
+@torch.inference_mode()
+def encoded_batches(
+    model: LWFM,
+    images: ImageSet,
+    indices: Sequence[int],
+    *,
+    batch_size: int,
+    workers: int,
+    bar: bool = True,
+) -> Iterator[tuple[Tensor, ...]]:
+    """Yield the per-layer maps [B, C_l, F_l, F_l] batch by batch; arguments as in :func:`encode_images`."""
+    model.eval()
+    device = next(model.parameters()).device
+    loader = image_loader(
+        images,
+        indices,
+        image_size=model.config.image_size,
+        normalization=model.normalization or images.normalization,
+        batch_size=batch_size,
+        workers=workers,
+    )
+    for batch, _ in progress(loader, "encoding images", "batch", show=bar):
+        yield model.encode(batch.to(device, memory_format=torch.channels_last))

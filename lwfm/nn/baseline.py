@@ -1,0 +1,48 @@
+"""The baseline of every comparison: nearest class mean on globally averaged features."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+
+def nearest_class_mean(support: Sequence[Tensor], support_labels: Tensor, query: Sequence[Tensor]) -> Tensor:
+    """Return the cosine between each query's mean feature and the mean of each class's support features.
+
+    An image's feature is the global average of every layer's map, concatenated and L2-normalized.
+
+    Parameters
+    ----------
+    support, query : sequence of Tensor
+        Per-layer maps [S, C_l, F_l, F_l] and [Q, C_l, F_l, F_l].
+    support_labels : Tensor
+        [S] int64 in 0..way-1; shots per class may differ.
+
+    Returns
+    -------
+    Tensor
+        [Q, way].
+
+    Examples
+    --------
+    >>> maps = (torch.eye(2).reshape(2, 2, 1, 1),)
+    >>> nearest_class_mean(maps, torch.tensor([0, 1]), maps)
+    tensor([[1., 0.],
+            [0., 1.]])
+    """
+    support_features, query_features = global_features(support), global_features(query)
+    membership = F.one_hot(support_labels).to(support_features.dtype)  # [S, way]
+    means = (membership / membership.sum(0)).T @ support_features  # [way, C]
+    return query_features @ F.normalize(means, dim=-1).T
+
+
+def global_features(maps: Sequence[Tensor]) -> Tensor:
+    """Return the L2-normalized, concatenated global averages [B, C] of per-layer maps."""
+    return F.normalize(torch.cat([layer.mean((-2, -1)) for layer in maps], dim=-1), dim=-1)
