@@ -14,7 +14,7 @@ BUILD_NEEDS = $(PYTHON) -c "import tomllib; print(*tomllib.load(open('pyproject.
 .PHONY: demo test lint types core-test docs python-test clean
 
 demo: $(VENV)/installed-train
-	$(BIN)/lwfm train --config configs/emoji.yaml --out $(RUN)
+	$(BIN)/lwfm train --preset emoji --out $(RUN)
 	@echo && echo "== the trained network on unseen classes"
 	$(BIN)/lwfm evaluate --checkpoint $(RUN)/best.safetensors --queries 5 --episodes 600 --out $(RUN)/result.json
 	@echo && echo "== the same network before training"

@@ -6,7 +6,8 @@ Submodules load on first use, so that ``import lwfm.lap`` never loads torch:
 * :mod:`lwfm.ops` -- the same and semantic-pixel matching on torch tensors;
 * :mod:`lwfm.nn` -- the head as a module; :mod:`lwfm.model` -- backbone and head;
 * :class:`FewShotClassifier` (:mod:`lwfm.classifier`) -- for your own images;
-* :mod:`lwfm.training`, :mod:`lwfm.evaluation`, :mod:`lwfm.cli` -- the tools on top.
+* :mod:`lwfm.training`, :mod:`lwfm.evaluation`, :mod:`lwfm.cli` -- the tools on top;
+* :mod:`lwfm.presets` -- configurations and experiment plans by name.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ _SUBMODULES = (
     "model",
     "nn",
     "ops",
+    "presets",
     "reference",
     "training",
 )

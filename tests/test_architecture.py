@@ -15,6 +15,7 @@ PACKAGE = Path(__file__).parent.parent / "lwfm"
 BELOW = {
     "errors": set(),
     "_common": {"errors"},
+    "presets": {"errors"},
     "lap": {"_lap", "errors"},
     "ops": {"_ops"},
     "nn": {"ops"},
@@ -27,7 +28,7 @@ BELOW = {
     "classifier": {"errors", "_common", "nn", "data", "model", "figures"},
     "retrieval": {"errors", "_common", "nn", "data", "model", "figures"},
     "training": {"errors", "_common", "nn", "data", "model", "evaluation"},
-    "experiments": {"errors", "_common", "data", "evaluation", "training"},
+    "experiments": {"errors", "_common", "presets", "data", "evaluation", "training"},
     "report": {"errors", "_common", "data", "model", "evaluation", "figures", "classifier"},
     "reference": set(),
 }

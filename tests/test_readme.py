@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lwfm.cli import COMMANDS, build_parser, main
+from lwfm.cli import COMMANDS, build_parser, join_configurations, main
 from lwfm.data import open_image
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
@@ -50,7 +50,8 @@ def test_the_commands_that_classify_run(place: Path, capsys: pytest.CaptureFixtu
 @pytest.mark.parametrize(("command", "options"), COMMAND_LINES, ids=[name for name, _ in COMMAND_LINES])
 def test_command_lines_parse(command: str, options: str) -> None:
     assert command in COMMANDS
-    build_parser(only=command).parse_args([command, *(word.strip("'") for word in _split(options))])
+    words = [word.strip("'") for word in _split(options)]
+    build_parser(command).parse_args(join_configurations(command, words))
 
 
 def _split(options: str) -> list[str]:

@@ -2,7 +2,7 @@
 
     python -m benchmarks.speed.bench_presets --threads 2
 
-Both take turns, and medians are printed. The training step is that of configs/ablation.yaml on random
+Both take turns, and medians are printed. The training step is that of the preset ablation on random
 images of 84 x 84: an episode of 5 ways, 1 shot and 5 queries and 32 auxiliary images through ResNet-18,
 forward and backward with all losses. The episodes have 75 queries, and their maps are encoded already.
 """
@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -21,17 +20,17 @@ import yaml
 
 from lwfm.data import episode_labels
 from lwfm.model import LWFM, ModelConfig
+from lwfm.presets import preset_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-CONFIGS = Path(__file__).parents[2] / "configs"
 WAY, CLASSES, AUXILIARY = 5, 36, 32
 
 
 def build(preset: str) -> LWFM:
     """Build the network of a preset with random weights."""
-    options = yaml.safe_load((CONFIGS / f"{preset}.yaml").read_text())["model"]
+    options = yaml.safe_load(preset_path(preset).read_text())["model"]
     config = ModelConfig.from_dict({**options, "weights": "none"})
     torch.manual_seed(0)
     network = LWFM(config, [str(number) for number in range(CLASSES)])

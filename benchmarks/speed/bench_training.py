@@ -2,7 +2,7 @@
 
     python -m benchmarks.speed.bench_training --threads 2
 
-The step is that of ``make demo`` (configs/emoji.yaml): ResNet-18, 5-way 1-shot with 5 queries and an
+The step is that of ``make demo`` (preset emoji): ResNet-18, 5-way 1-shot with 5 queries and an
 auxiliary batch of 64, images of 84 x 84. The whole step and its parts take turns; printed are medians, and
 the ratio of the step to the backbone alone in each round. The parts: decoding and augmenting the images;
 the backbone forward and backward alone, from given gradients of its maps; the head with the classifier and
@@ -17,7 +17,6 @@ import itertools
 import logging
 import statistics
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import lightning
@@ -27,18 +26,17 @@ from torch.profiler import ProfilerActivity, profile
 
 from lwfm.data import EpisodeDataModule
 from lwfm.model import ModelConfig
+from lwfm.presets import preset_path
 from lwfm.training.config import OptimConfig
 from lwfm.training.modules import LWFMModule
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-CONFIG = Path(__file__).parents[2] / "configs" / "emoji.yaml"
-
 
 def build() -> tuple[LWFMModule, EpisodeDataModule]:
-    """Build what ``lwfm train --config configs/emoji.yaml`` trains, and its data."""
-    options = yaml.safe_load(CONFIG.read_text())
+    """Build what ``lwfm train --preset emoji`` trains, and its data."""
+    options = yaml.safe_load(preset_path("emoji").read_text())
     episodes, model = options["episodes"], ModelConfig()
     data = EpisodeDataModule(
         options["data"],

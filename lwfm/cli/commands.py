@@ -6,16 +6,20 @@ from its signature and docstring.
 
 from __future__ import annotations
 
+import argparse
+import itertools
+import json
 import os
 import sys
 import warnings
-from argparse import RawDescriptionHelpFormatter
+from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import lwfm
 from lwfm.errors import UserError
+from lwfm.presets import preset_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -26,18 +30,27 @@ if TYPE_CHECKING:
     from lwfm.training import TrainingSummary
 
 
+class Positional(NamedTuple):
+    """A positional argument that takes any number of values: nargs is ? or +, as in argparse."""
+
+    name: str
+    nargs: str
+    type: Callable[[str], Any]
+    help: str
+
+
 class Command(NamedTuple):
     """A command: the function that does it, its line of help, and how its result is reported."""
 
     function: str
     summary: str
     report: Callable[[Any], None] = print
-    several: tuple[str, str] | None = None
-    """The last positional parameter, if it takes one or more paths, and its help."""
-    short: tuple[str, ...] = ()
+    last_argument: Positional | None = None
+    """The last positional argument, where its number of values is not one."""
+    short_options: tuple[str, ...] = ()
     """Parameters of one letter that are also options with one dash."""
-    bare: tuple[tuple[str, str], ...] = ()
-    """Options whose value may be left out, and the value that this means."""
+    optional_values: tuple[tuple[str, str], ...] = ()
+    """Options whose value may be omitted, and the value that is taken then."""
 
 
 def _report_training(summary: TrainingSummary) -> None:
@@ -72,9 +85,6 @@ def _report_evaluation(result: EvaluationResult) -> None:
         print(result)
 
 
-GROUPS = {"bench": "time the assignment solver or the head on this machine"}
-"""Names that commands of two words begin with, and their lines of help."""
-
 COMMANDS: dict[str, Command] = {
     "pretrain": Command(
         "lwfm.training.pretraining:pretrain",
@@ -89,7 +99,7 @@ COMMANDS: dict[str, Command] = {
     ),
     "experiment": Command(
         "lwfm.experiments.run:experiment",
-        "train and evaluate every row of a table; goes on where it stopped",
+        "train and evaluate every row of a table; resumes",
     ),
     "compare": Command(
         "lwfm.evaluation.comparison:compare",
@@ -97,12 +107,14 @@ COMMANDS: dict[str, Command] = {
     ),
     "data": Command(
         "lwfm.data.inspection:inspect_data",
-        "say which data set a folder holds and what is wrong with it: lwfm data inspect ROOT",
+        "show which data set a folder holds and what is wrong with it",
     ),
     "classify": Command(
         "lwfm.classifier.command:classify",
         "name the class of your own images from a few examples of each class",
-        several=("queries", "Images to classify, and folders of such images. (required)"),
+        last_argument=Positional(
+            "queries", "+", Path, "Images to classify, and folders of such images. (required)"
+        ),
     ),
     "import": Command(
         "lwfm.model.import_published:import_checkpoint",
@@ -114,11 +126,16 @@ COMMANDS: dict[str, Command] = {
     "search": Command(
         "lwfm.retrieval.search:search_index",
         "find the indexed images that are most similar to one",
-        short=("k",),
-        bare=(("show", "similar.png"),),
+        short_options=("k",),
+        optional_values=(("show", "similar.png"),),
     ),
     "report": Command("lwfm.report.page:report", "show a result of evaluate as one HTML page, with images"),
     "match": Command("lwfm.figures.matches:match", "draw how two images match, position by position"),
+    "presets": Command(
+        "lwfm.cli.presets:presets",
+        "list the configurations that the package brings, or print one",
+        last_argument=Positional("name", "?", str, "The preset to print; by default all are listed."),
+    ),
     "bench assignment": Command(
         "lwfm.bench.command:bench_assignment", "time the assignment solver beside others"
     ),
@@ -131,14 +148,21 @@ COMMANDS: dict[str, Command] = {
 _NAMED_OPTIONS = ("pretrain", "train", "evaluate")
 """Commands of many options: all have names, and can stand in a file."""
 
+CONFIG_HELP = "YAML file that sets any of the options; those of the command line override it."
+PRESET_HELP = {
+    "pretrain": "Configuration that the package brings, by name: lwfm presets lists them.",
+    "train": "Configuration that the package brings, by name: lwfm presets lists them.",
+    "evaluate": "Network (model) of a configuration that the package brings: lwfm presets lists them.",
+}
+
 EXTRAS = {"usearch": "retrieval", "jinja2": "report", "sklearn": "report"}
 """Optional packages and the extras that bring them; `train` brings all others."""
 
 EPILOG = """examples:
-  lwfm train --config configs/emoji.yaml --out runs/emoji
+  lwfm train --preset emoji --out runs/emoji
   lwfm evaluate --checkpoint runs/emoji/best.safetensors --queries 5
-  lwfm experiment configs/ablation.yaml --data '[emoji]'
-  lwfm pretrain --config configs/resnet12-cub-pretrain.yaml --root FOLDER --out runs/cub-pretrained
+  lwfm experiment ablation --data '[emoji]'
+  lwfm pretrain --preset resnet12-cub-pretrain --root FOLDER --out runs/cub-pretrained
   lwfm data inspect miniImageNet
   lwfm classify examples unsorted --out answers.csv --explain figures
   lwfm index images --out index.safetensors
@@ -186,76 +210,106 @@ def _fail(message: str) -> int:
 
 
 def _run(arguments: list[str]) -> int:
-    words = [word for word in arguments if not word.startswith("-")]
-    chosen = next((name for name in COMMANDS if words[: len(name.split())] == name.split()), None)
-    parser = build_parser(only=chosen)
-    values = parser.parse_args(arguments)
-    if values.command is None:
-        parser.print_help()
+    name, words = split_command(arguments)
+    if name not in COMMANDS:
+        main_parser(name).parse_args(words or ["--help"])
         return 0
-    name, values = values.command, parser.instantiate(values)[values.command]
-    if name in GROUPS:
-        name, values = f"{name} {values.command}", values[values.command]
-    options = values.as_dict()
-    options.pop("config", None)
+    parser = build_parser(name)
+    values = parser.parse_args(join_configurations(name, words))
+    options = parser.instantiate(values).as_dict()
+    for configuration in ("config", "preset"):
+        options.pop(configuration, None)
     command = COMMANDS[name]
     command.report(_load(command)(**options))
     return 0
 
 
-def build_parser(only: str | None = None) -> ArgumentParser:
-    """Build the parser; with ``only``, just that command gets its options (loading them all takes seconds).
+def split_command(arguments: list[str]) -> tuple[str, list[str]]:
+    """Return the name of the command, of one or two words or the first word of several, and what follows.
 
-    Parameters
-    ----------
-    only : str, optional
-        Name of a command; None fills in none of them.
+    Examples
+    --------
+    >>> split_command(["bench", "matching", "--threads", "2"]), split_command(["bench"]), split_command([])
+    (('bench matching', ['--threads', '2']), ('bench', []), ('', []))
     """
-    from jsonargparse import ArgumentParser, DefaultHelpFormatter
+    words = list(itertools.takewhile(lambda word: not word.startswith("-"), arguments[:2]))
+    for count in range(len(words), 0, -1):
+        if (name := " ".join(words[:count])) in COMMANDS:
+            return name, arguments[count:]
+    groups = {name.split()[0] for name in COMMANDS if " " in name}
+    if not words or (words[0] in groups and len(words) == 1):
+        return " ".join(words), arguments[len(words) :]
+    name = " ".join(words) if words[0] in groups else words[0]
+    near = get_close_matches(name, [*COMMANDS, *groups], n=1)
+    did_you_mean = f"; did you mean {near[0]}?" if near else ""
+    raise UserError(f"there is no command {name}{did_you_mean}\nCommands: {', '.join(COMMANDS)}")
 
-    class Formatter(DefaultHelpFormatter, RawDescriptionHelpFormatter):
-        """Keeps the line breaks of the examples."""
 
-    parser = ArgumentParser(
-        prog="lwfm",
-        description="Few-shot image classification by semantic-pixel matching (LWFM-SPM).",
+def main_parser(group: str = "") -> argparse.ArgumentParser:
+    """Build the parser of ``--help`` and ``--version`` before a command, or after the first of two words."""
+    listed = {name: command.summary for name, command in COMMANDS.items() if name.startswith(group)}
+    width = max(map(len, listed))
+    commands = "\n".join(f"  {name:<{width}}  {summary}" for name, summary in listed.items())
+    parser = argparse.ArgumentParser(
+        prog=f"lwfm {group}".rstrip(),
+        usage=f"lwfm {group or '[-h] [--version]'} COMMAND ...",
+        description=f"Few-shot image classification by semantic-pixel matching (LWFM-SPM).\n\n"
+        f"commands (lwfm COMMAND --help shows the options of one):\n{commands}",
         epilog=EPILOG,
-        formatter_class=Formatter,
-        version=f"lwfm {lwfm.__version__}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    commands = parser.add_subcommands(required=False, dest="command")
-    within: dict[str, Any] = {"": commands}
-    for name, command in COMMANDS.items():
-        subparser = ArgumentParser(description=command.summary)
-        if only == name:
-            if name in _NAMED_OPTIONS:
-                subparser.add_argument(
-                    "--config", action="config", help="YAML file that sets any of the options"
-                )
-            several, explanation = command.several or ("", "")
-            by_place = name not in _NAMED_OPTIONS
-            skipped: set[str | int] = {several} if several else set()
-            subparser.add_function_arguments(_load(command), as_positional=by_place, skip=skipped)
-            if several:
-                subparser.add_argument(several, nargs="+", type=Path, help=explanation)
-            _relax(subparser, command)
-        group, _, last = name.rpartition(" ")
-        if group not in within:
-            group_parser = ArgumentParser(description=GROUPS[group])
-            commands.add_subcommand(group, group_parser, help=GROUPS[group])
-            within[group] = group_parser.add_subcommands(dest="command")
-        within[group].add_subcommand(last, subparser, help=command.summary)
+    parser.add_argument("--version", action="version", version=f"lwfm {lwfm.__version__}")
     return parser
+
+
+def build_parser(name: str) -> ArgumentParser:
+    """Build the parser of a command from the signature and the docstring of its function."""
+    from jsonargparse import ArgumentParser
+
+    command = COMMANDS[name]
+    parser = ArgumentParser(prog=f"lwfm {name}", description=command.summary)
+    if name in _NAMED_OPTIONS:
+        parser.add_argument("--config", action="config", help=CONFIG_HELP)
+        parser.add_argument("--preset", type=str, help=PRESET_HELP[name])
+    last = command.last_argument
+    skipped: set[str | int] = {last.name} if last else set()
+    parser.add_function_arguments(_load(command), as_positional=name not in _NAMED_OPTIONS, skip=skipped)
+    if last:
+        parser.add_argument(last.name, nargs=last.nargs, type=last.type, help=last.help)
+    _relax(parser, command)
+    return parser
+
+
+def join_configurations(name: str, words: list[str]) -> list[str]:
+    """Turn ``--preset`` into ``--config``, and move both before the options, which override them."""
+    if name not in _NAMED_OPTIONS:
+        return words
+    parser = argparse.ArgumentParser(prog=f"lwfm {name}", add_help=False, allow_abbrev=False)
+    for option in ("--preset", "--config"):
+        parser.add_argument(option, action="append", default=[])
+    files, options = parser.parse_known_args(words)
+    presets = [_read_preset(name, preset) for preset in files.preset]
+    return [*(f"--config={each}" for each in [*presets, *files.config]), *options]
+
+
+def _read_preset(command: str, name: str) -> str:
+    """Return what ``--config`` takes: the file of a preset; for evaluate, its section `model` alone."""
+    if command != "evaluate":
+        return str(preset_path(name, command))
+    import yaml
+
+    options = yaml.safe_load(preset_path(name, "train").read_text(encoding="utf-8"))
+    return json.dumps({"model": options["model"]} if "model" in options else {})
 
 
 def _relax(parser: ArgumentParser, command: Command) -> None:
     """Let options of one letter have one dash, and some options stand without a value."""
     options = parser._option_string_actions  # the only way to change an option that a signature made
-    for letter in command.short:
+    for letter in command.short_options:
         action = options[f"--{letter}"]
         action.option_strings = [f"-{letter}", *action.option_strings]
         options[f"-{letter}"] = action
-    for name, value in command.bare:
+    for name, value in command.optional_values:
         action = options[f"--{name}"]
         action.nargs, action.const = "?", value
 

@@ -13,6 +13,7 @@ from lwfm.data.image_sets import ClassSplit, DataName, Split  # noqa: TC001 - re
 from lwfm.errors import UserError
 from lwfm.evaluation.episodes import METHODS
 from lwfm.evaluation.heads import HeadOptions
+from lwfm.presets import preset_path
 from lwfm.training import train
 
 _GIVEN_ELSEWHERE = {"out", "data", "root", "class_split", "crop", "unreadable", "seed", "resume", "decoded"}
@@ -74,8 +75,8 @@ class Plan:
     data : dict of str to DataChoice
         Data sets by name; a table for each.
     networks : dict of str to dict
-        Options of `lwfm train` for each network; `config` names a YAML file beside the plan whose options
-        come first, then those of `train`, then these.
+        Options of `lwfm train` for each network. `preset` names a preset of `lwfm train`, or `config` a YAML
+        file beside the plan, whose options come first, then those of `train`, then these.
     rows : list of Row
         Rows of each table; differences are to the first.
     train : dict
@@ -101,11 +102,18 @@ class Plan:
 def read_plan(path: Path) -> tuple[Plan, dict[str, dict[str, Any]]]:
     """Read a plan and the training options of each network, as :func:`lwfm.training.train` takes them.
 
+    Parameters
+    ----------
+    path : Path
+        A YAML file, or the name of a plan that the package brings.
+
     Raises
     ------
     UserError
         Naming the file and what in it cannot be, before any work.
     """
+    if not path.suffix and not path.exists():
+        path = preset_path(str(path), "experiment")
     values = _read_yaml(path)
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(Plan)
@@ -155,8 +163,14 @@ def _check(plan: Plan, path: Path) -> None:
 def _training_options(plan: Plan, name: str, path: Path) -> dict[str, Any]:
     """Put the options of a network together and check them as the command line would."""
     own = dict(plan.networks[name])
-    preset = own.pop("config", None)
-    first = {} if preset is None else _read_yaml(path.parent / str(preset))
+    preset, config = own.pop("preset", None), own.pop("config", None)
+    if preset is not None and config is not None:
+        raise UserError(f"{path}: network {name}: either a preset or a config")
+    first: dict[str, Any] = {}
+    if preset is not None:
+        first = _read_yaml(preset_path(str(preset), "train"))
+    elif config is not None:
+        first = _read_yaml(path.parent / str(config))
     merged = _merge(_merge({k: v for k, v in first.items() if k not in _GIVEN_ELSEWHERE}, plan.train), own)
     parser = ArgumentParser(exit_on_error=False)
     parser.add_function_arguments(train, skip=set(_GIVEN_ELSEWHERE))

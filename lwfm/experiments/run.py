@@ -41,7 +41,7 @@ def experiment(
     Parameters
     ----------
     plan : Path
-        What to do: see `configs/ablation.yaml`.
+        What to do: the name of a plan that the package brings (`lwfm presets` lists them), or a YAML file.
     root : Path, optional
         The folder of every data set of the plan that names none (but for emoji).
     out : Path

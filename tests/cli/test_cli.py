@@ -18,6 +18,7 @@ from lwfm.cli import COMMANDS, main
 from lwfm.cli.info import info
 from lwfm.experiments.plan import read_plan
 from lwfm.model import load_model
+from lwfm.presets import Preset, list_presets, preset_path
 
 TINY = ["--model.backbone", "conv4", "--model.image_size", "24", "--model.feature_size", "1"]
 EPISODES = ["--episodes.way", "3", "--episodes.queries", "2", "--episodes.auxiliary_batch", "4"]
@@ -120,8 +121,8 @@ def test_help_shows_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     for arguments in ([], ["--help"]):
         outcome = run(capsys, *arguments)
         assert outcome.status == 0
-        assert all(command.split()[0] in outcome.out for command in COMMANDS)
-        assert "lwfm train --config" in outcome.out
+        assert all(command in outcome.out for command in COMMANDS)
+        assert "lwfm train --preset" in outcome.out
 
 
 @pytest.mark.parametrize("command", sorted(COMMANDS))
@@ -143,16 +144,41 @@ def test_config_file_and_command_line_join(tmp_path: Path, capsys: pytest.Captur
     assert "backbone: conv4" in outcome.out
 
 
-@pytest.mark.parametrize("config", sorted(Path("configs").glob("*.yaml")), ids=lambda path: str(path.stem))
+@pytest.mark.parametrize("preset", list_presets(), ids=lambda preset: str(preset.name))
 def test_shipped_configurations_are_valid(
-    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    preset: Preset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    if "\nrows:\n" in config.read_text(encoding="utf-8"):  # a plan of `lwfm experiment`
-        assert read_plan(config)[0].rows
+    if preset.command == "experiment":
+        assert read_plan(Path(preset.name))[0].rows
         return
-    command = "pretrain" if config.stem.endswith("-pretrain") else "train"
-    outcome = run(capsys, command, "--config", config, "--out", tmp_path, "--print_config")
+    outcome = run(capsys, preset.command, "--preset", preset.name, "--out", tmp_path, "--print_config")
     assert outcome.status == 0, outcome.err
+
+
+def test_options_override_a_file_and_a_file_a_preset(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "run.yaml"
+    config.write_text("optim:\n  momentum: 0.5\n  decay: 0.5\n")
+    out = run(
+        capsys, "train", "--optim.decay", "0.25", "--config", config, "--preset=recommended", "--out",
+        tmp_path, "--print_config",
+    ).out  # fmt: skip
+    assert [word in out for word in ("decay: 0.25", "momentum: 0.5", "merge_shots: true")] == [True] * 3
+
+
+def test_evaluate_takes_the_network_of_a_preset(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--preset", "recommended", "--model.weights", "none", "--print_config"]
+    outcome = run(capsys, "evaluate", *arguments)
+    assert outcome.status == 0, outcome.err
+    assert "merge_shots: true" in outcome.out
+    assert "data: emoji" in outcome.out  # not that of the preset
+
+
+def test_presets_are_listed_and_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    listed = run(capsys, "presets").out
+    assert all(f"  {preset.name} " in listed and preset.summary in listed for preset in list_presets())
+    assert run(capsys, "presets", "paper").out == preset_path("paper").read_text()
 
 
 @pytest.mark.parametrize(
@@ -161,7 +187,9 @@ def test_shipped_configurations_are_valid(
         (["evaluate", "--episode", "5"], "episode"),
         (["train", "--out", "x", "--epochs", "many"], "epochs"),
         (["train", "--out", "x", "--model.color", "red"], "color"),
-        (["classify-everything"], "classify-everything"),
+        (["clasify"], "did you mean classify?"),
+        (["train", "--preset", "recomended", "--out", "x"], "did you mean recommended?"),
+        (["train", "--preset", "ablation", "--out", "x"], "the preset ablation is for lwfm experiment"),
         (["train"], "out"),
         (["evaluate", "--checkpoint", "missing.safetensors"], "missing.safetensors"),
         (["evaluate", "--data", "folder", "--root", "missing-folder"], "missing-folder"),
@@ -173,7 +201,8 @@ def test_shipped_configurations_are_valid(
         (["evaluate", "--data", "cub", "--root", "."], "CUB_200_2011"),
     ],
     ids=[
-        "unknown-option", "wrong-type", "unknown-model-option", "unknown-command", "missing-option",
+        "unknown-option", "wrong-type", "unknown-model-option", "unknown-command",
+        "unknown-preset", "preset-of-another-command", "missing-option",
         "missing-checkpoint", "missing-folder", "unknown-backbone", "match-without-network",
         "missing-image", "missing-config", "inspect-nothing", "no-birds",
     ],

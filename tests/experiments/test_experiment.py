@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,8 +25,6 @@ from lwfm.experiments.plan import read_plan
 from lwfm.experiments.run import experiment
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from lwfm.experiments.table import ExperimentTable
 
 PLAN: dict[str, Any] = {
@@ -244,6 +243,12 @@ def test_the_preset_stands_below_the_plan(plan: Path) -> None:
         ({"networks": {"paper": {"modell": 3}}}, "network paper: .*modell"),
         ({"networks": {"paper": {"seed": 3}}}, "network paper: .*seed"),
         ({"networks": {"paper": {"config": "gone.yaml"}}}, r"cannot read .*gone\.yaml"),
+        ({"networks": {"paper": {"preset": "papper"}}}, "no preset papper; did you mean paper"),
+        ({"networks": {"paper": {"preset": "ablation"}}}, "preset ablation is for lwfm experiment"),
+        (
+            {"networks": {"paper": {"preset": "paper", "config": "preset.yaml"}}},
+            "either a preset or a config",
+        ),
         ({"data": {"a": {"data": "folder", "queries": {}}}}, "queries must give"),
         ({"data": {"a": {"data": "nothing", "queries": {1: 2}}}}, "nothing"),
         ({"color": 3}, "color"),
@@ -268,6 +273,15 @@ def test_files_that_are_no_plan(
         path.write_text(content)
     assert main(["experiment", str(path)]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_a_shipped_plan_is_read_by_its_name() -> None:
+    plan, options = read_plan(Path("presets"))
+    assert set(options) == {"paper", "recommended"}
+    assert options["recommended"]["model"].merge_shots
+    assert plan.seeds == [0, 1, 2, 3, 4]
+    with pytest.raises(UserError, match="no preset ablatoin; did you mean ablation"):
+        read_plan(Path("ablatoin"))
 
 
 def test_root_and_data_are_asked_for(plan: Path, tiny_images: Path, tmp_path: Path) -> None:

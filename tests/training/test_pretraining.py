@@ -5,8 +5,7 @@ from __future__ import annotations
 import csv
 import shutil
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -17,13 +16,16 @@ from lwfm.data import ClassDataModule
 from lwfm.data.normalization import Normalization
 from lwfm.errors import UserError
 from lwfm.model import LWFM, ModelConfig, load_model, save_model
+from lwfm.presets import preset_path
 from lwfm.training import EpisodeConfig, TrainingSummary
 from lwfm.training.checkpoints import AtomicCheckpointIO
 from lwfm.training.config import OptimConfig, SGDConfig
 from lwfm.training.modules import ClassificationModule
 from tests.helpers.tiny_training import MODEL, VALIDATION, pretrain_tiny, train_tiny
 
-CONFIGS = Path(__file__).parents[2] / "configs"
+if TYPE_CHECKING:
+    from pathlib import Path
+
 DATA_SETS = ["cifar-fs", "cub", "miniimagenet", "tieredimagenet"]
 
 
@@ -202,16 +204,16 @@ def test_a_model_of_another_network_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", DATA_SETS)
 def test_the_configurations_of_both_stages_fit_together(name: str, tmp_path: Path) -> None:
     """What one stage writes, the next reads; the head is that of the paper's configuration."""
-    first = yaml.safe_load((CONFIGS / f"resnet12-{name}-pretrain.yaml").read_text())
+    first = yaml.safe_load(preset_path(f"resnet12-{name}-pretrain").read_text())
     backbone = ModelConfig.from_dict(first["model"])
     SGDConfig(**first["optim"])
     path = tmp_path / "best.safetensors"
     save_model(LWFM(backbone, ["fox", "owl"], SCALED), path)
     for shot in (1, 5):
-        text = (CONFIGS / f"resnet12-{name}-{shot}shot.yaml").read_text()
+        text = preset_path(f"resnet12-{name}-{shot}shot").read_text()
         assert "From scratch: no image of a test class was seen." in text
         second, paper = (yaml.safe_load(content) for content in (
-            text, (CONFIGS / f"paper-{name}-{shot}shot.yaml").read_text()))  # fmt: skip
+            text, preset_path(f"paper-{name}-{shot}shot").read_text()))  # fmt: skip
         assert second["model"]["weights"] == f"runs/{name}-pretrained/best.safetensors"
         model = LWFM(ModelConfig.from_dict(second["model"] | {"weights": str(path)}), ["fox", "owl"])
         assert model.backbone.layers == backbone.layers == (3, 4)
