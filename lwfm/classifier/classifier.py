@@ -5,6 +5,7 @@ Letters: S support images, Q queries, way the number of classes, l a layer.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -21,11 +22,11 @@ from lwfm.classifier.storage import load_state, save_state
 from lwfm.classifier.support_set import SupportSet
 from lwfm.errors import UserError
 from lwfm.model.default import ModelChoice, build_network, network_name
-from lwfm.model.encode import check_collection, encode_images
+from lwfm.model.encode import NO_WHITE, check_collection, encode_images, white_levels
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Sequence
 
     import numpy.typing as npt
 
@@ -115,8 +116,10 @@ class FewShotClassifier(Estimator):
         Parameters
         ----------
         images : iterable of path, PIL image, array or tensor
-            At least one of each of two classes. Arrays are [H, W, 3], tensors [3, H, W]; uint8, or floats in
-            0..1. One array [S, H, W, 3] or tensor [S, 3, H, W] will do.
+            At least one of each of two classes. Arrays are [H, W, 3], tensors [3, H, W]; one array
+            [S, H, W, 3] or tensor [S, 3, H, W] will do. Black is 0 and white 255 for uint8; which value is
+            white in other integers and floats, all of these images decide together
+            (:mod:`lwfm.data.white_levels`), and queries are read like them.
         labels : array-like of str or int
             [S], the class of each image.
 
@@ -161,8 +164,11 @@ class FewShotClassifier(Estimator):
     def _encode_support(
         self, network: LWFM, images: Iterable[ImageLike], names: npt.NDArray[Any], *, first: int = 0
     ) -> SupportSet:
+        images = list(images) if isinstance(images, Iterator) else images  # it is read twice
         shown = progress(check_collection(images), "encoding images", "image", show=self.progress)
-        return SupportSet.encode(network, shown, names, self.batch_size, first=first)
+        known = self.support_.white if first else NO_WHITE
+        white = known.joined(white_levels(images))
+        return SupportSet.encode(network, shown, names, self.batch_size, white=white, first=first)
 
     def _learn(self, network: LWFM, support: SupportSet) -> None:
         """Calibrate, and only then take over what was learned."""
@@ -242,7 +248,10 @@ class FewShotClassifier(Estimator):
         if len(self.classes_) < 2:
             raise UserError(f"only the class {self.classes_[0]!r} is known: add another by partial_fit")
         shown = progress(check_collection(images), "classifying", "image", show=self.progress)
-        for maps in encode_images(self.network_, shown, self.batch_size, together=_COMPARED_TOGETHER):
+        white = self.support_.white
+        for maps in encode_images(
+            self.network_, shown, self.batch_size, together=_COMPARED_TOGETHER, white=white
+        ):
             yield maps, self._compare_maps(maps)
 
     def _is_fitted(self) -> bool:

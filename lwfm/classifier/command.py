@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from lwfm.classifier.decision import Decision
+    from lwfm.data.white_levels import WhiteLevels
     from lwfm.model import LWFM
 
 _TITLE_WIDTH = 84
@@ -90,14 +91,16 @@ def classify(
         model, unknown_below=unknown_below, batch_size=batch_size, accelerator=accelerator
     ).fit(examples, labels)
     kept: list[Path] = []
-    decisions = tuple(classifier.decide(_readable(images, unreadable, kept)))
+    decisions = tuple(classifier.decide(_readable(images, unreadable, kept, classifier.support_.white)))
+    if not decisions:
+        raise UserError(f"none of the {len(images)} images to classify can be read")
     answers = Answers(
         tuple(kept), decisions, network_name(classifier.network_), len(examples), classifier.calibrated_on_
     )
     if out is not None:
         answers.write(out)
     if explain is not None:
-        explain_answers(classifier.network_, kept, decisions, explain)
+        explain_answers(classifier.network_, kept, decisions, explain, white=classifier.support_.white)
     return answers
 
 
@@ -123,11 +126,13 @@ def find_images(paths: Sequence[Path]) -> list[Path]:
     return found
 
 
-def _readable(paths: Sequence[Path], unreadable: Unreadable, kept: list[Path]) -> Iterator[Image]:
+def _readable(
+    paths: Sequence[Path], unreadable: Unreadable, kept: list[Path], white: WhiteLevels
+) -> Iterator[Image]:
     """Open the images one by one and note in ``kept`` which could be; others stop or warn."""
     for path in progress(paths, "classifying", "image"):
         try:
-            image = open_image(path)
+            image = open_image(path, white)
         except UserError as error:
             skip_unreadable(error, unreadable)
             continue
@@ -136,13 +141,18 @@ def _readable(paths: Sequence[Path], unreadable: Unreadable, kept: list[Path]) -
 
 
 def explain_answers(
-    network: LWFM, images: Sequence[Path], decisions: Sequence[Decision], folder: Path
+    network: LWFM,
+    images: Sequence[Path],
+    decisions: Sequence[Decision],
+    folder: Path,
+    *,
+    white: WhiteLevels,
 ) -> None:
     """Draw each image beside the example it resembles most; files are numbered as the answers are."""
     digits = len(str(len(images)))
     pairs = list(zip(images, decisions, strict=True))
     for number, (image, decision) in enumerate(progress(pairs, "drawing", "figure"), start=1):
-        figure, _ = match_files(network, Path(decision.support_name), image)
+        figure, _ = match_files(network, Path(decision.support_name), image, white=white)
         figure.suptitle(explanation_title(image, decision), fontsize=11, parse_math=False)
         save_figure(figure, folder / f"{number:0{digits}}-{image.stem}.png")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ import numpy as np
 from lwfm._common.tensor_files import read_tensor_file, tensors_under, write_tensor_file
 from lwfm.classifier.labels import check_labels
 from lwfm.classifier.support_set import SupportSet
+from lwfm.data.white_levels import WhiteLevels
 from lwfm.errors import UserError
 from lwfm.model import LWFM, describe_model, rebuild_model
 
@@ -31,6 +33,7 @@ def save_state(
         "model": describe_model(network),
         "classes": support.classes.tolist(),
         "names": list(support.names),
+        "white": asdict(support.white),
     }
     write_tensor_file(Path(path), {**tensors, _LABELS: support.labels}, description, key=_METADATA_KEY)
 
@@ -52,7 +55,8 @@ def load_state(path: str | os.PathLike[str]) -> tuple[LWFM, SupportSet, dict[str
         network = rebuild_model(state["model"], weights, source=str(file))
         maps = tuple(tensors[f"{_MAPS}{layer}"] for layer in range(len(network.backbone.layers)))
         classes = check_labels(None, state["classes"])
-        support = SupportSet(maps, tensors[_LABELS], classes, tuple(state["names"]))
+        white = WhiteLevels(**state["white"])
+        support = SupportSet(maps, tensors[_LABELS], classes, tuple(state["names"]), white)
         network.head.layout.layers(maps, "the support maps")
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{file} is not a whole classifier: {error}") from error

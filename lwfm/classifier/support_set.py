@@ -15,13 +15,14 @@ from torch import Tensor
 
 from lwfm.classifier.labels import are_names
 from lwfm.errors import UserError
-from lwfm.model.encode import encode_images
+from lwfm.model.encode import NO_WHITE, encode_images
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     import numpy.typing as npt
 
+    from lwfm.data.white_levels import WhiteLevels
     from lwfm.model import LWFM
     from lwfm.model.encode import ImageLike
     from lwfm.nn import LWFMHead
@@ -41,12 +42,15 @@ class SupportSet:
         Labels of the user, ascending, each once.
     names : tuple of str
         Path of each image, or ``image N`` where it was given otherwise.
+    white : WhiteLevels
+        Which value was white in images of more than 8 bits; queries are read in the same way.
     """
 
     maps: tuple[Tensor, ...]
     labels: Tensor
     classes: npt.NDArray[Any]
     names: tuple[str, ...]
+    white: WhiteLevels = NO_WHITE
 
     @classmethod
     def encode(
@@ -56,6 +60,7 @@ class SupportSet:
         labels: npt.NDArray[Any],
         batch_size: int,
         *,
+        white: WhiteLevels = NO_WHITE,
         first: int = 0,
     ) -> Self:
         """Send labeled images through the network; ``first`` is the number of the first one."""
@@ -67,19 +72,19 @@ class SupportSet:
                 names.append(os.fspath(image) if isinstance(image, (str, os.PathLike)) else number)
                 yield image
 
-        batches = list(encode_images(network, named(), batch_size))
+        batches = list(encode_images(network, named(), batch_size, white=white))
         if len(names) != len(labels):
             raise UserError(f"{len(names)} images need as many labels, got {len(labels)}")
         classes, indices = np.unique(labels, return_inverse=True)
         maps = tuple(torch.cat(layer) for layer in zip(*batches, strict=True))
-        return cls(maps, torch.as_tensor(indices, device=maps[0].device), classes, tuple(names))
+        return cls(maps, torch.as_tensor(indices, device=maps[0].device), classes, tuple(names), white)
 
     def joined(self, other: SupportSet) -> SupportSet:
         """Append the images of ``other``; UserError where one has names and the other numbers."""
         if are_names(self.classes) != are_names(other.classes):
             raise UserError(
-                f"the labels so far are like {self.classes[0]!r}, the new ones like {other.classes[0]!r}: "
-                "use either names or numbers"
+                f"the labels so far are like {self.classes[0].item()!r}, the new ones like "
+                f"{other.classes[0].item()!r}: use either names or numbers"
             )
         classes = np.unique(np.concatenate([self.classes, other.classes]))
         labels = [
@@ -87,7 +92,7 @@ class SupportSet:
             for x in (self, other)
         ]
         maps = tuple(torch.cat(pair) for pair in zip(self.maps, other.maps, strict=True))
-        return SupportSet(maps, torch.cat(labels), classes, self.names + other.names)
+        return SupportSet(maps, torch.cat(labels), classes, self.names + other.names, other.white)
 
     def to(self, device: torch.device) -> SupportSet:
         """Move the tensors to a device."""

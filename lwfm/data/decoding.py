@@ -7,15 +7,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
+from lwfm.data.white_levels import Brightest, WhiteLevels, choose_white, eight_bits, find_brightest
 from lwfm.errors import UserError
 
 if TYPE_CHECKING:
     import os
 
 
-def decode_image(content: bytes) -> Image.Image:
+def decode_image(content: bytes, white: WhiteLevels | None = None) -> Image.Image:
     """Decode the bytes of an image file into upright RGB, see :func:`upright_rgb`.
 
     Examples
@@ -24,14 +25,29 @@ def decode_image(content: bytes) -> Image.Image:
     >>> decode_image(open_images("emoji", split="val").read(0)).size
     (84, 84)
     """
+    if not content:
+        raise ValueError("the file is empty")
     with Image.open(io.BytesIO(content)) as opened:
-        return upright_rgb(opened)
+        return upright_rgb(opened, white)
 
 
-def upright_rgb(image: Image.Image) -> Image.Image:
-    """Bring an image of any mode into RGB, the way up in which it was taken.
+def upright_rgb(image: Image.Image, white: WhiteLevels | None = None) -> Image.Image:
+    """Convert an image of any mode into RGB, the way up in which it was taken.
 
-    EXIF orientation is applied, transparency is laid on white, 16-bit gray is scaled to 8 bits.
+    EXIF orientation is applied and transparency is laid on white.
+
+    Parameters
+    ----------
+    image
+        The image, perhaps not decoded yet.
+    white
+        How gray of more than 8 bits is mapped to 8 bits, see :mod:`lwfm.data.white_levels`; None: by the
+        brightest value of this image alone, which makes it no comparison for others.
+
+    Raises
+    ------
+    UserError
+        Gray of more than 8 bits does not fit `white`.
 
     Examples
     --------
@@ -39,25 +55,42 @@ def upright_rgb(image: Image.Image) -> Image.Image:
     (255, 255, 255)
     """
     image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I;16"):  # PIL's own conversion cuts everything above 255 off
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+    if _is_deep(image):  # PIL's own conversion cuts everything above 255 off
+        pixels = np.asarray(image)
+        white = choose_white([find_brightest(pixels)]) if white is None else white
+        return Image.fromarray(eight_bits(pixels, white)).convert("RGB")
     if image.has_transparency_data:
         image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        return Image.alpha_composite(white, image).convert("RGB")
+        background = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(background, image).convert("RGB")
     return image.convert("RGB")
 
 
-def open_image(path: str | os.PathLike[str]) -> Image.Image:
-    """Read and decode one image file; UserError naming it when that fails, whatever the reason."""
+def _is_deep(image: Image.Image) -> bool:
+    """Whether an image is gray of more than 8 bits."""
+    return image.mode in ("I", "F") or image.mode.startswith("I;16")
+
+
+def deep_brightness(image: Image.Image) -> Brightest | None:
+    """Find the largest value of gray of more than 8 bits; None for other images, which are not decoded."""
+    return find_brightest(np.asarray(image)) if _is_deep(image) else None
+
+
+def open_image(path: str | os.PathLike[str], white: WhiteLevels | None = None) -> Image.Image:
+    """Read and decode one image file; UserError naming it when that fails, whatever the reason.
+
+    Gray of more than 8 bits: see :func:`upright_rgb`.
+    """
     try:
-        return decode_image(Path(path).read_bytes())
+        return decode_image(Path(path).read_bytes(), white)
     # Decoders of damaged files raise whatever they stumble over (OSError, SyntaxError, struct.error, ...).
     except Exception as error:
         raise UserError(f"cannot read the image {path}: {decoding_problem(error)}") from error
 
 
 def decoding_problem(error: Exception) -> str:
-    """Say in one line why an image cannot be read."""
+    """Return in one line why an image cannot be read."""
+    if isinstance(error, UnidentifiedImageError):  # its own message shows an address in memory
+        return "cannot identify the format of the image: the file is damaged, or no image"
     reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return (reason.splitlines() or [type(error).__name__])[0]

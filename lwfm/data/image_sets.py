@@ -11,6 +11,7 @@ import os
 import warnings
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
@@ -23,6 +24,7 @@ from lwfm.data.layouts import Layout, Listing, choose_layout
 from lwfm.data.layouts.folders import list_images as list_images
 from lwfm.data.normalization import IMAGENET, Normalization
 from lwfm.data.sources import EncodedSource
+from lwfm.data.white_levels import WhiteLevels, choose_white
 from lwfm.errors import UserError
 
 if TYPE_CHECKING:
@@ -167,7 +169,8 @@ def skip_unreadable(problem: str | UserError, unreadable: Unreadable) -> None:
         ``skip`` warns, ``stop`` raises.
     """
     if unreadable == "stop":
-        raise UserError(f"{problem}\nRepair or remove what is damaged, or leave it out with unreadable=skip")
+        advice = 'leave it out with --unreadable skip (unreadable="skip" in Python)'
+        raise UserError(f"{problem}\nRepair or remove what is damaged, or {advice}")
     warnings.warn(f"{problem}\nIt is left out", stacklevel=3)
 
 
@@ -192,9 +195,31 @@ def check_images(source: ImageSource, count: int, title: str) -> list[Checked]:
         pool.shutdown(cancel_futures=True)  # on Ctrl-C the images still queued are dropped
 
 
-def fingerprint_of(names: Sequence[str], digests: Sequence[bytes]) -> str:
-    """SHA-256 over the names and the digests of the contents, in hexadecimal."""
+def white_levels(layout: Layout, checked: dict[str, list[Checked]]) -> WhiteLevels | None:
+    """Choose the white levels of a data set's gray of more than 8 bits; None when it has no such image.
+
+    All splits decide, so that training and evaluation see the same image alike: those that are not in
+    `checked` are read, but only if one that is there has such images.
+    """
+    found = [check.brightest for checks in checked.values() for check in checks if check.brightest]
+    if not found:
+        return None
+    for split in layout.splits.keys() - checked.keys():
+        with suppress(UserError):  # a split that is missing or broken is told when it is opened
+            listing = list_split(layout, split)
+            others = check_images(listing.source, len(listing.names), f"Reading gray levels of {split}")
+            found += [check.brightest for check in others if check.brightest]
+    try:
+        return choose_white(found)
+    except UserError as error:
+        raise UserError(f"the images of {layout.data} ({layout.form}): {error}") from error
+
+
+def fingerprint_of(names: Sequence[str], digests: Sequence[bytes], white: WhiteLevels | None = None) -> str:
+    """SHA-256 over the names, the digests of the contents and the white levels, in hexadecimal."""
     fingerprint = hashlib.sha256()
+    if white is not None:
+        fingerprint.update(f"{white.integers} {white.floats}\0".encode())
     for image, digest in zip(names, digests, strict=True):
         fingerprint.update(image.encode("utf-8", "surrogateescape") + b"\0" + digest)
     return fingerprint.hexdigest()
@@ -229,7 +254,9 @@ def _open_layout(
         report = f"{len(bad)} of {len(checked)} images cannot be read:\n  " + "\n  ".join(bad)
         skip_unreadable(report, unreadable)
     good = [index for index, check in enumerate(checked) if not check.reason]
-    kept = Listing([listing.names[index] for index in good], listing.source.select(good))
+    white = white_levels(layout, {split: checked})
+    source = listing.source.select(good).with_white(white)
+    kept = Listing([listing.names[index] for index in good], source)
     lost = {name.split("/")[0] for name in listing.names} - {name.split("/")[0] for name in kept.names}
     if lost:
         raise UserError(
@@ -252,7 +279,7 @@ def _image_set(
         names=tuple(listing.names),
         labels=np.array([position[label] for label in of_class], dtype=np.int64),
         normalization=normalization,
-        fingerprint=fingerprint_of(listing.names, digests),
+        fingerprint=fingerprint_of(listing.names, digests, listing.source.white),
         source=listing.source,
         layout=layout,
     )

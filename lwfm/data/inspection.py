@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from lwfm._common.tables import text_table
-from lwfm.data.image_sets import DataName, check_images, fingerprint_of, list_split
+from lwfm.data.image_sets import DataName, check_images, fingerprint_of, list_split, white_levels
 from lwfm.data.layouts import ClassSplit, Layout, choose_layout, find_layouts
 from lwfm.errors import UserError
 
 if TYPE_CHECKING:
     from lwfm.data.layouts import Listing
     from lwfm.data.sources import Checked
+    from lwfm.data.white_levels import WhiteLevels
 
 _SHOWN = 10
 
@@ -141,15 +142,23 @@ def inspect_data(
     reports: list[SplitReport] = []
     contents: dict[str, dict[bytes, str]] = {}
     sizes: dict[str, tuple[int, int]] = {}
+    read: dict[str, tuple[Listing, list[Checked]]] = {}
     for split in ("train", "val", "test"):
         try:
             listing = list_split(layout, split)
         except UserError as error:
             problems.append(f"{split}: {error}")
             continue
-        checked = check_images(listing.source, len(listing.names), f"Reading {split} images")
-        reports.append(_report(layout, split, listing, checked))
+        read[split] = listing, check_images(listing.source, len(listing.names), f"Reading {split} images")
+    white = None
+    try:
+        white = white_levels(layout, {split: checked for split, (_, checked) in read.items()})
+    except UserError as error:
+        problems.append(str(error))
+    for split, (listing, checked) in read.items():
+        reports.append(_report(layout, split, listing, checked, white))
         problems += _split_problems(layout, reports[-1], listing, checked)
+        problems += _repeated(split, listing, checked)
         contents[split] = {check.digest: name for name, check in zip(listing.names, checked, strict=True)}
         contents[split].pop(b"", None)
         sizes |= {name: check.size for name, check in zip(listing.names, checked, strict=True) if check.size}
@@ -162,7 +171,9 @@ def inspect_data(
     return Inspection(layout.data, form, others, cropped, tuple(reports), tuple(problems))
 
 
-def _report(layout: Layout, split: str, listing: Listing, checked: list[Checked]) -> SplitReport:
+def _report(
+    layout: Layout, split: str, listing: Listing, checked: list[Checked], white: WhiteLevels | None
+) -> SplitReport:
     good = [check.size for check in checked if check.size is not None]
     sizes = sorted({f"{width}x{height}" for width, height in (min(good), max(good))}) if good else ["none"]
     kept = [(name, check.digest) for name, check in zip(listing.names, checked, strict=True) if check.size]
@@ -173,7 +184,11 @@ def _report(layout: Layout, split: str, listing: Listing, checked: list[Checked]
         images=len(listing.names),
         expected_images=layout.images.get(split),
         sizes="..".join(sizes),
-        fingerprint=fingerprint_of([name for name, _ in kept], [digest for _, digest in kept]),
+        fingerprint=fingerprint_of(
+            [name for name, _ in kept],
+            [digest for _, digest in kept],
+            white if any(check.brightest for check in checked) else None,
+        ),
     )
 
 
@@ -207,6 +222,21 @@ def _split_problems(
             + more
         )
     return problems
+
+
+def _repeated(split: str, listing: Listing, checked: list[Checked]) -> list[str]:
+    """Tell which images of a split are identical though their classes are not."""
+    first: dict[bytes, str] = {}
+    pairs = []
+    for name, check in zip(listing.names, checked, strict=True):
+        other = first.setdefault(check.digest, name)
+        if check.digest and other.split("/")[0] != name.split("/")[0]:
+            pairs.append(f"{other} = {name}")
+    if not pairs:
+        return []
+    more = "" if len(pairs) <= _SHOWN else f" and {len(pairs) - _SHOWN} more"
+    named = ", ".join(pairs[:_SHOWN])
+    return [f"{split}: {len(pairs)} images are identical to one of another class: {named}{more}"]
 
 
 def _shared(contents: dict[str, dict[bytes, str]]) -> list[str]:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
+import io
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 from PIL import Image
 
-from lwfm.data.decoding import decode_image, decoding_problem
+from lwfm.data.decoding import decode_image, decoding_problem, deep_brightness
+from lwfm.data.white_levels import Brightest, WhiteLevels
 from lwfm.errors import UserError
 
 if TYPE_CHECKING:
@@ -35,15 +38,26 @@ class Checked:
         Width and height in pixels; None for an unreadable image.
     reason
         Why it cannot be read, else "".
+    brightest
+        The largest value of gray of more than 8 bits; None for other images.
     """
 
     digest: bytes
     size: tuple[int, int] | None
     reason: str
+    brightest: Brightest | None = None
 
 
 class ImageSource(ABC):
-    """The images of a split in a fixed order; small enough to hand to every DataLoader worker."""
+    """The images of a split in a fixed order; small enough to hand to every DataLoader worker.
+
+    Attributes
+    ----------
+    white
+        How gray of more than 8 bits is mapped to 8 bits; None: each image by itself.
+    """
+
+    white: WhiteLevels | None = None
 
     @abstractmethod
     def read(self, index: int) -> bytes:
@@ -57,9 +71,20 @@ class ImageSource(ABC):
     def select(self, indices: Sequence[int]) -> ImageSource:
         """Keep these images, in this order."""
 
+    def with_white(self, white: WhiteLevels | None) -> Self:
+        """Return the same images with other white levels."""
+        source = copy.copy(self)
+        source.white = white
+        return source
+
     def image(self, index: int) -> Image.Image:
         """Return image `index` upright, in RGB."""
-        return decode_image(self.read(index))
+        return decode_image(self.read(index), self.white)
+
+    def brightest(self, index: int) -> Brightest | None:
+        """Find the largest value of image `index` if it is gray of more than 8 bits."""
+        with Image.open(io.BytesIO(self.read(index))) as image:
+            return deep_brightness(image)
 
     def digest(self, index: int) -> bytes:
         """SHA-256 of all that decides how image `index` looks."""
@@ -68,14 +93,19 @@ class ImageSource(ABC):
     def check(self, index: int) -> Checked:
         """Read and decode image `index`; never raises for a broken one."""
         try:
-            return Checked(self.digest(index), self.image(index).size, "")
+            size = self.with_white(_ANY_WHITE).image(index).size
+            return Checked(self.digest(index), size, "", self.brightest(index))
         except Exception as error:  # decoders of damaged files raise whatever they stumble over
             cause = error.__cause__ if isinstance(error, UserError) else error
             return Checked(b"", None, decoding_problem(cause if isinstance(cause, Exception) else error))
 
 
+_ANY_WHITE = WhiteLevels(integers=2**64, floats=float(np.finfo(np.float64).max))
+"""Every image is dark enough for it: only to find out whether it can be decoded at all."""
+
+
 class FileSource(ImageSource):
-    """ImageLike files, optionally cropped to a box each.
+    """Image files, optionally cropped to a box each.
 
     Parameters
     ----------
@@ -107,11 +137,12 @@ class FileSource(ImageSource):
     def select(self, indices: Sequence[int]) -> FileSource:
         """Keep these files, in this order."""
         boxes = None if self.boxes is None else self.boxes[np.asarray(indices, dtype=np.int64)]
-        return FileSource(self.folder, [self.files[index] for index in indices], boxes)
+        files = [self.files[index] for index in indices]
+        return FileSource(self.folder, files, boxes).with_white(self.white)
 
     def image(self, index: int) -> Image.Image:
         """Decode the file; cut its box out, as far as it lies within the image."""
-        image = decode_image(self.read(index))
+        image = decode_image(self.read(index), self.white)
         if self.boxes is None:
             return image
         x, y, width, height = self.boxes[index]
@@ -152,7 +183,8 @@ class EncodedSource(ImageSource):
 
     def select(self, indices: Sequence[int]) -> EncodedSource:
         """Keep these images, in this order."""
-        return EncodedSource([self.contents[index] for index in indices], self.origin)
+        chosen = [self.contents[index] for index in indices]
+        return EncodedSource(chosen, self.origin).with_white(self.white)
 
 
 class PixelSource(ImageSource):
@@ -186,6 +218,9 @@ class PixelSource(ImageSource):
     def select(self, indices: Sequence[int]) -> PixelSource:
         """Keep these images, in this order."""
         return PixelSource(self.pixels, self.origin, self.rows[np.asarray(indices, dtype=np.int64)])
+
+    def brightest(self, index: int) -> None:
+        """Return None: these pixels are 8-bit."""
 
     def image(self, index: int) -> Image.Image:
         """Make an image of the pixels."""

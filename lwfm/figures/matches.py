@@ -21,6 +21,7 @@ from lwfm.data.transforms import evaluation_transform
 from lwfm.errors import UserError
 from lwfm.figures.files import save_figure
 from lwfm.model import LWFM, ModelConfig, load_model
+from lwfm.model.encode import white_levels
 from lwfm.nn.explain import LayerMatch, explain_pair
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor
 
+    from lwfm.data.white_levels import WhiteLevels
 
 _SIMILARITY = Normalize(-1, 1)
 _SIMILARITY_COLORS = "RdYlGn"
@@ -83,12 +85,16 @@ def match(
     return out
 
 
-def match_files(model: LWFM, support: Path, query: Path) -> tuple[Figure, tuple[LayerMatch, ...]]:
+def match_files(
+    model: LWFM, support: Path, query: Path, *, white: WhiteLevels | None = None
+) -> tuple[Figure, tuple[LayerMatch, ...]]:
     """Show how the model matches two image files; UserError naming one that is missing or no image.
 
-    Otherwise as :func:`match_images`.
+    The white levels of images of more than 8 bits are by default chosen by these two. Otherwise as
+    :func:`match_images`.
     """
-    return match_images(model, open_image(support), open_image(query))
+    white = white_levels([support, query]) if white is None else white
+    return match_images(model, open_image(support, white), open_image(query, white))
 
 
 def match_images(model: LWFM, support: Image, query: Image) -> tuple[Figure, tuple[LayerMatch, ...]]:

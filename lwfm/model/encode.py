@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Set
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -12,8 +14,9 @@ import torch
 from PIL import Image
 
 from lwfm.data import evaluation_transform, open_image, upright_rgb
-from lwfm.data.decoding import decoding_problem
+from lwfm.data.decoding import decoding_problem, deep_brightness
 from lwfm.data.normalization import IMAGENET
+from lwfm.data.white_levels import Brightest, WhiteLevels, choose_white, eight_bits, find_brightest
 from lwfm.errors import UserError
 
 if TYPE_CHECKING:
@@ -29,29 +32,65 @@ AnyImage = TypeVar("AnyImage", bound="ImageLike")
 
 _FORMS = "a path, a PIL image, an array [H, W, 3] or a tensor [3, H, W]"
 
+NO_WHITE = WhiteLevels()
+"""Of a set without images of more than 8 bits: floats lie in 0..1 then, and integers are uint8."""
+
 
 def check_collection(images: Iterable[AnyImage]) -> Iterable[AnyImage]:
-    """Return ``images`` if it is several of them; UserError when it is a single one, or no collection."""
+    """Return ``images`` if it is several of them in an order; UserError when it is anything else."""
     single = isinstance(images, (str, os.PathLike, Image.Image))
     if isinstance(images, (np.ndarray, torch.Tensor)):
         single = images.ndim in (2, 3)
+        channels = images.shape[0 if isinstance(images, torch.Tensor) else -1] if single else 0
+        if images.ndim == 3 and channels not in (1, 3):
+            axis = "images[:, None]" if isinstance(images, torch.Tensor) else "images[..., None]"
+            raise UserError(
+                f"images are {list(images.shape)}: for a stack of gray images add the axis of the channels, "
+                f"{axis}"
+            )
     if single:
         raise UserError("images must be a collection of images; put a single one into a list: [image]")
     if not hasattr(images, "__iter__"):
         raise UserError(f"images must be a collection, each {_FORMS}; got {type(images).__name__}")
+    if isinstance(images, (Set, Mapping)) or hasattr(images, "columns"):  # pandas and the like
+        advice = "give the column of the paths" if hasattr(images, "columns") else "give a list"
+        raise UserError(f"images are a {type(images).__name__}, not a sequence of images: {advice}")
     return images
 
 
-def to_image(image: ImageLike, index: int) -> Image.Image:
-    """Bring one image into an upright RGB image.
+def white_levels(images: Iterable[ImageLike]) -> WhiteLevels:
+    """Choose the white levels of a set of images; those that cannot be read have no say.
+
+    Images of 8 bits are not decoded.
+    """
+    return choose_white(found for image in images if (found := _brightest(image)))
+
+
+def _brightest(image: ImageLike) -> Brightest | None:
+    """Find the largest value of an image of more than 8 bits; None where it has no such, or is broken."""
+    with suppress(Exception):  # decoders of damaged files raise whatever they stumble over
+        if isinstance(image, Image.Image):
+            return deep_brightness(image)
+        if isinstance(image, (str, os.PathLike)):
+            with Image.open(image) as opened:
+                return deep_brightness(opened)
+        pixels = _pixels(image)
+        return None if pixels.dtype == np.uint8 else find_brightest(pixels)
+    return None
+
+
+def to_image(image: ImageLike, index: int, white: WhiteLevels = NO_WHITE) -> Image.Image:
+    """Convert one image into an upright RGB image of 8 bits.
 
     Parameters
     ----------
     image : path, PIL image, array or tensor
-        Arrays are [H, W], [H, W, 1] or [H, W, 3], tensors [H, W], [1, H, W] or [3, H, W]; integers are
-        uint8, floats lie in 0..1 and are rounded to 8 bits, as a file would hold them.
+        Arrays are [H, W], [H, W, 1] or [H, W, 3], tensors [H, W], [1, H, W] or [3, H, W], of any integers or
+        floats; they are rounded to 8 bits, as a file would hold them.
     index : int
         Its place in the user's collection, for messages.
+    white : WhiteLevels
+        Of the set that it belongs to, see :func:`white_levels`.
 
     Raises
     ------
@@ -64,34 +103,37 @@ def to_image(image: ImageLike, index: int) -> Image.Image:
     (6, 4)
     """
     if isinstance(image, (str, os.PathLike)):
-        return open_image(image)
+        return open_image(image, white)
     if isinstance(image, Image.Image):
         try:
-            return upright_rgb(image)
+            return upright_rgb(image, white)
         except Exception as error:  # an image opened lazily may turn out to be damaged only now
             raise UserError(f"image {index} cannot be decoded: {decoding_problem(error)}") from error
-    if isinstance(image, torch.Tensor):
-        channels_last = image.detach().cpu().movedim(0, -1) if image.ndim == 3 else image.detach().cpu()
-        pixels = channels_last.float().numpy() if image.is_floating_point() else channels_last.numpy()
-        return _from_pixels(pixels, f"image {index} is a tensor {list(image.shape)} of {image.dtype}")
-    if isinstance(image, np.ndarray):
-        return _from_pixels(image, f"image {index} is an array {list(image.shape)} of {image.dtype}")
+    if isinstance(image, (torch.Tensor, np.ndarray)):
+        kind = "a tensor" if isinstance(image, torch.Tensor) else "an array"
+        what = f"image {index} is {kind} {list(image.shape)} of {image.dtype}"
+        return _from_pixels(_pixels(image), what, white)
     raise UserError(f"image {index} is a {type(image).__name__}; an image is {_FORMS}")
 
 
-def _from_pixels(pixels: npt.NDArray[Any], what: str) -> Image.Image:
+def _pixels(image: npt.NDArray[Any] | torch.Tensor) -> npt.NDArray[Any]:
+    """Return an array, or a tensor as an array with the channels last; bfloat16 as float32."""
+    if not isinstance(image, torch.Tensor):
+        return image
+    channels_last = image.detach().cpu().movedim(0, -1) if image.ndim == 3 else image.detach().cpu()
+    return channels_last.float().numpy() if image.is_floating_point() else channels_last.numpy()
+
+
+def _from_pixels(pixels: npt.NDArray[Any], what: str, white: WhiteLevels) -> Image.Image:
     """Make an image of [H, W], [H, W, 1] or [H, W, 3]; ``what`` begins the message of an error."""
     if pixels.ndim == 2:
         pixels = pixels[..., None]
     if pixels.ndim != 3 or pixels.shape[-1] not in (1, 3) or pixels.size == 0:
         raise UserError(f"{what}; an image is {_FORMS}")
-    if np.issubdtype(pixels.dtype, np.floating):
-        low, high = pixels.min(), pixels.max()
-        if not (low >= 0 and high <= 1):  # NaN fails this too
-            raise UserError(f"{what} with values from {low:g} to {high:g}; floats must lie in 0..1")
-        pixels = np.rint(pixels * 255).astype(np.uint8)
-    if pixels.dtype != np.uint8:
-        raise UserError(f"{what}; an image is uint8, or floats in 0..1")
+    try:
+        pixels = eight_bits(pixels, white)
+    except UserError as error:
+        raise UserError(f"{what}: {error}") from error
     return Image.fromarray(np.broadcast_to(pixels, (*pixels.shape[:2], 3)).copy())
 
 
@@ -100,6 +142,7 @@ def image_batches(
     images: Iterable[ImageLike],
     batch_size: int,
     *,
+    white: WhiteLevels = NO_WHITE,
     unreadable: Callable[[int, UserError], None] | None = None,
 ) -> Iterator[torch.Tensor]:
     """Prepare images as the model wants them, a batch [B, 3, H, W] at a time, decoded by several threads.
@@ -113,7 +156,7 @@ def image_batches(
 
     def prepare(pair: tuple[int, ImageLike]) -> torch.Tensor | UserError:
         try:
-            return transform(to_image(pair[1], pair[0]))
+            return transform(to_image(pair[1], pair[0], white))
         except UserError as error:
             if unreadable is None:
                 raise
@@ -139,16 +182,17 @@ def encode_images(
     batch_size: int,
     *,
     together: int = 1,
+    white: WhiteLevels = NO_WHITE,
     unreadable: Callable[[int, UserError], None] | None = None,
 ) -> Iterator[tuple[torch.Tensor, ...]]:
     """Compute the maps [B, C_l, F_l, F_l] of every layer on the model's device.
 
     ``batch_size`` images pass the network at once; as many batches are joined as make up ``together``.
-    Unreadable images: see :func:`image_batches`.
+    ``white``: see :func:`to_image`; unreadable images: see :func:`image_batches`.
     """
     device = next(model.parameters()).device
     waiting: list[tuple[torch.Tensor, ...]] = []
-    for batch in image_batches(model, images, batch_size, unreadable=unreadable):
+    for batch in image_batches(model, images, batch_size, white=white, unreadable=unreadable):
         waiting.append(model.encode(batch.to(device, memory_format=torch.channels_last)))
         if len(waiting) * batch_size >= together:
             yield tuple(torch.cat(layer) for layer in zip(*waiting, strict=True))

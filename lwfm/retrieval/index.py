@@ -6,7 +6,7 @@ Letters: N indexed images, C channels of all layers together, l a layer.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -18,10 +18,11 @@ from lwfm._common.progress import progress
 from lwfm._common.tensor_files import read_tensor_file, tensors_under, write_tensor_file
 from lwfm.data.image_sets import Unreadable, skip_unreadable
 from lwfm.data.sources import EXTENSIONS
+from lwfm.data.white_levels import WhiteLevels
 from lwfm.errors import UserError
 from lwfm.model import LWFM, describe_model, rebuild_model
 from lwfm.model.default import build_network, network_name
-from lwfm.model.encode import encode_images
+from lwfm.model.encode import encode_images, white_levels
 from lwfm.nn import global_features
 
 if TYPE_CHECKING:
@@ -69,6 +70,8 @@ class ImageIndex:
         [N], paths below it.
     digests : tuple of str
         [N], of the files' content.
+    white : WhiteLevels
+        Which value was white in images of more than 8 bits.
     """
 
     network: LWFM
@@ -76,6 +79,7 @@ class ImageIndex:
     root: Path
     names: tuple[str, ...]
     digests: tuple[str, ...]
+    white: WhiteLevels
 
     def path(self, number: int) -> Path:
         """Say where an image stands."""
@@ -184,10 +188,11 @@ def build_index(
         skip_unreadable(error, unreadable)
         left_out.add(number)
 
+    white = white_levels(paths)
     shown = _digested(progress(paths, "indexing", "image"), digests)
     batches = [
         [layer.half().cpu() for layer in maps]
-        for maps in encode_images(network, shown, batch_size, unreadable=leave_out)
+        for maps in encode_images(network, shown, batch_size, white=white, unreadable=leave_out)
     ]
     if not batches:
         raise UserError(f"none of the {len(paths)} images in {folder} can be read")
@@ -197,6 +202,7 @@ def build_index(
         "root": str(folder.resolve()),
         "names": [paths[number].relative_to(folder).as_posix() for number in kept],
         "digests": [digests[number] for number in kept],
+        "white": asdict(white),
     }
     tensors = {f"{_MODEL}{name}": tensor for name, tensor in network.state_dict().items()}
     for layer, parts in enumerate(zip(*batches, strict=True)):
@@ -233,8 +239,9 @@ def load_index(path: Path) -> ImageIndex:
         network.head.layout.layers(maps, "the indexed maps")
         root = Path(description["root"])
         names, digests = tuple(description["names"]), tuple(description["digests"])
+        white = WhiteLevels(**description["white"])
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path} is not a whole index: {error}") from error
     if not len(names) == len(digests) == len(maps[0]):
         raise UserError(f"{path} is not a whole index: {len(names)} names for {len(maps[0])} images")
-    return ImageIndex(network, maps, root, names, digests)
+    return ImageIndex(network, maps, root, names, digests, white)

@@ -19,6 +19,8 @@ from lwfm.retrieval.index import Hit, ImageIndex, load_index
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+    from lwfm.data.white_levels import WhiteLevels
+
 _COLUMNS, _ROWS = 5, 10  # at most, of the figure
 
 
@@ -54,7 +56,7 @@ class Hits:
         for axes in cells:
             axes.set_axis_off()
         for axes, (title, path) in zip(cells, shown, strict=False):
-            _draw_image(axes, path)
+            _draw_image(axes, path, self.index.white)
             axes.set_title(f"{title}\n{path.parent.name}/{path.name}", fontsize=8, parse_math=False)
         return figure
 
@@ -65,9 +67,9 @@ def _from_here(path: Path) -> Path:
     return path.relative_to(here) if path.is_relative_to(here) else path
 
 
-def _draw_image(axes: Axes, path: Path) -> None:
+def _draw_image(axes: Axes, path: Path, white: WhiteLevels) -> None:
     try:
-        axes.imshow(open_image(path))
+        axes.imshow(open_image(path, white))
     except UserError:  # gone, or overwritten, since it was indexed
         axes.text(0.5, 0.5, "cannot be read", ha="center", va="center", fontsize=8)
 
@@ -109,7 +111,7 @@ def search_index(
     if show is not None:
         check_figure_suffix(show)
     images = load_index(index)
-    (maps,) = encode_images(images.network, [image], 1)
+    (maps,) = encode_images(images.network, [image], 1, white=images.white)
     found = images.nearest(maps, images.features(), k, candidates=candidates)
     _warn_of_changes(images, found, index)
     hits = Hits(image, images, tuple(found))

@@ -110,11 +110,52 @@ def test_gray_arrays_are_images(fitted: FewShotClassifier) -> None:
     np.testing.assert_array_equal(fitted.predict_proba([Image.fromarray(gray)]), colored)
 
 
+DEEP: dict[str, Callable[[np.ndarray[Any, Any]], Any]] = {
+    "12-bit arrays": lambda gray: (gray * (4095 / 255)).round().astype(np.uint16),
+    "int32 arrays": lambda gray: gray.astype(np.int32) * 257,
+    "floats to 255": lambda gray: gray.astype(np.float32),
+    "16-bit tensors": lambda gray: torch.from_numpy(gray.astype(np.int32) * 257)[None],
+    "bfloat16 tensors": lambda gray: torch.from_numpy(gray.astype(np.float32)).bfloat16(),
+    "PIL of 16 bits": lambda gray: Image.fromarray(gray.astype(np.uint16) * 257),
+    "PIL of floats": lambda gray: Image.fromarray(gray.astype(np.float32) / 255),
+}
+
+
+@pytest.mark.parametrize("form", DEEP.values(), ids=DEEP)
+def test_images_of_more_than_8_bits_are_seen_as_their_8_bits(
+    network: LWFM, form: Callable[[np.ndarray[Any, Any]], Any], tmp_path: Path
+) -> None:
+    """The examples decide which value is white, for each query too, and after saving and loading."""
+    gray = np.random.default_rng(0).integers(0, 255, (6, 24, 24), dtype=np.uint8)
+    gray[0, 0, 0], gray[4] = 255, gray[4] // 16  # a dark query alone would be taken for fewer bits
+    expected = FewShotClassifier(network).fit(list(gray[:4]), [0, 0, 1, 1]).predict_proba(list(gray[4:]))
+    deep = [form(each) for each in gray]
+    classifier = FewShotClassifier(network).fit(iter(deep[:4]), [0, 0, 1, 1])
+    np.testing.assert_array_equal(classifier.predict_proba(deep[4:]), expected)
+    classifier.save(tmp_path / "c.safetensors")
+    loaded = FewShotClassifier.load(tmp_path / "c.safetensors")
+    np.testing.assert_array_equal(loaded.predict_proba(deep[4:]), expected)
+    learner = FewShotClassifier(network, calibrate=False).partial_fit(deep[:2], [0, 0])
+    learner.partial_fit(deep[2:4], [1, 1])
+    assert learner.support_.white == classifier.support_.white
+
+
+def test_a_query_brighter_than_the_examples_is_refused(network: LWFM) -> None:
+    dim, bright = (np.full((24, 24), value, np.uint16) for value in (900, 4000))
+    classifier = FewShotClassifier(network).fit([dim, dim // 2], ["a", "b"])
+    with pytest.raises(UserError, match=r"image 1 .*up to 4000, and white is 1023"):
+        classifier.predict([dim, bright])
+
+
 @pytest.mark.parametrize(
     ("images", "message"),
     [
         pytest.param("cat.jpg", "put a single one into a list", id="one-path"),
         pytest.param(np.zeros((9, 9, 3), np.uint8), "put a single one into a list", id="one-array"),
+        pytest.param(np.zeros((5, 9, 9), np.uint8), r"\[5, 9, 9\].* images\[..., None\]", id="gray-stack"),
+        pytest.param(torch.zeros(5, 9, 9), r"\[5, 9, 9\].* images\[:, None\]", id="gray-tensors"),
+        pytest.param({"a.jpg"}, "a set, not a sequence", id="set"),
+        pytest.param({"a": "a.jpg"}, "a dict, not a sequence", id="dict"),
         pytest.param(7, "collection", id="number"),
         pytest.param(["missing.jpg"], r"missing\.jpg", id="missing-file"),
         pytest.param([np.zeros((9, 9, 3), np.int64)], r"image 0 .*int64", id="dtype"),

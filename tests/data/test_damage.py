@@ -167,3 +167,13 @@ def test_inspection_tells_cropped_birds(crop: bool, sized: bool, expected: str, 
 def test_classes_in_common_are_reported(tmp_path: Path) -> None:
     folders(tmp_path, {"train": ["a", "b"], "val": ["b"], "test": ["c"]})
     assert "train and val have 1 classes in common: b" in inspect_data("inspect", tmp_path).problems
+
+
+def test_the_same_image_in_two_classes_of_a_split_is_reported(tmp_path: Path) -> None:
+    folders(tmp_path, {split: [f"{split}-a", f"{split}-b"] for split in SPLITS})
+    first, second = (sorted((tmp_path / "val" / label).iterdir())[0] for label in ("val-a", "val-b"))
+    second.write_bytes(first.read_bytes())
+    same = f"val-a/{first.name} = val-b/{second.name}"
+    assert inspect_data("inspect", tmp_path).problems == (
+        f"val: 1 images are identical to one of another class: {same}",
+    )

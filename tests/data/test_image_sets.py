@@ -118,7 +118,7 @@ def damage(root: Path) -> dict[str, str]:
     (red / "empty.png").touch()
     (red / "text.png").write_text("this is a letter")
     (red / "cut.png").write_bytes(encode(Image.fromarray(noise))[:2000])
-    return {"cut.jpg": "truncated", "empty.png": "identify", "text.png": "identify", "cut.png": ""}
+    return {"cut.jpg": "truncated", "empty.png": "empty", "text.png": "identify", "cut.png": ""}
 
 
 def test_unreadable_images_stop_and_are_all_named(root: Path) -> None:
@@ -128,7 +128,8 @@ def test_unreadable_images_stop_and_are_all_named(root: Path) -> None:
     lines = str(caught.value).splitlines()
     for name, reason in bad.items():
         assert any(f"train/red/{name}: " in line and reason in line for line in lines)
-    assert "unreadable=skip" in lines[-1]
+    assert "--unreadable skip" in lines[-1]
+    assert "0x" not in str(caught.value)
 
 
 def test_unreadable_images_are_skipped_with_a_warning(root: Path) -> None:

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from lwfm.figures import match_figure
+from lwfm.figures import match_figure, match_files
+from lwfm.model import LWFM, ModelConfig
 from lwfm.nn.explain import LayerMatch
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @pytest.mark.parametrize(
@@ -27,3 +34,16 @@ def test_color_bars_cover_no_image(layers: int, shape: tuple[int, ...]) -> None:
     assert len(boxes) == 3 * layers + 1
     covered = [(a, b) for i, a in enumerate(boxes) for b in boxes[:i] if a.overlaps(b)]
     assert not covered
+
+
+def test_two_gray_files_of_more_than_8_bits_share_one_white_level(tmp_path: Path) -> None:
+    gray = np.random.default_rng(0).integers(0, 255, (2, 32, 32), dtype=np.uint8)
+    gray[0, 0, 0], gray[1] = 255, gray[1] // 16
+    model = LWFM(ModelConfig(backbone="conv4", image_size=32, feature_size=2)).eval()
+    similarities = []
+    for name, of_kind in (("plain", gray), ("deep", gray.astype(np.float32) / 255)):
+        paths = [tmp_path / f"{name}-{number}.tif" for number in range(2)]
+        for path, pixels in zip(paths, of_kind, strict=True):
+            Image.fromarray(pixels).save(path)
+        similarities.append(torch.cat([match.similarities for match in match_files(model, *paths)[1]]))
+    assert torch.equal(*similarities)

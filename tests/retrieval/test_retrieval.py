@@ -7,15 +7,17 @@ import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from benchmarks.speed.bench_retrieval import METHODS, recalls
 from lwfm.cli import main
 from lwfm.model import LWFM, ModelConfig, load_model, save_model
 from lwfm.model.encode import encode_images
 from lwfm.nn import nearest_class_mean
-from lwfm.retrieval.index import ImageIndex, load_index
+from lwfm.retrieval.index import ImageIndex, build_index, load_index
 from lwfm.retrieval.search import search_index
 
 if TYPE_CHECKING:
@@ -162,6 +164,23 @@ def test_unreadable_images_can_be_left_out(
         path for path in sorted(images.rglob("*.png")) if path.name != "bad.png"
     ]
     assert {index.state(i) for i in range(30)} == {"same"}
+
+
+def test_images_of_more_than_8_bits_are_found_as_their_8_bits(place: Path, tmp_path: Path) -> None:
+    """All indexed images decide which value is white, for the image that is looked for too."""
+    gray = np.random.default_rng(0).integers(0, 255, (4, 24, 24), dtype=np.uint8)
+    gray[0, 0, 0], gray[3] = 255, gray[3] // 16
+    for number, pixels in enumerate(gray):
+        for name, of_kind in (("deep", pixels.astype(np.uint16) * 257), ("plain", pixels)):
+            (tmp_path / name).mkdir(exist_ok=True)
+            Image.fromarray(of_kind).save(tmp_path / name / f"{number}.png")
+    hits = []
+    for name in ("deep", "plain"):
+        index = tmp_path / f"{name}.safetensors"
+        build_index(tmp_path / name, out=index, model=str(place / "model.safetensors"))
+        hits.append(search_index(index, tmp_path / name / "3.png", k=4).hits)
+    assert hits[0] == hits[1]
+    assert hits[0][0].number == 3
 
 
 def test_ctrl_c_leaves_the_old_index(
