@@ -94,7 +94,6 @@ def all_steps(sanitizer: str) -> dict[str, Step]:
     for tool, limit in SANITIZERS.items():
         command = [sanitizer, "--tool", tool, "--error-exitcode", "1", *PYTEST, *KERNEL_TESTS]
         steps[tool] = Step(f"compute-sanitizer {tool}", limit, command)
-    steps["predictions"] = Step("Predicted times", 60, [PYTHON, "tools/predict_kernels.py"])
     return steps
 
 
