@@ -1,5 +1,6 @@
-// A user's program against the installed package: the answer of a 3 x 3 problem is the exit status.
+// A program of a user of the installed package; exits with 0 if a 3 x 3 problem is solved.
 #include <core/assignment.h>
+#include <core/sparse.h>
 
 #include <cstdint>
 

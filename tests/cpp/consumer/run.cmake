@@ -1,4 +1,5 @@
-# Installs the package of BUILD into a folder of the build tree, then configures, builds and runs SOURCE.
+# Install the package of BUILD into a folder of the build tree, check that the installed headers are complete,
+# then configure, build and run SOURCE.
 function(run)
   execute_process(COMMAND ${ARGV} RESULT_VARIABLE result)
   if(result)
@@ -6,8 +7,30 @@ function(run)
   endif()
 endfunction()
 
+# Every header that an installed one includes is installed, and no header of the matching operators is.
+function(check_headers folder)
+  file(GLOB_RECURSE headers RELATIVE ${folder} ${folder}/*.h)
+  if(NOT headers)
+    message(FATAL_ERROR "no headers in ${folder}")
+  endif()
+  foreach(header ${headers})
+    if(header MATCHES "matching")
+      message(FATAL_ERROR "${header} is installed, but internal")
+    endif()
+    file(STRINGS ${folder}/${header} lines REGEX "^ *# *include +\"")
+    foreach(line ${lines})
+      string(REGEX REPLACE "^[^\"]*\"([^\"]*)\".*" "\\1" included "${line}")
+      if(NOT EXISTS ${folder}/${included})
+        message(FATAL_ERROR "${header} includes ${included}, which is not installed")
+      endif()
+    endforeach()
+  endforeach()
+endfunction()
+
 set(prefix ${BUILD}/installed)
+file(REMOVE_RECURSE ${prefix})
 run(${CMAKE_COMMAND} --install ${BUILD} --prefix ${prefix})
+check_headers(${prefix}/include/lwfm)
 run(${CMAKE_COMMAND} -S ${SOURCE} -B ${BUILD}/consumer -D CMAKE_PREFIX_PATH=${prefix})
 run(${CMAKE_COMMAND} --build ${BUILD}/consumer)
 run(${BUILD}/consumer/consumer)
