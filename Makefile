@@ -6,9 +6,9 @@ VENV ?= .venv
 RUN ?= runs/demo-$(shell date +%Y%m%d-%H%M%S)
 BIN := $(abspath $(VENV))/bin
 CXX_FILES = $(shell git ls-files 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.cuh' 'csrc/*.cu' 'tests/*.h' 'tests/*.cpp')
-SOURCES := pyproject.toml setup.py setup_cuda.py $(shell find csrc -type f)
+SOURCES := setup.py setup_cuda.py setup_objects.py $(shell find csrc -type f)
 DEMO_CLASS := test/rooster
-# What a build needs stands in pyproject.toml; installed first, pip need not fetch torch a second time.
+# The requirements of a build, from pyproject.toml; where they are installed, pip does not fetch torch again.
 BUILD_NEEDS = $(PYTHON) -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['build-system']['requires'], sep='\n')"
 
 .PHONY: demo test lint types core-test docs python-test clean
@@ -58,10 +58,19 @@ docs: $(VENV)/installed-dev
 python-test: $(VENV)/installed-dev
 	$(BIN)/python -m pytest
 
-$(VENV)/installed-%: $(SOURCES)
+# One stamp for the modules, one for each set of extras: changed C++ or CUDA sources never call pip, other
+# extras compile nothing. Object files stay in build/objects, and only those that are out of date are made.
+$(VENV)/needs: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install torch torchvision
 	$(BUILD_NEEDS) | $(BIN)/pip install -r /dev/stdin
+	touch $@
+
+$(VENV)/built: $(SOURCES) $(VENV)/needs
+	$(BIN)/python setup.py --quiet build_ext --inplace
+	touch $@
+
+$(VENV)/installed-%: pyproject.toml $(VENV)/needs | $(VENV)/built
 	$(BIN)/pip install --no-build-isolation -e '.[$*]'
 	touch $@
 

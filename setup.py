@@ -1,24 +1,27 @@
-"""Builds the two extension modules; everything else about the package stands in pyproject.toml.
+"""Build the two extension modules; everything else about the package is in pyproject.toml.
 
-``lwfm._lap`` binds the solver to NumPy and knows nothing of torch. ``lwfm._ops`` registers the torch
+``lwfm._lap`` binds the solver to NumPy and includes nothing of torch. ``lwfm._ops`` registers the torch
 operators through torch's stable ABI, so a build made against one torch (>= 2.10) loads in another.
+Object files stay in ``build/objects`` (setup_objects.py); a build only compiles what has changed.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import sys
+import sysconfig
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
-from setuptools.errors import BaseError, CompileError, LinkError
+from setuptools.errors import BaseError, LinkError
 
 sys.path.insert(0, str(Path(__file__).parent))  # pip runs this file from elsewhere
 import setup_cuda
+import setup_objects
+from setup_objects import Compilation
 
 # The oldest torch whose stable ABI is used: 2.10, as in pyproject.toml.
 TORCH_TARGET_VERSION = "0x020a000000000000"
@@ -41,11 +44,8 @@ def fail(message: str) -> NoReturn:
     raise SystemExit(f"\nerror: {message}\n")
 
 
-def add_torch_folders(extension: Extension) -> str | None:
-    """Point the torch extension at the headers and libraries of the torch that is built against.
-
-    Returns that torch's CUDA version, None for a CPU-only build.
-    """
+def import_torch() -> tuple[Path, str, str | None, list[tuple[int, int]]]:
+    """Return folder, version, CUDA version (None: CPU-only) and visible GPUs of the torch built against."""
     try:
         import torch
     except ImportError:
@@ -56,88 +56,97 @@ def add_torch_folders(extension: Extension) -> str | None:
     root = Path(torch.__file__).parent
     if not (root / "include" / "torch" / "csrc" / "stable" / "library.h").exists():
         fail(f"torch {torch.__version__} has no stable C++ interface; lwfm needs torch>=2.10.")
-    # As system headers: their warnings are not ours.
-    extension.extra_compile_args += ["-isystem", str(root / "include")]
-    extension.library_dirs.append(str(root / "lib"))
-    return torch.version.cuda
+    gpus = [torch.cuda.get_device_capability(index) for index in range(torch.cuda.device_count())]
+    return root, torch.__version__, torch.version.cuda, gpus
 
 
-def add_cuda_kernels(extension: Extension, torch_cuda: str | None, folder: Path) -> None:
-    """Compile the CUDA kernels and link them into the torch extension, or say why not."""
+def pybind11_folder() -> str:
+    """Return the folder of pybind11's headers."""
+    try:
+        import pybind11
+    except ImportError:
+        fail("pybind11 is not installed in the environment that builds lwfm: pip install 'pybind11>=2.13'.")
+    return str(pybind11.get_include())
+
+
+def cuda_kernels(
+    torch_cuda: str | None, gpus: list[tuple[int, int]]
+) -> tuple[list[Compilation], Path | None, str]:
+    """Decide on the CUDA kernels -> how they are compiled, the folder of CUDA's runtime, a summary."""
     try:
         toolkit = setup_cuda.find_toolkit(os.environ)
         decision = setup_cuda.decide(os.environ, torch_cuda, toolkit)
-        summary = f"not built: {decision.reason}"
-        if decision.toolkit is not None:
-            machine, virtual = setup_cuda.architectures_of(os.environ, decision.toolkit)
-            summary = setup_cuda.describe(decision.toolkit, machine, virtual)
-            print(f"lwfm: CUDA kernels for {summary}: {decision.reason}", flush=True)
-            command = setup_cuda.nvcc_command(decision.toolkit, machine, virtual)
-            extension.extra_objects += setup_cuda.compile_kernels(
-                command, folder, setup_cuda.job_count(os.environ)
-            )
-            extension.define_macros.append(("LWFM_WITH_CUDA", "1"))
-            extension.library_dirs.append(str(decision.toolkit.runtime_folder))
-            extension.libraries += ["cudart_static", "dl", "rt", "pthread"]
-        else:
-            print(f"lwfm: CUDA kernels are {summary}", flush=True)
+        if decision.toolkit is None:
+            print(f"lwfm: CUDA kernels are not built: {decision.reason}", flush=True)
+            return [], None, f"not built: {decision.reason}"
+        architectures = setup_cuda.choose_architectures(os.environ, decision.toolkit, gpus)
     except setup_cuda.CudaError as error:
         fail(str(error))
-    extension.define_macros.append(("LWFM_CUDA_KERNELS", f'"{summary}"'))
-    # Rebuilt where the decision is another one than last time.
-    stamp = folder / "cuda.txt"
-    folder.mkdir(parents=True, exist_ok=True)
-    if not stamp.exists() or stamp.read_text() != summary:
-        stamp.write_text(summary)
-    extension.depends += [str(stamp), *extension.extra_objects]
-
-
-def add_pybind11_folder(extension: Extension) -> None:
-    """Point the NumPy extension at pybind11's headers, whose helper also compiles files in parallel."""
-    try:
-        import pybind11
-        from pybind11.setup_helpers import ParallelCompile
-    except ImportError:
-        fail("pybind11 is not installed in the environment that builds lwfm: pip install 'pybind11>=2.13'.")
-    extension.include_dirs.append(pybind11.get_include())
-    ParallelCompile(default=setup_cuda.job_count(os.environ)).install()
-
-
-def extension_module(name: str, folder: str, **options: Any) -> Extension:
-    """Return the extension module compiled from every source in a folder of ``csrc``."""
-    return Extension(
-        f"lwfm.{name}",
-        sources=sorted(path.as_posix() for path in Path("csrc", folder).glob("*.cpp")),
-        depends=sorted(path.as_posix() for path in Path("csrc").rglob("*.*h")),
-        include_dirs=["csrc"],
-        extra_compile_args=[*COMPILE_FLAGS, *WARNING_FLAGS],
-        language="c++",
-        **options,
-    )
-
-
-LAP = extension_module("_lap", "python", extra_link_args=[] if sys.platform == "darwin" else ["-pthread"])
-OPS = extension_module(
-    "_ops", "ops", libraries=["torch_cpu"], define_macros=[("TORCH_TARGET_VERSION", TORCH_TARGET_VERSION)]
-)
+    summary = setup_cuda.describe(decision.toolkit, architectures)
+    print(f"lwfm: CUDA kernels for {summary}: {decision.reason}", flush=True)
+    compilations = setup_cuda.kernel_compilations(decision.toolkit, architectures, os.environ)
+    return compilations, decision.toolkit.runtime_folder, summary
 
 
 class BuildExtensions(build_ext):
-    """``build_ext`` whose failures say what to install."""
+    """Compile with ninja, link with setuptools; failures say what to install."""
 
     def build_extensions(self) -> None:
-        """Compile, after making sure that there is a compiler."""
-        compiler = getattr(self.compiler, "compiler_cxx", None) or ["c++"]
-        if shutil.which(compiler[0]) is None:
-            fail(f"no C++ compiler: {compiler[0]!r} was not found. {NEEDED} {INSTALL_HINT}")
-        add_pybind11_folder(LAP)
-        add_cuda_kernels(OPS, add_torch_folders(OPS), Path(self.build_temp, "cuda"))
-        if setup_cuda.job_count(os.environ) > 1:
-            self.parallel = 2  # both modules at once: one of them is a single long file
+        """Compile what has changed, and link both modules."""
+        command = getattr(self.compiler, "compiler_so_cxx", None) or ["c++", "-fPIC"]
+        if shutil.which(command[0]) is None:
+            fail(f"no C++ compiler: {command[0]!r} was not found. {NEEDED} {INSTALL_HINT}")
+        kernels = self._add_objects(command)
+        jobs = setup_objects.job_count(os.environ)
         try:
+            setup_objects.compile_all(self.compilations, setup_cuda.with_threads(os.environ, jobs))
+            self.force = True  # linking takes a second; times of objects do not tell which were linked
             super().build_extensions()
-        except (BaseError, CompileError, LinkError, OSError, subprocess.SubprocessError):
-            fail(f"compiling lwfm failed; the compiler's own message stands above. {NEEDED} {INSTALL_HINT}")
+        except setup_objects.CompilationError as error:
+            without = " LWFM_CUDA=0 builds without the CUDA kernels." if kernels else ""
+            fail(f"{error}. {NEEDED} {INSTALL_HINT}{without}")
+        except (BaseError, LinkError, OSError) as error:
+            fail(f"linking lwfm failed: {error}. {NEEDED} {INSTALL_HINT}")
 
+    def _add_objects(self, command: list[str]) -> bool:
+        """Complete both modules' objects and libraries -> whether there are CUDA kernels among them."""
+        root, torch_version, torch_cuda, gpus = import_torch()
+        kernels, runtime_folder, summary = cuda_kernels(torch_cuda, gpus)
+        compiler = setup_objects.output_of([*command[:1], "--version"])
+        common = [*command, *COMPILE_FLAGS, *WARNING_FLAGS, "-Icsrc", f"-I{sysconfig.get_path('include')}"]
+
+        def compilation(source: Path, flags: list[str], versions: str) -> Compilation:
+            return Compilation(source, setup_objects.with_ccache([*common, *flags], os.environ), versions)
+
+        lap = [
+            compilation(source, [f"-I{pybind11_folder()}"], compiler)
+            for source in sorted(Path("csrc", "python").glob("*.cpp"))
+        ]
+        # As system headers: their warnings are not ours, and torch's version says when they change.
+        flags = ["-isystem", str(root / "include"), f"-DTORCH_TARGET_VERSION={TORCH_TARGET_VERSION}"]
+        flags += ["-DLWFM_WITH_CUDA=1"] if kernels else []
+        ops = [
+            compilation(
+                source,
+                [*flags, *([f'-DLWFM_CUDA_KERNELS="{summary}"'] if source.name == "module.cpp" else [])],
+                f"{compiler}torch {torch_version}",
+            )
+            for source in sorted(Path("csrc", "ops").glob("*.cpp"))
+        ]
+        self.compilations = [*kernels, *lap, *ops]
+        LAP.extra_objects = [str(one.target()) for one in lap]
+        OPS.extra_objects = [str(one.target()) for one in [*ops, *kernels]]
+        OPS.library_dirs = [str(root / "lib"), *([str(runtime_folder)] if runtime_folder else [])]
+        OPS.libraries = ["torch_cpu", *(["cudart_static", "dl", "rt", "pthread"] if kernels else [])]
+        return bool(kernels)
+
+
+LAP = Extension(
+    "lwfm._lap",
+    sources=[],
+    language="c++",
+    extra_link_args=[] if sys.platform == "darwin" else ["-pthread"],
+)
+OPS = Extension("lwfm._ops", sources=[], language="c++")
 
 setup(ext_modules=[LAP, OPS], cmdclass={"build_ext": BuildExtensions})

@@ -1,32 +1,29 @@
-"""Whether and how the CUDA kernels are built; used by setup.py.
+"""Decide whether, for which GPUs and with which commands the CUDA kernels are built; used by setup.py.
 
-They are built where torch was built for CUDA and a toolkit of the same major version is at hand. Kernels
-are compiled by nvcc alone and know nothing of torch; their objects, with CUDA's runtime, are linked into
+They are built where torch was built for CUDA and a toolkit of the same major version is installed. Kernels
+are compiled by nvcc alone and include nothing of torch; their objects and CUDA's runtime are linked into
 the extension, which therefore loads on machines without a GPU or a CUDA library.
 """
 
 from __future__ import annotations
 
-import hashlib
-import os
 import re
-import shlex
 import shutil
-import subprocess
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from setup_objects import Compilation, output_of, with_ccache
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-# From Turing to Blackwell; 8.6 and 8.9 run the code of 8.0 as it is. Newer GPUs compile the PTX of the last
-# one.
+# From Turing to Blackwell, where torch sees no GPU; 8.6 and 8.9 run the code of 8.0 as it is. Newer GPUs
+# compile the PTX of the last one.
 DEFAULT_ARCHITECTURES = "7.5 8.0 9.0 10.0 12.0+PTX"
 # A register that is spilled to memory is an error: kernels are written to fit.
 NVCC_FLAGS = ["-std=c++17", "-O3", "-Icsrc", "-Xptxas", "-warn-spills,-Werror"]
-# Files that take nvcc longest.
+# Files that take nvcc longest, and are therefore begun first.
 SLOWEST = ("correlation", "embedding_weights", "pixel_matching")
 HOST_FLAGS = ["-Xcompiler", "-fPIC,-fvisibility=hidden"]
 
@@ -37,7 +34,7 @@ class CudaError(Exception):
 
 @dataclass(frozen=True)
 class Toolkit:
-    """An nvcc with the libraries that belong to it."""
+    """An nvcc with its libraries."""
 
     nvcc: Path
     runtime_folder: Path  # holds libcudart_static.a
@@ -53,19 +50,11 @@ class Decision:
     reason: str
 
 
-def output_of(command: Sequence[str | Path]) -> str:
-    """Return what a command prints, on either stream; nothing if it cannot run."""
-    try:
-        result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)  # noqa: S603
-    except (OSError, subprocess.SubprocessError):
-        return ""
-    return result.stdout + result.stderr
-
-
 def inspect_nvcc(nvcc: Path) -> Toolkit | None:
-    """Return the toolkit of an nvcc, or None if it is not whole.
+    """Return the toolkit of an nvcc, or None if it is incomplete.
 
-    The folder is what nvcc itself says: the one on the path may be a link or a script that calls another.
+    The folder is the one that nvcc reports: the nvcc on the path may be a link, or a script that calls
+    another.
     """
     release = re.search(r"release (\d+)\.(\d+)", output_of([nvcc, "--version"]))
     top = re.search(r"^#\$ TOP=(.+)$", output_of([nvcc, "--dryrun", "-c", "none.cu"]), re.MULTILINE)
@@ -82,7 +71,7 @@ def inspect_nvcc(nvcc: Path) -> Toolkit | None:
 
 
 def candidates(environment: Mapping[str, str]) -> Iterator[Path]:
-    """Where an nvcc may be, the likeliest first."""
+    """Yield the places where an nvcc may be, the likeliest first."""
     for variable in ("CUDA_HOME", "CUDA_PATH"):
         if environment.get(variable):
             yield Path(environment[variable], "bin", "nvcc")
@@ -93,12 +82,12 @@ def candidates(environment: Mapping[str, str]) -> Iterator[Path]:
 
 
 def find_toolkit(environment: Mapping[str, str]) -> Toolkit | None:
-    """Return the first whole toolkit, or None."""
+    """Return the first complete toolkit, or None."""
     return next((toolkit for nvcc in candidates(environment) if (toolkit := inspect_nvcc(nvcc))), None)
 
 
 def obstacle(torch_cuda: str | None, toolkit: Toolkit | None) -> str | None:
-    """Say why the kernels cannot be built for a torch built for CUDA ``torch_cuda``; None if they can."""
+    """Return why the kernels cannot be built for a torch of CUDA ``torch_cuda``; None if they can."""
     if torch_cuda is None:
         return "this torch is a CPU-only build"
     if toolkit is None:
@@ -110,7 +99,7 @@ def obstacle(torch_cuda: str | None, toolkit: Toolkit | None) -> str | None:
 
 
 def decide(environment: Mapping[str, str], torch_cuda: str | None, toolkit: Toolkit | None) -> Decision:
-    """Weigh the environment variable LWFM_CUDA, torch and the toolkit.
+    """Decide from the environment variable LWFM_CUDA, torch and the toolkit.
 
     Raises
     ------
@@ -152,87 +141,74 @@ def parse_architectures(text: str, known: Sequence[int]) -> tuple[list[int], lis
     return sorted(machine), sorted(virtual)
 
 
-def architectures_of(environment: Mapping[str, str], toolkit: Toolkit) -> tuple[list[int], list[int]]:
-    """Return what to compile for: TORCH_CUDA_ARCH_LIST, or those of the default that nvcc knows."""
-    wanted = environment.get("TORCH_CUDA_ARCH_LIST", "").strip()
-    if wanted:
-        return parse_architectures(wanted, toolkit.architectures)
-    numbers = {int(entry.removesuffix("+PTX").replace(".", "")) for entry in DEFAULT_ARCHITECTURES.split()}
-    machine = sorted(numbers & set(toolkit.architectures))
-    return machine, machine[-1:]
+def number_of(entry: str) -> int:
+    """Return 86 for "8.6" and "8.6+PTX"."""
+    return int(entry.removesuffix("+PTX").replace(".", ""))
 
 
-def describe(toolkit: Toolkit, machine: Sequence[int], virtual: Sequence[int]) -> str:
-    """Return the line that the build prints and ``lwfm info`` shows."""
-    targets = [f"sm_{number}" for number in machine] + [f"compute_{number}" for number in virtual]
-    return f"{' '.join(targets)} (nvcc {'.'.join(map(str, toolkit.release))})"
+@dataclass(frozen=True)
+class Architectures:
+    """What the kernels are compiled for, and why."""
+
+    machine: list[int]  # machine code; 75 for compute capability 7.5
+    virtual: list[int]  # PTX, which newer GPUs compile when they load it
+    reason: str
 
 
-def nvcc_command(toolkit: Toolkit, machine: Sequence[int], virtual: Sequence[int]) -> list[str]:
-    """Return the command that compiles a file, without the file."""
-    targets = [f"-gencode=arch=compute_{number},code=sm_{number}" for number in machine]
-    targets += [f"-gencode=arch=compute_{number},code=compute_{number}" for number in virtual]
-    return [str(toolkit.nvcc), *NVCC_FLAGS, *HOST_FLAGS, *targets, "-c"]
+def choose_architectures(
+    environment: Mapping[str, str], toolkit: Toolkit, gpus: Sequence[tuple[int, int]]
+) -> Architectures:
+    """Choose what to compile for: TORCH_CUDA_ARCH_LIST, else the visible GPUs, else the default list.
 
-
-def job_count(environment: Mapping[str, str]) -> int:
-    """Return how many compilers run at once: MAX_JOBS as in torch's builds, else one for each processor."""
-    wanted = environment.get("MAX_JOBS", "")
-    if wanted.isdigit() and int(wanted) > 0:
-        return int(wanted)
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def compile_kernels(command: Sequence[str], folder: Path, jobs: int) -> list[str]:
-    """Compile every csrc/cuda/*.cu into ``folder``, where that is not done yet -> the object files.
-
-    ``jobs`` files are compiled at once, those that take longest first; where there are fewer files, several
-    architectures of a file.
+    Parameters
+    ----------
+    environment : Mapping of str to str
+        The process's environment.
+    toolkit : Toolkit
+        Its nvcc decides which architectures are possible.
+    gpus : Sequence of (int, int)
+        Compute capabilities of the GPUs that torch sees. They are the choice if nvcc knows all of them and
+        none is older than the default list; the newest gets PTX as well, as in torch's own builds.
 
     Raises
     ------
     CudaError
-        nvcc has refused a file; its message stands above.
+        TORCH_CUDA_ARCH_LIST is malformed, or names an architecture that nvcc does not know.
     """
-    headers = [*Path("csrc", "cuda").glob("*.*h"), *Path("csrc", "core").rglob("*.h")]
-    newest_header = max(header.stat().st_mtime for header in headers)
-    digest = hashlib.sha256(shlex.join(command).encode()).hexdigest()[:12]
-    folder.mkdir(parents=True, exist_ok=True)
-    targets = {
-        source: folder / f"{source.stem}-{digest}.o" for source in sorted(Path("csrc", "cuda").glob("*.cu"))
-    }
-    stale = [
-        source
-        for source, target in targets.items()
-        if not target.exists() or target.stat().st_mtime <= max(newest_header, source.stat().st_mtime)
-    ]
-    stale.sort(key=lambda source: not source.stem.startswith(SLOWEST))
-    threads = max(1, jobs // max(1, len(stale)))
-    failed: list[Path] = []
-    with ThreadPoolExecutor(jobs) as pool:
-        compiled = [
-            pool.submit(
-                _compile_kernel, [*command, "--threads", str(threads)], source, targets[source], failed
-            )
-            for source in stale
-        ]
-    for future in compiled:
-        future.result()  # what went wrong besides nvcc's own errors
-    if failed:
-        raise CudaError(
-            f"nvcc cannot compile {failed[0]}; its message stands above. LWFM_CUDA=0 builds without CUDA"
-        )
-    return [str(target) for target in targets.values()]
+    wanted = environment.get("TORCH_CUDA_ARCH_LIST", "").strip()
+    if wanted:
+        return Architectures(*parse_architectures(wanted, toolkit.architectures), "TORCH_CUDA_ARCH_LIST")
+    defaults = {number_of(entry) for entry in DEFAULT_ARCHITECTURES.split()}
+    visible = sorted({10 * major + minor for major, minor in gpus})
+    if visible and visible[0] >= min(defaults) and set(visible) <= set(toolkit.architectures):
+        return Architectures(visible, visible[-1:], "the GPU of the building machine")
+    machine = sorted(defaults & set(toolkit.architectures))
+    reason = f"nvcc or lwfm does not know the GPU {visible}" if visible else "torch saw no GPU"
+    return Architectures(machine, machine[-1:], f"default list, as {reason}")
 
 
-def _compile_kernel(command: Sequence[str], source: Path, target: Path, failed: list[Path]) -> None:
-    """Compile one file unless another has failed."""
-    if failed:
-        return
-    partial = target.with_suffix(".partial.o")
-    complete = [*command, source.as_posix(), "-o", str(partial)]
-    print(shlex.join(complete), flush=True)
-    if subprocess.run(complete, check=False).returncode != 0:  # noqa: S603
-        failed.append(source)
-        return
-    partial.replace(target)
+def describe(toolkit: Toolkit, architectures: Architectures) -> str:
+    """Return the line that the build prints and ``lwfm info`` shows."""
+    targets = [f"sm_{number}" for number in architectures.machine]
+    targets += [f"compute_{number}" for number in architectures.virtual]
+    return f"{' '.join(targets)} (nvcc {'.'.join(map(str, toolkit.release))}; {architectures.reason})"
+
+
+def with_threads(environment: Mapping[str, str], jobs: int) -> dict[str, str]:
+    """Return the environment in which an nvcc compiles two architectures of a file at once if it may."""
+    flags = environment.get("NVCC_APPEND_FLAGS", "")
+    return {**environment, **({"NVCC_APPEND_FLAGS": f"{flags} --threads 2".strip()} if jobs > 1 else {})}
+
+
+def kernel_compilations(
+    toolkit: Toolkit, architectures: Architectures, environment: Mapping[str, str]
+) -> list[Compilation]:
+    """Return how each csrc/cuda/*.cu is compiled, those that take longest first."""
+    targets = [f"-gencode=arch=compute_{number},code=sm_{number}" for number in architectures.machine]
+    targets += [f"-gencode=arch=compute_{number},code=compute_{number}" for number in architectures.virtual]
+    command = with_ccache([str(toolkit.nvcc), *NVCC_FLAGS, *HOST_FLAGS, *targets], environment)
+    added = [environment.get(f"NVCC_{place}_FLAGS", "") for place in ("PREPEND", "APPEND")]
+    versions = "\n".join([output_of([toolkit.nvcc, "--version"]), *added])
+    sources = sorted(Path("csrc", "cuda").rglob("*.cu"))
+    sources.sort(key=lambda source: not source.stem.startswith(SLOWEST))
+    return [Compilation(source, command, versions) for source in sources]

@@ -1,4 +1,4 @@
-"""Whether CUDA kernels are built, and for which GPUs: the decisions of setup_cuda.py."""
+"""Decisions of setup_cuda.py: whether CUDA kernels are built, for which GPUs, with which commands."""
 
 from __future__ import annotations
 
@@ -71,7 +71,8 @@ def test_a_wish_that_cannot_be_met_is_an_error(
 )
 def test_architecture_lists_are_read_as_torch_does(text: str, expected: tuple[list[int], list[int]]) -> None:
     assert setup_cuda.parse_architectures(text, TOOLKIT.architectures) == expected
-    assert setup_cuda.architectures_of({"TORCH_CUDA_ARCH_LIST": text}, TOOLKIT) == expected
+    chosen = setup_cuda.choose_architectures({"TORCH_CUDA_ARCH_LIST": text}, TOOLKIT, [(8, 9)])
+    assert (chosen.machine, chosen.virtual, chosen.reason) == (*expected, "TORCH_CUDA_ARCH_LIST")
 
 
 @pytest.mark.parametrize("text", ["Ampere", "8", "8.6+ptx", "5.0", "8.9"])
@@ -80,11 +81,47 @@ def test_unknown_architectures_are_refused(text: str) -> None:
         setup_cuda.parse_architectures(text, TOOLKIT.architectures)
 
 
-def test_the_default_is_what_nvcc_knows_with_ptx_for_the_newest() -> None:
-    known = ([75, 80, 90, 100, 120], [120])
-    assert setup_cuda.architectures_of({}, TOOLKIT) == known
-    older = Toolkit(Path("nvcc"), Path("lib"), (12, 4), (50, 75, 80, 86, 89, 90))
-    assert setup_cuda.architectures_of({"TORCH_CUDA_ARCH_LIST": " "}, older) == ([75, 80, 90], [90])
+OLDER = Toolkit(Path("nvcc"), Path("lib"), (12, 4), (50, 75, 80, 86, 89, 90))
+
+
+@pytest.mark.parametrize(
+    ("toolkit", "gpus", "machine", "virtual", "reason"),
+    [
+        pytest.param(TOOLKIT, [], [75, 80, 90, 100, 120], [120], "torch saw no GPU", id="no GPU"),
+        pytest.param(OLDER, [], [75, 80, 90], [90], "torch saw no GPU", id="no GPU, older nvcc"),
+        pytest.param(TOOLKIT, [(8, 6)], [86], [86], "the GPU of the building machine", id="one GPU"),
+        pytest.param(TOOLKIT, [(9, 0), (8, 0), (9, 0)], [80, 90], [90], "the GPU of", id="several GPUs"),
+        pytest.param(OLDER, [(12, 0)], [75, 80, 90], [90], "does not know", id="GPU newer than nvcc"),
+        pytest.param(OLDER, [(5, 0)], [75, 80, 90], [90], "does not know", id="GPU older than lwfm's list"),
+    ],
+)
+def test_default_architectures(
+    toolkit: Toolkit,
+    gpus: list[tuple[int, int]],
+    machine: list[int],
+    virtual: list[int],
+    reason: str,
+) -> None:
+    chosen = setup_cuda.choose_architectures({"TORCH_CUDA_ARCH_LIST": " "}, toolkit, gpus)
+    assert (chosen.machine, chosen.virtual) == (machine, virtual)
+    assert reason in chosen.reason
+
+
+def test_kernels_are_compiled_for_the_chosen_architectures(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    chosen = setup_cuda.choose_architectures({}, TOOLKIT, [(8, 6)])
+    compilations = setup_cuda.kernel_compilations(TOOLKIT, chosen, {"PATH": ""})
+    assert {compilation.source for compilation in compilations} == {
+        path.relative_to(ROOT) for path in ROOT.glob("csrc/cuda/**/*.cu")
+    }
+    for compilation in compilations:
+        assert [flag for flag in compilation.command if "gencode" in flag] == [
+            "-gencode=arch=compute_86,code=sm_86",
+            "-gencode=arch=compute_86,code=compute_86",
+        ]
+    assert setup_cuda.describe(TOOLKIT, chosen) == (
+        "sm_86 compute_86 (nvcc 13.0; the GPU of the building machine)"
+    )
 
 
 def install(root: Path) -> Path:
@@ -124,34 +161,6 @@ def test_a_toolkit_without_its_library_is_not_taken(tmp_path: Path) -> None:
     assert setup_cuda.inspect_nvcc(tmp_path / "absent") is None
 
 
-def test_a_kernel_is_compiled_once_for_one_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(ROOT)
-    log = tmp_path / "log"
-    compiler = tmp_path / "nvcc"
-    compiler.write_text(f'#!/bin/sh\necho run >> {log}\nfor last; do :; done\ntouch "$last"\n')
-    compiler.chmod(0o755)
-    first = setup_cuda.compile_kernels([str(compiler), "-c"], tmp_path / "objects", 3)
-    assert [Path(name).suffix for name in first] == [".o"] * len(list(ROOT.glob("csrc/cuda/*.cu")))
-    assert setup_cuda.compile_kernels([str(compiler), "-c"], tmp_path / "objects", 1) == first
-    assert log.read_text().count("run") == len(first)
-    other = setup_cuda.compile_kernels([str(compiler), "-O0", "-c"], tmp_path / "objects", 40)
-    assert set(other).isdisjoint(first)
-
-
-@pytest.mark.parametrize(
-    ("wish", "jobs"), [("3", 3), ("1", 1), ("0", None), ("", None), ("many", None)], ids=repr
-)
-def test_max_jobs_is_honored(wish: str, jobs: int | None) -> None:
-    assert setup_cuda.job_count({"MAX_JOBS": wish}) == (jobs or setup_cuda.job_count({})) >= 1
-
-
-def test_a_refused_kernel_leaves_no_object(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(ROOT)
-    with pytest.raises(CudaError, match="nvcc cannot compile"):
-        setup_cuda.compile_kernels(["false"], tmp_path, 2)
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_info_says_what_was_built() -> None:
     assert info().cuda_kernels == _ops.cuda_kernels
-    assert re.match(r"sm_\d+ .*\(nvcc \d+\.\d+\)|not built: ", _ops.cuda_kernels)
+    assert re.match(r"sm_\d+ .*\(nvcc \d+\.\d+; .+\)|not built: ", _ops.cuda_kernels)
