@@ -32,12 +32,12 @@ if TYPE_CHECKING:
 
 
 class NaiveHead(lwfm.reference.LWFMHead):
-    """Arguments, parameters, results of :class:`lwfm.nn.LWFMHead`; equal layers, equal shots, ``top_k`` 1."""
+    """:class:`lwfm.nn.LWFMHead` as published; for equal layers, equal shots and ``top_k`` 1."""
 
     def forward(
         self, support: Tensor | Sequence[Tensor], support_labels: Tensor, query: Tensor | Sequence[Tensor]
     ) -> Tensor | tuple[Tensor, Tensor]:
-        """Logits [Q, way] from maps with layers of one size, and class logits in training."""
+        """Compute logits [Q, way] from maps with layers of one size, and class logits in training."""
         if not isinstance(support, Tensor) or not isinstance(query, Tensor):
             raise TypeError("the naive head takes one tensor of maps each")
         by_class = support_labels.argsort(stable=True).view(int(support_labels.max()) + 1, -1)  # [way, shot]
@@ -72,7 +72,7 @@ class NaiveHead(lwfm.reference.LWFMHead):
         return x / norm.unsqueeze(1).expand_as(x)
 
     def _attention(self, correlation: Tensor) -> tuple[Tensor, Tensor]:
-        """Weights of the positions of both sides, each [Q, S, L, F, F]."""
+        """Compute the weights of the positions of both sides, each [Q, S, L, F, F]."""
         over_s, over_q = correlation.flatten(3, 4), correlation.flatten(5, 6)
         temperature = math.inf if self.attention_temperature is None else self.attention_temperature
         soft_s = (self._standardize(over_s, 3) / temperature).softmax(3)
@@ -106,7 +106,7 @@ class NaiveHead(lwfm.reference.LWFMHead):
         return similarities
 
     def _aligned(self, layer: int, s: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:
-        """Positions of both sides in the order in which they match, embedded: [Q S, P, C_l] each."""
+        """Return the positions of both sides in matched order, embedded: [Q S, P, C_l] each."""
         norms = [x.norm(p=2, dim=-1, keepdim=True) for x in (s, q)]
         cost = 1 - (s @ q.transpose(1, 2)) / (norms[0] * norms[1].transpose(1, 2))
         chosen = [linear_sum_assignment(each) for each in cost.detach().cpu()]

@@ -1,10 +1,10 @@
-"""The one exception that stands for a mistake of the user or of their files."""
+"""The exception for a mistake of the user or in their files."""
 
 from __future__ import annotations
 
 
 class UserError(ValueError):
-    """Something the user gave is wrong; the message says what, where, and what to do.
+    """An input of the user is wrong; the message says what, where, and what to do.
 
     The command line prints the message without a traceback and exits with status 2.
     """

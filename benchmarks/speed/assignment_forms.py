@@ -32,7 +32,7 @@ RNG = np.random.default_rng(0)
 
 
 def take_turns(calls: list[Callable[[], object]], seconds: float) -> list[float]:
-    """Seconds of each call: the fastest of the runs that fit into ``seconds`` for all, three at least."""
+    """Return the seconds of each call: the fastest of the runs that fit into ``seconds``, three at least."""
     best = [float("inf")] * len(calls)
     end, runs = time.perf_counter() + seconds, 0
     while runs < 3 or time.perf_counter() < end:
@@ -45,7 +45,7 @@ def take_turns(calls: list[Callable[[], object]], seconds: float) -> list[float]
 
 
 def torch_operator(options: argparse.Namespace) -> None:
-    """``lwfm.ops.linear_assignment`` beside ``solve_batch`` on the same memory."""
+    """Time ``lwfm.ops.linear_assignment`` beside ``solve_batch`` on the same memory."""
     print("\n== the torch operator: microseconds a call")
     print(f"{'costs':>16}{'threads':>9}{'linear_assignment':>19}{'solve_batch':>13}{'ratio':>7}")
     for batch, threads in ((1, 1), (7500, 1), (7500, lap.default_threads())):
@@ -62,7 +62,7 @@ def torch_operator(options: argparse.Namespace) -> None:
 
 
 def several_threads(options: argparse.Namespace) -> None:
-    """One problem on one thread and on all."""
+    """Time one problem on one thread and on all."""
     threads = lap.default_threads()
     print(f"\n== one problem on {threads} threads: milliseconds")
     print(f"{'n':>6}{'costs':>9}{'one thread':>12}{'all':>9}{'gain':>7}")
@@ -78,7 +78,7 @@ def several_threads(options: argparse.Namespace) -> None:
 
 
 def sparse_costs(rows: int, columns: int, entries: int) -> Any:
-    """Uniform costs of ``entries`` random columns a row, one of which makes a complete assignment."""
+    """Make uniform costs in ``entries`` random columns a row that contain a complete assignment."""
     column = RNG.integers(0, columns, (rows, entries))
     column[:, 0] = RNG.permutation(columns)[:rows]
     row = np.repeat(np.arange(rows), entries)
@@ -89,7 +89,7 @@ def sparse_costs(rows: int, columns: int, entries: int) -> Any:
 
 
 def sparse_solver(options: argparse.Namespace) -> None:
-    """``solve_sparse`` beside SciPy's solver of the same problem."""
+    """Time ``solve_sparse`` beside SciPy's solver of the same problem."""
     print("\n== solve_sparse: milliseconds")
     print(f"{'rows x columns':>16}{'entries a row':>15}{'lwfm':>9}{'SciPy':>9}{'ratio':>7}")
     for rows, columns, entries in (
@@ -109,13 +109,13 @@ def sparse_solver(options: argparse.Namespace) -> None:
 
 
 def changed(costs: NDArray[np.float32], change: float) -> NDArray[np.float32]:
-    """The same costs, each up to this share larger or smaller."""
+    """Return costs that are each up to this share larger or smaller."""
     factors = 1 + change * (2 * RNG.random(costs.shape, dtype=np.float32) - 1)
     return np.asarray(costs * factors, dtype=np.float32)
 
 
 def warm_starts(options: argparse.Namespace) -> None:
-    """A start from the answer to similar costs beside a cold start."""
+    """Time a start from the solution of similar costs beside a cold start."""
     n = 1024
     costs = make_costs("cosine", 1, n)
     cols, _, _, v = lap.solve_batch(costs, return_duals=True)
@@ -134,7 +134,7 @@ FORMS = {"torch": torch_operator, "threads": several_threads, "sparse": sparse_s
 
 
 def main() -> None:
-    """Time what was asked for."""
+    """Time the chosen forms."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--only", choices=FORMS, nargs="+", default=list(FORMS))
     parser.add_argument("--sizes", type=int, nargs="+", default=[1024, 2048, 3072, 4096], help="for threads")

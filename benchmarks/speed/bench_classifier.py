@@ -39,7 +39,7 @@ def draw(labels: Iterable[int], side: int, seed: int) -> Iterator[npt.NDArray[np
 
 
 def peak_gigabytes() -> float:
-    """Memory that this process has held at most."""
+    """Return the peak memory of this process."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6  # Linux counts kilobytes
 
 

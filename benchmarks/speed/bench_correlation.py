@@ -1,11 +1,11 @@
-"""What a tile of our own could save over the library's matrix product, by shape.
+"""Bound what a matrix product of our own could save over the library's, by shape.
 
     python -m benchmarks.speed.bench_correlation --threads 2
 
 The correlation of all positions is a product by ``torch.matmul`` whose result R is written and read again.
 A tile that feeds the blocks of pairs directly could at best run at the rate of a large square product. The
 last column is that bound: what the head's forward pass would gain from such a tile, in percent of its time.
-The rule "always the library on the CPU" (``lwfm.ops._expressions.raw_correlation``) stands on it.
+The rule "always the library on the CPU" (``lwfm.ops._expressions.raw_correlation``) rests on it.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ SHAPES = [
 
 
 def fastest(call: Callable[[], object], rounds: int) -> float:
-    """Seconds of the fastest call after some that do not count: what else the machine does only adds."""
+    """Return the seconds of the fastest call after a warm-up: other load only adds time."""
     return min([seconds_of(call, CPU) for _ in range(rounds + 3)][3:])
 
 

@@ -51,7 +51,7 @@ def naive_head(model: LWFM) -> NaiveHead:
 
 
 def wait_for(device: torch.device) -> None:
-    """Wait until a GPU has done what it was asked for."""
+    """Wait for a GPU."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 

@@ -55,7 +55,7 @@ Batches = DataLoader[Any]
 
 
 class SeededFolder(Dataset[tuple[torch.Tensor, int]]):
-    """ImageFolder whose items are asked for by (index, seed), as our images are."""
+    """ImageFolder with items by (index, seed), as in our data sets."""
 
     def __init__(self, root: Path) -> None:
         numbers = [v2.ToImage(), v2.ToDtype(torch.float32, scale=True)]
@@ -73,7 +73,7 @@ class SeededFolder(Dataset[tuple[torch.Tensor, int]]):
 
 @pytest.fixture(scope="module", params=SIZES, ids=lambda size: f"{size[0]}x{size[1]}")
 def images(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> ImageSet:
-    """JPEG files of one size, in 16 classes."""
+    """Write JPEG files of one size, in 16 classes."""
     width, height = request.param
     root = tmp_path_factory.mktemp(f"{width}x{height}")
     random = np.random.default_rng(0)
@@ -87,7 +87,7 @@ def images(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 def loader(name: str, images: ImageSet, folder: Path, workers: int) -> Batches:
-    """Batches of the same images with the same randomness, whoever makes them."""
+    """Build a loader of the same images with the same random crops for either pipeline."""
     sampler = SeededSampler(ShuffledSampler(IMAGES, batch_size=BATCH, batches=BATCHES, seed=0), seed=1)
     if name == "ImageFolder":
         return DataLoader(
@@ -143,7 +143,7 @@ def read(name: str, batches: Batches) -> list[torch.Tensor]:
 
 
 def on_device(crops: Crops, device: str) -> torch.Tensor:
-    """Resize crops there."""
+    """Resize crops on the device."""
     crops = Crops(*(tensor.to(device) for tensor in crops))
     return resized(crops, image_size=IMAGE_SIZE, normalization=IMAGENET)
 

@@ -1,4 +1,4 @@
-"""What the preset ``recommended`` costs beside ``paper``: a training step, and an evaluated episode.
+"""Time of the preset ``recommended`` beside ``paper``: a training step, and an evaluated episode.
 
     python -m benchmarks.speed.bench_presets --threads 2
 
@@ -38,7 +38,7 @@ def build(preset: str) -> LWFM:
 
 
 def training_step(network: LWFM, precision: torch.dtype | None) -> Callable[[], None]:
-    """Forward and backward of one training step."""
+    """Run forward and backward of one training step."""
     count = WAY * (1 + 5) + AUXILIARY
     images = torch.randn(count, 3, 84, 84).contiguous(memory_format=torch.channels_last)
     labels, targets = torch.randint(CLASSES, (count - WAY,)), episode_labels(WAY, 5)
@@ -58,7 +58,7 @@ def training_step(network: LWFM, precision: torch.dtype | None) -> Callable[[], 
 
 
 def episode(network: LWFM, shot: int) -> Callable[[], None]:
-    """Logits of one episode from maps."""
+    """Compute the logits of one episode from maps."""
     sides = zip(network.backbone.layer_dims, network.backbone.feature_size, strict=True)
     maps = [torch.rand(WAY * (shot + 15), C_l, F_l, F_l) for C_l, F_l in sides]
     support, query = ([x[: WAY * shot] for x in maps], [x[WAY * shot :] for x in maps])

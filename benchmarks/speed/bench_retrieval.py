@@ -21,7 +21,7 @@ METHODS = ("matching", "cosine")
 
 
 def recalls(index: ImageIndex, ks: list[int], candidates: int) -> dict[tuple[str, int], list[float]]:
-    """Look for each image among the others; for each method and k, 1 for an image that finds its class."""
+    """Search for each image among the others; return, by method and k, 1 where its class was found."""
     classes = [Path(name).parent.name for name in index.names]
     features = index.features()
     found: dict[tuple[str, int], list[float]] = {(method, k): [] for method in METHODS for k in ks}

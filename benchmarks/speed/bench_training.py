@@ -1,4 +1,4 @@
-"""Where the time of a training step goes on the CPU.
+"""Time of a training step on the CPU, by part.
 
     python -m benchmarks.speed.bench_training --threads 2
 
@@ -91,14 +91,14 @@ class Step:
         self.optimizer.step()
 
     def backbone(self) -> None:
-        """Forward and backward of the backbone alone."""
+        """Run forward and backward of the backbone alone."""
         with self.autocast:
             maps = self.module.model.encode(self.images)
         self.optimizer.zero_grad()
         torch.autograd.backward(maps, [slope.to(x.dtype) for slope, x in zip(self.slopes, maps, strict=True)])
 
     def head(self) -> None:
-        """Forward and backward of the head, the classifier and the losses alone."""
+        """Run forward and backward of the head, the classifier and the losses alone."""
         maps = [x.detach().requires_grad_() for x in self.maps]
         losses = self.module._losses(maps, self.batch["episode"][1], self.batch["auxiliary"][1])
         self.optimizer.zero_grad()
@@ -106,7 +106,7 @@ class Step:
 
 
 def measured_times(step: Step, rounds: int) -> dict[str, list[float]]:
-    """Seconds of each part in each round; they take turns."""
+    """Return the seconds of each part in each round; they take turns."""
     parts = {"whole": step.whole, "backbone": step.backbone, "head": step.head, "prepare": step.prepare}
     times: dict[str, list[float]] = {name: [] for name in parts}
     for _ in range(rounds + 1):

@@ -38,7 +38,7 @@ def points(shape: Shape) -> Costs:
 
 
 def forbidden(shape: Shape, share: float) -> Costs:
-    """Uniform costs with a share of forbidden pairs, and one complete assignment that is allowed."""
+    """Make uniform costs with a share of forbidden pairs that allow a complete assignment."""
     costs = RNG.random(shape)
     allowed = RNG.random(shape) >= share
     shorter = np.arange(min(shape[1:]))
@@ -74,7 +74,7 @@ def right_totals(costs: Costs, totals: Costs, expected: Costs) -> bool:
 
 
 def times_of(costs: Costs, threads: int, seconds: float) -> dict[str, float | str]:
-    """Seconds for a call of each solver, or why there are none."""
+    """Return the seconds for a call of each solver, or why there are none."""
     peers = installed_peers(threads)
     expected = np.asarray(peers["lwfm"].solve(costs, threads))
     found: dict[str, float | str] = {}

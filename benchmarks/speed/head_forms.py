@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 
 
 def correlate_by_einsum(support: Tensor, query: Tensor) -> Tensor:
-    """As :func:`lwfm.ops._expressions.raw_correlation`, by ``torch.einsum``: R [Q, S, P, M]."""
+    """Compute ``raw_correlation`` by ``torch.einsum``: R [Q, S, P, M]."""
     return torch.einsum("spc,qmc->qspm", support, query)
 
 
 def correlate_by_distances(support: Tensor, query: Tensor) -> Tensor:
-    """As :func:`lwfm.ops._expressions.raw_correlation`, by ``torch.cdist`` and norms: R [Q, S, P, M]."""
+    """Compute ``raw_correlation`` by ``torch.cdist`` and norms: R [Q, S, P, M]."""
     (S, P, _), (Q, M, _) = support.shape, query.shape
     squares = [x.square().sum(-1).flatten() for x in (query, support)]
     distances = torch.cdist(query.flatten(0, 1), support.flatten(0, 1))  # [Q M, S P]

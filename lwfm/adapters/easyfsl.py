@@ -58,12 +58,12 @@ class LWFMClassifier(FewShotClassifier):  # type: ignore[misc]  # the library ha
         self.support_labels = support_labels
 
     def forward(self, query_images: Tensor) -> Tensor:
-        """Score query images [Q, 3, H, W] -> logits [Q, way], or probabilities with ``use_softmax``."""
+        """Compute logits [Q, way] of query images [Q, 3, H, W], or probabilities with ``use_softmax``."""
         logits = self.head(self.support_maps, self.support_labels, self.backbone(query_images))
         scores = logits if isinstance(logits, torch.Tensor) else logits[0]  # with training-class logits
         return scores.softmax(-1) if self.use_softmax else scores
 
     @staticmethod
     def is_transductive() -> bool:
-        """Each query is classified by itself."""
+        """Return False: each query is classified by itself."""
         return False

@@ -1,4 +1,4 @@
-"""A metric model for LibFewShot, which is no installable package: the class mixes in with its own.
+"""A mixin for the metric models of LibFewShot, which is no installable package.
 
 Place this beside LibFewShot's other metric models, as ``core/model/metric/lwfm_spm.py``, and name the
 class in ``core/model/metric/__init__.py``::

@@ -57,7 +57,7 @@ class SemanticPixelSimilarity(BaseDistance):  # type: ignore[misc]  # the librar
         return similarity.to(query_emb.dtype)
 
     def check_shapes(self, query_emb: Tensor, ref_emb: Tensor | None) -> None:
-        """Demand maps, where the library demands vectors; ValueError for anything else."""
+        """Raise ValueError for anything but maps; the library itself checks for vectors."""
         for maps in (query_emb, query_emb if ref_emb is None else ref_emb):
             if maps.ndim != 4:
                 raise ValueError(f"embeddings must be maps [B, C, F, F], got {list(maps.shape)}")
@@ -135,7 +135,7 @@ class SemanticPixelKNN:
         return similarities, indices
 
     def _rank(self, maps: Tensor, reference: Tensor, nearest: Tensor, k: int) -> tuple[Tensor, Tensor]:
-        """Order the candidates nearest [q, count] of maps [q, C, F, F] by matching; the best k."""
+        """Rank the candidates nearest [q, count] of maps [q, C, F, F] by matching; return the best k."""
         q, count = nearest.shape
         pairs = maps.repeat_interleave(count, dim=0), reference[nearest.flatten()]
         similarity = self.distance.pairwise_distance(*pairs).view(q, count)

@@ -1,4 +1,4 @@
-"""The published LWFM-SPM code's matcher, drop-in: same constructor, names and results, no Python loop."""
+"""Drop-in replacement of the published LWFM-SPM code's matcher: same constructor, names and results."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class HungarianMatcher(nn.Module):
             self.linear = PixelEmbedding(dim)
 
     def forward(self, support: Tensor, query: Tensor) -> tuple[Tensor, Tensor]:
-        """Bring matched positions to the same index.
+        """Gather matched positions at the same index.
 
         Parameters
         ----------

@@ -81,7 +81,7 @@ def _peak_of_process() -> int:
 
 
 def peak_in_fresh_process(function: Callable[..., int], *arguments: object) -> int:
-    """Call a function of the module level in a new process."""
+    """Run a function of the module level in a new process; return its result."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         return pool.submit(function, *arguments).result()
 

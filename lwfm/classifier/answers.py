@@ -1,4 +1,4 @@
-"""Answers of a classifier about many images: a table, a CSV or a JSON file."""
+"""Predictions for many images as a table, a CSV or a JSON file."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ _FORMATS = (".csv", ".json")
 
 
 def check_suffix(out: Path | None) -> None:
-    """Refuse, before any work, a file that :meth:`Answers.write` could not write."""
+    """Raise UserError, before any work, for a file that :meth:`Answers.write` could not write."""
     if out is not None and (out.suffix.lower() not in _FORMATS or out.is_dir()):
         raise UserError(f"out must be the name of a .csv or .json file, not {out}")
 
 
 @dataclass(frozen=True)
 class Answers:
-    """What was decided about some images.
+    """Predictions for some images.
 
     Attributes
     ----------
@@ -38,9 +38,9 @@ class Answers:
     decisions : tuple of Decision
         One for each.
     network : str
-        What compared them.
+        The network, by name and weights.
     examples : int
-        How many support images there were.
+        Number of support images.
     calibrated_on : int
         Held-out shots behind the probabilities; 0: they are not calibrated.
     """
@@ -52,7 +52,7 @@ class Answers:
     calibrated_on: int
 
     def rows(self) -> list[dict[str, str | float]]:
-        """List a dictionary with the keys :data:`COLUMNS` for each image."""
+        """Return a dictionary with the keys :data:`COLUMNS` for each image."""
         return [
             {
                 "image": str(image),

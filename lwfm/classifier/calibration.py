@@ -1,4 +1,4 @@
-"""Probabilities that mean what they say: a temperature fitted on shots held out of the support set.
+"""Calibration of probabilities: a temperature fitted on shots held out of the support set.
 
 Letters: Q queries, S support images, n answers on held-out shots.
 """
@@ -18,7 +18,7 @@ LEAST_ANSWERS = 10
 
 _MOST_ANSWERS = 512
 _MOST_FOLDS = 5
-_SCALES = (1e-3, 1e3)  # between which the inverse temperature is sought
+_SCALES = (1e-3, 1e3)  # bounds of the inverse temperature
 
 
 def fit_temperature(logits: Tensor, labels: Tensor) -> float:
@@ -67,7 +67,7 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
 
 
 def hold_out(labels: Tensor, *, seed: int = 0) -> list[tuple[Tensor, Tensor]]:
-    """Split support images into those that stay and those that are asked about, once for each fold.
+    """Split support images into support and held-out queries, once for each fold.
 
     Parameters
     ----------
@@ -79,8 +79,9 @@ def hold_out(labels: Tensor, *, seed: int = 0) -> list[tuple[Tensor, Tensor]]:
     Returns
     -------
     list of (Tensor, Tensor)
-        For each fold, indices into the images: every class keeps at least one; at most 512 are asked about
-        in all. Empty when a class has a single shot, or fewer than :data:`LEAST_ANSWERS` would be asked.
+        For each fold, indices of support and held-out images: every class keeps at least one; at most 512
+        are held out in all. Empty when a class has a single shot, or there are fewer than
+        :data:`LEAST_ANSWERS` images.
     """
     generator = torch.Generator().manual_seed(seed)
     shuffled = torch.randperm(len(labels), generator=generator)
@@ -118,7 +119,7 @@ def calibrate(
     -------
     float, int
         The temperature, and on how many answers it was fitted; 1 and 0 when there are too few shots. The
-        answers come from fewer shots than the classifier will have: probabilities err on the careful side.
+        answers come from fewer shots than the classifier will have, so that probabilities tend to be too low.
     """
     logits, truth = [], []
     for kept, asked in hold_out(labels.cpu()):

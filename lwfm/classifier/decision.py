@@ -1,4 +1,4 @@
-"""What a classifier decided about an image, and on which grounds."""
+"""Prediction for one image: label, probabilities, most similar support image."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Decision:
-    """What was decided about one image, and why.
+    """Prediction for one image, with the most similar support image.
 
     Attributes
     ----------
     label : object
         The most probable class, or the label of unknown images.
     best, runner_up : object
-        The most probable class, whether it was accepted or not, and the one after it.
+        The most probable class, even if its probability was too low, and the second one.
     probability, runner_up_probability : float
         Of these two, in 0..1.
     support : int
-        Which support image of the class ``best`` is the most similar one, counted as they were fitted.
+        Index, in the order of fitting, of the most similar support image of the class ``best``.
     support_name : str
         Its path, or ``image N`` where it was given otherwise.
     """
@@ -46,7 +46,7 @@ class Decision:
         unknown_below: float,
         unknown_label: str | int,
     ) -> Decision:
-        """Decide from the probabilities [way] of one image.
+        """Build the prediction from the probabilities [way] of one image.
 
         Parameters
         ----------
@@ -55,11 +55,11 @@ class Decision:
         classes : ndarray
             [way], their labels.
         support : tuple of int and str
-            Number and name of the most similar support image.
+            Index and name of the most similar support image.
         unknown_below : float
             Below this probability the answer is ``unknown_label``.
         unknown_label : str or int
-            Stands for none of the classes.
+            Label of images of no class.
         """
         values, indices = probabilities.topk(2)
         best, runner_up = (classes[int(index)].item() for index in indices)

@@ -1,4 +1,4 @@
-"""The labels that a user gives images: names or whole numbers, and one that stands for none of them."""
+"""Class labels, names or whole numbers, and the label of images of no class."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def check_labels(images: object, labels: Any) -> npt.NDArray[Any]:
-    """Bring labels into an array [S] of names (dtype U) or of int64; UserError for anything else.
+    """Convert labels to an array [S] of names (dtype U) or of int64; UserError for anything else.
 
     Where ``images`` have a length, it must be theirs.
 
@@ -46,7 +46,7 @@ def unknown_label(classes: npt.NDArray[Any], given: str | int | None) -> str | i
     Raises
     ------
     UserError
-        If one of the classes is called so.
+        If one of the classes has this label.
     """
     default: str | int = "unknown" if are_names(classes) else -1
     label = default if given is None else given
@@ -58,7 +58,7 @@ def unknown_label(classes: npt.NDArray[Any], given: str | int | None) -> str | i
 def replace_unknown(
     labels: npt.NDArray[Any], unknown: npt.NDArray[np.bool_], label: str | int
 ) -> npt.NDArray[Any]:
-    """Put ``label`` where ``unknown``; the result holds objects if that is of another kind than the labels.
+    """Replace labels by ``label`` where ``unknown``; of dtype object if one is a name, the other a number.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""What scikit-learn expects of an estimator, without depending on it."""
+"""scikit-learn's estimator interface, without depending on scikit-learn."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from lwfm.errors import UserError
 
 
 class Estimator:
-    """Parameters are the constructor's arguments, kept under their own names and nothing else.
+    """Estimator whose parameters are the constructor's arguments, kept under the same names.
 
-    That is all that scikit-learn's ``clone``, ``cross_val_score`` and searches ask for.
+    scikit-learn's ``clone``, ``cross_val_score`` and searches need no more.
     """
 
     _estimator_type = "classifier"
@@ -21,16 +21,16 @@ class Estimator:
         return [name for name in inspect.signature(cls).parameters if name != "self"]
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:  # noqa: ARG002 (no parameter is an estimator)
-        """Give the parameters by name."""
+        """Return the parameters by name."""
         return {name: getattr(self, name) for name in self._parameter_names()}
 
     def set_params(self, **parameters: Any) -> Self:
-        """Change parameters; those that concern fitting count from the next :meth:`fit` on.
+        """Set parameters; those of fitting take effect at the next :meth:`fit`.
 
         Raises
         ------
         UserError
-            (a ValueError) For a name that is no parameter; nothing is changed then.
+            (a ValueError) For a name that is no parameter, before anything is set.
         """
         names = self._parameter_names()
         if unknown := [name for name in parameters if name not in names]:
@@ -40,7 +40,7 @@ class Estimator:
         return self
 
     def _description(self) -> list[str]:
-        """Say what :func:`repr` shows beside the parameters."""
+        """Return what :func:`repr` shows beside the parameters."""
         return []
 
     def __repr__(self) -> str:

@@ -1,4 +1,4 @@
-"""The labeled images that a classifier knows, as the maps that its network made of them.
+"""The labeled images of a classifier, as maps of its network.
 
 Letters: S support images, Q queries, l a layer.
 """
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class SupportSet:
-    """Support images.
+    """Maps, labels and names of support images.
 
     Attributes
     ----------
@@ -39,7 +39,7 @@ class SupportSet:
     labels : Tensor
         [S] int64, indices into ``classes``.
     classes : ndarray
-        Labels of the user, ascending, each once.
+        The distinct labels, ascending.
     names : tuple of str
         Path of each image, or ``image N`` where it was given otherwise.
     white : WhiteLevels
@@ -63,7 +63,7 @@ class SupportSet:
         white: WhiteLevels = NO_WHITE,
         first: int = 0,
     ) -> Self:
-        """Send labeled images through the network; ``first`` is the number of the first one."""
+        """Encode labeled images; ``first`` is the number of the first one in default names."""
         names: list[str] = []
 
         def named() -> Iterator[ImageLike]:
@@ -105,16 +105,16 @@ class SupportSet:
         Parameters
         ----------
         head : LWFMHead
-            Compares each query with every image of its class as if that were a class of its own.
+            Compares each query with every image of its class as a class of its own.
         maps : sequence of Tensor
             Queries [Q, C_l, F_l, F_l] for each layer.
         classes : Tensor
-            [Q] int64, for each query the class to look in.
+            [Q] int64, the class of the images to compare each query with.
 
         Returns
         -------
         Tensor
-            [Q] int64, numbers of support images, on the CPU.
+            [Q] int64, indices of support images, on the CPU.
         """
         nearest = torch.zeros(len(classes), dtype=torch.int64)
         for index in torch.bincount(classes).nonzero().squeeze(1).tolist():

@@ -1,4 +1,4 @@
-"""One network of an experiment: its training, its rows, and the commands that repeat them."""
+"""One network of an experiment: its training, the evaluation of its rows, and the commands of both."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class TrainedNetwork:
 
     @property
     def finished(self) -> Path:
-        """What is written when training is complete."""
+        """Return the path of the file that marks a complete training."""
         return self.folder / "finished.json"
 
     @property
@@ -48,12 +48,12 @@ class TrainedNetwork:
 
     @property
     def where(self) -> dict[str, Any]:
-        """The data set, as `lwfm train` and `lwfm evaluate` take it."""
+        """Return the options of the data set, as `lwfm train` and `lwfm evaluate` take them."""
         found = {"data": self.data.data, "root": self.data.root, "class_split": self.data.class_split}
         return {**found, "crop": self.data.crop}
 
     def train(self, *, workers: int, accelerator: Accelerator, progress: bool) -> None:
-        """Train, or go on after the last whole epoch."""
+        """Train, or resume after the last complete epoch."""
         run = RunFolder(self.folder)
         resume = run.last.is_file()
         options = {**self.options, "workers": workers, "accelerator": accelerator, "progress": progress}
@@ -70,13 +70,13 @@ class TrainedNetwork:
             temporary.write_text(json.dumps(described, indent=1, default=str) + "\n", encoding="utf-8")
 
     def command(self) -> str:
-        """Give the command that trains this network alone."""
+        """Return the command that trains this network alone."""
         return command_line("train", {**self.where, "out": self.folder, "seed": self.seed, **self.options})
 
     def results(
         self, plan: Plan, out: Path, *, workers: int, accelerator: Accelerator
     ) -> Iterator[RowResult]:
-        """Evaluate all rows of this network that are not there yet; yield all."""
+        """Yield the results of all rows of this network, evaluating those that are missing."""
         checkpoint = RunFolder(self.folder).best
         weights = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
         rows = [row for row in plan.rows if row.network == self.name]
@@ -106,7 +106,7 @@ class TrainedNetwork:
         workers: int,
         accelerator: Accelerator,
     ) -> None:
-        """Evaluate rows in one pass and keep each in its file."""
+        """Evaluate rows in one pass and write each to its file."""
         checkpoint = RunFolder(self.folder).best
         heads = {row.name: row.head for row in rows if row.head}
         result = evaluate(
@@ -137,13 +137,13 @@ class TrainedNetwork:
 
 
 def digest(described: Any) -> str:
-    """Fingerprint JSON values."""
+    """Return a fingerprint of JSON values."""
     text = json.dumps(described, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def command_line(command: str, options: dict[str, Any]) -> str:
-    """Write a command of `lwfm` with these options, but for those that have their default.
+    """Return a command of `lwfm` with these options, without those at their defaults.
 
     Examples
     --------
@@ -161,7 +161,7 @@ def command_line(command: str, options: dict[str, Any]) -> str:
 
 
 def _flat(options: dict[str, Any]) -> dict[str, Any]:
-    """Give groups of options as ``model.top_k``."""
+    """Flatten groups of options, as in ``model.top_k``."""
     flat: dict[str, Any] = {}
     for name, value in plain_options(options).items():
         grouped = is_dataclass(options[name])

@@ -1,4 +1,4 @@
-"""What an experiment consists of: data sets, networks to train, rows of a table; read from a YAML file."""
+"""The plan of an experiment, a YAML file: data sets, networks to train, rows of a table."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class DataChoice:
     data, root, class_split, crop
         As in `lwfm train`; without `root`, the command's is taken.
     split : str
-        On which part rows are evaluated.
+        Part of the data on which rows are evaluated.
     queries : dict of int to int
         For each number of shots, the queries per class.
     """
@@ -51,11 +51,11 @@ class Row:
     Attributes
     ----------
     name : str
-        Its title.
+        Title of the row.
     network : str
-        Which of the plan's networks.
+        Name of one of the plan's networks.
     head : HeadOptions
-        How the head of this row differs from the network's, see `lwfm evaluate --heads`.
+        Options of the head that differ from the network's, see `lwfm evaluate --heads`.
     method : str
         lwfm for the whole head, or base, matching or nearest_class_mean.
     """
@@ -68,7 +68,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Plan:
-    """An experiment.
+    """Data, networks, rows and settings of an experiment.
 
     Attributes
     ----------
@@ -82,7 +82,7 @@ class Plan:
     train : dict
         Options of `lwfm train` that all networks share.
     seeds : list of int
-        Each network is trained once with each.
+        Each network is trained once with each seed.
     way : int
         Classes in an episode.
     episodes, episode_seed : int, int
@@ -110,7 +110,7 @@ def read_plan(path: Path) -> tuple[Plan, dict[str, dict[str, Any]]]:
     Raises
     ------
     UserError
-        Naming the file and what in it cannot be, before any work.
+        Naming the file and the invalid part, before any work.
     """
     if not path.suffix and not path.exists():
         path = preset_path(str(path), "experiment")
@@ -138,7 +138,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 
 
 def _check(plan: Plan, path: Path) -> None:
-    """Refuse what the types allow and no experiment can have."""
+    """Raise UserError for a plan that its types allow and that makes no sense."""
     names = [row.name for row in plan.rows]
     wrong = ""
     if not names or not plan.data or not plan.seeds:
@@ -161,7 +161,7 @@ def _check(plan: Plan, path: Path) -> None:
 
 
 def _training_options(plan: Plan, name: str, path: Path) -> dict[str, Any]:
-    """Put the options of a network together and check them as the command line would."""
+    """Merge the options of a network and check them as the command line would."""
     own = dict(plan.networks[name])
     preset, config = own.pop("preset", None), own.pop("config", None)
     if preset is not None and config is not None:
@@ -182,7 +182,7 @@ def _training_options(plan: Plan, name: str, path: Path) -> dict[str, Any]:
 
 
 def _merge(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
-    """Put ``second`` over ``first``, group by group.
+    """Merge two groups of options; those of ``second`` win.
 
     Examples
     --------
@@ -197,7 +197,7 @@ def _merge(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
 
 
 def plain_options(options: dict[str, Any]) -> dict[str, Any]:
-    """Give training options as JSON values, without those that do not change the result."""
+    """Return training options as JSON values, without those that do not change the result."""
     return {
         name: asdict(value) if hasattr(value, "__dataclass_fields__") else value
         for name, value in options.items()

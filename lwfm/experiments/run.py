@@ -1,4 +1,4 @@
-"""``lwfm experiment``: train what must be trained, evaluate every row of a table, go on where it stopped."""
+"""Train the networks and evaluate the rows of a table, resuming where it stopped: ``lwfm experiment``."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ def experiment(
 ) -> ExperimentTable:
     """Train and evaluate every row of a table, and write it as Markdown and JSON.
 
-    The same command again goes on where it stopped, after the last whole epoch: networks are found by the
+    The same command resumes where it stopped, after the last complete epoch: networks are found by the
     fingerprint of their options and images, rows by that of their options, weights, images and episodes.
-    The table is written anew after each row, from all that is there. Ctrl-C leaves every file whole.
+    The table is rewritten after each row, from all results so far. Ctrl-C leaves every file whole.
 
     Parameters
     ----------
@@ -47,9 +47,9 @@ def experiment(
     out : Path
         Folder for networks/, rows/, maps/, table.md and table.json. It can hold several plans' networks.
     data : list of str, optional
-        Names of the plan's data sets to take; by default all.
+        Names of the plan's data sets to use; by default all.
     missing : str
-        train what is not trained yet, or skip its rows.
+        train missing networks, or skip their rows.
     workers : int
         Processes that decode images; 0 uses this one.
     accelerator : str
@@ -65,7 +65,7 @@ def experiment(
     Raises
     ------
     UserError
-        For a plan that cannot be, missing data, or what training and evaluation refuse.
+        For an invalid plan, missing data, or invalid options of training and evaluation.
     KeyboardInterrupt
         After Ctrl-C.
     """
@@ -75,10 +75,10 @@ def experiment(
     found: list[RowResult] = []
     table = make_table(described, chosen, found)
     for number, network in enumerate(networks, 1):
-        _say(f"[{number}/{len(networks)}] {network.name} on {network.data_name}, seed {network.seed}")
+        _report(f"[{number}/{len(networks)}] {network.name} on {network.data_name}, seed {network.seed}")
         if not network.is_trained:
             if missing == "skip":
-                _say("  not trained, left out")
+                _report("  not trained, left out")
                 continue
             network.train(workers=workers, accelerator=accelerator, progress=progress)
         for result in network.results(described, Path(out), workers=workers, accelerator=accelerator):
@@ -89,7 +89,7 @@ def experiment(
 
 
 def _choose(plan: Plan, names: list[str] | None, root: Path | None) -> dict[str, DataChoice]:
-    """Give the data sets to take, with their folders."""
+    """Return the chosen data sets, with their folders."""
     if unknown := set(names or ()) - set(plan.data):
         raise UserError(f"the plan has no data {min(unknown)}; it has {', '.join(plan.data)}")
     chosen = {}
@@ -105,14 +105,14 @@ def _choose(plan: Plan, names: list[str] | None, root: Path | None) -> dict[str,
     return chosen
 
 
-def _say(text: str) -> None:
+def _report(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
 def _networks(
     plan: Plan, data: dict[str, DataChoice], options: dict[str, dict[str, Any]], out: Path
 ) -> Iterator[TrainedNetwork]:
-    """List all networks that rows need, seed by seed, so that every row is in the table early."""
+    """Yield all networks that rows need, seed by seed, so that every row is in the table early."""
     needed = list(dict.fromkeys(row.network for row in plan.rows))
     prints = {name: _fingerprints(choice) for name, choice in data.items()}
     for seed, (name, choice), network in product(plan.seeds, data.items(), needed):
@@ -130,7 +130,7 @@ def _networks(
 
 
 def _fingerprints(choice: DataChoice) -> dict[str, str]:
-    """Fingerprint of the images of each split that the experiment reads."""
+    """Return the fingerprint of the images of each split that the experiment reads."""
     splits: list[Split] = ["train", "val", choice.split]
     return {
         split: open_images(

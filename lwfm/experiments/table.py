@@ -1,4 +1,4 @@
-"""The table of an experiment: what each row reached, how sure that is, and the commands behind it."""
+"""The table of an experiment: accuracies, intervals and differences of its rows, and their commands."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ class RowResult:
     row, network, data : str
         Names in the plan.
     seed, shot : int
-        Of the training; of the evaluation.
+        Seed of the training; shots of the evaluation.
     method : str
         Method of the evaluation's result.
     accuracies : tuple of float
-        Of each episode, fractions.
+        Accuracy of each episode, 0 to 1.
     train, evaluate : str
-        The commands that made it.
+        The commands that train the network and evaluate the row.
     """
 
     row: str
@@ -48,13 +48,13 @@ class RowResult:
     evaluate: str
 
     def write(self, path: Path) -> None:
-        """Write it whole or not at all."""
+        """Write the result as JSON, completely or not at all."""
         with atomic_path(path) as temporary:
             temporary.write_text(json.dumps(asdict(self), allow_nan=False) + "\n", encoding="utf-8")
 
     @classmethod
     def read(cls, path: Path) -> RowResult:
-        """Read what :meth:`write` wrote; UserError when it is anything else."""
+        """Read a result that :meth:`write` wrote; UserError for a damaged file."""
         try:
             plain = json.loads(path.read_text(encoding="utf-8"))
             return cls(**{**plain, "accuracies": tuple(plain["accuracies"])})
@@ -69,9 +69,9 @@ class Cell:
     Attributes
     ----------
     row, data, shot : str, str, int
-        Which.
+        Row, data set, and number of shots.
     seeds : list of int
-        Those that are finished.
+        The finished seeds.
     accuracy, interval : float
         Mean over seeds and episodes and half width of its 95 % interval; null for a single episode.
     difference, difference_interval : float
@@ -97,14 +97,14 @@ class Cell:
 
 @dataclass(frozen=True)
 class ExperimentTable:
-    """What is finished of an experiment.
+    """Finished rows of an experiment.
 
     Attributes
     ----------
     cells : list of Cell
         In the order of the plan: data set, row, shot.
     rows : list of str
-        Titles of the plan's rows, the first of which the differences are to.
+        Titles of the plan's rows; differences are to the first.
     way, episodes : int
         Of the evaluation.
     """
@@ -165,7 +165,7 @@ class ExperimentTable:
 
 
 def make_table(plan: Plan, data: Mapping[str, DataChoice], results: Sequence[RowResult]) -> ExperimentTable:
-    """Put together what is finished."""
+    """Build the table of the finished rows."""
     found = {(each.data, each.row, each.shot, each.seed): each for each in results}
     cells = []
     for name, choice in data.items():

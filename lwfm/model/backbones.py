@@ -49,7 +49,7 @@ _FEWSHOT = {
     "conv4": (few_shot_backbones.conv4, few_shot_backbones.CONV4_WIDTHS),
 }
 TIMM_PREFIX = "timm:"
-"""What stands before the name of a timm model."""
+"""Prefix of the name of a timm model."""
 
 NAMES = (*_RESNETS, *_FEWSHOT)
 """The backbones with a name of their own; any timm model is ``timm:<model>``."""
@@ -58,7 +58,7 @@ NAMES = (*_RESNETS, *_FEWSHOT)
 class Backbone(nn.Module):
     """A network whose chosen layers are average-pooled to ``F_l x F_l`` positions.
 
-    Made by :func:`build_backbone`.
+    Built by :func:`build_backbone`.
 
     Attributes
     ----------
@@ -71,7 +71,7 @@ class Backbone(nn.Module):
     feature_size
         F_l of each layer. A map smaller than F_l repeats positions.
     normalization
-        What pretrained weights demand of the input; None: the data set's own statistics.
+        Of the input, as pretrained weights need it; None: the data set's own statistics.
     body
         The network, ending at the last chosen layer.
     """
@@ -125,7 +125,7 @@ class Backbone(nn.Module):
         return tuple(F.adaptive_avg_pool2d(m, size) for m, size in zip(maps, self.feature_size, strict=True))
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Backbone:
-        """Copy all, including what torch.fx forgets: a copy of its modules would be in training mode."""
+        """Copy the training mode of each module too: torch.fx sets it on all modules of a copy."""
         copied = type(self).__new__(type(self))
         memo[id(self)] = copied
         copied.__dict__.update(copy.deepcopy(self.__dict__, memo))
@@ -290,7 +290,7 @@ def _check_layers(name: str, layers: tuple[int, ...] | None, valid: range) -> tu
 
 
 def map_sizes(feature_size: int | Sequence[int], count: int) -> tuple[int, ...]:
-    """Give the side F_l of each of ``count`` layers; UserError where there are more or fewer, or below 1."""
+    """Return the side F_l of each of ``count`` layers; UserError for another count, or sides below 1."""
     sizes = (feature_size,) * count if isinstance(feature_size, int) else tuple(feature_size)
     if len(sizes) != count or min(sizes, default=0) < 1:
         raise UserError(

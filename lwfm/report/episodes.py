@@ -1,4 +1,4 @@
-"""The episodes that an evaluation found hardest, drawn again from its data and its model."""
+"""The hardest episodes of an evaluation, recomputed from its data and its model."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _WRONG_SHOWN = 12
 
 @dataclass(frozen=True)
 class WrongAnswer:
-    """A query that was taken for another class: ``data:`` address of the image, both class names."""
+    """A misclassified query: ``data:`` address of the image, both class names."""
 
     image: str
     truth: str
@@ -45,15 +45,16 @@ class HardEpisode:
     Attributes
     ----------
     number : int
-        Its place in the evaluation, from 1.
+        Number in the evaluation, from 1.
     accuracy, way, shot : float, int, int
         Of the whole method in this episode, and its numbers of classes and shots.
     support : dict of str to list of str
         ``data:`` addresses of the support images of each class.
     wrong : list of WrongAnswer
-        The queries that were taken for another class, at most 12.
+        The misclassified queries, at most 12.
     match : str or None
-        ``data:`` address of a figure: the first of them beside the support image that drew it away.
+        ``data:`` address of a figure: the first of them matched with the most similar support image of the
+        predicted class.
     """
 
     number: int
@@ -74,21 +75,21 @@ class Redrawn:
 
 
 def redraw(result: EvaluationResult, *, hardest: int, root: Path | None) -> Redrawn:
-    """Draw the hardest episodes of the method ``lwfm`` again, at each number of ways and shots.
+    """Recompute the hardest episodes of the method ``lwfm``, for each number of ways and shots.
 
     Parameters
     ----------
     result : EvaluationResult
-        Says which data, model and options these were.
+        Names the data, the model and the options.
     hardest : int
-        How many episodes at each number of ways and shots.
+        Number of episodes for each number of ways and shots.
     root : Path, optional
-        Where the data are now; by default where they were.
+        Present folder of the data; by default the one of the evaluation.
 
     Raises
     ------
     UserError
-        When the data or the checkpoint are not there any more, or are not those of the evaluation.
+        When the data or the checkpoint are gone, or have changed since the evaluation.
     """
     images = _reopen(result, root)
     network = _reload(result, images)
@@ -147,7 +148,7 @@ def _show(
     method: MethodResult,
     number: int,
 ) -> HardEpisode:
-    """Classify the episode once more and collect what a reader wants to see."""
+    """Classify the episode again; return its images, misclassified queries and a match."""
     way = method.way
     supports = way * method.shot
     labels = episode_labels(way, method.shot)
@@ -188,7 +189,7 @@ def _show(
 def _embedding_map(
     network: LWFM, images: ImageSet, maps: CachedMaps, drawn: list[int], supports: int
 ) -> str | None:
-    """t-SNE of the queries of one episode; None where scikit-learn is missing or they are too few."""
+    """Draw t-SNE of the queries of one episode; None without scikit-learn or with fewer than four queries."""
     labels = torch.as_tensor(images.labels[drawn[:supports]])
     _, support_labels = labels.unique(return_inverse=True)  # type: ignore[no-untyped-call]
     query = maps.select(drawn[supports:])
@@ -203,7 +204,7 @@ def _embedding_map(
 
 
 def facts(result: EvaluationResult) -> dict[str, dict[str, Any]]:
-    """Everything needed to repeat the evaluation, by topic."""
+    """Return everything needed to repeat the evaluation, by topic."""
     data = {**result.data, "classes": len(result.data["classes"])}
     return {
         "model": {name: value for name, value in result.model.items() if name != "config"},

@@ -32,7 +32,7 @@ def report(result: Path, *, out: Path | None = None, hardest: int = 3, root: Pat
     Parameters
     ----------
     result : Path
-        What `lwfm evaluate --out` wrote.
+        File that `lwfm evaluate --out` wrote.
     out : Path, optional
         The page; by default beside the result, with the ending html. An existing file is replaced.
     hardest : int
@@ -67,7 +67,7 @@ def report(result: Path, *, out: Path | None = None, hardest: int = 3, root: Pat
 
 
 def render(result: EvaluationResult, *, hardest: int = 3, root: Path | None = None) -> str:
-    """Give the page as text; arguments as in :func:`report`."""
+    """Render the page as text; arguments as in :func:`report`."""
     note, redrawn = "", Redrawn([], None)
     if hardest:
         try:
@@ -104,7 +104,7 @@ def _has_confusions(method: MethodResult) -> bool:
 
 
 def _confusions(method: MethodResult) -> dict[str, Any]:
-    """Chart and most frequent confusions of one method at one number of ways and shots."""
+    """Return chart and most frequent confusions of one method at one number of ways and shots."""
     pairs = [
         (true, answer, count)
         for true, row in method.confusion.items()
@@ -121,7 +121,7 @@ def _confusions(method: MethodResult) -> dict[str, Any]:
 
 
 def _curves(result: EvaluationResult) -> str | None:
-    """Curves of the run that the checkpoint is from, if its log is still beside it."""
+    """Draw the curves of the checkpoint's training run, if its log is still beside it."""
     checkpoint = result.model["checkpoint"]
     logs = Path(checkpoint).parent / "logs" if checkpoint else None
     if logs is None or not log_files(logs):

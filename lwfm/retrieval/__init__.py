@@ -1,4 +1,4 @@
-"""Search for similar images.
+"""Index images and search for similar ones.
 
 * :mod:`lwfm.retrieval.index` -- :func:`build_index`: ``lwfm index``;
 * :mod:`lwfm.retrieval.search` -- :func:`search_index`: ``lwfm search``.

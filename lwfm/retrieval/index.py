@@ -1,4 +1,4 @@
-"""``lwfm index``: the maps of many images in one file, to search among them.
+"""The search index, one file with the maps of many images: ``lwfm index``.
 
 Letters: N indexed images, C channels of all layers together, l a layer.
 """
@@ -34,14 +34,14 @@ _MODEL, _MAPS = "model.", "maps."
 
 @dataclass(frozen=True)
 class Hit:
-    """An image that resembles another.
+    """A similar image.
 
     Attributes
     ----------
     number : int
-        Which of the indexed images it is.
+        Index of the image.
     similarity : float
-        By the head: base and matching term.
+        Sum of the head's base and matching terms.
     cosine : float
         Of the mean features, -1 to 1.
     cosine_rank : int
@@ -56,12 +56,12 @@ class Hit:
 
 @dataclass(frozen=True)
 class ImageIndex:
-    """Indexed images.
+    """The network, maps and paths of indexed images.
 
     Attributes
     ----------
     network : LWFM
-        What made the maps and compares them.
+        Computed the maps and compares them.
     maps : tuple of Tensor
         [N, C_l, F_l, F_l] for each layer, float16.
     root : Path
@@ -82,17 +82,17 @@ class ImageIndex:
     white: WhiteLevels
 
     def path(self, number: int) -> Path:
-        """Say where an image stands."""
+        """Return the path of an image."""
         return self.root / self.names[number]
 
     def state(self, number: int) -> Literal["same", "changed", "gone"]:
-        """Say whether an image's file is still what was indexed."""
+        """Return whether an image's file is still the same, has changed, or is gone."""
         if not self.path(number).is_file():
             return "gone"
         return "same" if content_digest(self.path(number)) == self.digests[number] else "changed"
 
     def features(self) -> Tensor:
-        """Compute the mean features [N, C], of length 1, by which candidates are found."""
+        """Compute the mean features [N, C], of length 1, for the search by cosine."""
         return global_features([layer.float() for layer in self.maps])
 
     @torch.inference_mode()
@@ -106,14 +106,14 @@ class ImageIndex:
         features : Tensor
             [N, C], see :meth:`features`.
         k : int
-            How many to give.
+            Number of results.
         candidates : int
-            How many of the nearest by cosine are ranked; k if that is more.
+            Number of nearest images by cosine that the head ranks; k if that is larger.
 
         Returns
         -------
         list of Hit
-            min(k, N) of them, the most similar first.
+            [min(k, N)], the most similar first.
         """
         from usearch.index import search  # the extra `retrieval`
 
@@ -129,7 +129,7 @@ class ImageIndex:
 
 
 def content_digest(path: Path) -> str:
-    """Digest a file's content; "" where it cannot be read."""
+    """Return the SHA-256 digest of a file; "" where it cannot be read."""
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()[:32]
@@ -146,17 +146,17 @@ def build_index(
     batch_size: int = 32,
     accelerator: Accelerator = "auto",
 ) -> str:
-    """Index the images of a folder and of the folders in it, for `lwfm search`.
+    """Index the images of a folder and its subfolders, for `lwfm search`.
 
     Parameters
     ----------
     folder : Path
-        The images.
+        Folder of the images.
     out : Path
         The index, a .safetensors file. An existing file is replaced.
     model : str
-        The network that compares: auto (the best one that needs no download), a file of `lwfm train`, or the
-        name of a backbone with ImageNet weights (resnet18, timm:NAME).
+        The network: auto (the best one that needs no download), a file of `lwfm train`, or the name of a
+        backbone with ImageNet weights (resnet18, timm:NAME).
     unreadable : str
         stop at an image that cannot be decoded, or skip it with a warning.
     batch_size : int
@@ -167,7 +167,7 @@ def build_index(
     Returns
     -------
     str
-        What was done.
+        A line about the index, for the user.
 
     Raises
     ------
@@ -221,14 +221,14 @@ def _images_below(folder: Path) -> list[Path]:
 
 
 def _digested(paths: Iterable[Path], digests: list[str]) -> Iterator[Path]:
-    """Pass the paths on and note the digests of what they hold."""
+    """Yield the paths, and append the digest of each file to ``digests``."""
     for path in paths:
         digests.append(content_digest(path))
         yield path
 
 
 def load_index(path: Path) -> ImageIndex:
-    """Read what :func:`build_index` wrote; UserError where there is no such file, or it is none."""
+    """Read an index that :func:`build_index` wrote; UserError for a missing or damaged file."""
     if not path.is_file():
         raise UserError(f"there is no index {path}; write one: lwfm index FOLDER --out {path}")
     description, tensors = read_tensor_file(path, key=_METADATA_KEY, what="index of images")

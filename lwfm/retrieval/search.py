@@ -1,4 +1,4 @@
-"""``lwfm search``: images similar to one, found by cosine and ranked by matching."""
+"""Search for similar images, found by cosine and ranked by matching: ``lwfm search``."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _COLUMNS, _ROWS = 5, 10  # at most, of the figure
 
 @dataclass(frozen=True)
 class Hits:
-    """Images similar to one, the most similar first."""
+    """Results of a search, the most similar first."""
 
     query: Path
     index: ImageIndex
@@ -46,7 +46,7 @@ class Hits:
         return text_table(">>>><", ("rank", "similarity", "cosine", "rank by cosine", "image"), rows)
 
     def figure(self) -> Figure:
-        """Draw the query and what was found, at most 49 images, five in a row."""
+        """Draw the query and its results, at most 49, five images in a row."""
         paths = [self.index.path(hit.number) for hit in self.hits]
         titles = [f"{rank}: {hit.similarity:.2f}" for rank, hit in enumerate(self.hits, start=1)]
         shown = list(zip(["query", *titles], [self.query, *paths], strict=True))[: _COLUMNS * _ROWS]
@@ -62,7 +62,7 @@ class Hits:
 
 
 def _from_here(path: Path) -> Path:
-    """Leave out what a path has in common with the current folder, if it is below that."""
+    """Return a path relative to the current folder, if it is below that."""
     here = Path.cwd()
     return path.relative_to(here) if path.is_relative_to(here) else path
 
@@ -70,30 +70,29 @@ def _from_here(path: Path) -> Path:
 def _draw_image(axes: Axes, path: Path, white: WhiteLevels) -> None:
     try:
         axes.imshow(open_image(path, white))
-    except UserError:  # gone, or overwritten, since it was indexed
+    except UserError:  # removed or overwritten since it was indexed
         axes.text(0.5, 0.5, "cannot be read", ha="center", va="center", fontsize=8)
 
 
 def search_index(
     index: Path, image: Path, *, k: int = 10, candidates: int = 100, show: Path | None = None
 ) -> Hits:
-    """Find the indexed images that are most similar to one.
+    """Find the indexed images that are most similar to an image.
 
     Candidates are found by the cosine of their mean features, then ranked by LWFM-SPM.
 
     Parameters
     ----------
     index : Path
-        What `lwfm index` wrote.
+        File that `lwfm index` wrote.
     image : Path
-        What to look for.
+        The query.
     k : int
-        How many to show.
+        Number of results.
     candidates : int
-        How many of the nearest by cosine are ranked.
+        Number of nearest images by cosine that the head ranks.
     show : Path, optional
-        Draw the image and the first 49 that were found into this figure (png, pdf, svg, ...); without a
-        name, into similar.png.
+        Figure (png, pdf, svg, ...) of the query and its first 49 results; without a name, similar.png.
 
     Returns
     -------
@@ -121,7 +120,7 @@ def search_index(
 
 
 def _warn_of_changes(images: ImageIndex, hits: list[Hit], index: Path) -> None:
-    """Say which of the images that were found are not what they were when they were indexed."""
+    """Warn of results whose files changed or disappeared since they were indexed."""
     states = {hit.number: images.state(hit.number) for hit in hits}
     stale = [f"{images.path(number)} ({state})" for number, state in states.items() if state != "same"]
     if stale:
