@@ -12,7 +12,7 @@ from lwfm.classifier.answers import Answers, check_suffix
 from lwfm.classifier.classifier import FewShotClassifier
 from lwfm.data import open_image
 from lwfm.data.image_sets import Unreadable, skip_unreadable
-from lwfm.data.layouts.folders import images_in, list_images
+from lwfm.data.layouts.folders import WITH_ENDING, read_folder, scan_folder, warn_left_out
 from lwfm.errors import UserError
 from lwfm.figures import match_files, save_figure
 from lwfm.model.default import network_name
@@ -81,11 +81,11 @@ def classify(
     UserError
         For folders of another layout, images that cannot be read (naming them), and options out of range.
     """
-    examples = [support / name for name in list_images(support, support)]
-    images = find_images(queries)
     check_suffix(out)
     if explain is not None and explain.exists() and not explain.is_dir():
         raise UserError(f"explain must be a folder, and {explain} is a file")
+    examples = find_examples(support, unreadable)
+    images = find_images(queries)
     labels = [path.parent.name for path in examples]
     classifier = FewShotClassifier(
         model, unknown_below=unknown_below, batch_size=batch_size, accelerator=accelerator
@@ -104,6 +104,32 @@ def classify(
     return answers
 
 
+def find_examples(folder: Path, unreadable: Unreadable) -> list[Path]:
+    """List the images in the class folders of a folder; with ``skip`` those that can be decoded.
+
+    Raises
+    ------
+    UserError
+        For a folder of another layout, and a class without any (readable) image.
+    """
+    listing = read_folder(folder, folder)
+    warn_left_out(folder, listing.left_out)
+    paths = [folder / name for name in listing.names]
+    if unreadable == "stop":  # learning from them names the first one that cannot be read
+        return paths
+    kept: list[Path] = []
+    for path in paths:
+        try:
+            open_image(path)
+        except UserError as error:
+            skip_unreadable(error, unreadable)
+        else:
+            kept.append(path)
+    if lost := {path.parent for path in paths} - {path.parent for path in kept}:
+        raise UserError(f"class folder {min(lost)} holds no readable image: repair or remove it")
+    return kept
+
+
 def find_images(paths: Sequence[Path]) -> list[Path]:
     """List the given files and the images directly in the given folders, in order.
 
@@ -115,10 +141,11 @@ def find_images(paths: Sequence[Path]) -> list[Path]:
     found: list[Path] = []
     for path in paths:
         if path.is_dir():
-            names = images_in(path)
-            if not names:
-                raise UserError(f"the folder {path} holds no image to classify")
-            found += [path / name for name in names]
+            contents = scan_folder(path)
+            if not contents.images:
+                raise UserError(f"the folder {path} holds no image to classify, {WITH_ENDING}")
+            warn_left_out(path, contents.left_out)
+            found += [path / name for name in contents.images]
         elif path.is_file():
             found.append(path)
         else:

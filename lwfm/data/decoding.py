@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,23 @@ from lwfm.errors import UserError
 
 if TYPE_CHECKING:
     import os
+
+
+_NO_STILLS = frozenset(("BUFR", "EPS", "FLI", "GRIB", "HDF5", "IPTC", "MPEG", "WMF"))
+"""Formats that Pillow lists but reads with other software only, or that are no still images."""
+
+
+@cache
+def image_endings() -> frozenset[str]:
+    """Return the endings of files of still images that Pillow can read, in lower case.
+
+    Examples
+    --------
+    >>> {".jpg", ".avif", ".pgm"} <= image_endings(), ".pdf" in image_endings()
+    (True, False)
+    """
+    readable = {*Image.OPEN, "MPO"} - _NO_STILLS if Image.registered_extensions() else set()
+    return frozenset(ending for ending, form in Image.registered_extensions().items() if form in readable)
 
 
 def decode_image(content: bytes, white: WhiteLevels | None = None) -> Image.Image:

@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Literal, get_args
 import numpy as np
 
 from lwfm._common.progress import progress
-from lwfm.data.layouts import ClassSplit as ClassSplit  # part of this module's face, as is list_images
+from lwfm.data.layouts import ClassSplit as ClassSplit  # part of this module's face
 from lwfm.data.layouts import Layout, Listing, choose_layout
-from lwfm.data.layouts.folders import list_images as list_images
+from lwfm.data.layouts.folders import warn_left_out
 from lwfm.data.normalization import IMAGENET, Normalization
 from lwfm.data.sources import EncodedSource
 from lwfm.data.white_levels import WhiteLevels, choose_white
@@ -182,7 +182,7 @@ def list_split(layout: Layout, split: str) -> Listing:
         )
     listing = layout.splits[split]()
     order = sorted(range(len(listing.names)), key=listing.names.__getitem__)
-    return Listing([listing.names[index] for index in order], listing.source.select(order))
+    return Listing([listing.names[index] for index in order], listing.source.select(order), listing.left_out)
 
 
 def check_images(source: ImageSource, count: int, title: str) -> list[Checked]:
@@ -253,6 +253,7 @@ def _open_layout(
     if bad:
         report = f"{len(bad)} of {len(checked)} images cannot be read:\n  " + "\n  ".join(bad)
         skip_unreadable(report, unreadable)
+    warn_left_out(f"{name} ({split})", listing.left_out)
     good = [index for index, check in enumerate(checked) if not check.reason]
     white = white_levels(layout, {split: checked})
     source = listing.source.select(good).with_white(white)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from lwfm._common.tables import text_table
 from lwfm.data.image_sets import DataName, check_images, fingerprint_of, list_split, white_levels
 from lwfm.data.layouts import ClassSplit, Layout, choose_layout, find_layouts
+from lwfm.data.layouts.folders import describe_left_out
 from lwfm.errors import UserError
 
 if TYPE_CHECKING:
@@ -158,6 +159,8 @@ def inspect_data(
     for split, (listing, checked) in read.items():
         reports.append(_report(layout, split, listing, checked, white))
         problems += _split_problems(layout, reports[-1], listing, checked)
+        if listing.left_out:
+            problems.append(f"{split}: {describe_left_out(listing.left_out)}")
         problems += _repeated(split, listing, checked)
         contents[split] = {check.digest: name for name, check in zip(listing.names, checked, strict=True)}
         contents[split].pop(b"", None)

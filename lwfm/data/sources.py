@@ -22,9 +22,6 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
-"""Files with these endings, in capitals or not, are images; other files of a folder are left alone."""
-
 
 @dataclass(frozen=True)
 class Checked:

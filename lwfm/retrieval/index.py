@@ -17,7 +17,7 @@ from lwfm._common.devices import Accelerator, choose_device
 from lwfm._common.progress import progress
 from lwfm._common.tensor_files import read_tensor_file, tensors_under, write_tensor_file
 from lwfm.data.image_sets import Unreadable, skip_unreadable
-from lwfm.data.sources import EXTENSIONS
+from lwfm.data.layouts.folders import WITH_ENDING, scan_tree, warn_left_out
 from lwfm.data.white_levels import WhiteLevels
 from lwfm.errors import UserError
 from lwfm.model import LWFM, describe_model, rebuild_model
@@ -179,7 +179,7 @@ def build_index(
         raise UserError(f"batch_size must be at least 1, not {batch_size}")
     if out.suffix != ".safetensors":
         raise UserError(f"the index {out} must have the suffix .safetensors")
-    paths = _images_below(folder)
+    paths = _images_below(folder, unreadable)
     network = build_network(model).to(choose_device(accelerator))
     digests: list[str] = []
     left_out: set[int] = set()
@@ -211,13 +211,14 @@ def build_index(
     return f"{len(kept)} images of {folder} by {network_name(network)} in {out}"
 
 
-def _images_below(folder: Path) -> list[Path]:
+def _images_below(folder: Path, unreadable: Unreadable) -> list[Path]:
     if not folder.is_dir():
         raise UserError(f"there is no folder {folder} to index")
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in EXTENSIONS and path.is_file())
-    if not paths:
-        raise UserError(f"the folder {folder} holds no image ({', '.join(EXTENSIONS)})")
-    return paths
+    tree = scan_tree(folder, lambda error: skip_unreadable(error, unreadable))
+    if not tree.images:
+        raise UserError(f"the folder {folder} holds no image, {WITH_ENDING}")
+    warn_left_out(folder, tree.left_out)
+    return sorted(folder / name for name in tree.images)
 
 
 def _digested(paths: Iterable[Path], digests: list[str]) -> Iterator[Path]:

@@ -159,3 +159,25 @@ def test_mistakes_end_in_a_sentence(
     assert message in err
     assert "Traceback" not in err
     assert sorted(place.model.parent.rglob("*")) == before
+
+
+def test_damaged_examples_can_be_left_out(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    (place.examples / "class-2" / "3.png").write_bytes(b"no image")
+    assert run(place, "--unreadable", "skip") == 0
+    printed = capsys.readouterr()
+    assert "class-2/3.png" in printed.err
+    assert "11 examples" in printed.out
+    for path in (place.examples / "class-2").iterdir():
+        path.write_bytes(b"")
+    assert run(place, "--unreadable", "skip") == 2
+    assert f"class folder {place.examples / 'class-2'} holds no readable image" in capsys.readouterr().err
+
+
+def test_no_answer_at_all_is_an_error(
+    place: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for path in place.unsorted.iterdir():
+        path.write_bytes(b"no image")
+    assert run(place, "--unreadable", "skip", "--out", tmp_path / "a.csv") == 2
+    assert "none of the 6 images to classify can be read" in capsys.readouterr().err
+    assert not (tmp_path / "a.csv").exists()

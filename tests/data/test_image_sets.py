@@ -39,7 +39,6 @@ def root(tmp_path: Path) -> Path:
         folder.mkdir(parents=True)
         for name, kind in (("a.png", "PNG"), ("b.JPG", "JPEG"), ("c.webp", "WEBP")):
             (folder / name).write_bytes(encode(Image.new("RGB", (12, 10), color), kind))
-    (tmp_path / "train" / "red" / "notes.txt").write_text("not an image")
     (tmp_path / "train" / "red" / ".hidden.png").write_text("not an image")
     (tmp_path / "train" / ".cache").mkdir()
     return tmp_path

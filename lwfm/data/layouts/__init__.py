@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from lwfm.data.layouts import cifar, cub, miniimagenet, tieredimagenet
-from lwfm.data.layouts.folders import read_folder, split_folders
+from lwfm.data.layouts.folders import read_folder, scan_folder, split_folders
 from lwfm.data.layouts.layout import SPLITS, ClassSplit, Layout, Listing, Request
 from lwfm.errors import UserError
 
@@ -91,7 +91,8 @@ def _nothing_found(root: Path, data: str) -> str:
     if not root.is_dir():
         start = f"there is no folder {root}"
     else:
-        held = ", ".join(sorted(entry.name for entry in root.iterdir())[:10]) or "nothing"
+        contents = scan_folder(root)
+        held = ", ".join(sorted([*contents.folders, *contents.images, *contents.others])[:10]) or "nothing"
         what = "known data set" if data == "auto" else f"known layout of {data}"
         start = f"{root} holds no {what} (it holds {held})"
     names = BENCHMARKS if data == "auto" else (data,)

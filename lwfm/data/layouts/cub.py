@@ -207,7 +207,7 @@ def _read_cropped(read: Callable[[], Listing], home: Path) -> Listing:
     if not isinstance(source, FileSource):
         raise TypeError("only files can be cropped")
     array = np.array([boxes[name.split("/")[1]] for name in listing.names])  # [n, 4]
-    return Listing(listing.names, FileSource(source.folder, source.files, array))
+    return listing._replace(source=FileSource(source.folder, source.files, array))
 
 
 def _boxes(home: Path) -> dict[str, tuple[float, ...]]:

@@ -27,6 +27,8 @@ class Listing(NamedTuple):
     names: list[str]
     """``<class>/<file>`` of each image."""
     source: ImageSource
+    left_out: tuple[str, ...] = ()
+    """Files and folders (with a slash at the end) beside the images, which are not read."""
 
 
 @dataclass(frozen=True)
