@@ -1,6 +1,6 @@
 """Split a data set of ``train`` and ``val`` into ``train``, ``val`` and ``test``.
 
-    python -m benchmarks.hold_out_classes ../shared/data/grocery84 build/grocery
+    python -m benchmarks.hold_out_classes FOLDER build/grocery
 
 Every fourth training class becomes a validation class and the former validation classes become the test
 classes, so that nothing is chosen on the classes that a final table reports. Images are linked, not copied.
