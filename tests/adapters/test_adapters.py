@@ -1,4 +1,4 @@
-"""What the foreign libraries' own code computes with the adapters is what this package computes."""
+"""Other libraries' own code computes the same with the adapters as this package."""
 
 from __future__ import annotations
 

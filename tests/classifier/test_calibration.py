@@ -1,4 +1,4 @@
-"""Temperatures fitted on held-out shots: recovered where they are known, careful where there are few."""
+"""Calibration on held-out shots: a known temperature is recovered; few shots do not give certainty."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The classifier for one's own images: what it answers, remembers, refuses and keeps on disk."""
+"""FewShotClassifier: predictions, partial fits, errors, files."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def fitted(network: LWFM, shots: tuple[list[Path], list[str]]) -> FewShotClassif
     return FewShotClassifier(network).fit(*shots)
 
 
-def test_it_answers_as_the_network_does(
+def test_predictions_are_those_of_the_network(
     fitted: FewShotClassifier, network: LWFM, shots: tuple[list[Path], list[str]], queries: list[Path]
 ) -> None:
     from lwfm.data import evaluation_transform
@@ -258,13 +258,13 @@ def test_decisions_name_runner_up_and_the_most_similar_shot(
     assert all(support == image for support, image in own)
 
 
-def test_no_queries_no_answers(fitted: FewShotClassifier) -> None:
+def test_no_queries_give_no_answers(fitted: FewShotClassifier) -> None:
     assert fitted.predict([]).shape == (0,)
     assert fitted.predict_proba([]).shape == (0, 5)
     assert list(fitted.decide([])) == []
 
 
-def test_asking_too_early(network: LWFM, tmp_path: Path) -> None:
+def test_prediction_before_fit_is_refused(network: LWFM, tmp_path: Path) -> None:
     classifier = FewShotClassifier(network)
     with pytest.raises(UserError, match="call fit first"):
         classifier.predict([])
@@ -272,7 +272,7 @@ def test_asking_too_early(network: LWFM, tmp_path: Path) -> None:
         classifier.save(tmp_path / "classifier.safetensors")
 
 
-def test_saved_and_loaded_it_answers_alike(
+def test_a_loaded_classifier_predicts_the_same(
     fitted: FewShotClassifier, queries: list[Path], shots: tuple[list[Path], list[str]], tmp_path: Path
 ) -> None:
     path = tmp_path / "classifier.safetensors"
@@ -288,7 +288,7 @@ def test_saved_and_loaded_it_answers_alike(
 
 
 @pytest.mark.parametrize("damage", ["missing", "text", "model", "labels", "names", "parameters"])
-def test_what_is_no_classifier_file_is_refused(
+def test_other_and_damaged_files_are_refused(
     fitted: FewShotClassifier, network: LWFM, tmp_path: Path, damage: str
 ) -> None:
     path = tmp_path / "classifier.safetensors"
@@ -312,7 +312,7 @@ def test_what_is_no_classifier_file_is_refused(
         FewShotClassifier.load(path)
 
 
-def test_a_stream_is_read_as_it_is_answered(
+def test_a_stream_is_read_in_batches(
     fitted: FewShotClassifier, queries: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("lwfm.classifier.classifier._COMPARED_TOGETHER", 4)

@@ -1,4 +1,4 @@
-"""`lwfm classify`: the answers, the files it writes, and what it says to mistakes."""
+"""`lwfm classify`: answers, files, error messages."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def run(place: Place, *arguments: object) -> int:
     return main([str(word) for word in words])
 
 
-def test_the_table_says_what_the_classifier_does(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_table_agrees_with_the_classifier(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(place) == 0
     lines = capsys.readouterr().out.splitlines()
     examples = sorted(place.examples.glob("*/*.png"))
@@ -65,7 +65,7 @@ def test_the_table_says_what_the_classifier_does(place: Place, capsys: pytest.Ca
     assert "calibrated on 12 held-out examples" in lines[-1]
 
 
-def test_long_names_stay_inside_the_figure() -> None:
+def test_long_names_fit_into_the_figure() -> None:
     label = "a rather long name of a class, as folders of a shop have them "
     decision = Decision(label * 2, label * 2, 0.51, label, 0.49, 0, f"examples/{label * 2}.jpg")
     figure = Figure(figsize=(9, 4.8), layout="constrained")
@@ -97,7 +97,7 @@ def test_csv_json_and_figures(place: Place, tmp_path: Path, capsys: pytest.Captu
         assert min(figure.size) > 500
 
 
-def test_a_network_at_a_loss_says_unknown(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+def test_low_probability_is_answered_unknown(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(place, "--unknown_below", 1.0) == 0
     lines = capsys.readouterr().out.splitlines()[1:-1]
     assert all("unknown" in line and "(best)" in line for line in lines)
@@ -141,7 +141,7 @@ def test_a_damaged_example_is_named(place: Place, capsys: pytest.CaptureFixture[
         "explain-is-a-file", "threshold", "model",
     ],
 )  # fmt: skip
-def test_mistakes_end_in_a_sentence(
+def test_errors_of_the_user_are_explained(
     place: Place,
     arguments: list[str],
     message: str,

@@ -1,4 +1,4 @@
-"""Which network the classifier uses, and that scikit-learn's own functions work with it."""
+"""The networks of a classifier, and scikit-learn's own functions on it."""
 
 from __future__ import annotations
 

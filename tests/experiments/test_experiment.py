@@ -1,4 +1,4 @@
-"""`lwfm experiment`: every row is what its command gives, and a stopped run goes on where it was."""
+"""`lwfm experiment`: rows equal the results of their commands, and a stopped run resumes."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def run(plan: Path, root: Path, out: Path, **options: Any) -> ExperimentTable:
     return experiment(plan, root=root, out=out, accelerator="cpu", progress=False, **options)
 
 
-def test_every_row_is_what_its_command_gives(
+def test_rows_equal_the_results_of_their_commands(
     plan: Path, tiny_images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     table = run(plan, tiny_images, tmp_path / "out")
@@ -119,7 +119,7 @@ def test_interval_of_one_run_is_over_episodes() -> None:
 
 
 @pytest.mark.parametrize("runs", [2, 3, 11, 12, 40])
-def test_quantiles_are_student_s(runs: int) -> None:
+def test_quantiles_are_students(runs: int) -> None:
     values = np.arange(runs, dtype=float).repeat(5).reshape(runs, 5)  # episodes do not vary
     expected = scipy.stats.t.ppf(0.975, runs - 1) * values[:, 0].std(ddof=1) / np.sqrt(runs)
     assert interval_over_runs(values.tolist())[1] == pytest.approx(expected, rel=0.015)
@@ -168,7 +168,7 @@ def test_only_what_is_new_is_done(
 
 
 @pytest.mark.parametrize("where", ["train", "evaluate"])
-def test_an_interrupted_experiment_goes_on(
+def test_an_interrupted_experiment_resumes(
     plan: Path, tiny_images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
     whole = run(plan, tiny_images, tmp_path / "whole")
@@ -193,7 +193,7 @@ def test_an_interrupted_experiment_goes_on(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seen", ["networks/*/last.ckpt", "rows/*.json"], ids=["in-training", "in-rows"])
-def test_a_killed_experiment_goes_on(plan: Path, tiny_images: Path, tmp_path: Path, seen: str) -> None:
+def test_a_killed_experiment_resumes(plan: Path, tiny_images: Path, tmp_path: Path, seen: str) -> None:
     whole = run(plan, tiny_images, tmp_path / "whole")
     command = [sys.executable, "-m", "lwfm", "experiment", str(plan), "--root", str(tiny_images)]
     command += ["--out", str(tmp_path / "out"), "--accelerator", "cpu", "--progress", "false"]
@@ -223,7 +223,7 @@ def test_missing_networks_are_skipped_if_asked(plan: Path, tiny_images: Path, tm
     assert {tuple(cell.seeds) for cell in table.cells} == {(1,)}
 
 
-def test_the_preset_stands_below_the_plan(plan: Path) -> None:
+def test_options_of_the_plan_override_the_preset(plan: Path) -> None:
     _, options = read_plan(plan)
     assert options["paper"]["model"].matching_weight == 0.5
     assert options["paper"]["model"].backbone == "conv4"
@@ -255,7 +255,7 @@ def test_the_preset_stands_below_the_plan(plan: Path) -> None:
     ],
     ids=lambda value: value if isinstance(value, str) else next(iter(value)),
 )
-def test_plans_that_cannot_be(plan: Path, change: dict[str, Any], message: str) -> None:
+def test_invalid_plans_are_refused(plan: Path, change: dict[str, Any], message: str) -> None:
     rows = {"rows": PLAN["rows"][:1]} if "networks" in change else {}
     with pytest.raises(UserError, match=message):
         read_plan(write(plan, {**PLAN, **rows, **change}))
@@ -265,7 +265,7 @@ def test_plans_that_cannot_be(plan: Path, change: dict[str, Any], message: str) 
     ("content", "message"),
     [(None, "cannot read"), ("a: [", "is no YAML"), ("3", "must hold options by name")],
 )
-def test_files_that_are_no_plan(
+def test_other_files_are_refused(
     tmp_path: Path, content: str | None, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "plan.yaml"
@@ -284,7 +284,7 @@ def test_a_shipped_plan_is_read_by_its_name() -> None:
         read_plan(Path("ablatoin"))
 
 
-def test_root_and_data_are_asked_for(plan: Path, tiny_images: Path, tmp_path: Path) -> None:
+def test_missing_root_and_unknown_data_are_refused(plan: Path, tiny_images: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="the data tiny need root"):
         experiment(plan, out=tmp_path)
     with pytest.raises(UserError, match="no data large; it has tiny"):

@@ -1,4 +1,4 @@
-"""Backbones: numbering, shapes, weights, and every message a user may meet."""
+"""Backbones: layer numbers, shapes, weights, error messages."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_channels_last_maps_of_timm_are_turned() -> None:
     assert [m.shape[1] for m in backbone(torch.randn(1, 3, 64, 64))] == list(backbone.layer_dims)
 
 
-def test_a_size_the_network_refuses() -> None:
+def test_unsupported_image_size_is_refused() -> None:
     backbone = build_backbone("timm:vit_tiny_patch16_224")
     with pytest.raises(UserError, match="cannot read images of 84 x 84 pixels"):
         backbone(torch.randn(1, 3, 84, 84))
@@ -112,13 +112,13 @@ def test_a_copy_computes_the_same() -> None:
         pytest.param({"weights": "missing.pth"}, "no weights file missing.pth", id="no-file"),
     ],
 )
-def test_wrong_option(options: dict[str, Any], message: str) -> None:
+def test_wrong_option_is_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         build_backbone(**options)
 
 
 @pytest.mark.parametrize("shape", [(3, 8, 8), (1, 1, 8, 8)])
-def test_wrong_images(shape: tuple[int, ...]) -> None:
+def test_wrong_image_shape_is_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=r"must have shape \[B, 3, H, W\]"):
         build_backbone("conv4")(torch.zeros(shape))
 
@@ -163,7 +163,7 @@ class Harmless:
 
 
 @pytest.mark.parametrize("ending", ["safetensors", "pth"])
-def test_damaged_weights(tmp_path: Path, ending: str) -> None:
+def test_damaged_weights_are_refused(tmp_path: Path, ending: str) -> None:
     file = tmp_path / f"weights.{ending}"
     for content in (b"", b"no weights", b"\0" * 100):
         file.write_bytes(content)
@@ -173,7 +173,7 @@ def test_damaged_weights(tmp_path: Path, ending: str) -> None:
         build_backbone("conv4", weights=tmp_path)
 
 
-def test_truncated_weights(tmp_path: Path) -> None:
+def test_truncated_weights_are_refused(tmp_path: Path) -> None:
     file = tmp_path / "weights.pth"
     torch.save(build_backbone("conv4").body.state_dict(), file)
     file.write_bytes(file.read_bytes()[:-1000])
@@ -191,7 +191,7 @@ def test_nothing_is_unpickled(tmp_path: Path) -> None:
         build_backbone("conv4", weights=file)
 
 
-def test_imagenet_that_cannot_be_downloaded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_failed_download_is_explained(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def refuse(*arguments: Any, **options: Any) -> None:
         raise OSError("no network")
 
@@ -228,7 +228,7 @@ def test_imagenet_weights_are_torchvisions_own(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_offline_weights_recognize_drawings_of_one_thing() -> None:
-    """Tensors in the wrong places would leave the nearest class mean near chance, which is 10 %."""
+    """With tensors in the wrong places the nearest class mean would be near chance, 10 %."""
     backbone = offline_backbone(feature_size=1).eval()
     assert backbone.normalization == pretrained.OFFLINE_NORMALIZATION
     images = open_images("emoji", split="val")
@@ -243,7 +243,7 @@ def test_offline_weights_recognize_drawings_of_one_thing() -> None:
     assert (nearest == torch.arange(10)[:, None]).float().mean() > 0.75
 
 
-def test_offline_weights_with_a_tensor_too_few(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_offline_weights_with_a_missing_tensor_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pretrained, "read_tensors", lambda _: {"a": torch.zeros(1)})
     with pytest.raises(UserError, match="holds 1 tensors"):
         build_backbone(OFFLINE, weights="imagenet")

@@ -1,4 +1,4 @@
-"""Checkpoints of the published code: the same network under our names, and clear errors for others."""
+"""Import of published checkpoints: the same weights under this package's names; errors for other files."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CLASSES = 7
 
 
 def published(network: str = "resnet18", *, learnable: bool = True) -> dict[str, torch.Tensor]:
-    """A state dictionary with the names that the published code gives its modules under DataParallel."""
+    """A state dictionary with the published code's module names under DataParallel."""
     torch.manual_seed(0)
     resnet = torchvision.models.get_model(network)
     state: dict[str, torch.Tensor] = {}

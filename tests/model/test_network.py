@@ -1,4 +1,4 @@
-"""The model, and its file."""
+"""The model and its file format."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_forward_is_the_head_on_the_encoded_maps(model: LWFM) -> None:
         torch.testing.assert_close(model(support, labels, query), expected)
 
 
-def test_training_mode_gives_class_logits_too() -> None:
+def test_training_mode_returns_class_logits() -> None:
     model = LWFM(TINY, ["cat", "dog", "hen"]).train()
     logits, class_logits = model(_images(4), torch.tensor([0, 1, 0, 1]), _images(6))
     assert logits.shape == (6, 2)
@@ -116,7 +116,7 @@ def test_first_parameter_of_another_shape_is_named(model: LWFM) -> None:
     ],
     ids=["missing", "garbage", "foreign", "newer", "not-an-object"],
 )
-def test_unusable_files(tmp_path: Path, content: bytes | None, message: str) -> None:
+def test_unusable_files_are_refused(tmp_path: Path, content: bytes | None, message: str) -> None:
     path = tmp_path / "model.safetensors"
     if content is not None:
         path.write_bytes(content)

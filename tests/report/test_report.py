@@ -1,4 +1,4 @@
-"""`lwfm report`: the page says what the result says, and works in a browser without a network."""
+"""`lwfm report`: the page agrees with the result and works in a browser without a network."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def page(folder: Path) -> str:
     return (folder / "report.html").read_text()
 
 
-def test_the_page_says_what_the_result_says(page: str, result: EvaluationResult) -> None:
+def test_the_page_agrees_with_the_result(page: str, result: EvaluationResult) -> None:
     for method in result.methods:
         assert f"{100 * method.accuracy:.2f} ± {100 * (method.interval or 0):.2f}" in page
         for name, value in method.class_accuracy.items():
@@ -87,7 +87,7 @@ def test_the_page_says_what_the_result_says(page: str, result: EvaluationResult)
     assert page.count('alt="confusion matrix"') == 2
 
 
-def test_no_number_breaks_and_none_is_minus_zero(page: str) -> None:
+def test_numbers_have_no_line_break_and_no_minus_zero(page: str) -> None:
     assert percent(-1e-9, 0.01, "+") == "+0.00 ± 1.00"
     assert "#accuracy td { white-space: nowrap }" in page
 
@@ -101,7 +101,7 @@ def test_a_resumed_run_has_one_curve(folder: Path) -> None:
         read_log(folder)
 
 
-def test_nothing_in_the_page_comes_from_elsewhere(page: str) -> None:
+def test_the_page_is_self_contained(page: str) -> None:
     sources = re.findall(r'(?:src|href)="([^"]*)"', page)
     assert len(sources) > 20
     assert all(source.startswith("data:") for source in sources)
@@ -125,7 +125,7 @@ def test_wrong_answers_are_those_of_the_evaluation(page: str, result: Evaluation
 
 
 @pytest.mark.parametrize("change", ["images", "model", "folder"])
-def test_what_is_gone_is_said_and_the_rest_is_shown(
+def test_missing_data_are_named_and_the_rest_is_shown(
     folder: Path, result: EvaluationResult, change: str
 ) -> None:
     if change == "images":
@@ -172,7 +172,7 @@ def test_several_ways_and_heads_have_a_report(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"), [(None, "missing.json"), ("{}", "not an evaluation result"), ("[", "result.json")]
 )
-def test_what_is_no_result_is_refused(
+def test_other_files_are_refused(
     tmp_path: Path, content: str | None, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / ("missing.json" if content is None else "result.json")

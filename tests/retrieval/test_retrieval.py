@@ -1,4 +1,4 @@
-"""`lwfm index` and `lwfm search`: the right images in the right order, and clear words about mistakes."""
+"""`lwfm index` and `lwfm search`: results, their order, figures, error messages."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def test_images_below_the_current_folder_are_named_from_there(
     assert str(hits).endswith("  images/class-0/0.png")
 
 
-def test_the_figure_has_a_cell_for_each_image_and_an_end(place: Path) -> None:
+def test_the_figure_has_a_cell_for_each_image_up_to_a_limit(place: Path) -> None:
     image = place / "images" / "class-0" / "0.png"
     shown = search_index(place / "i.safetensors", image, k=7).figure()
     assert [bool(axes.images) for axes in shown.axes] == [True] * 8 + [False] * 2
@@ -256,7 +256,7 @@ def test_recall_is_that_of_the_other_images(index: ImageIndex) -> None:
         "index-suffix",
     ],
 )
-def test_mistakes_end_in_a_sentence(
+def test_errors_of_the_user_are_explained(
     place: Path,
     arguments: list[str],
     message: str,
