@@ -1,4 +1,4 @@
-"""Writes docs/kernels.md: registers, shared memory and occupancy of every CUDA kernel.
+"""Write docs/kernels.md: registers, shared memory and occupancy of every CUDA kernel.
 
     python tools/kernel_resources.py
 
@@ -23,12 +23,12 @@ sys.path.insert(0, str(ROOT))
 import setup_cuda  # noqa: E402
 
 REGISTERS_OF_SM = 65536
-REGISTER_UNIT = 256  # registers are handed to a warp in these
+REGISTER_UNIT = 256  # allocation granularity per warp
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a multiprocessor holds at a time (CUDA C++ Programming Guide, compute capabilities)."""
+    """Capacity of a multiprocessor (CUDA C++ Programming Guide, compute capabilities)."""
 
     warps: int
     blocks: int
@@ -45,15 +45,15 @@ LIMITS = {
     120: Limits(48, 24, 100),
 }
 
-HEADER = """# The CUDA kernels on each architecture
+HEADER = """# Registers and occupancy
 
     python tools/kernel_resources.py
 
-wrote this table from what ptxas reports. Each cell: registers of a thread, bytes of static shared memory, and
-the share of a multiprocessor's warps that can be resident, as far as registers, block size and static
-shared memory decide; the dynamic shared memory of a launch, which depends on its shape, comes on top (at most
-48 KiB for a block). No kernel spills registers: the build would stop at one. What was measured on a GPU
-stands in [CUDA](cuda.md).
+writes this table from the report of ptxas. Each cell: registers per thread, bytes of static shared memory,
+and the occupancy (resident warps over the multiprocessor's maximum) that registers, block size and static
+shared memory allow; the dynamic shared memory of a launch, which depends on its shape, can lower it (at most
+48 KiB per block). No kernel spills registers: the build fails if one does. Times are in
+[Using a GPU](cuda.md#measured-on-an-h100).
 
 """
 
@@ -67,7 +67,7 @@ class Usage:
     threads: int  # the largest block
 
     def occupancy(self, limits: Limits) -> float:
-        """Return the share of resident warps, 0 to 1."""
+        """Return resident warps over the maximum, 0 to 1."""
         warps = -(-self.threads // 32)
         of_warp = -(-self.registers * 32 // REGISTER_UNIT) * REGISTER_UNIT
         blocks = min(limits.blocks, limits.warps // warps, REGISTERS_OF_SM // of_warp // warps)
@@ -77,7 +77,7 @@ class Usage:
 
 
 def compiler_output(command: list[str]) -> str:
-    """Run nvcc in the repository, and stop with its message if it fails."""
+    """Run nvcc in the repository -> its output; exit with it if nvcc fails."""
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     if result.returncode != 0:
         raise SystemExit(result.stdout + result.stderr)
@@ -144,7 +144,7 @@ def main() -> None:
         raise SystemExit("no CUDA toolkit was found: set CUDA_HOME to its folder")
     architectures = [n for n in LIMITS if n in toolkit.architectures]
     lines: list[str] = []
-    for source in sorted(ROOT.glob("csrc/cuda/*.cu")):
+    for source in sorted(ROOT.glob("csrc/cuda/**/*.cu")):
         lines += table(str(toolkit.nvcc), source.relative_to(ROOT), architectures)
     page = ROOT / "docs" / "kernels.md"
     page.write_text(HEADER + "\n".join(lines))
