@@ -29,7 +29,7 @@ HOST_FLAGS = ["-Xcompiler", "-fPIC,-fvisibility=hidden"]
 
 
 class CudaError(Exception):
-    """CUDA kernels were asked for, and cannot be built."""
+    """CUDA kernels were requested but cannot be built."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Toolkit:
 
 @dataclass(frozen=True)
 class Decision:
-    """Build the kernels with ``toolkit``, or, where that is None, do not; and why."""
+    """The toolkit to build the kernels with, None not to build them; and the reason."""
 
     toolkit: Toolkit | None
     reason: str

@@ -1,11 +1,10 @@
-"""Everything that waits for a GPU, in one command and one report, each step within its own time limit.
+"""Run all GPU tests and GPU benchmarks, each within a time limit, and write one report.
 
     python tools/gpu_tests.py [--out gpu-report.md] [--steps tests memcheck matching ...]
 
-Runs the GPU tests, a part of them under compute-sanitizer (memory, races, synchronization), and the
-benchmarks, and writes what each of them printed, and how it ended, to a Markdown file that grows with every
-step. A step that fails or takes too long does not stop the others. Exits with 1 if one failed. --list names
-the steps with their time limits.
+Runs the GPU tests, a selection of them under compute-sanitizer (memory, races, synchronization), and the
+benchmarks, and appends the output and exit state of each to a Markdown file. A step that fails or exceeds
+its limit does not stop the others; then the exit status is 1. --list shows the steps with their limits.
 """
 
 # ruff: noqa: S603
@@ -24,7 +23,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 PYTHON = sys.executable
 PYTEST = [PYTHON, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "gpu"]
-# Under a sanitizer a kernel is up to a hundred times slower: one of each kind, and no graph.
+# Kernels are up to a hundred times slower under a sanitizer: one test of each kind, no CUDA graphs.
 KERNEL_TESTS = [
     "tests/ops/test_cuda_kernels.py", "tests/ops/test_correlation.py", "tests/ops/test_assignment.py",
     "-k", "not graph and not 120x110 and not opcheck and not gradcheck", "--timeout", "0",
@@ -34,14 +33,14 @@ SANITIZERS = {"memcheck": 90, "racecheck": 120, "synccheck": 60, "initcheck": 60
 
 @dataclass(frozen=True)
 class Step:
-    """One command, the seconds it may take, and the heading it gets in the report."""
+    """A command with its time limit in seconds and its heading in the report."""
 
     title: str
     limit: int
     command: list[str]
 
     def run(self) -> tuple[bool, str]:
-        """Return whether it succeeded, and its part of the report."""
+        """Run the command -> whether it succeeded, its section of the report."""
         print(f"{self.title} (at most {self.limit} s) ...", end=" ", flush=True)
         begin = time.monotonic()
         try:
@@ -55,7 +54,7 @@ class Step:
 
 
 def run_limited(command: list[str], seconds: int) -> tuple[bool, str]:
-    """Run a command and all it starts -> whether it succeeded in time, and its output so far."""
+    """Run a command in a process group -> whether it succeeded in time, its output."""
     environment = {**os.environ, "TQDM_DISABLE": "1"}
     with subprocess.Popen(
         command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
@@ -73,22 +72,24 @@ def run_limited(command: list[str], seconds: int) -> tuple[bool, str]:
 
 
 def all_steps(sanitizer: str) -> dict[str, Step]:
-    """Return every step by name, the quickest to fail first."""
+    """Return every step by name, the shortest first."""
     lwfm = [PYTHON, "-m", "lwfm"]
     head = [PYTHON, "-m", "benchmarks.speed.bench_matching", "--device", "cuda", "--threads", "1"]
     steps = {
-        "machine": Step("The machine", 20, ["nvidia-smi"]),
-        "build": Step("The build", 60, [*lwfm, "info"]),
+        "machine": Step("Machine", 20, ["nvidia-smi"]),
+        "build": Step("Build", 60, [*lwfm, "info"]),
         "tests": Step("GPU tests", 150, [*PYTEST, "tests"]),
-        "assignment": Step("Assignments", 150, [*lwfm, "bench", "assignment", "--device", "cuda"]),
-        "matching": Step("The head", 100, [*head, "--forms", "expressions", "head, CUDA graph"]),
+        "assignment": Step("Assignment benchmark", 150, [*lwfm, "bench", "assignment", "--device", "cuda"]),
+        "matching": Step("Head benchmark", 100, [*head, "--forms", "expressions", "head, CUDA graph"]),
         "products": Step(
-            "The head beside the published form, einsum and cdist, compiled too",
+            "Head benchmark: published form, einsum, cdist, compiled expressions",
             180,
             [*head, "--cases", "5x5xF3"],
         ),
         "evaluation": Step(
-            "Evaluation", 120, [PYTHON, "-m", "benchmarks.speed.bench_evaluation", "--device", "cuda"]
+            "Evaluation benchmark",
+            120,
+            [PYTHON, "-m", "benchmarks.speed.bench_evaluation", "--device", "cuda"],
         ),
     }
     for tool, limit in SANITIZERS.items():
@@ -98,12 +99,12 @@ def all_steps(sanitizer: str) -> dict[str, Step]:
 
 
 def main() -> int:
-    """Run the steps that were asked for."""
+    """Run the selected steps."""
     steps = all_steps(shutil.which("compute-sanitizer") or "/usr/local/cuda/bin/compute-sanitizer")
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("gpu-report.md"), help="the report (%(default)s)")
+    parser.add_argument("--out", type=Path, default=Path("gpu-report.md"), help="report file (%(default)s)")
     parser.add_argument(
-        "--steps", nargs="+", choices=steps, default=list(steps), help="only these (default: all)"
+        "--steps", nargs="+", choices=steps, default=list(steps), help="steps to run (default: all)"
     )
     parser.add_argument("--list", action="store_true", help="list the steps and their time limits")
     options = parser.parse_args()
@@ -116,14 +117,14 @@ def main() -> int:
         return 0
     failed = []
     with options.out.open("w") as report:
-        report.write("# A day with a GPU\n\n")
+        report.write("# GPU test run\n\n")
         for name in options.steps:
             passed, text = steps[name].run()
             report.write(text)
             report.flush()
             if not passed:
                 failed.append(steps[name].title)
-    print(f"{options.out}: " + (f"failed: {', '.join(failed)}" if failed else "everything passed"))
+    print(f"{options.out}: " + (f"failed: {', '.join(failed)}" if failed else "all steps passed"))
     return 1 if failed else 0
 
 

@@ -1,11 +1,11 @@
-"""Plants faults in the CUDA kernels, one at a time, and shows that their emulated tests notice.
+"""Plant faults in the CUDA kernels, one at a time, and report which ones their emulated tests notice.
 
     python tools/mutate_kernels.py [tests/simt/mutants/assignment.toml ...] [--only TEXT]
 
 Every fault is compiled into a copy of the sources and run under CPU emulation, first plain, then with
 AddressSanitizer, then with ThreadSanitizer, until one notices: a check fails, the emulator or a sanitizer
-reports, or the run does not end. A fault that none notices survives, and the exit status is 1. The tests
-themselves must pass, which is seen first, under each sanitizer that a fault gets as far as.
+reports, or the run does not end. A fault that none notices survives, and the exit status is 1. Under each
+sanitizer that is needed the tests must first pass without a fault.
 """
 # ruff: noqa: S603
 
@@ -40,12 +40,12 @@ SANITIZERS = {
     "asan": ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"],
     "tsan": ["-fsanitize=thread"],
 }
-SECONDS = 120  # of processor time; what takes more hangs, however busy the machine is
+SECONDS = 120  # limit of processor time, so that a busy machine changes no verdict
 
 
 @dataclass(frozen=True)
 class Mutant:
-    """A fault: in ``file`` of csrc/cuda, ``old`` becomes ``new``."""
+    """A fault: ``old`` is replaced by ``new`` in ``file`` of csrc/cuda."""
 
     name: str
     file: str
@@ -55,7 +55,7 @@ class Mutant:
 
 @dataclass(frozen=True)
 class Suite:
-    """A test of tests/simt, the kernels it runs, and faults that it must notice."""
+    """A test of tests/simt, the sources of its kernels, and faults that it must notice."""
 
     test: str
     sources: list[str]
@@ -63,7 +63,7 @@ class Suite:
 
 
 def read_suite(path: Path) -> Suite:
-    """Read a file of mutants; every fault must fit its file exactly once."""
+    """Read a file of faults; the text that each replaces must occur exactly once."""
     table = tomllib.loads(path.read_text())
     mutants = [Mutant(**entry) for entry in table["mutant"]]
     for mutant in mutants:
@@ -102,13 +102,13 @@ def compile_files(files: list[Path], sources: Path, folder: Path, flags: list[st
 
 
 def includes_file(test: Path, name: str) -> bool:
-    """Whether a test includes a file of csrc/cuda, so that it must be compiled with the fault too."""
+    """Return whether a test includes a file of csrc/cuda and must be recompiled with its fault."""
     folders = [f"-I{ROOT / 'csrc'}", f"-I{ROOT / 'tests'}", f"-I{SIMT / 'kernels'}"]
     return f"/cuda/{name}" in run(["g++", "-std=c++17", "-MM", *folders, str(test)])[1]
 
 
 class Bench:
-    """Compiles and runs a test, with a fault or without; ``built`` keeps what no fault changes."""
+    """Compile and run a test with or without a fault; objects that no fault changes are kept in ``built``."""
 
     def __init__(self, suite: Suite, built: Path) -> None:
         self.suite = suite
@@ -118,7 +118,7 @@ class Bench:
         self._lock = Lock()
 
     def verdict(self, mutant: Mutant) -> str:
-        """Say what notices a fault; the empty string if nothing does."""
+        """Return what notices a fault; the empty string if nothing does."""
         with copied_sources(mutant) as sources:
             for kind in SANITIZERS:
                 self._check_without_fault(kind)
@@ -127,7 +127,7 @@ class Bench:
         return ""
 
     def _check_without_fault(self, kind: str) -> None:
-        """Stop everything if the test fails as the sources are; once for each sanitizer that is needed."""
+        """Exit if the test fails without a fault; checked once per sanitizer."""
         with self._lock:
             if kind not in self._sound:
                 with copied_sources(None) as sources:
@@ -136,7 +136,7 @@ class Bench:
                 self._sound.add(kind)
 
     def _run(self, kind: str, sources: Path, mutant: Mutant | None) -> str:
-        """Compile, link and run under one sanitizer; what it complains about, empty if nothing."""
+        """Compile, link and run under one sanitizer -> its first complaint, empty if there is none."""
         flags = SANITIZERS[kind]
         changed = [sources / "cuda" / source for source in self.suite.sources]
         if mutant is not None and includes_file(self.test, mutant.file):
@@ -153,7 +153,7 @@ class Bench:
         return f"{kind}: {first_report(output)}" if status != 0 else ""
 
     def _compiled_test(self, kind: str) -> str:
-        """Return the object file of the test; faults come after the run without one, which makes it."""
+        """Return the object file of the test, compiled in the run without a fault."""
         kept = self.built / self.suite.test / kind
         if not kept.exists():
             compile_files([self.test], ROOT / "csrc", kept, SANITIZERS[kind])
@@ -162,7 +162,7 @@ class Bench:
 
 @contextmanager
 def copied_sources(mutant: Mutant | None) -> Iterator[Path]:
-    """Copy csrc to a folder of its own, with a fault planted."""
+    """Yield a copy of csrc with a fault planted."""
     with tempfile.TemporaryDirectory() as name:
         sources = Path(name) / "csrc"
         shutil.copytree(ROOT / "csrc", sources)
@@ -173,14 +173,14 @@ def copied_sources(mutant: Mutant | None) -> Iterator[Path]:
 
 
 def first_report(output: str) -> str:
-    """Return the first line of a report that says something."""
+    """Return the first line that names an error."""
     words = ("ERROR:", "WARNING:", "what()", "failed:", "runtime error", "did not end")
     lines = [line.strip() for line in output.splitlines() if any(word in line for word in words)]
     return (lines or ["stopped"])[0][:110]
 
 
 def main() -> int:
-    """Run the command line."""
+    """Plant the selected faults and print a verdict on each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     default = sorted((SIMT / "mutants").glob("*.toml"))
     parser.add_argument("files", nargs="*", type=Path, default=default, help="files of faults (default: all)")

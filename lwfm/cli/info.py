@@ -1,4 +1,4 @@
-"""What is installed and how it was built: the answer to the first question of every bug report."""
+"""Report the installed versions, the build and the machine, for `lwfm info` and bug reports."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from lwfm import _ops, lap
 
 @dataclass(frozen=True)
 class Info:
-    """Version, build and machine.
+    """Versions, build and machine.
 
     Attributes
     ----------
     version, python, torch : str
-        Of this package, the interpreter and PyTorch (with the CUDA version it was built for).
+        Versions of this package, the interpreter and PyTorch (with the CUDA version it was built for).
     cuda_kernels : str
-        For which architectures this build has CUDA kernels (sm: machine code, compute: code that newer GPUs
-        compile), or why it has none; then CUDA tensors are worked on through the host.
+        Architectures for which this build has CUDA kernels (sm: machine code, compute: PTX, which newer GPUs
+        compile), and why they were chosen; or why it has none, so that tensor expressions are used instead.
     cuda_devices : str
         GPUs that PyTorch sees.
     simd : str
@@ -44,7 +44,7 @@ class Info:
 
 
 def info() -> Info:
-    """Collect version, build, SIMD level and threads.
+    """Collect versions, build, GPUs, SIMD level and threads.
 
     Examples
     --------
