@@ -6,6 +6,7 @@ Letters: S support images, Q queries, way the number of classes, l a layer.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from types import NoneType
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -16,7 +17,7 @@ from lwfm._common.devices import Accelerator, choose_device
 from lwfm._common.progress import progress
 from lwfm.classifier.calibration import calibrate
 from lwfm.classifier.decision import Decision
-from lwfm.classifier.labels import check_labels, replace_unknown, unknown_label
+from lwfm.classifier.labels import check_labels, plain_value, replace_unknown, unknown_label
 from lwfm.classifier.sklearn_api import Estimator
 from lwfm.classifier.storage import load_state, save_state
 from lwfm.classifier.support_set import SupportSet
@@ -134,7 +135,7 @@ class FewShotClassifier(Estimator):
             (a ValueError) For parameters or labels out of their range, and for an image that cannot be
             read, naming the file or the index; the classifier is then as before.
         """
-        names = check_labels(images, labels)
+        names = check_labels(check_collection(images), labels)
         if len(np.unique(names)) < 2:
             raise UserError("fit needs images of at least two classes")
         network = self._build_network()
@@ -146,7 +147,7 @@ class FewShotClassifier(Estimator):
 
         The first call may bring a single class; predictions need two.
         """
-        names = check_labels(images, labels)
+        names = check_labels(check_collection(images), labels)
         if self._is_fitted():
             self._check_parameters()
             first = len(self.support_.names)
@@ -200,11 +201,8 @@ class FewShotClassifier(Estimator):
             probability.append(top.values.numpy())
         labels = self.classes_[np.concatenate(best)]
         unknown = np.concatenate(probability) < self.unknown_below
-        return (
-            replace_unknown(labels, unknown, unknown_label(self.classes_, self.unknown_label))
-            if unknown.any()
-            else labels
-        )
+        label = self._label_of_unknown()
+        return labels if label is None or not unknown.any() else replace_unknown(labels, unknown, label)
 
     def predict_proba(self, images: Iterable[ImageLike]) -> npt.NDArray[np.float64]:
         """Return the probability of each class, [Q, way] float64; columns in the order of ``classes_``."""
@@ -229,7 +227,7 @@ class FewShotClassifier(Estimator):
                     self.classes_,
                     (image, self.support_.names[image]),
                     unknown_below=self.unknown_below,
-                    unknown_label=unknown_label(self.classes_, self.unknown_label),
+                    unknown_label=self._label_of_unknown(),
                 )
 
     @torch.inference_mode()
@@ -243,10 +241,11 @@ class FewShotClassifier(Estimator):
         if not self._is_fitted():
             raise UserError("this classifier has seen no images yet: call fit first")
         self._check_parameters()
-        if self.unknown_below > 0:
-            unknown_label(self.classes_, self.unknown_label)  # raises before the first batch is encoded
+        self._label_of_unknown()  # raises before the first batch is encoded
         if len(self.classes_) < 2:
-            raise UserError(f"only the class {self.classes_[0]!r} is known: add another by partial_fit")
+            raise UserError(
+                f"only the class {self.classes_[0].item()!r} is known: add another by partial_fit"
+            )
         shown = progress(check_collection(images), "classifying", "image", show=self.progress)
         white = self.support_.white
         for maps in encode_images(
@@ -254,14 +253,21 @@ class FewShotClassifier(Estimator):
         ):
             yield maps, self._compare_maps(maps)
 
+    def _label_of_unknown(self) -> str | int | None:
+        """Return the label of unknown images; None where no image can be unknown."""
+        return unknown_label(self.classes_, self.unknown_label) if self.unknown_below > 0 else None
+
     def _is_fitted(self) -> bool:
         return hasattr(self, "support_")
 
     def _check_parameters(self) -> None:
-        if not 0 <= self.unknown_below <= 1:
-            raise UserError(f"unknown_below must be in 0..1, got {self.unknown_below}")
-        if self.batch_size < 1:
-            raise UserError(f"batch_size must be at least 1, got {self.batch_size}")
+        below, size, label = map(plain_value, (self.unknown_below, self.batch_size, self.unknown_label))
+        if not isinstance(below, (int, float)) or not 0 <= below <= 1:
+            raise UserError(f"unknown_below must be a number in 0..1, got {below!r}")
+        if not isinstance(size, int) or size < 1:
+            raise UserError(f"batch_size must be a whole number, at least 1, got {size!r}")
+        if not isinstance(label, (str, int, NoneType)):
+            raise UserError(f"unknown_label must be a name or a whole number, got {label!r}")
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write network, support maps and parameters to one .safetensors file, atomically.
@@ -273,7 +279,7 @@ class FewShotClassifier(Estimator):
         """
         if not self._is_fitted():
             raise UserError("there is nothing to save: call fit first")
-        settings = {name: value for name, value in self.get_params().items() if name != "model"}
+        settings = {name: plain_value(value) for name, value in self.get_params().items() if name != "model"}
         fitted = {"temperature": self.temperature_, "calibrated_on": self.calibrated_on_}
         save_state(path, self.network_, self.support_, {"parameters": settings, **fitted})
 

@@ -36,6 +36,7 @@ def classify(
     *,
     model: str = "auto",
     unknown_below: float = 0.0,
+    unknown_label: str | None = None,
     out: Path | None = None,
     explain: Path | None = None,
     unreadable: Unreadable = "stop",
@@ -59,6 +60,8 @@ def classify(
         backbone with ImageNet weights, such as resnet18 or timm:NAME.
     unknown_below : float
         Answer unknown where the most probable class has a lower probability than this, 0 to 1.
+    unknown_label : str, optional
+        What to answer then, if one of the classes is itself called unknown.
     out : Path, optional
         Write the answers to this .csv or .json file as well. An existing file is replaced.
     explain : Path, optional
@@ -88,7 +91,11 @@ def classify(
     images = find_images(queries)
     labels = [path.parent.name for path in examples]
     classifier = FewShotClassifier(
-        model, unknown_below=unknown_below, batch_size=batch_size, accelerator=accelerator
+        model,
+        unknown_below=unknown_below,
+        unknown_label=unknown_label,
+        batch_size=batch_size,
+        accelerator=accelerator,
     ).fit(examples, labels)
     kept: list[Path] = []
     decisions = tuple(classifier.decide(_readable(images, unreadable, kept, classifier.support_.white)))

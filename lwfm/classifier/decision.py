@@ -44,7 +44,7 @@ class Decision:
         support: tuple[int, str],
         *,
         unknown_below: float,
-        unknown_label: str | int,
+        unknown_label: str | int | None,
     ) -> Decision:
         """Build the prediction from the probabilities [way] of one image.
 
@@ -58,7 +58,7 @@ class Decision:
             Index and name of the most similar support image.
         unknown_below : float
             Below this probability the answer is ``unknown_label``.
-        unknown_label : str or int
+        unknown_label : str or int, optional
             Label of images of no class.
         """
         values, indices = probabilities.topk(2)

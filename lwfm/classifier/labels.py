@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sized
+from collections.abc import Mapping, Set, Sized
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,16 +23,51 @@ def check_labels(images: object, labels: Any) -> npt.NDArray[Any]:
     >>> check_labels(["a.jpg", "b.jpg"], ["cat", "owl"]).tolist()
     ['cat', 'owl']
     """
-    array = np.asarray(labels)
-    if array.dtype == object and all(isinstance(label, str) for label in array.flat):
-        array = array.astype(str)  # as pandas holds names
-    if array.ndim != 1 or array.dtype.kind not in "iuU":
+    if isinstance(labels, (Set, Mapping)):
+        raise UserError(f"labels are a {type(labels).__name__}, which has no order: give a list")
+    # NumPy alone would turn a list of names and numbers into names, and NaN into the name "nan".
+    array = np.asarray(labels) if hasattr(labels, "dtype") else np.array(labels, dtype=object)
+    if array.ndim != 1:
         raise UserError(f"labels must be names or whole numbers [S], got {array.dtype} {list(array.shape)}")
     if isinstance(images, Sized) and len(images) != len(array):
         raise UserError(f"{len(images)} images need as many labels, got {len(array)}")
     if not len(array):
         raise UserError("there are no images to learn from")
-    return array if array.dtype.kind == "U" else array.astype(np.int64)
+    return _names_or_numbers(array)
+
+
+def _names_or_numbers(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Convert [S] of any dtype to names or int64; UserError naming the first label that is neither."""
+    values = [plain_value(value) for value in array] if array.dtype == object else array.tolist()
+    kind = str if isinstance(values[0], str) else int
+    for number, value in enumerate(values):
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise UserError(
+                f"labels must be all names or all whole numbers; label {number} is {value!r} "
+                f"({type(value).__name__}), label 0 is {values[0]!r}"
+            )
+        if isinstance(value, str) and "\0" in value:
+            raise UserError(f"label {number} is {value!r}: a name cannot hold the character NUL")
+    if kind is str:
+        return np.array(values, dtype=str)
+    try:
+        return np.array(values, dtype=np.int64)
+    except OverflowError as error:
+        largest = max(values, key=abs)
+        raise UserError(
+            f"the label {largest} does not fit into 64 bits: use smaller numbers or names"
+        ) from error
+
+
+def plain_value(value: Any) -> Any:
+    """Return a scalar of NumPy or torch as Python's own; anything else as it is.
+
+    Examples
+    --------
+    >>> plain_value(np.float32(0.5)), plain_value("cat")
+    (0.5, 'cat')
+    """
+    return value.item() if hasattr(value, "item") and getattr(value, "ndim", 0) == 0 else value
 
 
 def are_names(classes: npt.NDArray[Any]) -> bool:
@@ -49,9 +84,9 @@ def unknown_label(classes: npt.NDArray[Any], given: str | int | None) -> str | i
         If one of the classes has this label.
     """
     default: str | int = "unknown" if are_names(classes) else -1
-    label = default if given is None else given
+    label: str | int = default if given is None else plain_value(given)
     if label in classes.tolist():
-        raise UserError(f"{label!r} is one of the classes: choose another unknown_label")
+        raise UserError(f"{label!r} is one of the classes: choose another unknown_label (--unknown_label)")
     return label
 
 

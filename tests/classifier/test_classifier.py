@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from lwfm import FewShotClassifier
+from lwfm.classifier.labels import check_labels
 from lwfm.data import open_image
 from lwfm.errors import UserError
 from lwfm.model import LWFM, ModelConfig, save_model
@@ -175,10 +176,20 @@ def test_bad_images_are_named(fitted: FewShotClassifier, images: Any, message: s
     ("labels", "message"),
     [
         pytest.param(["a"] * 3, "20 images need as many labels, got 3", id="too-few"),
-        pytest.param([0.5] * 20, "float64", id="floats"),
+        pytest.param([0.5] * 20, r"label 0 is 0\.5 \(float\)", id="floats"),
+        pytest.param(np.full(20, 0.5), r"label 0 is 0\.5 \(float\)", id="float-array"),
+        pytest.param(["a", float("nan")] * 10, r"label 1 is nan \(float\), label 0 is 'a'", id="nan"),
+        pytest.param(["a", 1] * 10, r"label 1 is 1 \(int\), label 0 is 'a'", id="mixed"),
+        pytest.param(np.array(["a", 1] * 10, object), r"label 1 is 1 \(int\)", id="mixed-objects"),
+        pytest.param([1, True] * 10, r"label 1 is True \(bool\)", id="bool"),
+        pytest.param(["a", "a\0"] * 10, "label 1 is .* the character NUL", id="nul"),
+        pytest.param(
+            np.array([1, 2**63 + 5] * 10, np.uint64), "9223372036854775813 does not fit", id="uint64"
+        ),
+        pytest.param({"a", "b"}, "a set, which has no order", id="set"),
         pytest.param([["a"]] * 20, r"\[20, 1\]", id="two-dimensions"),
         pytest.param(["a"] * 20, "two classes", id="one-class"),
-        pytest.param(["a", None] * 10, "object", id="none"),
+        pytest.param(["a", None] * 10, "label 1 is None", id="none"),
     ],
 )
 def test_bad_labels_leave_the_classifier_as_it_was(
@@ -203,14 +214,14 @@ def test_partial_fit_in_any_order_equals_fit(
     paths, labels = shots
     learner = FewShotClassifier(network, calibrate=False)
     learner.partial_fit(paths[8:12], labels[8:12])  # one class alone
-    with pytest.raises(UserError, match="only the class"):
+    with pytest.raises(UserError, match="only the class 'class-2' is known"):
         learner.predict(queries)
     for part in (slice(14, 20), slice(0, 8), slice(12, 14)):
         learner.partial_fit(paths[part], labels[part])
     fitted.temperature_ = 1.0
     np.testing.assert_allclose(learner.predict_proba(queries), fitted.predict_proba(queries), atol=1e-6)
     assert learner.support_.names == tuple(map(str, paths[8:12] + paths[14:] + paths[:8] + paths[12:14]))
-    with pytest.raises(UserError, match="either names or numbers"):
+    with pytest.raises(UserError, match=r"like 'class-0', the new ones like 3: use either names or numbers"):
         learner.partial_fit(paths[:1], [3])
 
 
@@ -235,6 +246,53 @@ def test_below_the_threshold_the_answer_is_unknown(fitted: FewShotClassifier, qu
     assert set(fitted.set_params(unknown_below=1.0, unknown_label=0).predict(queries)) == {0}
     with pytest.raises(UserError, match="class-0"):
         fitted.set_params(unknown_label="class-0").predict(queries)
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        pytest.param([0, 1, 0, 2], id="list"),
+        pytest.param([np.int8(0), 1, np.uint64(0), torch.tensor(2)], id="scalars"),
+        pytest.param(np.array([0, 1, 0, 2], np.uint64), id="uint64"),
+        pytest.param(np.array([0, 1, 0, 2], object), id="objects"),
+        pytest.param(torch.tensor([0, 1, 0, 2]), id="tensor"),
+        pytest.param((0, 1, 0, 2), id="tuple"),
+    ],
+)
+def test_whole_numbers_of_every_type_are_labels(labels: Any) -> None:
+    checked = check_labels(None, labels)
+    assert checked.dtype == np.int64
+    assert checked.tolist() == [0, 1, 0, 2]
+
+
+def test_a_class_called_unknown(network: LWFM, shots: tuple[list[Path], list[str]]) -> None:
+    """It is a name like any other, until a threshold gives it another meaning."""
+    labels = ["unknown" if label == "class-0" else label for label in shots[1]]
+    classifier = FewShotClassifier(network).fit(shots[0], labels)
+    answers = classifier.predict(shots[0]).tolist()
+    assert "unknown" in answers
+    assert [decision.label for decision in classifier.decide(shots[0])] == answers
+    classifier.set_params(unknown_below=0.5)
+    for ask in (classifier.predict, lambda images: list(classifier.decide(images))):
+        with pytest.raises(UserError, match=r"'unknown' is one of the classes: .*--unknown_label"):
+            ask(shots[0])
+    classifier.set_params(unknown_below=1.0, unknown_label="none")
+    assert set(classifier.predict(shots[0]).tolist()) == {"none"}
+
+
+def test_scalars_of_numpy_are_parameters(
+    network: LWFM, shots: tuple[list[Path], list[str]], tmp_path: Path
+) -> None:
+    path, numbers = tmp_path / "classifier.safetensors", [int(label[-1]) for label in shots[1]]
+    parameters: dict[str, Any] = {
+        "unknown_label": np.int64(7),
+        "unknown_below": np.float32(0.5),
+        "batch_size": np.int32(8),
+        "calibrate": np.bool_(True),
+    }
+    FewShotClassifier(network, **parameters).fit(shots[0], numbers).save(path)
+    loaded = FewShotClassifier.load(path).get_params()
+    assert {name: loaded[name] for name in parameters} == parameters
 
 
 def test_decisions_name_runner_up_and_the_most_similar_shot(

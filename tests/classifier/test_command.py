@@ -181,3 +181,13 @@ def test_no_answer_at_all_is_an_error(
     assert run(place, "--unreadable", "skip", "--out", tmp_path / "a.csv") == 2
     assert "none of the 6 images to classify can be read" in capsys.readouterr().err
     assert not (tmp_path / "a.csv").exists()
+
+
+def test_a_class_called_unknown(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    (place.examples / "class-2").rename(place.examples / "unknown")
+    assert run(place) == 0
+    assert run(place, "--unknown_below", 1.0) == 2
+    assert "--unknown_label" in capsys.readouterr().err
+    assert run(place, "--unknown_below", 1.0, "--unknown_label", "none") == 0
+    lines = capsys.readouterr().out.splitlines()[1:-1]
+    assert all(" none " in line for line in lines)

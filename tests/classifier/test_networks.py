@@ -65,7 +65,12 @@ def test_any_timm_model(shots: tuple[list[Path], list[str]]) -> None:
     ("parameters", "message"),
     [
         ({"unknown_below": 1.5}, "unknown_below"),
+        ({"unknown_below": "0.5"}, "unknown_below must be a number in 0..1, got '0.5'"),
+        ({"unknown_below": None}, "unknown_below must be a number in 0..1, got None"),
+        ({"unknown_label": 2.5}, "unknown_label must be a name or a whole number, got 2.5"),
         ({"batch_size": 0}, "batch_size"),
+        ({"batch_size": 2.5}, "batch_size must be a whole number, at least 1, got 2.5"),
+        ({"batch_size": "8"}, "batch_size must be a whole number, at least 1, got '8'"),
         ({"accelerator": "tpu"}, "tpu"),
         ({"model": "no-such-file.safetensors"}, "no-such-file"),
         ({"model": "timm:resnet_eighteen"}, "resnet_eighteen"),
