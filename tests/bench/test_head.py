@@ -29,7 +29,7 @@ def test_table_and_figure(tmp_path: Path) -> None:
         ({"threads": 0}, "threads must be"),
         ({"out": Path("figure.txt")}, "its suffix must be"),
     ],
-    ids=["unknown case", "no case", "no thread", "figure of an unknown kind"],
+    ids=["unknown-case", "no-case", "no-thread", "unknown-figure"],
 )
 def test_bad_options_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):

@@ -44,7 +44,11 @@ def test_table_and_figure_have_a_line_for_each_solver(
     assert (tmp_path / "times.png").stat().st_size > 10_000
 
 
-@pytest.mark.parametrize(("sizes", "threads"), [((), 1), ((0,), 1), ((3,), 0), ((3,), 10_000)])
+@pytest.mark.parametrize(
+    ("sizes", "threads"),
+    [((), 1), ((0,), 1), ((3,), 0), ((3,), 10_000)],
+    ids=["no-size", "size-0", "no-thread", "too-many-threads"],
+)
 def test_options_out_of_range_are_refused(sizes: tuple[int, ...], threads: int) -> None:
     with pytest.raises(UserError, match="must be"):
         bench_assignment(sizes=sizes, threads=threads)

@@ -15,44 +15,16 @@ from lwfm import FewShotClassifier
 from lwfm.classifier.labels import check_labels
 from lwfm.data import open_image
 from lwfm.errors import UserError
-from lwfm.model import LWFM, ModelConfig, save_model
+from lwfm.model import LWFM, save_model
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-TINY = ModelConfig(backbone="conv4", image_size=24, feature_size=1, embedding=False)
-
-
-def tiny_network() -> LWFM:
-    torch.manual_seed(0)
-    return LWFM(TINY).eval()
-
-
-def four_shots(images: Path) -> tuple[list[Path], list[str]]:
-    """Four shots of five classes."""
-    paths = [path for path in sorted((images / "val").glob("*/*.png")) if path.stem < "4"]
-    return paths, [path.parent.name for path in paths]
-
-
-@pytest.fixture(scope="module")
-def network() -> LWFM:
-    return tiny_network()
-
-
-@pytest.fixture(scope="module")
-def shots(tiny_images: Path) -> tuple[list[Path], list[str]]:
-    return four_shots(tiny_images)
-
 
 @pytest.fixture(scope="module")
 def queries(tiny_images: Path) -> list[Path]:
     return [path for path in sorted((tiny_images / "val").glob("*/*.png")) if path.stem >= "4"]
-
-
-@pytest.fixture
-def fitted(network: LWFM, shots: tuple[list[Path], list[str]]) -> FewShotClassifier:
-    return FewShotClassifier(network).fit(*shots)
 
 
 def test_predictions_are_those_of_the_network(

@@ -11,25 +11,10 @@ import torch
 from lwfm import FewShotClassifier
 from lwfm.errors import UserError
 from lwfm.model import LWFM, ModelConfig, save_model
-from tests.classifier.test_classifier import TINY, four_shots, tiny_network
+from tests.classifier.conftest import TINY
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-
-@pytest.fixture(scope="module")
-def network() -> LWFM:
-    return tiny_network()
-
-
-@pytest.fixture(scope="module")
-def shots(tiny_images: Path) -> tuple[list[Path], list[str]]:
-    return four_shots(tiny_images)
-
-
-@pytest.fixture
-def fitted(network: LWFM, shots: tuple[list[Path], list[str]]) -> FewShotClassifier:
-    return FewShotClassifier(network).fit(*shots)
 
 
 @pytest.mark.parametrize(

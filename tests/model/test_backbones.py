@@ -117,7 +117,7 @@ def test_wrong_option_is_refused(options: dict[str, Any], message: str) -> None:
         build_backbone(**options)
 
 
-@pytest.mark.parametrize("shape", [(3, 8, 8), (1, 1, 8, 8)])
+@pytest.mark.parametrize("shape", [(3, 8, 8), (1, 1, 8, 8)], ids=["no-batch", "one-channel"])
 def test_wrong_image_shape_is_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=r"must have shape \[B, 3, H, W\]"):
         build_backbone("conv4")(torch.zeros(shape))
