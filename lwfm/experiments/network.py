@@ -6,7 +6,7 @@ import hashlib
 import inspect
 import json
 import shlex
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ from lwfm._common.files import atomic_path
 from lwfm.evaluation import evaluate
 from lwfm.experiments.plan import DataChoice, Plan, Row, plain_options
 from lwfm.experiments.table import RowResult
-from lwfm.training import train
+from lwfm.training import RunOptions, train
 from lwfm.training.checkpoints import RunFolder
 
 if TYPE_CHECKING:
@@ -151,7 +151,9 @@ def command_line(command: str, options: dict[str, Any]) -> str:
     lwfm evaluate --shot '[1, 5]' --heads '{"a": {"top_k": null}}'
     """
     function: Callable[..., Any] = train if command == "train" else evaluate
-    defaults = _flat({name: each.default for name, each in inspect.signature(function).parameters.items()})
+    parameters = inspect.signature(function).parameters.values()
+    shared = {each.name: each.default for each in fields(RunOptions)} if command == "train" else {}
+    defaults = _flat({**shared, **{each.name: each.default for each in parameters}})
     words = ["lwfm", command]
     for name, value in _flat(options).items():
         if name not in defaults or value != defaults[name]:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from pathlib import Path  # noqa: TC003 - read by the command line
+from typing import Any
 
-from lwfm._common.devices import Accelerator  # noqa: TC001 - read by the command line
 from lwfm.data import ClassDataModule
 from lwfm.data.image_sets import ClassSplit, DataName, Unreadable  # noqa: TC001 - read by the command line
 from lwfm.model import ModelConfig
 from lwfm.training.config import SGDConfig
 from lwfm.training.modules import ClassificationModule
 from lwfm.training.run import TrainingSummary, begin, fit
-from lwfm.training.trainer import Precision, RunOptions
+from lwfm.training.trainer import RunOptions
 
 __all__ = ["ValidationConfig", "pretrain"]
 
@@ -58,18 +58,7 @@ def pretrain(
     optim: SGDConfig = _OPTIM,
     validation: ValidationConfig = _VALIDATION,
     epochs: int = 100,
-    max_time: float | None = None,
-    seed: int = 0,
-    resume: bool = False,
-    decoded: str = "auto",
-    workers: int = 0,
-    accelerator: Accelerator = "auto",
-    precision: Precision = "32-true",
-    accumulate: int = 1,
-    patience: int | None = None,
-    devices: int = 1,
-    nodes: int = 1,
-    progress: bool = True,
+    **options: Any,
 ) -> TrainingSummary:
     """Train a network to tell the classes of `train` apart, as the start of `lwfm train`.
 
@@ -103,33 +92,8 @@ def pretrain(
         Episodes of validation.
     epochs : int
         How often the training images are gone through, each time followed by a validation.
-    max_time : float, optional
-        Minutes after which training ends (with a last validation), at the latest; the learning rate then
-        decays by time. Counts the time before a resume.
-    seed : int
-        Of the weights, the order and the augmentation. On one machine, CPU runs repeat exactly.
-    resume : bool
-        Continue the run in `out` after its last whole epoch, with the same options; `epochs` and
-        `max_time` may be larger.
-    decoded : str
-        Folder that keeps the images decoded, as for `lwfm train`. auto: `decoded-images` beside `out`;
-        none: decode each image whenever it is needed.
-    workers : int
-        Processes that decode and augment images; 0 uses this one.
-    accelerator : str
-        Where to compute: auto takes a GPU when there is one.
-    precision : str
-        Number format; mixed precision is faster on a GPU.
-    accumulate : int
-        Batches whose gradients are averaged before each step of the optimizer.
-    patience : int, optional
-        Stop early when this many epochs in a row have not improved the validation accuracy.
-    devices : int
-        GPUs, or processes on the CPU, that share the batches of each step (Lightning's DDP).
-    nodes : int
-        Machines with `devices` each; start the same command on every one, as Lightning's manual says.
-    progress : bool
-        Whether a progress bar is shown.
+    **options
+        Of the run: see :class:`lwfm.training.RunOptions`.
 
     Returns
     -------
@@ -142,21 +106,7 @@ def pretrain(
         As :func:`lwfm.training.train`.
     """
     started = time.monotonic()
-    run = RunOptions(
-        epochs=epochs,
-        max_time=max_time,
-        seed=seed,
-        resume=resume,
-        decoded=decoded,
-        workers=workers,
-        accelerator=accelerator,
-        precision=precision,
-        accumulate=accumulate,
-        patience=patience,
-        devices=devices,
-        nodes=nodes,
-        progress=progress,
-    )
+    run = RunOptions(epochs=epochs, **options)
     run.check(batch=batch, **{"validation.episodes": validation.episodes})
     folder = begin(out, run)
     images = ClassDataModule(
@@ -172,8 +122,8 @@ def pretrain(
         validation_episodes=validation.episodes,
         processes=run.processes,
         image_size=model.image_size,
-        workers=workers,
-        seed=seed,
+        workers=run.workers,
+        seed=run.seed,
         decoded=run.decoded_folder(folder.path),
     )
     images.setup("fit")
@@ -183,7 +133,7 @@ def pretrain(
         images.classes,
         images.normalization,
         steps=run.steps(images.batches),
-        seed=seed,
+        seed=run.seed,
         validation=images.plan,
         settings={"stage": "pretraining", "batch": batch},
     )

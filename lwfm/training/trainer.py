@@ -1,4 +1,4 @@
-"""Lightning's trainer as a run uses it: its logs, its limits, its manners."""
+"""Build the Lightning Trainer of a run: options, loggers, callbacks, limits, warning filters."""
 
 from __future__ import annotations
 
@@ -31,21 +31,58 @@ Precision = Literal["32-true", "16-mixed", "bf16-mixed"]
 
 @dataclass(frozen=True)
 class RunOptions:
-    """How long a run trains, where, and in what numbers; :func:`lwfm.training.train` explains each."""
+    """Length, place and precision of a run: what :func:`lwfm.training.train` and `pretrain` share.
+
+    Attributes
+    ----------
+    epochs : int
+        Number of epochs, each followed by a validation.
+    max_time : float, optional
+        Minutes after which training ends (with a last validation), at the latest; the learning rate then
+        decays by time. Counts the time before a resume.
+    seed : int
+        Of the weights, the episodes, the order of images and the augmentation. On one machine, CPU runs
+        repeat exactly.
+    resume : bool
+        Continue the run in `out` after its last whole epoch, with the same options; `epochs` and
+        `max_time` may be larger.
+    decoded : str
+        Folder that keeps the images decoded, one file for each split, so that later epochs and runs need
+        not decode them; files are made again when the images change. auto: `decoded-images` beside
+        `out`; none: decode each image whenever it is needed. Images are kept at twice the size that the
+        network reads: larger ones are reduced.
+    workers : int
+        Processes that decode and augment images; 0 uses this one.
+    accelerator : str
+        Where to compute: auto takes a GPU when there is one.
+    precision : str
+        Number format; mixed precision is faster on a GPU.
+    accumulate : int
+        Batches (of `train`: episodes) whose gradients are averaged before each step of the optimizer.
+    patience : int, optional
+        Stop early when this many epochs in a row have not improved the validation accuracy.
+    devices : int
+        GPUs, or processes on the CPU, that share the batches of each step (Lightning's DDP): with n of them
+        a step averages n batches, like `accumulate` n in one process.
+    nodes : int
+        Machines with `devices` each; start the same command on every one, as Lightning's manual says.
+    progress : bool
+        Whether a progress bar is shown.
+    """
 
     epochs: int
-    max_time: float | None
-    seed: int
-    resume: bool
-    decoded: str
-    workers: int
-    accelerator: Accelerator
-    precision: Precision
-    accumulate: int
-    patience: int | None
-    devices: int
-    nodes: int
-    progress: bool
+    max_time: float | None = None
+    seed: int = 0
+    resume: bool = False
+    decoded: str = "auto"
+    workers: int = 0
+    accelerator: Accelerator = "auto"
+    precision: Precision = "32-true"
+    accumulate: int = 1
+    patience: int | None = None
+    devices: int = 1
+    nodes: int = 1
+    progress: bool = True
 
     @property
     def processes(self) -> int:

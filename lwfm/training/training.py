@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from pathlib import Path  # noqa: TC003 - read by the command line
+from typing import Any
 
-from lwfm._common.devices import Accelerator  # noqa: TC001 - read by the command line
 from lwfm.data import EpisodeDataModule
 from lwfm.data.image_sets import ClassSplit, DataName, Unreadable  # noqa: TC001 - read by the command line
 from lwfm.errors import UserError
@@ -14,7 +14,7 @@ from lwfm.model import ModelConfig
 from lwfm.training.config import OptimConfig
 from lwfm.training.modules import LWFMModule
 from lwfm.training.run import TrainingSummary, begin, fit
-from lwfm.training.trainer import Precision, RunOptions
+from lwfm.training.trainer import RunOptions
 
 __all__ = ["EpisodeConfig", "LWFMModule", "OptimConfig", "TrainingSummary", "train"]
 
@@ -64,18 +64,7 @@ def train(
     episodes: EpisodeConfig = _EPISODES,
     optim: OptimConfig = _OPTIM,
     epochs: int = 10,
-    max_time: float | None = None,
-    seed: int = 0,
-    resume: bool = False,
-    decoded: str = "auto",
-    workers: int = 0,
-    accelerator: Accelerator = "auto",
-    precision: Precision = "32-true",
-    accumulate: int = 1,
-    patience: int | None = None,
-    devices: int = 1,
-    nodes: int = 1,
-    progress: bool = True,
+    **options: Any,
 ) -> TrainingSummary:
     """Train on the classes of `train`, and keep the model that does best on the unseen ones of `val`.
 
@@ -106,36 +95,8 @@ def train(
         Loss and optimizer.
     epochs : int
         How often `episodes.train` episodes are trained, each time followed by a validation.
-    max_time : float, optional
-        Minutes after which training ends (with a last validation), at the latest; the learning rate then
-        decays by time. Counts the time before a resume.
-    seed : int
-        Of the weights, the episodes and the augmentation. On one machine, CPU runs repeat exactly.
-    resume : bool
-        Continue the run in `out` after its last whole epoch, with the same options; `epochs` and
-        `max_time` may be larger.
-    decoded : str
-        Folder that keeps the images decoded, one file for each split, so that later epochs and runs need
-        not decode them; files are made again when the images change. auto: `decoded-images` beside
-        `out`; none: decode each image whenever it is needed. Images are kept at twice the size that the
-        network reads: larger ones are reduced.
-    workers : int
-        Processes that decode and augment images; 0 uses this one.
-    accelerator : str
-        Where to compute: auto takes a GPU when there is one.
-    precision : str
-        Number format; mixed precision is faster on a GPU.
-    accumulate : int
-        Episodes whose gradients are averaged before each step of the optimizer.
-    patience : int, optional
-        Stop early when this many epochs in a row have not improved the validation accuracy.
-    devices : int
-        GPUs, or processes on the CPU, that share the episodes of each step (Lightning's DDP): with n of them
-        a step averages n episodes, like `accumulate` n in one process.
-    nodes : int
-        Machines with `devices` each; start the same command on every one, as Lightning's manual says.
-    progress : bool
-        Whether a progress bar is shown.
+    **options
+        Of the run: see :class:`lwfm.training.RunOptions`.
 
     Returns
     -------
@@ -150,21 +111,7 @@ def train(
         After Ctrl-C, saying from where the run can be resumed.
     """
     started = time.monotonic()
-    run = RunOptions(
-        epochs=epochs,
-        max_time=max_time,
-        seed=seed,
-        resume=resume,
-        decoded=decoded,
-        workers=workers,
-        accelerator=accelerator,
-        precision=precision,
-        accumulate=accumulate,
-        patience=patience,
-        devices=devices,
-        nodes=nodes,
-        progress=progress,
-    )
+    run = RunOptions(epochs=epochs, **options)
     _check(run, episodes)
     folder = begin(out, run)
     images = EpisodeDataModule(
@@ -180,8 +127,8 @@ def train(
         validation_episodes=episodes.validation,
         auxiliary_batch=episodes.auxiliary_batch,
         image_size=model.image_size,
-        workers=workers,
-        seed=seed,
+        workers=run.workers,
+        seed=run.seed,
         decoded=run.decoded_folder(folder.path),
     )
     images.setup("fit")
@@ -193,7 +140,7 @@ def train(
         way=episodes.way,
         shot=episodes.shot,
         steps=run.steps(episodes.train),
-        seed=seed,
+        seed=run.seed,
         validation=images.plan,
     )
     unused = model.embedding and model.matching_weight == 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,7 +17,7 @@ from lwfm.data.normalization import Normalization
 from lwfm.errors import UserError
 from lwfm.model import LWFM, ModelConfig, load_model, save_model
 from lwfm.presets import preset_path
-from lwfm.training import EpisodeConfig, TrainingSummary
+from lwfm.training import EpisodeConfig, RunOptions, TrainingSummary, pretrain, train
 from lwfm.training.checkpoints import AtomicCheckpointIO
 from lwfm.training.config import OptimConfig, SGDConfig
 from lwfm.training.modules import ClassificationModule
@@ -52,6 +52,29 @@ def test_it_learns_the_training_classes(
         accuracy = [float(row["train_accuracy"]) for row in csv.DictReader(file) if row["train_accuracy"]]
     assert len(accuracy) == 20
     assert sum(accuracy[-5:]) / 5 > max(sum(accuracy[:5]) / 5, 0.6)  # of six classes
+
+
+@pytest.mark.parametrize(("command", "epochs"), [("train", 10), ("pretrain", 100)])
+def test_the_options_of_a_run_are_options_of_both_commands(
+    command: str, epochs: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main([command, "--out", str(tmp_path), "--print_config"])
+    assert stop.value.code == 0
+    shown = yaml.safe_load(capsys.readouterr().out)
+    expected = asdict(RunOptions(epochs=epochs))
+    assert {name: shown[name] for name in expected} == expected
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert "improved the validation accuracy. (type: int | null, default: null)" in text
+
+
+@pytest.mark.parametrize("function", [train, pretrain], ids=["train", "pretrain"])
+def test_unknown_options_are_refused_before_any_work(function: Any, tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match="'epoch'"):
+        function(tmp_path / "run", epoch=3)
+    assert not (tmp_path / "run").exists()
 
 
 def test_an_epoch_sees_every_image_once(tiny_images: Path) -> None:
