@@ -6,33 +6,30 @@ import hashlib
 import json
 import os
 import re
-import struct
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import safetensors
 from PIL import Image
-from tqdm import tqdm
 
-from lwfm._common.files import atomic_path
+from lwfm._common.progress import progress
+from lwfm._common.tensor_files import streamed_tensor_file
 from lwfm.data.sources import ImageSource, PixelSource
 from lwfm.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     import numpy.typing as npt
 
     from lwfm.data.image_sets import ImageSet
 
-_HEADER = 1024
-"""Bytes at the beginning of a file that its header fills (with spaces: the format allows them)."""
 _METADATA_KEY = "lwfm_images"
 _TOGETHER = 128
-"""Images that are decoded before they are written: what bounds the memory."""
+"""Images that are decoded before the first of them is written."""
 
 
 class StoredSource(ImageSource):
@@ -54,22 +51,25 @@ class StoredSource(ImageSource):
         self.path, self.sizes = path, sizes
         self.rows = np.arange(len(sizes)) if rows is None else rows
         self.ends = np.cumsum(3 * sizes.prod(1))
-        self._pixels: npt.NDArray[np.uint8] | None = None
+        self._pixels: Any = None  # slice of the tensor in the file, mapped on first use
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave the mapping out: a copy in another process maps the file itself."""
+        """Leave the mapping out: each process maps the file itself."""
         return self.__dict__ | {"_pixels": None}
 
     def read(self, index: int) -> bytes:
         """Return the raw pixels, row by row."""
         if self._pixels is None:
             try:
-                self._pixels = np.memmap(self.path, np.uint8, "r", _HEADER, (int(self.ends[-1]),))
-            except (OSError, ValueError) as error:
+                self._pixels = safetensors.safe_open(self.path, framework="np").get_slice("pixels")  # type: ignore[no-untyped-call]
+            except (OSError, safetensors.SafetensorError) as error:
                 raise UserError(f"cannot read the decoded images {self.path}: {error}") from error
         row = self.rows[index]
         width, height = self.sizes[row]
-        return self._pixels[self.ends[row] - 3 * width * height : self.ends[row]].tobytes()
+        content: bytes = self._pixels[
+            int(self.ends[row] - 3 * width * height) : int(self.ends[row])
+        ].tobytes()
+        return content
 
     def place(self, index: int) -> str:
         """Return the file and the number there."""
@@ -80,21 +80,20 @@ class StoredSource(ImageSource):
         return StoredSource(self.path, self.sizes, self.rows[np.asarray(indices, dtype=np.int64)])
 
     def image(self, index: int) -> Image.Image:
-        """Make an image of the pixels."""
+        """Return the pixels as an image."""
         width, height = self.sizes[self.rows[index]].tolist()
         return Image.frombytes("RGB", (width, height), self.read(index))
 
 
 def stored_images(images: ImageSet, folder: Path, *, side: int) -> ImageSet:
-    """Give the same images decoded, from a file, which is written first when it is missing or outdated.
+    """Return the same images decoded, from a file, which is written first when it is missing or outdated.
 
     Parameters
     ----------
     images
         The split. Images that are pixels already (of CIFAR's pickles, for example) stay where they are.
     folder
-        Where the files are: one for each data set, split and `side`. One that was made from other images
-        is replaced.
+        Folder of the files: one for each data set, split and `side`. A file of other images is replaced.
     side
         Images whose shorter side is longer than this many pixels are resized to it.
 
@@ -118,8 +117,7 @@ def stored_images(images: ImageSet, folder: Path, *, side: int) -> ImageSet:
     description = {"format": 1, "fingerprint": images.fingerprint, "side": side}
     sizes = _read_sizes(path, description)
     if sizes is None or len(sizes) != len(images):
-        with atomic_path(path) as temporary, temporary.open("wb") as file:
-            _write(file, images, side, description)
+        _write(path, images, side, description)
         sizes = _read_sizes(path, description)
     if sizes is None:
         raise UserError(f"the decoded images {path} were overwritten by another run: start again")
@@ -127,7 +125,7 @@ def stored_images(images: ImageSet, folder: Path, *, side: int) -> ImageSet:
 
 
 def _file_name(images: ImageSet, side: int) -> str:
-    """Name a file after where the images are, not after their content: a change there replaces it."""
+    """Return a name by the place of the images, not by their content: a file of other content is replaced."""
     name = re.sub(r"[^\w-]+", "-", Path(images.name).name).strip("-")
     where = hashlib.sha256(f"{Path(images.name).resolve()}\0{images.layout}".encode()).hexdigest()[:8]
     return f"{name}-{images.split}-{side}px-{where}.safetensors"
@@ -144,35 +142,26 @@ def _read_sizes(path: Path, description: dict[str, Any]) -> npt.NDArray[np.int64
         return None
 
 
-def _write(file: BinaryIO, images: ImageSet, side: int, description: dict[str, Any]) -> None:
-    """Write pixels as they come, then the sizes, then the header in the room that was left for it."""
-    file.write(b" " * _HEADER)
-    sizes: list[tuple[int, int]] = []
-    bar = tqdm(
-        total=len(images),
-        desc=f"decoding {images.split}",
-        unit="image",
-        delay=2,
-        leave=False,
-        disable=None,
-    )
-    with bar, ThreadPoolExecutor(os.cpu_count()) as pool:
+def _write(path: Path, images: ImageSet, side: int, description: dict[str, Any]) -> None:
+    """Decode all images into a file of their sizes and pixels."""
+    decoded = progress(_decoded(images, side), f"decoding {images.split}", "image", total=len(images))
+    with streamed_tensor_file(
+        path,
+        {"sizes": ("int32", (len(images), 2))},
+        tail="pixels",
+        metadata={_METADATA_KEY: json.dumps(description)},
+    ) as (arrays, pixels):
+        for index, image in enumerate(decoded):
+            pixels.write(image.tobytes())
+            arrays["sizes"][index] = image.size
+
+
+def _decoded(images: ImageSet, side: int) -> Iterator[Image.Image]:
+    """Decode on all cores, some images at a time: what bounds the memory."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
         for first in range(0, len(images), _TOGETHER):
             some = range(first, min(first + _TOGETHER, len(images)))
-            for image in pool.map(lambda index: _resized(images, index, side), some):
-                file.write(image.tobytes())
-                sizes.append(image.size)
-            bar.update(len(some))
-    end = file.tell() - _HEADER
-    table = np.array(sizes, dtype="<i4").tobytes()
-    file.write(table)
-    header = {
-        "__metadata__": {_METADATA_KEY: json.dumps(description)},
-        "pixels": {"dtype": "U8", "shape": [end], "data_offsets": [0, end]},
-        "sizes": {"dtype": "I32", "shape": [len(sizes), 2], "data_offsets": [end, end + len(table)]},
-    }
-    file.seek(0)
-    file.write(struct.pack("<Q", _HEADER - 8) + json.dumps(header).encode().ljust(_HEADER - 8))
+            yield from pool.map(lambda index: _resized(images, index, side), some)
 
 
 def _resized(images: ImageSet, index: int, side: int) -> Image.Image:

@@ -1,23 +1,21 @@
-"""Maps of a whole split on disk: encoded once, memory-mapped, found again by what they depend on."""
+"""Maps of a whole split on disk: encoded once, memory-mapped, identified by all that they depend on."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import struct
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
-import numpy as np
 import safetensors
 
-from lwfm._common.files import atomic_path
+from lwfm._common.tensor_files import streamed_tensor_file
 from lwfm.errors import UserError
 from lwfm.evaluation.cached_maps import CachedMaps, encoded_batches
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from torch import Tensor
 
@@ -25,13 +23,12 @@ if TYPE_CHECKING:
     from lwfm.model import LWFM
 
 MapsDtype = Literal["float32", "float16"]
-_NAMES = {"float32": "F32", "float16": "F16"}  # as safetensors calls them
 
 
 def maps_fingerprint(model: LWFM, images: ImageSet, dtype: MapsDtype) -> str:
-    """SHA-256 of all that the maps depend on: the backbone's weights and layers, the images, the precision.
+    """Return the SHA-256 of all that the maps depend on: backbone weights and layers, images, precision.
 
-    The head is not among it: any head can be evaluated on the same maps.
+    The head is not included: any head can be evaluated on the same maps.
     """
     normalization = model.normalization or images.normalization
     described = {
@@ -58,16 +55,16 @@ def stored_maps(
     batch_size: int = 64,
     workers: int = 0,
 ) -> CachedMaps:
-    """Give the maps of all images of a split from a file, which is written first when it is not there.
+    """Return the maps of all images of a split from a file, which is written first when it is missing.
 
     Parameters
     ----------
     model : LWFM
-        Put into evaluation mode.
+        Switched to evaluation mode.
     images : ImageSet
         The split.
     folder : Path
-        Where the files are; each is named after the split and the fingerprint.
+        Folder of the files; each is named after the split and the fingerprint.
     dtype : str
         float32, or float16 for half the space; the head computes in float32 in either case.
     batch_size, workers : int
@@ -91,44 +88,24 @@ def stored_maps(
     ]
     if not path.is_file():
         batches = encoded_batches(model, images, range(count), batch_size=batch_size, workers=workers)
-        with atomic_path(path) as temporary:
-            _write_layers(temporary, shapes, dtype, batches)
+        _write_layers(
+            path, {f"layer{number}": (dtype, shape) for number, shape in enumerate(shapes)}, batches
+        )
     device = next(model.parameters()).device
     layers = tuple(layer.to(device) for layer in _read_layers(path, shapes))
     return CachedMaps.build(layers, range(count), count)
 
 
 def _write_layers(
-    path: Path, shapes: Sequence[tuple[int, ...]], dtype: MapsDtype, batches: Iterable[Sequence[Tensor]]
+    path: Path, tensors: Mapping[str, tuple[str, tuple[int, ...]]], batches: Iterable[Sequence[Tensor]]
 ) -> None:
-    """Write a safetensors file batch by batch: the library's own writer wants all tensors in memory."""
-    header: dict[str, dict[str, Any]] = {}
-    offset = 0
-    for number, shape in enumerate(shapes):
-        size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-        header[f"layer{number}"] = {
-            "dtype": _NAMES[dtype],
-            "shape": list(shape),
-            "data_offsets": [offset, offset + size],
-        }
-        offset += size
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)  # tensors begin at a multiple of 8
-    start = 8 + len(text)
-    with path.open("wb") as file:
-        file.write(struct.pack("<Q", len(text)) + text)
-        file.truncate(start + offset)
-    views = [
-        np.memmap(path, dtype, "r+", start + header[f"layer{number}"]["data_offsets"][0], shape)
-        for number, shape in enumerate(shapes)
-    ]
+    """Write the maps batch by batch: those of a large split do not fit into memory."""
     row = 0
-    for batch in batches:
-        for view, layer in zip(views, batch, strict=True):
-            view[row : row + len(layer)] = layer.cpu().numpy()
-        row += len(batch[0])
-    for view in views:
-        view.flush()
+    with streamed_tensor_file(path, tensors) as (layers, _):
+        for batch in batches:
+            for layer, maps in zip(layers.values(), batch, strict=True):
+                layer[row : row + len(maps)] = maps.cpu().numpy()
+            row += len(batch[0])
 
 
 def _read_layers(path: Path, shapes: Sequence[tuple[int, ...]]) -> list[Tensor]:
