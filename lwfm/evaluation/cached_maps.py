@@ -46,7 +46,7 @@ class CachedMaps:
         return tuple(layer[rows].to(torch.promote_types(layer.dtype, torch.float32)) for layer in self.layers)
 
 
-def encode_images(
+def compute_maps(
     model: LWFM,
     images: ImageSet,
     indices: Sequence[int],
@@ -89,7 +89,7 @@ def encoded_batches(
     workers: int,
     bar: bool = True,
 ) -> Iterator[tuple[Tensor, ...]]:
-    """Yield the per-layer maps [B, C_l, F_l, F_l] batch by batch; arguments as in :func:`encode_images`."""
+    """Yield the per-layer maps [B, C_l, F_l, F_l] batch by batch; arguments as in :func:`compute_maps`."""
     model.eval()
     device = next(model.parameters()).device
     loader = image_loader(

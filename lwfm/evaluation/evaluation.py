@@ -19,7 +19,7 @@ from lwfm._common.files import atomic_path
 from lwfm.data import EpisodeSampler, images_needed, open_images
 from lwfm.data.image_sets import ClassSplit, DataName, Split, Unreadable  # noqa: TC001 - read by the command line
 from lwfm.errors import UserError
-from lwfm.evaluation.cached_maps import encode_images
+from lwfm.evaluation.cached_maps import compute_maps
 from lwfm.evaluation.distributed import shared_work
 from lwfm.evaluation.episodes import METHODS, run_episodes
 from lwfm.evaluation.heads import HeadOptions, make_heads
@@ -188,7 +188,7 @@ def _encode(
     if maps is not None:
         return share.one_first(lambda: stored_maps(encoder, images, maps, dtype=maps_dtype, **options))
     needed = images_needed(episode for each in drawn.values() for episode in share.of(each))
-    return encode_images(encoder, images, needed, **options, bar=share.is_first)
+    return compute_maps(encoder, images, needed, **options, bar=share.is_first)
 
 
 def _answer(

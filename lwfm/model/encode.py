@@ -59,7 +59,7 @@ def check_collection(images: Iterable[AnyImage]) -> Iterable[AnyImage]:
 
 
 def white_levels(images: Iterable[ImageLike]) -> WhiteLevels:
-    """Choose the white levels of a set of images; those that cannot be read have no say.
+    """Choose the white levels of a set of images, ignoring those that cannot be read.
 
     Images of 8 bits are not decoded.
     """
@@ -67,8 +67,8 @@ def white_levels(images: Iterable[ImageLike]) -> WhiteLevels:
 
 
 def _brightest(image: ImageLike) -> Brightest | None:
-    """Find the largest value of an image of more than 8 bits; None where it has no such, or is broken."""
-    with suppress(Exception):  # decoders of damaged files raise whatever they stumble over
+    """Find the largest value of an image of more than 8 bits; None for 8 bits or a damaged file."""
+    with suppress(Exception):  # decoders of damaged files may raise anything
         if isinstance(image, Image.Image):
             return deep_brightness(image)
         if isinstance(image, (str, os.PathLike)):
@@ -79,8 +79,8 @@ def _brightest(image: ImageLike) -> Brightest | None:
     return None
 
 
-def to_image(image: ImageLike, index: int, white: WhiteLevels = NO_WHITE) -> Image.Image:
-    """Convert one image into an upright RGB image of 8 bits.
+def to_rgb(image: ImageLike, index: int, white: WhiteLevels = NO_WHITE) -> Image.Image:
+    """Convert one image to an upright RGB image of 8 bits.
 
     Parameters
     ----------
@@ -88,7 +88,7 @@ def to_image(image: ImageLike, index: int, white: WhiteLevels = NO_WHITE) -> Ima
         Arrays are [H, W], [H, W, 1] or [H, W, 3], tensors [H, W], [1, H, W] or [3, H, W], of any integers or
         floats; they are rounded to 8 bits, as a file would hold them.
     index : int
-        Its place in the user's collection, for messages.
+        Its index in the user's collection, for messages.
     white : WhiteLevels
         Of the set that it belongs to, see :func:`white_levels`.
 
@@ -99,7 +99,7 @@ def to_image(image: ImageLike, index: int, white: WhiteLevels = NO_WHITE) -> Ima
 
     Examples
     --------
-    >>> to_image(np.zeros((4, 6), np.uint8), 0).size
+    >>> to_rgb(np.zeros((4, 6), np.uint8), 0).size
     (6, 4)
     """
     if isinstance(image, (str, os.PathLike)):
@@ -156,7 +156,7 @@ def image_batches(
 
     def prepare(pair: tuple[int, ImageLike]) -> torch.Tensor | UserError:
         try:
-            return transform(to_image(pair[1], pair[0], white))
+            return transform(to_rgb(pair[1], pair[0], white))
         except UserError as error:
             if unreadable is None:
                 raise
@@ -188,7 +188,7 @@ def encode_images(
     """Compute the maps [B, C_l, F_l, F_l] of every layer on the model's device.
 
     ``batch_size`` images pass the network at once; as many batches are joined as make up ``together``.
-    ``white``: see :func:`to_image`; unreadable images: see :func:`image_batches`.
+    ``white``: see :func:`to_rgb`; unreadable images: see :func:`image_batches`.
     """
     device = next(model.parameters()).device
     waiting: list[tuple[torch.Tensor, ...]] = []

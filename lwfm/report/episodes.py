@@ -14,7 +14,7 @@ from lwfm.data import EpisodeSampler, episode_labels, open_images
 from lwfm.data.image_sets import DataName
 from lwfm.errors import UserError
 from lwfm.evaluation import open_network
-from lwfm.evaluation.cached_maps import encode_images
+from lwfm.evaluation.cached_maps import compute_maps
 from lwfm.evaluation.episodes import episode_scores
 from lwfm.figures import match_images
 from lwfm.model import ModelConfig
@@ -109,7 +109,7 @@ def redraw(result: EvaluationResult, *, hardest: int, root: Path | None) -> Redr
         order = sorted(range(len(method.episode_accuracy)), key=lambda i: (method.episode_accuracy[i], i))
         for number in order[:hardest]:
             drawn = sampler.episode(number)
-            maps = encode_images(network, images, sorted(drawn))
+            maps = compute_maps(network, images, sorted(drawn))
             episodes.append(_show(network, images, maps, drawn, method, number))
             if embedding_map is None:
                 embedding_map = _embedding_map(network, images, maps, drawn, method.way * method.shot)

@@ -21,7 +21,7 @@ from lwfm.data import (
 )
 from lwfm.errors import UserError
 from lwfm.evaluation import evaluate
-from lwfm.evaluation.cached_maps import encode_images
+from lwfm.evaluation.cached_maps import compute_maps
 from lwfm.evaluation.episodes import accuracy_of, run_episodes
 from lwfm.evaluation.results import EvaluationResult
 from lwfm.model import LWFM, ModelConfig, save_model
@@ -52,7 +52,7 @@ def test_cached_episodes_equal_the_model_on_images(tiny_images: Path, matching_w
     way, shot, queries = 5, 2, 3
     sampler = EpisodeSampler(images.labels, way=way, shot=shot, queries=queries, episodes=8, seed=1)
     drawn = list(sampler)
-    maps = encode_images(model, images, images_needed(drawn), batch_size=7)
+    maps = compute_maps(model, images, images_needed(drawn), batch_size=7)
     answers = run_episodes(model.head, maps, drawn, way=way, shot=shot)
     assert ("matching" in answers) == (matching_weight > 0)
 

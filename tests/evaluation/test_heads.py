@@ -11,7 +11,7 @@ import torch
 from lwfm.data import open_images
 from lwfm.errors import UserError
 from lwfm.evaluation import evaluate
-from lwfm.evaluation.cached_maps import encode_images
+from lwfm.evaluation.cached_maps import compute_maps
 from lwfm.evaluation.comparison import compare
 from lwfm.evaluation.heads import HeadOptions, make_heads
 from lwfm.model import LWFM, ModelConfig, save_model
@@ -88,16 +88,16 @@ def test_other_layers_and_sizes_come_from_the_same_pass(tiny_images: Path) -> No
     options: HeadOptions = {"layers": [2, 4], "feature_size": [4, 1], "embedding": False}
     heads = make_heads(network, {"finer": options, "last": {"layers": [4]}})
     images = open_images("folder", tiny_images, "test")
-    maps = encode_images(heads.encoder, images, range(12)).select(range(12))
+    maps = compute_maps(heads.encoder, images, range(12)).select(range(12))
     expected = _network(layers=(2, 4), feature_size=(4, 1), embedding=False)
     expected.load_state_dict(
         {name: x for name, x in network.state_dict().items() if "embeddings" not in name}
     )
     finer, last = heads.others["finer"], heads.others["last"]
-    reference = encode_images(expected, images, range(12)).select(range(12))
+    reference = compute_maps(expected, images, range(12)).select(range(12))
     for ours, theirs in zip(finer.read(maps), reference, strict=True):
         torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-5)
-    own = encode_images(network, images, range(12)).select(range(12))
+    own = compute_maps(network, images, range(12)).select(range(12))
     for ours, theirs in zip(heads.own.read(maps), own, strict=True):
         torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-5)
     torch.testing.assert_close(last.read(maps)[0], own[1])

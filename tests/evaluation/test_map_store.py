@@ -13,7 +13,7 @@ import torch
 from lwfm.data import open_images
 from lwfm.errors import UserError
 from lwfm.evaluation import evaluate
-from lwfm.evaluation.cached_maps import encode_images
+from lwfm.evaluation.cached_maps import compute_maps
 from lwfm.evaluation.comparison import compare
 from lwfm.evaluation.map_store import maps_fingerprint, stored_maps
 from lwfm.evaluation.results import EvaluationResult
@@ -48,7 +48,7 @@ def _evaluate(root: Path, **options: Any) -> EvaluationResult:
 def test_stored_maps_are_the_encoded_ones(images: ImageSet, tmp_path: Path, dtype: Any) -> None:
     model = network(layers=(2, 4), feature_size=(2, 1))
     stored = stored_maps(model, images, tmp_path, dtype=dtype, batch_size=5)
-    expected = encode_images(model, images, range(len(images)))
+    expected = compute_maps(model, images, range(len(images)))
     assert {layer.dtype for layer in stored.layers} == {getattr(torch, dtype)}
     indices = [3, 0, 41]
     for ours, theirs in zip(stored.select(indices), expected.select(indices), strict=True):

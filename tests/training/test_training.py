@@ -53,7 +53,7 @@ def test_run_leaves_model_checkpoint_and_logs(finished: TrainingSummary) -> None
 def test_best_model_reaches_its_validation_accuracy(finished: TrainingSummary, tiny_images: Path) -> None:
     """The exported model, evaluated apart from training on the same episodes, gives the logged number."""
     from lwfm.data import EpisodeDataModule, images_needed
-    from lwfm.evaluation.cached_maps import encode_images
+    from lwfm.evaluation.cached_maps import compute_maps
     from lwfm.evaluation.episodes import accuracy_of, run_episodes
 
     data = EpisodeDataModule(
@@ -61,7 +61,7 @@ def test_best_model_reaches_its_validation_accuracy(finished: TrainingSummary, t
     )
     drawn = list(data.validation_sampler)
     model = load_model(finished.best)
-    maps = encode_images(model, data.validation_images, images_needed(drawn))
+    maps = compute_maps(model, data.validation_images, images_needed(drawn))
     answers = run_episodes(model.head, maps, drawn, way=EPISODES.way, shot=EPISODES.shot)
     assert accuracy_of(answers["lwfm"], EPISODES.way).item() == pytest.approx(finished.val_accuracy)
 
