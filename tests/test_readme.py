@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from lwfm.cli import COMMANDS, build_parser, join_configurations, main
+from lwfm.cli import COMMANDS, main
+from lwfm.cli.parser import build_parser, join_configurations
 from lwfm.data import open_image
 
 README = (Path(__file__).parent.parent / "README.md").read_text()

@@ -1,7 +1,8 @@
-"""The command line ``lwfm``."""
+"""The command line ``lwfm``; :data:`COMMANDS` lists what it does."""
 
 from __future__ import annotations
 
-from lwfm.cli.commands import COMMANDS, build_parser, join_configurations, main
+from lwfm.cli.commands import COMMANDS
+from lwfm.cli.main import main
 
-__all__ = ["COMMANDS", "build_parser", "join_configurations", "main"]
+__all__ = ["COMMANDS", "main"]

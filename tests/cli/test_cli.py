@@ -244,6 +244,7 @@ def test_too_few_images_and_unreadable_ones_are_named(
 def test_a_missing_package_is_named(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.delitem(sys.modules, "lwfm.cli.parser", raising=False)
     monkeypatch.setitem(sys.modules, "jsonargparse", None)  # makes its import fail as if not installed
     outcome = run(capsys, "info")
     assert outcome.status == 2
