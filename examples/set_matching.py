@@ -31,7 +31,7 @@ CLASS, L1, GIOU = 1.0, 5.0, 2.0  # weights of the three terms, as in DETR
 
 @torch.no_grad()
 def matching_costs(logits: Tensor, boxes: Tensor, targets: Sequence[Target]) -> Tensor:
-    """Costs of every (target, prediction) of each image, targets padded to the longest list.
+    """Compute the costs of every (target, prediction) of each image, targets padded to the longest list.
 
     Parameters
     ----------
@@ -61,7 +61,7 @@ def matching_costs(logits: Tensor, boxes: Tensor, targets: Sequence[Target]) -> 
 
 
 def match(costs: Tensor, targets: Sequence[Target]) -> list[tuple[Tensor, Tensor]]:
-    """Assign all images at once; for each, indices of predictions and of their targets."""
+    """Assign all images at once; return for each the indices of predictions and of their targets."""
     columns = linear_assignment(costs)  # [B, T]
     return [
         (columns[index, : len(target["labels"])], torch.arange(len(target["labels"]), device=costs.device))
@@ -96,7 +96,7 @@ def random_images(
 
 
 def milliseconds(call: Callable[[], object], repeats: int = 20) -> float:
-    """Give the median wall time of a call."""
+    """Return the median wall time of a call in milliseconds."""
     times = []
     for _ in range(repeats):
         begin = time.perf_counter()
