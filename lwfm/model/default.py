@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from lwfm.errors import UserError
-from lwfm.model.backbones import NAMES, TIMM_PREFIX
+from lwfm.model.backbones import NAMES, TIMM_PREFIX, own_image_size
 from lwfm.model.network import LWFM, ModelConfig, load_model
 from lwfm.model.weights import OFFLINE_NAME, cached_resnet, offline_package
 
@@ -17,14 +18,21 @@ ModelChoice = str | os.PathLike[str] | ModelConfig | LWFM
 """``auto``, the name of a backbone, a file of `lwfm train`, a configuration, or a network."""
 
 
-def pretrained_config(backbone: str) -> ModelConfig:
+_IMAGE_SIZE = 160
+
+
+def pretrained_config(backbone: str, image_size: int | None = None) -> ModelConfig:
     """Return the configuration of a backbone with ImageNet weights, without an embedding: none was trained.
+
+    Images have 160 pixels a side, or as many as a timm model of one fixed size was made for, unless
+    ``image_size`` says otherwise.
 
     The temperature is what calibration found for 5-way 1-shot episodes of the development photographs; it
     is used only where there are too few shots to calibrate.
     """
+    size = image_size or own_image_size(backbone) or _IMAGE_SIZE
     return ModelConfig(
-        backbone=backbone, weights="imagenet", image_size=160, embedding=False, temperature=0.09
+        backbone=backbone, weights="imagenet", image_size=size, embedding=False, temperature=0.09
     )
 
 
@@ -35,7 +43,7 @@ def default_config() -> ModelConfig:
     ResNet-18 whose weights torchvision downloaded earlier; a ResNet-18 with random weights, with a warning.
     """
     if offline_package() is not None:
-        return pretrained_config(f"{TIMM_PREFIX}{OFFLINE_NAME}")
+        return pretrained_config(f"{TIMM_PREFIX}{OFFLINE_NAME}", _IMAGE_SIZE)
     if cached_resnet("resnet18").is_file():
         return pretrained_config("resnet18")
     warnings.warn(
@@ -46,7 +54,7 @@ def default_config() -> ModelConfig:
     return ModelConfig(embedding=False)
 
 
-def build_network(model: ModelChoice) -> LWFM:
+def build_network(model: ModelChoice, image_size: int | None = None) -> LWFM:
     """Build or load a network by name, file or configuration, in evaluation mode; random weights are seeded.
 
     Parameters
@@ -55,18 +63,26 @@ def build_network(model: ModelChoice) -> LWFM:
         ``auto`` (see :func:`default_config`); the name of a backbone (``resnet18``, ``timm:NAME``), which
         then has ImageNet weights; the path of a model that `lwfm train` wrote; a configuration; a network,
         which is used itself.
+    image_size : int, optional
+        Side in pixels to which images are brought, for ``auto`` and the name of a backbone.
 
     Raises
     ------
     UserError
-        For a missing or damaged file, an unknown name, or weights that cannot be had.
+        For a missing or damaged file, an unknown name, weights that cannot be had, or an image size that the
+        network cannot read or that a file already determines.
     """
+    if image_size is not None and image_size < 1:
+        raise UserError(f"image_size must be at least 1, not {image_size}")
     if isinstance(model, LWFM):
         return model.eval()
     if isinstance(model, str) and (model in NAMES or model.startswith(TIMM_PREFIX)):
-        model = pretrained_config(model)
+        model = pretrained_config(model, image_size)
     elif model == "auto":
         model = default_config()
+        model = model if image_size is None else replace(model, image_size=image_size)
+    elif image_size is not None:
+        raise UserError(f"image_size is for auto and the name of a backbone; {model} already determines it")
     if isinstance(model, ModelConfig):
         with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
             # That warning concerns results on benchmarks, not the classification of one's own images.

@@ -125,6 +125,7 @@ class LWFM(nn.Module):
             layers=config.layers,
             feature_size=config.feature_size,
             weights=config.weights if start is None else "none",
+            image_size=config.image_size,
         )
         self.normalization = self.backbone.normalization or normalization
         self.head = build_head(config, self.backbone.layer_dims, len(self.classes) or None)

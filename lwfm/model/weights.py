@@ -55,7 +55,7 @@ def read_tensors(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
             "save the network's state_dict() by itself, best as .safetensors"
         ) from error
     except (OSError, RuntimeError, EOFError, BadZipFile, safetensors.SafetensorError) as error:
-        raise UserError(f"cannot read the weights file {file}: {_first_line(error)}") from error
+        raise UserError(f"cannot read the weights file {file}: {first_line(error)}") from error
     for key in ("state_dict", "model", "params"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
@@ -157,12 +157,13 @@ def download(name: str, fetch: Callable[[], Any], advice: str) -> Any:
         return fetch()
     except Exception as error:
         raise UserError(
-            f"cannot get the ImageNet weights of {name} ({_first_line(error)}): {advice}, "
+            f"cannot get the ImageNet weights of {name} ({first_line(error)}): {advice}, "
             "or give weights=<path of a file>, or weights=none"
         ) from error
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """Return the first line of an error's message, or its type where it has none."""
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 

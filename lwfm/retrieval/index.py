@@ -142,6 +142,7 @@ def build_index(
     *,
     out: Path = Path("index.safetensors"),
     model: str = "auto",
+    image_size: int | None = None,
     unreadable: Unreadable = "stop",
     batch_size: int = 32,
     accelerator: Accelerator = "auto",
@@ -157,6 +158,8 @@ def build_index(
     model : str
         The network: auto (the best one that needs no download), a file of `lwfm train`, or the name of a
         backbone with ImageNet weights (resnet18, timm:NAME).
+    image_size : int, optional
+        Side in pixels to which images are brought before a backbone reads them, if not its own.
     unreadable : str
         stop at an image that cannot be decoded, or skip it with a warning.
     batch_size : int
@@ -180,7 +183,7 @@ def build_index(
     if out.suffix != ".safetensors":
         raise UserError(f"the index {out} must have the suffix .safetensors")
     paths = _images_below(folder, unreadable)
-    network = build_network(model).to(choose_device(accelerator))
+    network = build_network(model, image_size).to(choose_device(accelerator))
     digests: list[str] = []
     left_out: set[int] = set()
 

@@ -6,7 +6,7 @@ import csv
 import json
 import shutil
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -18,6 +18,9 @@ from lwfm.classifier.command import explanation_title
 from lwfm.classifier.decision import Decision
 from lwfm.cli import main
 from lwfm.model import LWFM, ModelConfig, save_model
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class Place(NamedTuple):
@@ -191,3 +194,26 @@ def test_a_class_called_unknown(place: Place, capsys: pytest.CaptureFixture[str]
     assert run(place, "--unknown_below", 1.0, "--unknown_label", "none") == 0
     lines = capsys.readouterr().out.splitlines()[1:-1]
     assert all(" none " in line for line in lines)
+
+
+def test_the_image_size_of_a_backbone_can_be_given(
+    place: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def conv4(backbone: str, image_size: int | None = None) -> ModelConfig:
+        return ModelConfig(backbone=backbone, image_size=image_size or 84, embedding=False)
+
+    monkeypatch.setattr("lwfm.model.default.pretrained_config", conv4)
+    seen: list[int] = []
+    encode = LWFM.encode
+
+    def watched(self: LWFM, images: Tensor) -> tuple[Tensor, ...]:
+        seen.append(images.shape[-1])
+        return encode(self, images)
+
+    monkeypatch.setattr(LWFM, "encode", watched)
+    assert run(place, "--model", "conv4", "--image_size", 48) == 0
+    index = ["index", place.unsorted, "--out", place.model.with_name("i.safetensors")]
+    assert main([str(word) for word in [*index, "--model", "conv4", "--image_size", 40]]) == 0
+    assert set(seen) == {48, 40}
+    assert run(place, "--image_size", 48) == 2
+    assert "model.safetensors already determines it" in capsys.readouterr().err

@@ -11,6 +11,7 @@ import torch
 from lwfm import FewShotClassifier
 from lwfm.errors import UserError
 from lwfm.model import LWFM, ModelConfig, save_model
+from lwfm.model.default import build_network, pretrained_config
 from tests.classifier.conftest import TINY
 
 if TYPE_CHECKING:
@@ -44,6 +45,28 @@ def test_any_timm_model(shots: tuple[list[Path], list[str]]) -> None:
     classifier = FewShotClassifier(config).fit(*shots)
     assert classifier.predict(shots[0][:2]).shape == (2,)
     assert "timm:resnet10t (random weights)" in repr(classifier)
+
+
+@pytest.mark.parametrize(
+    ("model", "given", "expected"),
+    [
+        ("timm:vit_tiny_patch16_224", None, 224),
+        ("timm:vit_small_patch14_dinov2", None, 518),
+        ("timm:vit_small_patch14_dinov2", 224, 224),
+        ("timm:convnext_atto", None, 160),
+        ("resnet18", None, 160),
+        ("resnet18", 96, 96),
+    ],
+)
+def test_the_image_size_is_the_network_s_own_unless_given(
+    model: str, given: int | None, expected: int
+) -> None:
+    assert pretrained_config(model, given).image_size == expected
+
+
+def test_an_image_size_beside_a_file_is_refused() -> None:
+    with pytest.raises(UserError, match=r"best\.safetensors already determines it"):
+        build_network("best.safetensors", 96)
 
 
 @pytest.mark.parametrize(

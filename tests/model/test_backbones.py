@@ -16,7 +16,7 @@ from lwfm.data import ImageDataset, evaluation_transform, open_images
 from lwfm.data.normalization import IMAGENET
 from lwfm.errors import UserError
 from lwfm.model import weights as pretrained
-from lwfm.model.backbones import Backbone, build_backbone
+from lwfm.model.backbones import Backbone, build_backbone, own_image_size
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -83,8 +83,64 @@ def test_channels_last_maps_of_timm_are_turned() -> None:
 
 def test_unsupported_image_size_is_refused() -> None:
     backbone = build_backbone("timm:vit_tiny_patch16_224")
-    with pytest.raises(UserError, match="cannot read images of 84 x 84 pixels"):
+    with pytest.raises(UserError, match="cannot read images of 84 x 84 pixels: give image_size 224"):
         backbone(torch.randn(1, 3, 84, 84))
+
+
+@pytest.mark.parametrize(
+    ("model", "image_size", "positions"),
+    [
+        pytest.param("vit_tiny_patch16_224", 224, 14, id="vit"),
+        pytest.param("vit_tiny_patch16_224", 160, 10, id="vit-160"),
+        pytest.param("vit_tiny_r_s16_p8_224", 224, 7, id="hybrid-vit"),
+        pytest.param("swin_tiny_patch4_window7_224", 160, 5, id="swin-160"),
+        pytest.param("levit_128s", 224, 4, id="levit"),
+        pytest.param("pit_ti_224", 160, 5, id="pit-160"),
+    ],
+)
+def test_timm_models_of_one_size_have_maps_of_positions(model: str, positions: int, image_size: int) -> None:
+    """Class and register tokens are no positions; another size than their own is interpolated."""
+    name = f"timm:{model}"
+    assert own_image_size(name) == 224
+    backbone = build_backbone(name, feature_size=positions, image_size=image_size).eval()
+    with torch.no_grad():
+        maps = backbone(torch.randn(1, 3, image_size, image_size))
+    assert [tuple(m.shape) for m in maps] == [(1, dim, positions, positions) for dim in backbone.layer_dims]
+
+
+def test_positions_of_a_vision_transformer_are_its_patches() -> None:
+    """Among register tokens too: a change of the image's last patch changes the last position most."""
+    backbone = build_backbone("timm:vit_small_patch14_reg4_dinov2", feature_size=5, image_size=70).eval()
+    images = torch.zeros(2, 3, 70, 70)
+    images[1, :, 56:, 56:] = 3
+    with torch.no_grad():
+        first, second = backbone(images)[-1]
+    assert int((first - second).norm(dim=0).argmax()) == 24
+
+
+@pytest.mark.parametrize(
+    ("name", "image_size", "message"),
+    [
+        pytest.param("conv4", 15, "conv4 with layer 4 reads images of 16 x 16 pixels and more", id="conv4"),
+        pytest.param("resnet12", 15, "give image_size 16 or more", id="resnet12"),
+        pytest.param("resnet18", 0, "give image_size 1 or more", id="zero"),
+        pytest.param("timm:efficientformer_l1", 160, "give image_size 224", id="efficientformer"),
+        pytest.param("timm:dla34", 84, "give another image_size, best a multiple of 32", id="dla"),
+    ],
+)
+def test_a_size_that_a_network_cannot_read_is_refused_when_it_is_built(
+    name: str, image_size: int, message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        build_backbone(name, image_size=image_size)
+
+
+@pytest.mark.parametrize("name", ["conv4", "resnet12"])
+def test_the_smallest_size_is_read_and_depends_on_the_layers(name: str) -> None:
+    assert build_backbone(name, image_size=16)(torch.zeros(2, 3, 16, 16))[-1].shape[-1] == 3
+    assert build_backbone(name, layers=(1, 2), image_size=4)(torch.zeros(2, 3, 4, 4))[-1].shape[-1] == 3
+    with pytest.raises(UserError, match="16 x 16 pixels and more, not of 20 x 15"):
+        build_backbone(name)(torch.zeros(1, 3, 20, 15))
 
 
 def test_a_copy_computes_the_same() -> None:
@@ -247,3 +303,27 @@ def test_offline_weights_with_a_missing_tensor_are_refused(monkeypatch: pytest.M
     monkeypatch.setattr(pretrained, "read_tensors", lambda _: {"a": torch.zeros(1)})
     with pytest.raises(UserError, match="holds 1 tensors"):
         build_backbone(OFFLINE, weights="imagenet")
+
+
+def test_weights_of_a_fixed_size_are_adapted_to_another(tmp_path: Path) -> None:
+    network: Any = timm.create_model("vit_tiny_patch16_224").eval()
+    safetensors.torch.save_file(network.state_dict(), tmp_path / "vit.safetensors")
+    name, file = "timm:vit_tiny_patch16_224", tmp_path / "vit.safetensors"
+    backbone = build_backbone(name, weights=file, image_size=160, feature_size=10).eval()
+    images = torch.randn(1, 3, 160, 160)
+    resized: Any = timm.create_model("vit_tiny_patch16_224", img_size=160).eval()
+    from timm.models.vision_transformer import checkpoint_filter_fn
+
+    resized.load_state_dict(checkpoint_filter_fn(network.state_dict(), resized))
+    with torch.no_grad():
+        expected = resized.forward_intermediates(images, indices=[11], intermediates_only=True)[0]
+        torch.testing.assert_close(backbone(images)[-1], expected)
+
+
+def test_weights_that_cannot_be_adapted_are_refused(tmp_path: Path) -> None:
+    network = timm.create_model("levit_128s")
+    safetensors.torch.save_file(network.state_dict(), tmp_path / "levit.safetensors")
+    with pytest.raises(
+        UserError, match="levit_128s cannot read images of 160 x 160 pixels: give image_size 224"
+    ):
+        build_backbone("timm:levit_128s", weights=tmp_path / "levit.safetensors", image_size=160)
