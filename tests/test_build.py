@@ -1,4 +1,4 @@
-"""The walls of the house: who may include or import whom, and where the version stands."""
+"""Build invariants: permitted includes and symbols, contents of the source distribution, one version."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import importlib.util
 import re
 import subprocess
 import sys
+import tarfile
 import tomllib
 from pathlib import Path
 
@@ -55,7 +56,7 @@ def test_torch_is_reached_through_its_stable_interface_only() -> None:
 @pytest.mark.parametrize(
     "statement", ["import lwfm", "import lwfm.lap", "from lwfm import lap; lap.simd_level()"]
 )
-def test_the_numpy_face_does_not_load_torch(statement: str) -> None:
+def test_the_numpy_module_does_not_load_torch(statement: str) -> None:
     code = f"import sys; {statement}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
@@ -64,6 +65,18 @@ def test_version_is_written_once() -> None:
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     for name in ("setup.py", "CMakeLists.txt", "lwfm/__init__.py"):
         assert version not in (ROOT / name).read_text()
+
+
+def test_the_source_distribution_is_complete(tmp_path: Path) -> None:
+    command = [sys.executable, "setup.py", "-q", "egg_info", "--egg-base", str(tmp_path)]
+    command += ["sdist", "--formats", "tar", "-d", str(tmp_path)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    with tarfile.open(next(tmp_path.glob("*.tar"))) as archive:
+        packed = {name.partition("/")[2] for name in archive.getnames()}
+    needed = [*ROOT.glob("*.py"), ROOT / "CMakeLists.txt"]
+    needed += [path for folder in ("cmake", "csrc", "lwfm") for path in (ROOT / folder).rglob("*.*")]
+    names = {path.relative_to(ROOT).as_posix() for path in needed if path.suffix not in {".so", ".pyc"}}
+    assert names - packed - {"conftest.py"} == set()
 
 
 def test_operators_need_no_symbol_outside_torchs_stable_interface() -> None:
