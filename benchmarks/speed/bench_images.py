@@ -30,7 +30,7 @@ from lwfm.data import (
     stored_images,
     training_transform,
 )
-from lwfm.data.dataset import ImageBatches, as_it_is
+from lwfm.data.dataset import ImageBatches, identity_collate
 from lwfm.data.device_crops import Crops, CropTransform, resized
 from lwfm.data.episodes import SeededSampler, ShuffledSampler
 from lwfm.data.normalization import IMAGENET
@@ -103,7 +103,7 @@ def loader(name: str, images: ImageSet, folder: Path, workers: int) -> Batches:
         batch_sampler=sampler,
         num_workers=workers,
         persistent_workers=workers > 0,
-        collate_fn=as_it_is,
+        collate_fn=identity_collate,
     )
 
 

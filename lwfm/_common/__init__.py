@@ -1,1 +1,1 @@
-"""Files written whole, tensor files, choice of device: what every package may use."""
+"""Files written whole, tensor files, devices, tables, progress bars: shared by all packages."""

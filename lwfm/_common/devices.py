@@ -1,4 +1,4 @@
-"""Where to compute."""
+"""Choice of the device to compute on."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ Accelerator = Literal["auto", "cpu", "gpu"]
 
 
 def choose_device(accelerator: str) -> torch.device:
-    """Device for ``auto`` (a GPU when there is one), ``cpu`` or ``gpu``; UserError when there is none.
+    """Return the device for ``auto`` (a GPU if there is one), ``cpu`` or ``gpu``; UserError without a GPU.
 
-    Of several processes that ``torchrun`` started on one machine, each takes a GPU of its own.
+    Of several processes that ``torchrun`` started on one machine, each gets its own GPU.
     """
     if accelerator not in get_args(Accelerator):
         raise UserError(f"accelerator must be one of {', '.join(get_args(Accelerator))}, not {accelerator!r}")

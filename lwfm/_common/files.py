@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 @contextmanager
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Give a temporary path to write to, which takes the place of ``path`` when the block succeeds.
+    """Yield a temporary path that atomically replaces ``path`` when the block succeeds.
 
     Whatever stops the block (a full disk, Ctrl-C, a bug), the old file, if there was one, stays whole and
-    the temporary one is removed. The temporary file stands in the folder of ``path`` (which is created
+    the temporary one is removed. The temporary file is in the folder of ``path`` (which is created
     when missing), because only within one file system is a rename atomic, and keeps its suffix, because
     some writers choose their format by it.
 
@@ -71,6 +71,6 @@ def write_bytes_atomically(path: str | os.PathLike[str], data: bytes | memoryvie
 
 
 def _flush_to_disk(path: Path) -> None:
-    """Have the file's content on the disk before its name is: else a power cut leaves an empty file."""
+    """Flush the content to the disk before the rename: else a power cut can leave an empty file."""
     with path.open("rb+") as file:
         os.fsync(file.fileno())

@@ -61,7 +61,7 @@ def read_tensor_file(path: Path, *, key: str, what: str) -> tuple[dict[str, Any]
     key : str
         As it was written.
     what : str
-        What the file should be, for messages: ``lwfm model``.
+        Kind of file, for messages: ``lwfm model``.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""What every data module of training has: two splits, fixed validation episodes, the same batches always."""
+"""Base of the data modules: two splits, fixed validation episodes, reproducible batches."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 import lightning
 from torch.utils.data import DataLoader
 
-from lwfm.data.dataset import ImageBatches, as_it_is, image_loader
+from lwfm.data.dataset import ImageBatches, identity_collate, image_loader
 from lwfm.data.decoded_cache import stored_images
 from lwfm.data.device_crops import Crops, CropTransform, resized
 from lwfm.data.episodes import EpisodeSampler, SeededSampler, ShuffledSampler
@@ -48,9 +48,9 @@ class ImageOptions(TypedDict, total=False):
 
 
 class TrainingDataModule(lightning.LightningDataModule):
-    """The training images, and every image of some fixed validation episodes once.
+    """Training images, and the images of fixed validation episodes, each once.
 
-    Subclasses say what a training batch is. The same settings give the same batches with any number of
+    Subclasses define the training batch. The same settings give the same batches with any number of
     workers, and when a run is resumed at an epoch's beginning. The test split is never opened.
 
     Parameters
@@ -68,7 +68,7 @@ class TrainingDataModule(lightning.LightningDataModule):
     seed
         Non-negative; decides the episodes, the order and the augmentation.
     normalization
-        Channel statistics that pretrained weights demand (default: the data set's own).
+        Channel statistics that pretrained weights require (default: the data set's own).
     decoded
         Folder that keeps the images decoded, see :func:`~lwfm.data.decoded_cache.stored_images`;
         default: none.
@@ -76,7 +76,7 @@ class TrainingDataModule(lightning.LightningDataModule):
     Attributes
     ----------
     first_epoch
-        Number of the epoch with which training starts; to be set before a resumed run.
+        Epoch at which training starts; set it before a resumed run.
     """
 
     def __init__(
@@ -199,7 +199,7 @@ class TrainingDataModule(lightning.LightningDataModule):
     def training_loader(self, sampler: EpisodeSampler | ShuffledSampler, *, seed: int) -> Batches:
         """Yield augmented training images in a sampler's batches, beginning with `first_epoch`.
 
-        Where several processes train together, each takes its share. The epoch is set here, because
+        With several processes, each gets its shard. The epoch is set here, because
         Lightning tells the samplers theirs only after workers have begun to fetch it.
         """
         sampler.set_epoch(self.first_epoch)
@@ -207,13 +207,13 @@ class TrainingDataModule(lightning.LightningDataModule):
         if not self.resizes_on_device:
             transform = training_transform(image_size=self.image_size, normalization=self.normalization)
         trainer = self.trainer
-        share = {"process": trainer.global_rank, "processes": trainer.world_size} if trainer else {}
+        shard = {"process": trainer.global_rank, "processes": trainer.world_size} if trainer else {}
         return DataLoader(
             ImageBatches(self.train_images, transform),
-            batch_sampler=SeededSampler(sampler, seed=seed, **share),
+            batch_sampler=SeededSampler(sampler, seed=seed, **shard),
             num_workers=self.workers,
             persistent_workers=self.workers > 0,
-            collate_fn=as_it_is,
+            collate_fn=identity_collate,
         )
 
     @property
@@ -225,7 +225,7 @@ class TrainingDataModule(lightning.LightningDataModule):
         return self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """Resize, on the device, what the loaders left to it."""
+        """Resize the crops on the device, where the loaders have not."""
         if isinstance(batch, dict):
             return {part: self.on_after_batch_transfer(each, dataloader_idx) for part, each in batch.items()}
         images, labels = batch
@@ -234,7 +234,7 @@ class TrainingDataModule(lightning.LightningDataModule):
         return images, labels
 
     def state_dict(self) -> dict[str, Any]:
-        """Describe what a resumed run must find again."""
+        """Return what must be equal when a run is resumed."""
         return {"classes": list(self.classes), "fingerprint": self.fingerprint, "seed": self.seed}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

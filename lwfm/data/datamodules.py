@@ -1,4 +1,4 @@
-"""The batches of training as Lightning data modules: episodes, or ordinary images of the classes."""
+"""Lightning data modules of training: episodes, or ordinary batches."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class EpisodeDataModule(TrainingDataModule):
     missing when `auxiliary_batch` is 0. An episode is ``way * shot`` support images followed by
     ``way * queries`` queries, shot-major: the labels within the episode are
     :func:`~lwfm.data.episodes.episode_labels`. Validation gives every image of its fixed episodes once, in
-    the order of ``plan.indices``, as batches ``(images, labels)``: each passes the backbone once, in however
-    many episodes it stands. Images are ``[B, 3, image_size, image_size]`` float32, labels ``[B]`` int64
+    the order of ``plan.indices``, as batches ``(images, labels)``: each passes the backbone once, however
+    many episodes contain it. Images are ``[B, 3, image_size, image_size]`` float32, labels ``[B]`` int64
     indices into the split's classes.
 
     Parameters
@@ -43,7 +43,7 @@ class EpisodeDataModule(TrainingDataModule):
     validation_episodes
         Validation episodes, the same ones after every epoch.
     auxiliary_batch
-        Ordinary shuffled training images beside each training episode; 0 for none.
+        Ordinary shuffled training images with each training episode; 0 for none.
 
     Examples
     --------
@@ -130,7 +130,7 @@ class ClassDataModule(TrainingDataModule):
     validation_way, validation_shot, validation_queries, validation_episodes
         Shape and number of the validation episodes.
     processes
-        Processes that share the batches: an epoch has a multiple of so many.
+        Processes that share the batches: their number in an epoch is a multiple of it.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""The images of a split as tensors, for torch's DataLoader."""
+"""Datasets and loaders of the images of a split as tensors."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ if TYPE_CHECKING:
 
 
 class BatchTransform(Protocol):
-    """What turns images into a batch: :class:`~lwfm.data.transforms.Transform` and its like."""
+    """Interface of transforms such as :class:`~lwfm.data.transforms.Transform`."""
 
     def shape(self, image: Image) -> Any:
-        """Do what is done for each image alone, by torch's default generator where it is random."""
+        """Transform one image; randomness comes from torch's default generator."""
 
     def numbers(self, shaped: Sequence[Any]) -> Any:
-        """Make a batch of what :meth:`shape` gave."""
+        """Combine results of :meth:`shape` into a batch."""
 
 
 class ImageBatches(torch.utils.data.Dataset[tuple[Any, torch.Tensor]]):
-    """Transformed images in whole batches, for a DataLoader with ``collate_fn=as_it_is``.
+    """Transformed images in whole batches, for a DataLoader with ``collate_fn=identity_collate``.
 
     Parameters
     ----------
@@ -48,7 +48,7 @@ class ImageBatches(torch.utils.data.Dataset[tuple[Any, torch.Tensor]]):
         return len(self.images)
 
     def __getitems__(self, items: Sequence[int | tuple[int, int]]) -> tuple[Any, torch.Tensor]:
-        """Give a batch and its labels [B] int64; the name is torch's."""
+        """Return a batch and its labels [B] int64 (the name is torch's)."""
         seeded = [item if isinstance(item, tuple) else (item, None) for item in items]
         images = self.transform.numbers([self._shaped(index, seed) for index, seed in seeded])
         return images, torch.from_numpy(self.images.labels[[index for index, _ in seeded]])
@@ -57,7 +57,7 @@ class ImageBatches(torch.utils.data.Dataset[tuple[Any, torch.Tensor]]):
         image = self.images.image(index)
         if seed is None:
             return self.transform.shape(image)
-        # CPU only: workers are forked and must not touch CUDA.
+        # CPU only: forked workers must not touch CUDA.
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
             return self.transform.shape(image)
@@ -76,8 +76,8 @@ class ImageDataset(torch.utils.data.Dataset[tuple[torch.Tensor, int]]):
 
     Notes
     -----
-    An item is asked for by its index, or by ``(index, seed)``: then the transform's randomness comes from
-    that seed alone, and torch's generator is left as it was.
+    An item is addressed by its index, or by ``(index, seed)``: then the transform's randomness comes from
+    that seed alone, and the state of torch's generator is restored.
 
     Examples
     --------
@@ -100,8 +100,8 @@ class ImageDataset(torch.utils.data.Dataset[tuple[torch.Tensor, int]]):
         return images[0], int(labels[0])
 
 
-def as_it_is(batch: Any) -> Any:  # torch expects a list of items here
-    """Collate what is a batch already."""
+def identity_collate(batch: Any) -> Any:  # torch expects a list of items here
+    """Return the batch: the dataset has collated it already."""
     return batch
 
 
@@ -114,11 +114,11 @@ def image_loader(
     batch_size: int = 64,
     workers: int = 0,
 ) -> DataLoader[tuple[torch.Tensor, torch.Tensor]]:
-    """Batches (images [B, 3, H, W], labels [B]) of these images, prepared as for an evaluation."""
+    """Load these images in batches (images [B, 3, H, W], labels [B]), transformed as for evaluation."""
     transform = evaluation_transform(image_size=image_size, normalization=normalization)
     return DataLoader(
         ImageBatches(images, transform),
         batch_sampler=BatchSampler(list(indices), batch_size, drop_last=False),
         num_workers=workers,
-        collate_fn=as_it_is,
+        collate_fn=identity_collate,
     )

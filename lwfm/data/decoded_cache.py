@@ -1,4 +1,4 @@
-"""Images decoded once: their pixels in one memory-mapped file per split."""
+"""Cache of decoded images: their pixels in one memory-mapped file per split."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _TOGETHER = 128
 
 
 class StoredSource(ImageSource):
-    """Decoded images of any size in a memory-mapped file; what is looked up is read from the disk.
+    """Decoded images of any size in a memory-mapped file, read from the disk on demand.
 
     Parameters
     ----------
@@ -169,7 +169,7 @@ def _resized(images: ImageSet, index: int, side: int) -> Image.Image:
         image = images.image(index)
     except UserError:
         raise
-    except Exception as error:  # decoders of damaged files raise whatever they stumble over
+    except Exception as error:  # decoders may raise anything on damaged files
         raise UserError(f"cannot read the image {images.source.place(index)}: {error}") from error
     scale = side / min(image.size)
     if scale >= 1:

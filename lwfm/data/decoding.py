@@ -1,4 +1,4 @@
-"""From the bytes of an image file to an upright RGB image."""
+"""Decode the bytes of an image file into an upright RGB image."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def open_image(path: str | os.PathLike[str], white: WhiteLevels | None = None) -
     """
     try:
         return decode_image(Path(path).read_bytes(), white)
-    # Decoders of damaged files raise whatever they stumble over (OSError, SyntaxError, struct.error, ...).
+    # Decoders may raise anything on damaged files (OSError, SyntaxError, struct.error, ...).
     except Exception as error:
         raise UserError(f"cannot read the image {path}: {decoding_problem(error)}") from error
 

@@ -1,8 +1,8 @@
-"""Random crops that the device resizes, a batch at once.
+"""Random crops that are resized on the device, a batch at once.
 
-The loader only cuts the crops out; the device brings them to one size, flips and normalizes them. Crops and
-flips are drawn as :func:`~lwfm.data.transforms.training_transform` draws them, image by image and from
-the same seeds, so both give the same images but for rounding: PIL rounds to whole gray levels twice.
+The loader only crops; the device resizes, flips and normalizes. Crops and flips are drawn as by
+:func:`~lwfm.data.transforms.training_transform`, image by image and from the same seeds, so both give the
+same images but for rounding: PIL rounds to whole gray levels twice.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Crops(NamedTuple):
 
 
 class CropTransform:
-    """What :class:`~lwfm.data.transforms.Transform` is, up to where the device takes over.
+    """Counterpart of :class:`~lwfm.data.transforms.Transform` that leaves resizing to the device.
 
     Examples
     --------
@@ -55,14 +55,14 @@ class CropTransform:
         self.augmentation = RandomCropAndFlip(image_size)
 
     def shape(self, image: Image) -> Crop:
-        """Cut a random part out."""
+        """Crop a random part."""
         box, flipped = self.augmentation.draw(image)
         left, top = box["left"], box["top"]
         part = image.crop((left, top, left + box["width"], top + box["height"]))
         return np.asarray(part), flipped
 
     def numbers(self, shaped: Sequence[Crop]) -> Crops:
-        """Lay the crops side by side."""
+        """Pad the crops to one size and stack them."""
         sizes = np.array([pixels.shape[:2] for pixels, _ in shaped])
         together = np.zeros((len(shaped), *sizes.max(0), 3), dtype=np.uint8)
         for target, (pixels, _) in zip(together, shaped, strict=True):
@@ -72,7 +72,7 @@ class CropTransform:
 
 
 def resized(crops: Crops, *, image_size: int, normalization: Normalization) -> Tensor:
-    """Bring crops to one size, flip and normalize them -> ``[B, 3, image_size, image_size]`` float32.
+    """Resize, flip and normalize crops -> ``[B, 3, image_size, image_size]`` float32.
 
     Bilinear with antialiasing, as PIL and torchvision resize: two products with a matrix of weights for each
     image and direction.
@@ -86,7 +86,7 @@ def resized(crops: Crops, *, image_size: int, normalization: Normalization) -> T
 
 
 def _weights(lengths: Tensor, longest: int, image_size: int) -> Tensor:
-    """Weights [B, image_size, longest] of the pixels of a row in those of the result; lengths [B]."""
+    """Return the weights [B, image_size, longest] of a row's pixels in the result; lengths [B]."""
     scale = lengths.float()[:, None, None] / image_size
     centers = (torch.arange(image_size, device=lengths.device)[:, None] + 0.5) * scale
     places = torch.arange(longest, device=lengths.device) + 0.5

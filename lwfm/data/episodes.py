@@ -1,7 +1,7 @@
-"""Which images stand in which episode: seeded, repeatable, independent of worker count.
+"""Samplers of episodes and batches: seeded, repeatable, independent of the number of workers.
 
 Every draw comes from ``numpy.random.SeedSequence(seed, spawn_key=(epoch, index))``, so a batch is a
-function of those three numbers alone, whoever asks for it and in whatever order.
+function of those three numbers alone, in any process and any order.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def episode_labels(way: int, count: int) -> torch.Tensor:
-    """Labels 0..way-1 of `count` images of each class in shot-major order.
+    """Return the labels 0..way-1 of `count` images of each class in shot-major order.
 
     Returns
     -------
@@ -47,7 +47,7 @@ class EpisodeSampler(torch.utils.data.Sampler[list[int]]):
     episodes
         Episodes in an epoch.
     seed
-        Non-negative; with the epoch and the episode's index it decides everything.
+        Non-negative; with the epoch and the episode's index it determines everything.
     classes
         Names of the classes, for messages.
 
@@ -56,7 +56,7 @@ class EpisodeSampler(torch.utils.data.Sampler[list[int]]):
     indices
         ``way * (shot + queries)`` image indices: first the ``way * shot`` support images, then the
         ``way * queries`` queries, both shot-major (the label is the index modulo `way`). No image
-        stands twice in an episode.
+        occurs twice in an episode.
 
     Raises
     ------
@@ -105,7 +105,7 @@ class EpisodeSampler(torch.utils.data.Sampler[list[int]]):
             yield self.episode(index, epoch=epoch)
 
     def episode(self, index: int, *, epoch: int | None = None) -> list[int]:
-        """ImageLike indices of episode `index` of `epoch` (default: the current one), in the order above."""
+        """Return the image indices of episode `index` of `epoch` (default: the current one)."""
         random = _generator(self.seed, self.epoch if epoch is None else epoch, index)
         drawn = [
             random.choice(self._members[chosen], self.shot + self.queries, replace=False)
@@ -119,7 +119,7 @@ class EpisodeSampler(torch.utils.data.Sampler[list[int]]):
         self.epoch = epoch
 
     def state_dict(self) -> dict[str, int]:
-        """All that decides the episodes of a given set of labels."""
+        """Return all that determines the episodes of a given set of labels."""
         return {
             "way": self.way,
             "shot": self.shot,
@@ -130,7 +130,7 @@ class EpisodeSampler(torch.utils.data.Sampler[list[int]]):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue the stream of `state`: its seed and epoch are taken over.
+        """Load the seed and epoch of `state`, to continue its stream.
 
         Raises
         ------
@@ -159,7 +159,7 @@ class ShuffledSampler(torch.utils.data.Sampler[list[int]]):
     batch_size, batches
         Images in a batch and batches in an epoch, each at least 1.
     seed
-        Non-negative; with the epoch it decides everything.
+        Non-negative; with the epoch it determines everything.
 
     Examples
     --------
@@ -196,22 +196,22 @@ class ShuffledSampler(torch.utils.data.Sampler[list[int]]):
 
 
 class SeededSampler(torch.utils.data.Sampler[list[tuple[int, int]]]):
-    """Give every image of a batch sampler a seed of its own for its augmentation.
+    """Batch sampler that adds a seed for the augmentation of each image.
 
     Yields lists of ``(index, seed)``, which :class:`~lwfm.data.dataset.ImageDataset` reads; the seed
     depends on `seed`, the epoch, the batch and the place in it, so that the augmented batches are the
     same with any number of workers.
 
-    The wrapped sampler is the attribute `sampler`: there Lightning finds ``set_epoch``.
+    The wrapped sampler is the attribute `sampler`, where Lightning looks for ``set_epoch``.
 
     Parameters
     ----------
     sampler
-        Gives the batches.
+        Batches of indices.
     seed
         Non-negative.
     process, processes
-        Where several processes share the batches: this one takes every batch whose number is `process` modulo
+        This process, and the number of processes: its shard is every batch whose number is `process` modulo
         `processes`.
 
     Examples
@@ -259,7 +259,7 @@ def _check_least(name: str, value: int, least: int) -> None:
 def _members(
     labels: npt.NDArray[Any], *, way: int, shot: int, queries: int, classes: Sequence[str] | None
 ) -> list[npt.NDArray[np.int64]]:
-    """ImageLike indices of each class; UserError where an episode cannot be drawn."""
+    """Return the image indices of each class; UserError where an episode cannot be drawn."""
     if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
         raise UserError(f"labels must be one row of integers, not {labels.dtype} of shape {labels.shape}")
     present = np.unique(labels)

@@ -1,4 +1,4 @@
-"""A split of a data set: which images there are, their classes, and where they are read from.
+"""Open a split of a data set: its images, their classes, and the source they are read from.
 
 The bundled ``emoji`` drawings, any ``folder`` that holds ``root/{train,val,test}/<class>/<image>``, and the
 benchmarks of :mod:`lwfm.data.layouts`.
@@ -64,7 +64,7 @@ class ImageSet:
     fingerprint
         SHA-256 over all names and contents, in hexadecimal: equal where the images are.
     source
-        Where the images are read from.
+        Source of the images.
     layout
         How the data set is laid out, in words; for CUB with the name of its class split.
     """
@@ -119,8 +119,7 @@ def open_images(
     split
         Which part; the parts have no class in common.
     unreadable
-        What an image that cannot be decoded does: ``stop`` with an error, or ``skip`` it with a warning.
-        Either message names all of them.
+        ``stop`` at images that cannot be decoded, or ``skip`` them with a warning. Either message names all.
     class_split
         For CUB: which of its class splits, where its files do not decide it.
     crop
@@ -216,7 +215,7 @@ def white_levels(layout: Layout, checked: dict[str, list[Checked]]) -> WhiteLeve
 
 
 def fingerprint_of(names: Sequence[str], digests: Sequence[bytes], white: WhiteLevels | None = None) -> str:
-    """SHA-256 over the names, the digests of the contents and the white levels, in hexadecimal."""
+    """Return the SHA-256 over the names, the digests of the contents and the white levels, in hexadecimal."""
     fingerprint = hashlib.sha256()
     if white is not None:
         fingerprint.update(f"{white.integers} {white.floats}\0".encode())

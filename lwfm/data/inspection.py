@@ -1,4 +1,4 @@
-"""What a folder of images holds and what is wrong with it: ``lwfm data inspect ROOT``."""
+"""Inspect the data set in a folder: ``lwfm data inspect ROOT``."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _SHOWN = 10
 
 @dataclass(frozen=True)
 class SplitReport:
-    """What a split holds.
+    """Contents of a split.
 
     Attributes
     ----------
@@ -50,7 +50,7 @@ class SplitReport:
 
 @dataclass(frozen=True)
 class Inspection:
-    """What a folder holds.
+    """Contents of a folder, and its problems.
 
     Attributes
     ----------
@@ -104,7 +104,7 @@ def inspect_data(
     class_split: ClassSplit | None = None,
     crop: bool = False,
 ) -> Inspection:
-    """Say which data set a folder holds, in which layout, and what is wrong with it.
+    """Report which data set a folder holds, in which layout, and what is wrong with it.
 
     Every image is read once. Nothing is changed, and no network is used.
 
@@ -198,7 +198,7 @@ def _report(
 def _split_problems(
     layout: Layout, report: SplitReport, listing: Listing, checked: list[Checked]
 ) -> list[str]:
-    """Tell counts that differ, and images that cannot be read."""
+    """List counts that differ, and images that cannot be read."""
     problems = [
         f"{report.split}: {count} {what}, {expected} are expected"
         for what, count, expected in (
@@ -228,7 +228,7 @@ def _split_problems(
 
 
 def _repeated(split: str, listing: Listing, checked: list[Checked]) -> list[str]:
-    """Tell which images of a split are identical though their classes are not."""
+    """List which images of a split are identical though their classes are not."""
     first: dict[bytes, str] = {}
     pairs = []
     for name, check in zip(listing.names, checked, strict=True):
@@ -243,7 +243,7 @@ def _repeated(split: str, listing: Listing, checked: list[Checked]) -> list[str]
 
 
 def _shared(contents: dict[str, dict[bytes, str]]) -> list[str]:
-    """Tell which classes and identical images two splits have in common."""
+    """List which classes and identical images two splits have in common."""
     problems = []
     splits = list(contents)
     for first, second in ((a, b) for i, a in enumerate(splits) for b in splits[i + 1 :]):

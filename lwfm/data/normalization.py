@@ -1,4 +1,4 @@
-"""How images are scaled before a backbone sees them."""
+"""Channel statistics by which images are normalized."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the images of a split are kept: in files, as encoded bytes, or as pixels of an array."""
+"""Sources of the images of a split: files, encoded bytes, or pixels of an array."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Checked:
-    """What reading an image once has shown.
+    """Result of reading an image once.
 
     Attributes
     ----------
@@ -58,15 +58,15 @@ class ImageSource(ABC):
 
     @abstractmethod
     def read(self, index: int) -> bytes:
-        """Return the stored bytes of image `index`; UserError when they cannot be had any more."""
+        """Return the stored bytes of image `index`; UserError when they cannot be read any more."""
 
     @abstractmethod
     def place(self, index: int) -> str:
-        """Say where image `index` stands, for messages."""
+        """Return where image `index` is, for messages."""
 
     @abstractmethod
     def select(self, indices: Sequence[int]) -> ImageSource:
-        """Keep these images, in this order."""
+        """Return the source of these images, in this order."""
 
     def with_white(self, white: WhiteLevels | None) -> Self:
         """Return the same images with other white levels."""
@@ -84,7 +84,7 @@ class ImageSource(ABC):
             return deep_brightness(image)
 
     def digest(self, index: int) -> bytes:
-        """SHA-256 of all that decides how image `index` looks."""
+        """Return the SHA-256 of all that decides how image `index` looks."""
         return hashlib.sha256(self.read(index)).digest()
 
     def check(self, index: int) -> Checked:
@@ -92,7 +92,7 @@ class ImageSource(ABC):
         try:
             size = self.with_white(_ANY_WHITE).image(index).size
             return Checked(self.digest(index), size, "", self.brightest(index))
-        except Exception as error:  # decoders of damaged files raise whatever they stumble over
+        except Exception as error:  # decoders may raise anything on damaged files
             cause = error.__cause__ if isinstance(error, UserError) else error
             return Checked(b"", None, decoding_problem(cause if isinstance(cause, Exception) else error))
 
@@ -132,7 +132,7 @@ class FileSource(ImageSource):
         return str(self.folder / self.files[index])
 
     def select(self, indices: Sequence[int]) -> FileSource:
-        """Keep these files, in this order."""
+        """Return the source of these files, in this order."""
         boxes = None if self.boxes is None else self.boxes[np.asarray(indices, dtype=np.int64)]
         files = [self.files[index] for index in indices]
         return FileSource(self.folder, files, boxes).with_white(self.white)
@@ -150,7 +150,7 @@ class FileSource(ImageSource):
         return image.crop((left, top, right, bottom))
 
     def digest(self, index: int) -> bytes:
-        """SHA-256 of the file, and of its box if there is one."""
+        """Return the SHA-256 of the file, and of its box if there is one."""
         box = b"" if self.boxes is None else self.boxes[index].tobytes()
         return hashlib.sha256(self.read(index) + box).digest()
 
@@ -179,7 +179,7 @@ class EncodedSource(ImageSource):
         return f"{self.origin}[{index}]"
 
     def select(self, indices: Sequence[int]) -> EncodedSource:
-        """Keep these images, in this order."""
+        """Return the source of these images, in this order."""
         chosen = [self.contents[index] for index in indices]
         return EncodedSource(chosen, self.origin).with_white(self.white)
 
@@ -213,12 +213,12 @@ class PixelSource(ImageSource):
         return f"{self.origin}[{self.rows[index]}]"
 
     def select(self, indices: Sequence[int]) -> PixelSource:
-        """Keep these images, in this order."""
+        """Return the source of these images, in this order."""
         return PixelSource(self.pixels, self.origin, self.rows[np.asarray(indices, dtype=np.int64)])
 
     def brightest(self, index: int) -> None:
         """Return None: these pixels are 8-bit."""
 
     def image(self, index: int) -> Image.Image:
-        """Make an image of the pixels."""
+        """Return the pixels as an image."""
         return Image.fromarray(np.ascontiguousarray(self.pixels[self.rows[index]]))

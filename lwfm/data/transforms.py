@@ -1,4 +1,4 @@
-"""From a PIL image to the tensor a backbone reads."""
+"""Transform PIL images into the tensors that a backbone reads."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ if TYPE_CHECKING:
 
 
 class Transform:
-    """First a shape for each image, then the numbers of the whole batch.
+    """Transform in two steps: the shape of each image, then the values of the whole batch.
 
     Parameters
     ----------
     shape
-        From a PIL image (RGB) to one of the size the backbone wants; may be random, by torch's default
+        From a PIL image (RGB) to one of the size that the backbone reads; may be random, by torch's default
         generator.
     normalization
         Mean and standard deviation per channel, for values in 0..1.
 
     Notes
     -----
-    The numbers are those of torchvision's `RandomResizedCrop` and so on with `ToImage`, `ToDtype` and
-    `Normalize`, to the bit (a test compares); done for a batch at once, the last three cost a tenth.
+    The values are those of torchvision's `RandomResizedCrop` and so on with `ToImage`, `ToDtype` and
+    `Normalize`, bit for bit (a test compares); for a whole batch the last three cost a tenth.
     """
 
     def __init__(self, shape: Callable[[Image], Image], normalization: Normalization) -> None:
@@ -66,13 +66,13 @@ class Box(TypedDict):
 
 
 class RandomCropAndFlip:
-    """A random part of an image, brought to one size, perhaps flipped."""
+    """Random resized crop and random horizontal flip."""
 
     def __init__(self, image_size: int) -> None:
         self.crop, self.image_size = v2.RandomResizedCrop(image_size), image_size
 
     def draw(self, image: Image) -> tuple[Box, bool]:
-        """Choose, by torch's default generator: which part, and whether it is flipped."""
+        """Draw the crop and the flip from torch's default generator."""
         box: Box = self.crop.make_params([image])
         return box, bool(torch.rand(1) < 0.5)
 
@@ -84,7 +84,7 @@ class RandomCropAndFlip:
 
 
 class _Center:
-    """The center of an image whose shorter side is brought to ``image_size * 92 / 84``."""
+    """Center crop of an image whose shorter side is resized to ``image_size * 92 / 84``."""
 
     def __init__(self, image_size: int) -> None:
         self.image_size = image_size

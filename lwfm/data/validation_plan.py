@@ -1,4 +1,4 @@
-"""The fixed validation episodes, and the images they need."""
+"""Fixed validation episodes, and the images that occur in them."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ValidationPlan:
-    """The fixed episodes of every validation.
+    """Fixed episodes of every validation.
 
     Attributes
     ----------
     episodes : sequence of sequence of int
-        ImageLike indices, ordered as :class:`lwfm.data.EpisodeSampler` gives them.
+        Image indices, ordered as by :class:`lwfm.data.EpisodeSampler`.
     indices : sequence of int
-        The images that occur in them, in the order in which the validation loader gives them.
+        The images that occur in them, in the order of the validation loader.
     images : int
         Size of the validation set.
     way, shot : int
-        Of the episodes.
+        Classes of an episode, and support images of each.
     """
 
     episodes: Sequence[Sequence[int]]

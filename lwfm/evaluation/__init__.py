@@ -1,4 +1,4 @@
-"""Accuracy on episodes of unseen classes, and whether two results differ.
+"""Accuracy on episodes of unseen classes, and comparison of two results.
 
 * :mod:`lwfm.evaluation.evaluation` -- :func:`evaluate`: ``lwfm evaluate``;
 * :mod:`lwfm.evaluation.cached_maps` -- every image encoded once;
@@ -6,9 +6,9 @@
 * :mod:`lwfm.evaluation.map_store` -- maps of a split on disk;
 * :mod:`lwfm.evaluation.heads` -- several heads on the maps of one network;
 * :mod:`lwfm.evaluation.scoring`, :mod:`lwfm.evaluation.statistics` -- means and intervals;
-* :mod:`lwfm.evaluation.results` -- :class:`EvaluationResult`, the file that tells how to repeat it;
+* :mod:`lwfm.evaluation.results` -- :class:`EvaluationResult`, a file with all that is needed to repeat it;
 * :mod:`lwfm.evaluation.comparison` -- :func:`compare`: ``lwfm compare``;
-* :mod:`lwfm.evaluation.distributed` -- episodes shared among the processes of ``torchrun``.
+* :mod:`lwfm.evaluation.distributed` -- episodes sharded over the processes of ``torchrun``.
 
 Each name loads its module on first use.
 """

@@ -1,4 +1,4 @@
-"""Whether one evaluation beats another on the same episodes: ``lwfm compare A.json B.json``."""
+"""Compare two evaluations on the same episodes: ``lwfm compare A.json B.json``."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ _SAME = {
     "data": ("fingerprint", "classes"),
     "options": ("queries", "episodes", "seed"),
 }
-"""What decides the episodes, beside the numbers of ways and shots."""
+"""Entries that determine the episodes, besides the numbers of ways and shots."""
 
 
 @dataclass(frozen=True)
 class ComparedMethod:
-    """One method at one number of ways and shots in both results.
+    """Test of one method at one number of ways and shots.
 
     Attributes
     ----------
     method, way, shot : str, int, int
-        What is compared.
+        Method, classes, and support images of each.
     first, second : float
         Both accuracies, as fractions.
     test : PairedTest
@@ -48,9 +48,9 @@ class Comparison:
     Attributes
     ----------
     first, second : str
-        Where they were read.
+        Files of the results.
     rows : tuple of ComparedMethod
-        Of every way, then shot, then method, that both have.
+        For every way, then shot, then method, that both results have.
     """
 
     first: str
@@ -66,7 +66,7 @@ class Comparison:
         )
 
     def to_json(self) -> str:
-        """Serialise as strict JSON, indented."""
+        """Serialize as strict JSON, indented."""
         return json.dumps(asdict(self), indent=1, allow_nan=False) + "\n"
 
 
@@ -90,17 +90,17 @@ def compare(first: Path, second: Path, *, out: Path | None = None) -> Comparison
     """Test whether two evaluations differ, episode by episode.
 
     Both must have been made on the same images and episodes (`lwfm evaluate` with the same data, queries,
-    episodes and seed): then most of the chance in the choice of episodes cancels, and far smaller
-    differences show than two separate intervals would tell.
+    episodes and seed): then most of the variance from the choice of episodes cancels, and far smaller
+    differences are detected than by two separate intervals.
 
     Parameters
     ----------
     first : Path
-        A result that `lwfm evaluate --out` wrote.
+        Result written by `lwfm evaluate --out`.
     second : Path
-        Another one.
+        The other result.
     out : Path, optional
-        Where to write the comparison as JSON. An existing file is replaced.
+        JSON file for the comparison. An existing file is replaced.
 
     Returns
     -------
@@ -110,7 +110,7 @@ def compare(first: Path, second: Path, *, out: Path | None = None) -> Comparison
     Raises
     ------
     UserError
-        A file is missing or no result, or the episodes differ (saying in what).
+        A file is missing or no result, or the episodes differ (naming the difference).
     """
     results = [_read(path) for path in (first, second)]
     for group, names in _SAME.items():

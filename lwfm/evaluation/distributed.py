@@ -1,4 +1,4 @@
-"""Episodes shared among the processes that ``torchrun`` started, one for each GPU."""
+"""Shard episodes over the processes that ``torchrun`` started, one for each GPU."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True)
 class Share:
-    """What one process does of the work of all.
+    """Shard of one process.
 
     Attributes
     ----------
     rank, size : int
-        Which process of how many.
+        Number of this process, and of all processes.
 
     Examples
     --------
-    >>> Share(1, 3).of(["a", "b", "c", "d", "e"])
+    >>> Share(1, 3).shard(["a", "b", "c", "d", "e"])
     ['b', 'e']
     """
 
@@ -39,17 +39,17 @@ class Share:
 
     @property
     def is_first(self) -> bool:
-        """Whether this process speaks and writes for all."""
+        """Whether this process prints and writes the results (rank 0)."""
         return self.rank == 0
 
-    def of(self, items: Sequence[Item]) -> Sequence[Item]:
-        """Choose this process's items; UserError when there are fewer than processes."""
+    def shard(self, items: Sequence[Item]) -> Sequence[Item]:
+        """Return the items of this process; UserError when there are fewer items than processes."""
         if len(items) < self.size:
             raise UserError(f"{self.size} processes cannot share {len(items)} episodes: start fewer")
         return items[self.rank :: self.size]
 
     def gather(self, answers: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Put together what all processes made of their items [n, ...] -> [all, ...], in every process."""
+        """Gather the results [n, ...] of all shards -> [all, ...], in the items' order, on every process."""
         if self.size == 1:
             return answers
         parts: list[Any] = [None] * self.size
@@ -62,8 +62,8 @@ class Share:
                 gathered[name][rank :: self.size] = part[name]
         return gathered
 
-    def one_first(self, work: Callable[[], Item]) -> Item:
-        """Let the first process do something that the others then find done."""
+    def rank_zero_first(self, work: Callable[[], Item]) -> Item:
+        """Run ``work`` on rank 0, then on the other ranks, which reuse its files."""
         if self.size == 1:
             return work()
         if self.is_first:
@@ -76,7 +76,7 @@ class Share:
 
 @contextmanager
 def shared_work() -> Iterator[Share]:
-    """Join the other processes, if ``torchrun`` started several.
+    """Join the process group, if ``torchrun`` started several processes.
 
     Only small results are exchanged, through the host: no GPU is needed.
     """

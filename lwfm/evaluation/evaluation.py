@@ -1,4 +1,4 @@
-"""Accuracy on episodes of unseen classes, beside the nearest-class-mean baseline."""
+"""Measure accuracy on episodes of unseen classes, beside nearest class mean: ``lwfm evaluate``."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from lwfm.evaluation.heads import HeadSet
 
     Drawn = Mapping[tuple[int, int], Sequence[Sequence[int]]]
-    """For each way and shot the images of all episodes."""
+    """Image indices of all episodes for each (way, shot)."""
 
 
 def evaluate(
@@ -66,9 +66,9 @@ def evaluate(
     """Measure few-shot accuracy on classes never seen in training.
 
     Every image passes the backbone once. The same episodes then go, on the cached maps, through
-    LWFM-SPM, its base term alone, its matching term alone and nearest class mean (and through any further
-    heads), so that the methods can be compared episode by episode. Started by `torchrun --nproc-per-node N
-    -m lwfm evaluate ...`, N processes share the episodes, each on a GPU of its own.
+    LWFM-SPM, its base term alone, its matching term alone and nearest class mean (and any further heads),
+    so that the methods can be compared episode by episode. Started by `torchrun --nproc-per-node N
+    -m lwfm evaluate ...`, the episodes are sharded over N processes, each on its own GPU.
 
     Parameters
     ----------
@@ -88,7 +88,7 @@ def evaluate(
     crop : bool
         For CUB: whether images are cropped to their bounding boxes.
     split : str
-        Which of the three parts to evaluate on.
+        Split to evaluate on.
     way : int or list of int
         Classes in an episode; of several numbers each is evaluated.
     shot : int or list of int
@@ -100,10 +100,10 @@ def evaluate(
     seed : int
         Chooses the episodes, and the random weights of a network without checkpoint.
     heads : dict of str to HeadOptions, optional
-        Further heads on the same maps and episodes, each a name and what differs from the network's head: any
-        of layers, feature_size, embedding, matching_weight, attention_temperature, temperature, top_k,
-        layer_reduction, merge_shots. For example `--heads '{all pairs: {top_k: null}, no LWE:
-        {attention_temperature: null}}'`.
+        Further heads on the same maps and episodes, by name, each with the options that differ from the
+        network's head: any of layers, feature_size, embedding, matching_weight, attention_temperature,
+        temperature, top_k, layer_reduction, merge_shots. For example
+        `--heads '{all pairs: {top_k: null}, no LWE: {attention_temperature: null}}'`.
     batch_size : int
         Images that pass the backbone together.
     workers : int
@@ -113,13 +113,13 @@ def evaluate(
     unreadable : str
         stop at images that cannot be decoded, or skip them with a warning.
     maps : Path, optional
-        A folder that keeps the maps of all images of the split for the next time: they are found again when
-        backbone, weights and images are the same, whatever the head, shots and episodes. Without it, only
-        the images that occur are encoded, and nothing is kept.
+        Folder that caches the maps of all images of the split: they are used again when backbone, weights
+        and images are the same, for any head, shots and episodes. Without it, only the images that occur
+        are encoded, and nothing is kept.
     maps_dtype : str
         Precision of the kept maps: float16 takes half the space.
     out : Path, optional
-        Where to write the result as JSON. An existing file is replaced.
+        JSON file for the result. An existing file is replaced.
 
     Returns
     -------
@@ -183,22 +183,22 @@ def _encode(
     batch_size: int,
     workers: int,
 ) -> CachedMaps:
-    """Give the maps of the images in this process's episodes, or stored ones of all images."""
+    """Return the maps of the images in this process's episodes, or stored ones of all images."""
     options = {"batch_size": batch_size, "workers": workers}
     if maps is not None:
-        return share.one_first(lambda: stored_maps(encoder, images, maps, dtype=maps_dtype, **options))
-    needed = images_needed(episode for each in drawn.values() for episode in share.of(each))
+        return share.rank_zero_first(lambda: stored_maps(encoder, images, maps, dtype=maps_dtype, **options))
+    needed = images_needed(episode for each in drawn.values() for episode in share.shard(each))
     return compute_maps(encoder, images, needed, **options, bar=share.is_first)
 
 
 def _answer(
     heads: HeadSet, cached: CachedMaps, images: ImageSet, drawn: Drawn, share: Share
 ) -> list[MethodResult]:
-    """Send all episodes through all heads, and score them."""
+    """Run all episodes through all heads, and score them."""
     methods: list[MethodResult] = []
     for (way, shot), each in drawn.items():
         given = run_episodes(
-            heads.own, cached, share.of(each), way=way, shot=shot, others=heads.others, bar=share.is_first
+            heads.own, cached, share.shard(each), way=way, shot=shot, others=heads.others, bar=share.is_first
         )
         labels = torch.as_tensor(images.labels[[episode[way * shot :] for episode in each]])
         methods += score_methods(share.gather(given), labels, images.classes, way=way, shot=shot)
@@ -215,7 +215,7 @@ def _check_options(
     out: Path | None,
     heads: Mapping[str, HeadOptions],
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Refuse, before any work, what would fail after it; give the numbers of ways and of shots."""
+    """Raise UserError for options that cannot work; return the numbers of ways and of shots."""
     ways, shots = _different("way", way), _different("shot", shot)
     if taken := sorted(set(METHODS) & set(heads)):
         raise UserError(f"a head cannot be named {taken[0]}: that is a method of every evaluation")
@@ -239,7 +239,7 @@ def _different(name: str, given: int | list[int]) -> tuple[int, ...]:
 
 
 def open_network(checkpoint: Path | None, model: ModelConfig | None, images: ImageSet, seed: int) -> LWFM:
-    """Load the model from the checkpoint, or make one that was never trained here."""
+    """Load the model of a checkpoint, or build an untrained one."""
     if checkpoint is not None:
         return load_model(checkpoint)
     with torch.random.fork_rng(devices=[]):
@@ -248,7 +248,7 @@ def open_network(checkpoint: Path | None, model: ModelConfig | None, images: Ima
 
 
 def _describe_model(network: LWFM, checkpoint: Path | None) -> dict[str, Any]:
-    """Everything that says which network this was; lists, not tuples, as JSON gives them back."""
+    """Describe the network by JSON values (lists, not tuples)."""
     config = {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(network.config).items()}
     normalization = network.normalization
     return {

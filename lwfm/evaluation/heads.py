@@ -1,4 +1,4 @@
-"""Several heads on the maps of one network: each with options of its own, all on the same episodes."""
+"""Variants of a network's head, with other options, on the same maps and episodes."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 
 class HeadOptions(TypedDict, total=False):
-    """What a head can have of its own; all else is the network's (see :class:`lwfm.model.ModelConfig`).
+    """Options of a variant of the head; the others are the network's (:class:`lwfm.model.ModelConfig`).
 
     Attributes
     ----------
     layers : list of int
-        Layers that are compared, any of the backbone up to the last one of the network. Those that the
-        network was not trained to compare have no learned embedding.
+        Layers to compare: any of the backbone, up to the network's last. Layers that the network was not
+        trained to compare have no learned embedding.
     feature_size : int or list of int
         Side F of its maps.
     embedding : bool
@@ -56,16 +56,16 @@ class HeadOptions(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class HeadSet:
-    """A network whose maps serve all heads, and the heads.
+    """Heads, and a network that computes the maps for all of them.
 
     Attributes
     ----------
     encoder : LWFM
-        Gives every layer that any head compares, at the finest side that any asks for.
+        Computes every layer that any head compares, at the largest feature size that any head uses.
     own : HeadOnMaps
-        The network's own head.
+        Head of the network.
     others : dict of str to HeadOnMaps
-        The variants.
+        Variants by name.
     """
 
     encoder: LWFM
@@ -79,14 +79,14 @@ def make_heads(network: LWFM, options: Mapping[str, HeadOptions]) -> HeadSet:
     Parameters
     ----------
     network : LWFM
-        In evaluation mode; it is not changed.
+        In evaluation mode; left unchanged.
     options : dict of str to HeadOptions
-        Name of each variant, and how it differs.
+        Name of each variant, and the options that differ.
 
     Raises
     ------
     UserError
-        For options that no head can have (naming the variant), or a layer beyond the network's last.
+        For impossible options (naming the variant), or a layer after the network's last.
 
     Examples
     --------
@@ -119,12 +119,10 @@ def make_heads(network: LWFM, options: Mapping[str, HeadOptions]) -> HeadSet:
 
 
 def _configure(network: LWFM, name: str, options: HeadOptions) -> ModelConfig:
-    """Give the network's configuration as the variant has it; UserError for what cannot be."""
+    """Return the configuration of a variant; UserError for options that cannot work."""
     known = HeadOptions.__annotations__
     if unknown := sorted(set(options) - set(known)):
-        raise UserError(
-            f"head {name}: unknown option {unknown[0]}; a head can have its own {', '.join(known)}"
-        )
+        raise UserError(f"head {name}: unknown option {unknown[0]}; a head can set {', '.join(known)}")
     own = network.backbone.layers
     plain: dict[str, Any] = {
         option: tuple(value) if isinstance(value, list) else value for option, value in options.items()
@@ -154,7 +152,7 @@ def _layers(network: LWFM, config: ModelConfig) -> tuple[int, ...]:
 
 
 def _encoder(network: LWFM, finest: Mapping[int, int]) -> LWFM:
-    """Give a network with the backbone of ``network`` whose maps are these layers at these sides."""
+    """Return a network with the backbone of ``network`` and maps of these layers and sides."""
     layers, sizes = tuple(finest), tuple(finest.values())
     if (layers, sizes) == (network.backbone.layers, network.backbone.feature_size):
         return network
@@ -165,7 +163,7 @@ def _encoder(network: LWFM, finest: Mapping[int, int]) -> LWFM:
 
 
 def _build(network: LWFM, encoder: LWFM, name: str, config: ModelConfig) -> LWFMHead:
-    """Build the head of a variant around the learned embeddings."""
+    """Build the head of a variant with the learned embeddings."""
     own = network.backbone.layers
     layers = _layers(network, config)
     dims = dict(zip(encoder.backbone.layers, encoder.backbone.layer_dims, strict=True))

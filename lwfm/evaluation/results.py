@@ -1,4 +1,4 @@
-"""What an evaluation found, as a file that tells how to repeat it and as a table."""
+"""Results of an evaluation: statistics of each method, and all that is needed to repeat it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class MethodResult:
     bootstrap, difference_bootstrap : tuple of float
         Limits of the 95 % bootstrap intervals of the accuracy and of the difference; null for one episode.
     confusion : dict of str to dict of str to int
-        ``confusion[true][answer]``: how often a query of one class was taken for another, where it was.
+        ``confusion[true][answer]``: number of queries of one class that were classified as another; no zeros.
     """
 
     method: str
@@ -49,7 +49,7 @@ class MethodResult:
 
     @classmethod
     def from_dict(cls, plain: dict[str, Any]) -> MethodResult:
-        """Build from the values that JSON gives back, where tuples are lists."""
+        """Build from JSON values, where tuples are lists."""
         values: dict[str, Any] = {
             name: tuple(value) if isinstance(value, list) else value for name, value in plain.items()
         }
@@ -69,7 +69,7 @@ class EvaluationResult:
         ``name``, ``layout``, ``root``, ``split``, ``fingerprint``, number of ``images``, ``classes``.
     options : dict
         ways, shots, queries, episodes, seed, batch_size, accelerator, unreadable, maps_dtype, and ``heads``,
-        the options of the further heads; ``sampling`` says what is drawn with and without replacement.
+        the options of the further heads; ``sampling`` describes what is drawn with and without replacement.
     versions : dict
         Of lwfm, torch, torchvision, timm, python.
     machine : dict
@@ -77,7 +77,7 @@ class EvaluationResult:
     seconds : float
         Wall time, encoding included.
     methods : tuple of MethodResult
-        Of every way, then shot, then method.
+        For every way, then shot, then method.
     """
 
     model: dict[str, Any]
@@ -89,7 +89,7 @@ class EvaluationResult:
     methods: tuple[MethodResult, ...]
 
     def of(self, method: str, shot: int, way: int | None = None) -> MethodResult:
-        """Find the result of one method at one number of shots and ways (None: where there is only one).
+        """Return the result of one method at one number of shots and ways (None: where there is only one).
 
         KeyError when it was not evaluated.
         """
@@ -100,12 +100,12 @@ class EvaluationResult:
         raise KeyError((method, shot, way))
 
     def to_json(self) -> str:
-        """Serialise as strict JSON (no NaN), indented."""
+        """Serialize as strict JSON (no NaN), indented."""
         return json.dumps(asdict(self), indent=1, allow_nan=False) + "\n"
 
     @classmethod
     def from_json(cls, text: str) -> EvaluationResult:
-        """Read what :meth:`to_json` wrote; UserError when it is anything else."""
+        """Read what :meth:`to_json` wrote; UserError for anything else."""
         try:
             plain = json.loads(text)
             options = plain["options"]
@@ -141,6 +141,6 @@ class EvaluationResult:
 
 
 def percent(value: float, interval: float | None, sign: str = "") -> str:
-    """Write as percent, ``12.34 ± 0.56``."""
+    """Format as percent, ``12.34 ± 0.56``."""
     half_width = "" if interval is None else f" ± {100 * interval:.2f}"
     return f"{round(100 * value, 2) + 0.0:{sign}.2f}{half_width}"  # + 0.0: never a minus before 0.00

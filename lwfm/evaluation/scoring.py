@@ -1,4 +1,4 @@
-"""From the answers on many episodes to the statistics of each method."""
+"""Compute the statistics of each method from its answers on many episodes."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def score_methods(
 
 
 def count_confusions(truth: Tensor, answers: Tensor, classes: int) -> Tensor:
-    """Count how often a query of class i (row) was taken for class j (column).
+    """Count the queries of class i (row) that were classified as class j (column).
 
     Examples
     --------
@@ -79,7 +79,7 @@ def count_confusions(truth: Tensor, answers: Tensor, classes: int) -> Tensor:
 
 
 def _named(counts: Tensor, classes: Sequence[str]) -> dict[str, dict[str, int]]:
-    """Name the pairs that occur."""
+    """Return the nonzero counts by class names."""
     return {
         name: {classes[j]: int(row[j]) for j in row.nonzero().flatten().tolist()}
         for name, row in zip(classes, counts, strict=True)

@@ -1,4 +1,4 @@
-"""Means over episodes, how sure they are, and whether two of them differ."""
+"""Means over episodes, their confidence intervals, and paired tests."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ RESAMPLES = 10_000
 
 
 def mean_and_interval(values: Sequence[float]) -> tuple[float, float | None]:
-    """Mean and half width of its 95 % interval (normal approximation; None for a single value).
+    """Return the mean and half width of its 95 % interval (normal approximation; None for a single value).
 
     Examples
     --------
@@ -41,11 +41,11 @@ def _student_975(freedom: int) -> float:
 
 
 def interval_over_runs(values: Sequence[Sequence[float]]) -> tuple[float, float | None]:
-    """Mean over runs and their episodes, and half width of its 95 % interval for other runs and episodes.
+    """Return the mean over runs and episodes, and half width of its 95 % interval for new runs and episodes.
 
-    The variance of the mean is that over the runs plus that over the episodes: a little too much, for the
-    means of the runs vary with their episodes too. Of a single run nothing is known about others: only the
-    episodes count then. With few runs the quantile is Student's.
+    The variance of the mean is that over the runs plus that over the episodes: slightly too large, because
+    the means of the runs vary with their episodes too. For a single run only the variance over the episodes
+    is known. With few runs the quantile is Student's.
 
     Parameters
     ----------
@@ -68,7 +68,7 @@ def interval_over_runs(values: Sequence[Sequence[float]]) -> tuple[float, float 
 
 
 def bootstrap_interval(values: Sequence[float], *, seed: int = 0) -> tuple[float, float] | None:
-    """Limits of the 95 % percentile bootstrap interval of the mean [1]_; None for a single value.
+    """Return the limits of the 95 % percentile bootstrap interval of the mean [1]_; None for a single value.
 
     Accuracies of episodes take few different values, so each of the 10 000 resamples is one draw of how often
     each value occurs: the same distribution as drawing the episodes one by one, at a fraction of the work.
@@ -78,7 +78,7 @@ def bootstrap_interval(values: Sequence[float], *, seed: int = 0) -> tuple[float
     values : sequence of float
         One for each episode.
     seed : int
-        Of the resampling.
+        Seed of the resampling.
 
     References
     ----------
@@ -122,7 +122,7 @@ class PairedTest:
 
 
 def paired_test(first: Sequence[float], second: Sequence[float]) -> PairedTest:
-    """Compare accuracies episode by episode.
+    """Test the difference of accuracies episode by episode.
 
     Parameters
     ----------

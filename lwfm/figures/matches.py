@@ -55,9 +55,9 @@ def match(
     Parameters
     ----------
     support : Path
-        ImageLike file of a known class.
+        Image file of a known class.
     query : Path
-        ImageLike file to compare with it.
+        Image file to compare with it.
     checkpoint : Path, optional
         A model that `lwfm train` wrote (best.safetensors).
     model : ModelConfig, optional

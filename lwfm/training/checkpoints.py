@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RunFolder:
-    """Where a run keeps what.
+    """Paths of the files in a run folder.
 
     Attributes
     ----------
@@ -37,7 +37,7 @@ class RunFolder:
 
     @property
     def best(self) -> Path:
-        """The model of the best validation accuracy, for :func:`lwfm.model.load_model`."""
+        """Model of the best validation accuracy, for :func:`lwfm.model.load_model`."""
         return self.path / "best.safetensors"
 
     @property
@@ -47,7 +47,7 @@ class RunFolder:
 
     @property
     def logs(self) -> Path:
-        """A folder version_0, version_1, ... for each start, with metrics.csv and TensorBoard events."""
+        """Folder of version_0, version_1, ... for each start, with metrics.csv and TensorBoard events."""
         return self.path / "logs"
 
     def open(self, *, resume: bool) -> None:
@@ -71,7 +71,7 @@ class RunFolder:
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes checkpoints so that an interrupted write leaves the previous one whole; reads no pickle."""
+    """Write checkpoints atomically, and read tensors and plain values only (no pickle)."""
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any | None = None
@@ -89,17 +89,17 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         map_location: Any | None = None,
         weights_only: bool | None = None,  # noqa: ARG002 (part of the interface; nothing else is read here)
     ) -> dict[str, Any]:
-        """Read tensors and plain values only; UserError when the file is damaged or holds anything else."""
+        """Read a checkpoint; UserError when it is damaged or holds more than tensors and plain values."""
         try:
             checkpoint = dict(torch.load(path, map_location=map_location, weights_only=True))
-        except Exception as error:  # a damaged file makes torch's reader fail in any way it likes
+        except Exception as error:  # torch.load may raise anything on a damaged file
             first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise UserError(f"cannot read the checkpoint {path}: {first_line}") from error
         return checkpoint
 
 
 def epoch_to_resume(path: Path, module: Learner) -> int:
-    """Give the epoch after a checkpoint's; UserError when the run to continue it has another setting."""
+    """Return the epoch after a checkpoint's; UserError when the settings of the resumed run differ."""
     checkpoint = AtomicCheckpointIO().load_checkpoint(path, map_location="cpu")
     settings, options = (_flatten(dict(x)) for x in (checkpoint.get("hyper_parameters", {}), module.hparams))
     for name in {**settings, **options}:
@@ -111,14 +111,14 @@ def epoch_to_resume(path: Path, module: Learner) -> int:
 
 
 def _flatten(settings: dict[str, Any]) -> dict[str, Any]:
-    """Set the model's options beside the others, under ``model.NAME``."""
+    """Return all options in one dictionary, the model's as ``model.NAME``."""
     model = settings.get("model", {})
     rest = {name: value for name, value in settings.items() if name != "model"}
     return {**rest, **{f"model.{name}": value for name, value in model.items()}}
 
 
 class RunFiles(Checkpoint):
-    """Keeps best.safetensors (by validation accuracy) and last.ckpt (after each epoch) up to date."""
+    """Write best.safetensors (by validation accuracy) and last.ckpt (after each epoch)."""
 
     def __init__(self, folder: RunFolder) -> None:
         self.folder = folder
@@ -137,9 +137,9 @@ class RunFiles(Checkpoint):
         trainer.save_checkpoint(self.folder.last)
 
     def state_dict(self) -> dict[str, Any]:
-        """Give what the best model reached, to be compared with after a resume."""
+        """Return the metrics of the best model, which a resumed run compares with."""
         return dict(self.best)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over :meth:`state_dict`."""
+        """Load what :meth:`state_dict` returned."""
         self.best = dict(state_dict)

@@ -14,13 +14,13 @@ class SGDConfig:
     Attributes
     ----------
     lr : float
-        Learning rate of SGD with Nesterov momentum.
+        Initial learning rate.
     momentum : float
-        Of SGD.
+        Nesterov momentum.
     weight_decay : float
-        Of SGD, on every parameter.
+        Weight decay of every parameter.
     clip_norm : float
-        The gradient's norm is clipped at this.
+        Maximum norm of the gradient, which is clipped to it.
     decay : float
         Factor of the learning rate at each milestone.
     milestones : tuple of float
@@ -48,7 +48,7 @@ class SGDConfig:
             )
 
     def factor(self, progress: float) -> float:
-        """Learning rate after the fraction ``progress`` (0..1) of the run, relative to the first.
+        """Return the learning rate after the fraction ``progress`` (0..1) of the run, relative to the first.
 
         Examples
         --------
@@ -68,7 +68,7 @@ class OptimConfig(SGDConfig):
     Attributes
     ----------
     episode_weight : float
-        Weight (lambda) of the episodes' loss beside the two losses of the classifier.
+        Weight (lambda) of the episode loss in the sum with the two losses of the classifier.
     """
 
     episode_weight: float = 0.25

@@ -34,31 +34,31 @@ Images = tuple[Tensor, Tensor]
 
 
 class Learner(lightning.LightningModule):
-    """What all training has in common: optimizer, schedule, randomness, validation, the stop at NaN.
+    """Base of both stages: optimizer, schedule, seeding, validation, and the stop at NaN.
 
     Parameters
     ----------
     model : ModelConfig
-        What to train.
+        Network to train.
     optim : SGDConfig
-        How.
+        Optimizer and schedule.
     classes : sequence of str
         The training classes.
     normalization : Normalization
-        Of the training images.
+        Channel statistics of the training images.
     steps : int
-        Length of the whole run, for the schedule of the learning rate.
+        Optimizer steps of the whole run, for the learning-rate schedule.
     seed : int
         All randomness of epoch e depends on (seed, e) only, so that a resumed run repeats it.
     validation : ValidationPlan
-        What is measured after each epoch.
+        Episodes measured after each epoch.
     settings : dict, optional
-        Plain values beside the model's, the classes and the seed that a resumed run must share.
+        Further plain values that must be equal when a run is resumed.
 
     Notes
     -----
-    Logged after each epoch: ``val_accuracy`` of the method that training is for, by which the best model is
-    chosen, and ``val_nearest_class_mean`` of the baseline on the same episodes.
+    Logged after each epoch: ``val_accuracy`` of :attr:`method`, by which the best model is chosen, and
+    ``val_nearest_class_mean`` of the baseline on the same episodes.
     """
 
     method: ClassVar[str] = "lwfm"
@@ -88,7 +88,7 @@ class Learner(lightning.LightningModule):
         self.save_hyperparameters(described)
 
     def configure_optimizers(self) -> Any:
-        """SGD with Nesterov momentum and step decay over the fraction of the run."""
+        """Build SGD with Nesterov momentum, and step decay by the completed fraction of the run."""
         optim = self.optim
         sgd = torch.optim.SGD(
             self.parameters(),
@@ -107,7 +107,7 @@ class Learner(lightning.LightningModule):
         return {"optimizer": sgd, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def _elapsed_fraction(self) -> float:
-        """How much of the allowed time is spent (0 when it is not limited)."""
+        """Return the fraction of `max_time` that has passed (0 without a limit)."""
         for callback in self.trainer.callbacks:  # type: ignore[attr-defined]  # Trainer has them
             if isinstance(callback, Timer) and (left := callback.time_remaining()) is not None:
                 elapsed = callback.time_elapsed()
@@ -120,22 +120,22 @@ class Learner(lightning.LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,  # noqa: ARG002
     ) -> None:
-        """Clip the norm; Lightning refuses a fused optimizer in bfloat16, which needs no scaler, too."""
+        """Clip the norm here: Lightning would refuse a fused optimizer in bfloat16, which needs no scaler."""
         torch.nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val or torch.inf)
 
     def on_train_epoch_start(self) -> None:
-        """Seed everything from the run's seed and the epoch, before the loaders draw theirs."""
+        """Seed torch from the run's seed and the epoch, before the loaders draw their seeds."""
         sequence = np.random.SeedSequence([self.seed, self.current_epoch])
         torch.manual_seed(int(sequence.generate_state(1)[0]))
 
     def encode(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Compute the maps of a batch in the memory format that convolutions like best."""
+        """Compute the maps of a batch in channels_last."""
         return self.model.encode(images.contiguous(memory_format=torch.channels_last))
 
     def _stop_unless_finite(
         self, what: str, batch: Mapping[str, Images], batch_idx: int, *values: Tensor
     ) -> None:
-        """End a run that diverged, rather than train on; its batch is kept to be looked at."""
+        """Raise UserError for NaN or infinite values, and save the batch for inspection."""
         if all(bool(torch.isfinite(value.detach()).all()) for value in values):
             return
         path = Path(self.trainer.default_root_dir) / "diverged.safetensors"
@@ -153,11 +153,11 @@ class Learner(lightning.LightningModule):
         )
 
     def validation_step(self, batch: Images, batch_idx: int) -> None:  # noqa: ARG002
-        """Keep the maps of a batch of validation images; the episodes follow when all are there."""
+        """Encode a batch of validation images; the episodes run when all are encoded."""
         self._maps.append(self.encode(batch[0]))
 
     def on_validation_epoch_end(self) -> None:
-        """Run the fixed episodes on the maps."""
+        """Run the fixed episodes on the maps and log both accuracies."""
         plan = self.validation
         layers = tuple(torch.cat(layer) for layer in zip(*self._maps, strict=True))
         self._maps.clear()
@@ -170,21 +170,21 @@ class Learner(lightning.LightningModule):
 class LWFMModule(Learner):
     """LWFM-SPM under training: ``episode_weight * CE(episode) + CE(queries) + CE(auxiliary)``.
 
-    The two last terms come from the linear classifier over all training classes, on the queries of the
+    The last two terms come from the linear classifier over all training classes, on the queries of the
     episode and on a batch of ordinary training images.
 
     Parameters
     ----------
     optim : OptimConfig
-        How to train.
+        Loss weight, optimizer and schedule.
     way, shot : int
-        Of the training episodes.
+        Classes of the training episodes, and support images of each.
     model, classes, normalization, steps, seed, validation
         As for :class:`Learner`.
 
     Notes
     -----
-    Logged beside the validation: ``train_loss``, its parts, and ``train_accuracy`` on the episodes.
+    Logged besides the validation: ``train_loss``, its parts, and ``train_accuracy`` on the episodes.
     """
 
     optim: OptimConfig
@@ -216,7 +216,7 @@ class LWFMModule(Learner):
         self.shot = shot
 
     def training_step(self, batch: dict[str, Images], batch_idx: int) -> Tensor:
-        """Loss of one episode and one auxiliary batch, which pass the backbone together."""
+        """Compute the loss of one episode and one auxiliary batch, encoded together."""
         images, labels = batch["episode"]
         maps = self.encode(torch.cat([images, batch["auxiliary"][0]]))
         self._stop_unless_finite("the feature maps", batch, batch_idx, *maps)
@@ -230,7 +230,7 @@ class LWFMModule(Learner):
         return loss
 
     def _losses(self, maps: Sequence[Tensor], labels: Tensor, auxiliary_labels: Tensor) -> dict[str, Tensor]:
-        """Unweighted parts of the loss, and the accuracy on the episode, whose images come first."""
+        """Compute the unweighted parts of the loss, and the episode's accuracy; its images come first."""
         shots, count, head = self.way * self.shot, len(labels), self.model.head
         logits, class_logits = head(
             tuple(layer[:shots] for layer in maps),
@@ -256,14 +256,14 @@ class ClassificationModule(Learner):
 
     Notes
     -----
-    Logged beside the validation: ``train_loss``, and ``train_accuracy`` of the classifier. `val_accuracy` is
+    Logged besides the validation: ``train_loss``, and ``train_accuracy`` of the classifier. `val_accuracy` is
     that of nearest class mean, the head having learned nothing yet.
     """
 
     method = BASELINE
 
     def training_step(self, batch: Images, batch_idx: int) -> Tensor:
-        """Cross-entropy of one batch."""
+        """Compute the cross-entropy of one batch."""
         images, labels = batch
         maps = self.encode(images)
         logits = self.model.head.classify(maps)

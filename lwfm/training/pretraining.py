@@ -1,4 +1,4 @@
-"""Pretrain a backbone: ordinary classification of the training classes, before any episode."""
+"""Pretrain a backbone by ordinary classification of the training classes: ``lwfm pretrain``."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class ValidationConfig:
     queries : int
         Query images per class.
     episodes : int
-        How many.
+        Number of episodes.
     """
 
     way: int = 5
@@ -60,12 +60,12 @@ def pretrain(
     epochs: int = 100,
     **options: Any,
 ) -> TrainingSummary:
-    """Train a network to tell the classes of `train` apart, as the start of `lwfm train`.
+    """Train a network to classify the classes of `train`, as the start of `lwfm train`.
 
     Without ImageNet's weights this is how few-shot networks are usually begun: cross-entropy over all
     training classes on ordinary batches. The best model is the one whose features serve nearest class mean
     best in episodes of the unseen classes of `val`; `test` is never read. The folder `out` receives the same
-    files as that of `lwfm train`, which goes on from there with `--model.weights OUT/best.safetensors`.
+    files as that of `lwfm train`, which starts from it with `--model.weights OUT/best.safetensors`.
 
     Parameters
     ----------
@@ -91,7 +91,7 @@ def pretrain(
     validation : ValidationConfig
         Episodes of validation.
     epochs : int
-        How often the training images are gone through, each time followed by a validation.
+        Number of passes over the training images, each followed by a validation.
     **options
         Of the run: see :class:`lwfm.training.RunOptions`.
 

@@ -1,4 +1,4 @@
-"""A training run from its folder to its summary, whatever it trains."""
+"""Run a Lightning training from its folder to its summary, for both stages."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import lightning
 
 from lwfm.training.checkpoints import RunFiles, RunFolder, epoch_to_resume
-from lwfm.training.trainer import ctrl_c_tells, is_first_process, make_trainer, quiet_lightning
+from lwfm.training.trainer import explained_ctrl_c, is_first_process, make_trainer, quiet_lightning
 
 if TYPE_CHECKING:
     from lwfm.data._datamodule_base import TrainingDataModule
@@ -20,21 +20,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TrainingSummary:
-    """What a run left behind.
+    """Files and results of a run.
 
     Attributes
     ----------
     best : Path
-        The model of the best validation accuracy, for `lwfm evaluate`.
+        Model of the best validation accuracy, for `lwfm evaluate`.
     last : Path
-        The checkpoint from which `resume` continues.
+        Checkpoint from which `resume` continues.
     logs : Path
         Folder of metrics.csv and TensorBoard events of this start.
     val_accuracy, val_nearest_class_mean : float
-        Of the best model, on the fixed validation episodes: the whole head, and the baseline; after
-        pretraining, which leaves the head untrained, both are the baseline.
+        Of the best model, on the fixed validation episodes: the head and the baseline; after pretraining,
+        which does not train the head, both are the baseline.
     best_epoch, epochs, steps : int
-        Epoch (from 0) of the best model; epochs and steps trained, those before a resume included.
+        Epoch (from 0) of the best model; epochs and steps trained, including those before a resume.
     seconds : float
         Wall time of this start.
     """
@@ -68,22 +68,22 @@ def fit(
     started: float,
     unused_parameters: bool,
 ) -> TrainingSummary:
-    """Train a module on images, from the beginning or from where it stopped, and say what is left behind.
+    """Train a module on images, from the beginning or resumed, and return the summary.
 
     Parameters
     ----------
     folder : RunFolder
         From :func:`begin`.
     images : TrainingDataModule
-        Weights that demand a normalization of their own decide how they are scaled.
+        Data; normalized as pretrained weights demand it, where they do.
     module : Learner
-        What is trained.
+        Module to train.
     run : RunOptions
-        How.
+        Length, place and precision.
     started : float
-        When, by `time.monotonic`.
+        Start by `time.monotonic`.
     unused_parameters : bool
-        Whether the loss leaves some parameters out, which several processes must know.
+        Whether some parameters get no gradient, which DDP must know.
 
     Raises
     ------
@@ -94,7 +94,7 @@ def fit(
     if run.resume:
         images.first_epoch = epoch_to_resume(folder.last, module)
     files = RunFiles(folder)
-    with quiet_lightning(), ctrl_c_tells(folder):
+    with quiet_lightning(), explained_ctrl_c(folder):
         trainer = make_trainer(
             folder, files, run, clip_norm=module.optim.clip_norm, unused_parameters=unused_parameters
         )

@@ -90,11 +90,11 @@ class RunOptions:
         return self.devices * self.nodes
 
     def steps(self, batches: int) -> int:
-        """Count the optimizer's steps in the whole run, at so many batches (of all processes) an epoch."""
+        """Return the optimizer steps of the whole run, for this many batches (of all processes) an epoch."""
         return self.epochs * math.ceil(batches / (self.accumulate * self.processes))
 
     def check(self, **counts: int) -> None:
-        """Refuse, before any work, what would fail after it; ``counts`` must be at least 1, too."""
+        """Raise UserError for options out of range; further ``counts`` must be at least 1, too."""
         counts |= {"epochs": self.epochs, "accumulate": self.accumulate}
         counts |= {"devices": self.devices, "nodes": self.nodes}
         counts |= {} if self.patience is None else {"patience": self.patience}
@@ -106,7 +106,7 @@ class RunOptions:
         choose_device(self.accelerator)
 
     def decoded_folder(self, out: Path) -> Path | None:
-        """Say where the decoded images of a run in `out` are kept, if they are."""
+        """Return the folder of the decoded images of a run in `out`; None where they are not kept."""
         if self.decoded == "none":
             return None
         return out.absolute().parent / "decoded-images" if self.decoded == "auto" else Path(self.decoded)
@@ -130,7 +130,7 @@ def make_trainer(
         devices=run.devices,
         num_nodes=run.nodes,
         strategy=_strategy(run.processes, unused_parameters=unused_parameters),
-        use_distributed_sampler=False,  # the data module shares the batches out itself
+        use_distributed_sampler=False,  # the data module shards the batches itself
         accumulate_grad_batches=run.accumulate,
         precision=run.precision,
         max_epochs=run.epochs,
@@ -152,13 +152,13 @@ def _strategy(processes: int, *, unused_parameters: bool) -> str:
 
 
 def is_first_process() -> bool:
-    """Whether this is the only process of a run, or the one of several that writes its files."""
+    """Return whether this process writes the files of the run (rank 0)."""
     return int(getattr(rank_zero_only, "rank", 0) or 0) == 0
 
 
 @contextmanager
 def quiet_lightning() -> Iterator[None]:
-    """Keep Lightning's advertisements and its advice about workers off the screen."""
+    """Silence Lightning's advertisements and its advice about workers."""
     logger = logging.getLogger("lightning.pytorch")
     level = logger.level
     logger.setLevel(logging.WARNING)
@@ -174,8 +174,8 @@ def quiet_lightning() -> Iterator[None]:
 
 
 @contextmanager
-def ctrl_c_tells(folder: RunFolder) -> Iterator[None]:
-    """Turn Lightning's answer to Ctrl-C (it exits) back into KeyboardInterrupt, with a useful message."""
+def explained_ctrl_c(folder: RunFolder) -> Iterator[None]:
+    """Turn the SystemExit of Lightning's Ctrl-C handler into KeyboardInterrupt, saying what is kept."""
     handler = signal.getsignal(signal.SIGINT)
     try:
         yield

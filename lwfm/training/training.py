@@ -1,4 +1,4 @@
-"""Train LWFM-SPM: data, network, optimizer, logs and checkpoints put together in one call."""
+"""Train LWFM-SPM on episodes: ``lwfm train``."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class EpisodeConfig:
     queries : int
         Query images per class.
     auxiliary_batch : int
-        Ordinary training images beside each episode, for the classifier's loss.
+        Ordinary training images with each episode, for the classifier's loss.
     train : int
         Episodes (steps) in an epoch.
     validation : int
@@ -66,7 +66,7 @@ def train(
     epochs: int = 10,
     **options: Any,
 ) -> TrainingSummary:
-    """Train on the classes of `train`, and keep the model that does best on the unseen ones of `val`.
+    """Train on the classes of `train`, and keep the model with the best accuracy on the unseen ones of `val`.
 
     The folder `out` receives best.safetensors (the best model so far, for `lwfm evaluate`), last.ckpt
     (written after each epoch, to resume from) and logs/version_N/ (metrics.csv, and TensorBoard events)
@@ -94,7 +94,7 @@ def train(
     optim : OptimConfig
         Loss and optimizer.
     epochs : int
-        How often `episodes.train` episodes are trained, each time followed by a validation.
+        Number of epochs of `episodes.train` episodes, each followed by a validation.
     **options
         Of the run: see :class:`lwfm.training.RunOptions`.
 
@@ -148,7 +148,7 @@ def train(
 
 
 def _check(run: RunOptions, episodes: EpisodeConfig) -> None:
-    """Refuse, before any work, what would fail after it."""
+    """Raise UserError for options that cannot work, before any work is done."""
     counted = ("train", "validation", "auxiliary_batch")
     run.check(**{f"episodes.{name}": getattr(episodes, name) for name in counted})
     if episodes.train % run.processes:

@@ -50,9 +50,9 @@ def test_two_processes_equal_one(tiny_images: Path, tmp_path: Path, stored: bool
 def test_one_process_keeps_everything() -> None:
     answers = {"lwfm": torch.arange(6).view(3, 2)}
     assert Share().gather(answers) is answers
-    assert Share().of([1, 2, 3]) == [1, 2, 3]
+    assert Share().shard([1, 2, 3]) == [1, 2, 3]
 
 
 def test_more_processes_than_episodes_are_refused() -> None:
     with pytest.raises(UserError, match="4 processes cannot share 3 episodes"):
-        Share(0, 4).of([1, 2, 3])
+        Share(0, 4).shard([1, 2, 3])

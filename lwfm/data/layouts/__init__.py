@@ -1,4 +1,4 @@
-"""The benchmarks in the layouts in which they circulate: recognized by what stands in the folder.
+"""Known data sets in the layouts in which they circulate, recognized by the contents of the folder.
 
 One module for each data set; :func:`choose_layout` finds the one that a folder holds.
 """
@@ -16,14 +16,14 @@ from lwfm.errors import UserError
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["BENCHMARKS", "SPLITS", "ClassSplit", "Layout", "Listing", "choose_layout", "find_layouts"]
+__all__ = ["KNOWN_DATASETS", "SPLITS", "ClassSplit", "Layout", "Listing", "choose_layout", "find_layouts"]
 
-BENCHMARKS = {
-    benchmark.name: benchmark
-    for benchmark in (
-        miniimagenet.BENCHMARK,
-        tieredimagenet.BENCHMARK,
-        cub.BENCHMARK,
+KNOWN_DATASETS = {
+    dataset.name: dataset
+    for dataset in (
+        miniimagenet.DATASET,
+        tieredimagenet.DATASET,
+        cub.DATASET,
         cifar.CIFAR_FS,
         cifar.FC100,
     )
@@ -49,8 +49,8 @@ def find_layouts(
     if not root.is_dir():
         return []
     request = Request(named=data != "auto", class_split=class_split, crop=crop)
-    names = BENCHMARKS if data == "auto" else (data,)
-    found = [layout for name in names for layout in BENCHMARKS[name].find(root, request)]
+    names = KNOWN_DATASETS if data == "auto" else (data,)
+    found = [layout for name in names for layout in KNOWN_DATASETS[name].find(root, request)]
     if not found and data == "auto" and split_folders(root):
         return [_any_folder(root)]
     return found
@@ -95,6 +95,6 @@ def _nothing_found(root: Path, data: str) -> str:
         held = ", ".join(sorted([*contents.folders, *contents.images, *contents.others])[:10]) or "nothing"
         what = "known data set" if data == "auto" else f"known layout of {data}"
         start = f"{root} holds no {what} (it holds {held})"
-    names = BENCHMARKS if data == "auto" else (data,)
-    advice = "".join(f"\n  {name}: {BENCHMARKS[name].placement}" for name in names)
+    names = KNOWN_DATASETS if data == "auto" else (data,)
+    advice = "".join(f"\n  {name}: {KNOWN_DATASETS[name].placement}" for name in names)
     return f"{start}. Place there:{advice}"

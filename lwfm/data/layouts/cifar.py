@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lwfm.data.layouts.folders import class_folders, folder_layout, read_classes
-from lwfm.data.layouts.layout import SPLITS, Benchmark, Layout, Listing, each_split, existing
+from lwfm.data.layouts.layout import SPLITS, KnownDataset, Layout, Listing, each_split, existing
 from lwfm.data.layouts.pickles import labels_of, read_dictionary, read_pixels_and_labels
 from lwfm.data.sources import PixelSource
 from lwfm.errors import UserError
@@ -134,7 +134,7 @@ def _pickles(root: Path, prefix: str, layout: Callable[..., Layout]) -> Iterator
 
 
 def _class_lists(root: Path) -> Iterator[tuple[str, dict[str, Path]]]:
-    """Text files with a class name per line, in the usual places: the first place that has any."""
+    """Return text files with a class name per line, from the first of the usual places that has any."""
     for place in ("splits/bertinetto", "splits", "split", "."):
         files = existing(lambda name, place=place: iter([root / place / f"{name}.txt"]))  # type: ignore[misc]
         if files:
@@ -157,7 +157,7 @@ def _read_listed(folder: Path, path: Path) -> Listing:
 
 
 def _original(root: Path) -> Path | None:
-    """Folder of CIFAR-100's own pickles train, test and meta, if they are there."""
+    """Return the folder of CIFAR-100's own pickles train, test and meta, if present."""
     for folder in (root, root / "cifar-100-python"):
         if all((folder / name).is_file() for name in ("train", "test", "meta")):
             return folder
@@ -165,7 +165,7 @@ def _original(root: Path) -> Path | None:
 
 
 def _read_original(folder: Path, wanted: Callable[[], Iterable[str]]) -> Listing:
-    """Images of some classes from both parts of CIFAR-100: rows of 3 x 32 x 32 and fine labels."""
+    """Read images of some classes from both parts of CIFAR-100: rows of 3 x 32 x 32 and fine labels."""
     names = [
         str(name) for name in read_dictionary(folder / "meta", ("fine_label_names",))["fine_label_names"]
     ]
@@ -189,14 +189,14 @@ def _read_original(folder: Path, wanted: Callable[[], Iterable[str]]) -> Listing
     return Listing(of_class, PixelSource(np.concatenate(pixels), str(folder)))
 
 
-CIFAR_FS = Benchmark(
+CIFAR_FS = KnownDataset(
     "cifar-fs",
     find_cifar_fs,
     "meta-train/<class>/, meta-val/<class>/ and meta-test/<class>/ (or train, val, test); or data/<class>/, "
     "or CIFAR-100's train, test and meta, with splits/bertinetto/train.txt, val.txt and test.txt; "
     "or CIFAR_FS_train.pickle, _val.pickle and _test.pickle",
 )
-FC100 = Benchmark(
+FC100 = KnownDataset(
     "fc100",
     find_fc100,
     "train/<class>/, val/<class>/ and test/<class>/ (or meta-train and so on); or CIFAR-100's train, test "

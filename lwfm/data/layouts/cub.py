@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, get_args
 import numpy as np
 
 from lwfm.data.layouts.folders import class_folders, folder_layout, read_classes, split_folders
-from lwfm.data.layouts.layout import SPLITS, Benchmark, ClassSplit, Layout, Listing, each_split
+from lwfm.data.layouts.layout import SPLITS, ClassSplit, KnownDataset, Layout, Listing, each_split
 from lwfm.data.layouts.tables import find_tables, first_label, read_table
 from lwfm.data.sources import FileSource
 from lwfm.errors import UserError
@@ -54,7 +54,7 @@ _LISTS = "cu_birds_splits.json"
 
 
 def split_of(class_name: str, rule: str) -> str:
-    """Part to which a class belongs under the rule ``closer-look`` or ``frn``.
+    """Return the split to which a class belongs under the rule ``closer-look`` or ``frn``.
 
     Examples
     --------
@@ -165,7 +165,7 @@ def _read_json(home: Path, split: str) -> Listing:
 
 
 def _split_folders(root: Path, request: Request) -> Iterator[Layout]:
-    """``{train,val,test}/<class>/``, which somebody's split has made already."""
+    """Find ``{train,val,test}/<class>/``, already split by somebody."""
     layout = folder_layout(
         "cub",
         root,
@@ -198,7 +198,7 @@ def _cropped(read: Callable[[], Listing], home: Path, request: Request) -> Calla
 
 
 def _read_cropped(read: Callable[[], Listing], home: Path) -> Listing:
-    """Give each image of a listing its bounding box."""
+    """Add the bounding box of each image to a listing."""
     listing, boxes = read(), _boxes(home)
     missing = [name for name in listing.names if name.split("/")[1] not in boxes]
     if missing:
@@ -211,7 +211,7 @@ def _read_cropped(read: Callable[[], Listing], home: Path) -> Listing:
 
 
 def _boxes(home: Path) -> dict[str, tuple[float, ...]]:
-    """x, y, width, height of each image by its file name, from bounding_boxes.txt and images.txt."""
+    """Read x, y, width, height of each image by its file name, from bounding_boxes.txt and images.txt."""
     try:
         images = dict(line.split() for line in (home / "images.txt").read_text().splitlines() if line.strip())
         rows = [
@@ -229,7 +229,7 @@ def _box_sizes(home: Path) -> dict[str, tuple[float, float]]:
     return {name: (box[2], box[3]) for name, box in _boxes(home).items()}
 
 
-BENCHMARK = Benchmark(
+DATASET = KnownDataset(
     "cub",
     find,
     "images/<class>/ of CUB_200_2011 (with images.txt and bounding_boxes.txt for cropping), and for the "

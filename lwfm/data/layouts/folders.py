@@ -25,7 +25,7 @@ _SHOWN = 5
 
 
 def split_folders(root: Path) -> dict[str, Path]:
-    """Folders of the splits that are there, under any of their usual names."""
+    """Return the folders of the splits that exist, under any of their usual names."""
     found = {}
     for split, names in SPLIT_NAMES.items():
         for name in names:
@@ -36,7 +36,7 @@ def split_folders(root: Path) -> dict[str, Path]:
 
 
 def class_folders(folder: Path) -> list[str]:
-    """Names of the class folders within a folder, sorted."""
+    """Return the names of the class folders within a folder, sorted."""
     return scan_folder(folder).folders
 
 
@@ -117,7 +117,7 @@ class FolderContents(NamedTuple):
 
     @property
     def left_out(self) -> list[str]:
-        """All but the images; folders end with a slash."""
+        """Return all but the images; folders end with a slash."""
         return [*self.others, *(f"{name}/" for name in self.folders)]
 
 

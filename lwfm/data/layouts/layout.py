@@ -1,4 +1,4 @@
-"""What every known layout of a data set has in common."""
+"""Types that all layouts of data sets share."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SPLIT_NAMES = {
     "val": ("val", "validation", "valid", "meta-val"),
     "test": ("test", "meta-test", "novel"),
 }
-"""What the parts are called in data sets in circulation."""
+"""Names of the splits in data sets in circulation."""
 
 
 class Listing(NamedTuple):
@@ -33,7 +33,7 @@ class Listing(NamedTuple):
 
 @dataclass(frozen=True)
 class Request:
-    """What the user asked for.
+    """Options of the user.
 
     Attributes
     ----------
@@ -59,9 +59,9 @@ class Layout:
     data
         Its name, as in ``--data``.
     form
-        How it is laid out, in words.
+        Description of the layout.
     splits
-        How each split that is there is read.
+        Reader of each split that is present.
     classes, images
         Expected numbers of each split, where known.
     total
@@ -82,18 +82,18 @@ class Layout:
     boxes: Callable[[], Mapping[str, tuple[float, float]]] | None = None
 
 
-class Benchmark(NamedTuple):
+class KnownDataset(NamedTuple):
     """A data set that can be recognized."""
 
     name: str
     find: Callable[[Path, Request], Iterator[Layout]]
     """The layouts of it in a folder, the preferred one first; only names of files are looked at."""
     placement: str
-    """What to place where, for the message when nothing is found."""
+    """Expected files, for the message when nothing is found."""
 
 
 def each_split(counts: tuple[int, int, int], times: int = 1) -> dict[str, int]:
-    """Numbers of train, val and test by name.
+    """Return the counts per split.
 
     Examples
     --------
@@ -104,7 +104,7 @@ def each_split(counts: tuple[int, int, int], times: int = 1) -> dict[str, int]:
 
 
 def existing(candidates: Callable[[str], Iterator[Path]]) -> dict[str, Path]:
-    """For each split the first candidate that is a file, in the order of the split's usual names."""
+    """Return for each split the first candidate that is a file, in the order of the split's usual names."""
     found = {}
     for split, names in SPLIT_NAMES.items():
         for path in (path for name in names for path in candidates(name)):

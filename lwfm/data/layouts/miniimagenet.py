@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lwfm.data.layouts.folders import folder_layout
-from lwfm.data.layouts.layout import Benchmark, Layout, Listing, each_split, existing
+from lwfm.data.layouts.layout import KnownDataset, Layout, Listing, each_split, existing
 from lwfm.data.layouts.pickles import pixels_of, read_dictionary, read_pixels_and_labels
 from lwfm.data.layouts.tables import find_tables, first_label, read_table
 from lwfm.data.sources import PixelSource
@@ -33,7 +33,7 @@ _WORDNET = re.compile(r"n\d{8}")
 
 
 def is_wordnet(names: list[str]) -> bool:
-    """Whether all names are WordNet numbers, as ImageNet's classes are called."""
+    """Return whether all names are WordNet numbers, as ImageNet's classes are called."""
     return bool(names) and all(_WORDNET.fullmatch(name) for name in names)
 
 
@@ -92,7 +92,7 @@ def _read_cache(path: Path) -> Listing:
     return Listing(names, PixelSource(pixels, str(path), np.array(rows, dtype=np.int64)))
 
 
-BENCHMARK = Benchmark(
+DATASET = KnownDataset(
     "miniimagenet",
     find,
     "images/*.jpg with split/train.csv, val.csv and test.csv (header filename,label); or train/<class>/, "

@@ -1,4 +1,4 @@
-"""Pickles of arrays and plain containers, read without running anything that stands in them."""
+"""Read pickles of arrays and plain containers without running code from them."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ _ALLOWED = {(module, name) for module, names in (_ARRAYS | _CONTAINERS).items() 
 
 
 class ArrayUnpickler(pickle.Unpickler):
-    """Knows NumPy arrays and plain containers only; anything else in the file is refused unread."""
+    """Unpickler of NumPy arrays and plain containers; refuses anything else."""
 
     def find_class(self, module: str, name: str) -> Any:
-        """Look a name up that the pickle mentions; UnpicklingError for all but the few harmless ones."""
+        """Return a global of the pickle; UnpicklingError for all but a few harmless ones."""
         if (module, name) not in _ALLOWED:
             raise pickle.UnpicklingError(f"it contains {module}.{name}")
         return super().find_class(module.replace("numpy.core", "numpy._core"), name)
@@ -92,7 +92,7 @@ def labels_of(path: Path, labels: Any, count: int) -> npt.NDArray[np.int64]:
 
 
 def class_names(path: Path, names: Any, labels: npt.NDArray[np.int64]) -> list[str]:
-    """Class name of each label, from a list or dictionary of names, or the zero-padded label without one."""
+    """Return the class name of each label: from a list or dictionary, or else the zero-padded label."""
     if names is None:
         return [f"{label:03d}" for label in labels.tolist()]
     try:

@@ -29,7 +29,7 @@ _TRIED = 50
 
 
 def find_tables(root: Path) -> dict[str, Path]:
-    """CSV files of the splits, in ``split/``, ``splits/`` or the root."""
+    """Return the CSV files of the splits, in ``split/``, ``splits/`` or the root."""
 
     def candidates(name: str) -> Iterator[Path]:
         for folder in ("split", "splits", "."):
@@ -39,7 +39,7 @@ def find_tables(root: Path) -> dict[str, Path]:
 
 
 def read_rows(table: Path) -> list[tuple[str, str]]:
-    """(file, class) of each row; UserError when the file cannot be read or has other columns."""
+    """Read (file, class) of each row; UserError when the file cannot be read or has other columns."""
     try:
         with table.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.reader(file)
@@ -64,7 +64,7 @@ def read_rows(table: Path) -> list[tuple[str, str]]:
 
 
 def first_label(table: Path) -> str:
-    """Class of a list's first row, "" for a list that cannot be read; to recognize a data set."""
+    """Return the class of a list's first row, "" for a list that cannot be read; to recognize a data set."""
     try:
         return read_rows(table)[0][1]
     except UserError:
@@ -72,7 +72,7 @@ def first_label(table: Path) -> str:
 
 
 def read_table(root: Path, table: Path, split: str) -> Listing:
-    """List the images of a CSV file; UserError when none of them stands where such a file may mean."""
+    """List the images of a CSV file; UserError when none of them is where such a file may mean."""
     rows = read_rows(table)
     sample = rows[:: max(len(rows) // _TRIED, 1)]
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from lwfm.data.layouts import miniimagenet
 from lwfm.data.layouts.folders import folder_layout
-from lwfm.data.layouts.layout import Benchmark, Layout, Listing, each_split, existing
+from lwfm.data.layouts.layout import KnownDataset, Layout, Listing, each_split, existing
 from lwfm.data.layouts.pickles import class_names, labels_of, read_dictionary, read_pickle
 from lwfm.data.sources import EncodedSource
 from lwfm.errors import UserError
@@ -64,7 +64,7 @@ def _read_pickles(images: Path) -> Listing:
     return Listing([f"{label}/{index:06d}" for index, label in enumerate(of_class)], source)
 
 
-BENCHMARK = Benchmark(
+DATASET = KnownDataset(
     "tieredimagenet",
     find,
     "train/<class>/, val/<class>/ and test/<class>/; or train_images_png.pkl with train_labels.pkl, "
