@@ -108,7 +108,7 @@ def test_other_layers_and_sizes_come_from_the_same_pass(tiny_images: Path) -> No
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"topk": 3}, "head odd: unknown option topk; a head can have its own layers"),
+        ({"topk": 3}, "head odd: unknown option topk; a head can set layers"),
         ({"top_k": 5}, "head odd: top_k must be 1 to 4"),
         ({"layers": [4, 3]}, "head odd: layers must ascend"),
         ({"layers": []}, "head odd: layers must ascend"),
