@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
@@ -10,12 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from lwfm.bench.head_cases import with_parameters
-from lwfm.nn import LWFMHead
-from lwfm.nn.class_means import ClassShots
+from lwfm.nn import ClassShots, LWFMHead
+from lwfm.ops import implementation
 from lwfm.ops._expressions import raw_correlation
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from lwfm.bench.head import Step
     from lwfm.bench.head_cases import Form
@@ -37,23 +36,6 @@ def correlate_by_distances(support: Tensor, query: Tensor) -> Tensor:
     return product.view(Q, M, S, P).permute(0, 2, 3, 1)
 
 
-@contextlib.contextmanager
-def tensor_expressions(correlate: Correlate) -> Iterator[None]:
-    """Use no fused operator but the assignment's, and ``correlate`` to multiply positions."""
-
-    def never(*_: object) -> bool:
-        return False
-
-    with (
-        mock.patch("lwfm.ops._expressions.is_fused", never),
-        mock.patch("lwfm.ops._expressions.has_pair_kernels", never),
-        mock.patch("lwfm.nn.layer.is_one_kernel", never),
-        mock.patch("lwfm.ops._expressions.raw_correlation", correlate),
-        mock.patch("lwfm.nn.layer.raw_correlation", correlate),
-    ):
-        yield
-
-
 class ExpressionHead(nn.Module):
     """The head through tensor expressions, compiled on request."""
 
@@ -64,8 +46,12 @@ class ExpressionHead(nn.Module):
         self._call: Callable[..., Any] = torch.compile(self.head, dynamic=False) if compiled else self.head
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """Compute as the head does on a device without fused operators."""
-        with tensor_expressions(self._correlate):
+        """Compute as the head does on a device without kernels, multiplying positions by ``correlate``."""
+        with (
+            implementation("expressions"),
+            mock.patch("lwfm.ops._expressions.raw_correlation", self._correlate),
+            mock.patch("lwfm.nn.layer.raw_correlation", self._correlate),
+        ):
             outputs: tuple[Tensor, Tensor] = self._call(*inputs)
         return outputs
 
@@ -80,9 +66,8 @@ class CapturedHead(nn.Module):
 
     def forward(self, support: Tensor, labels: Tensor, query: Tensor) -> tuple[Tensor, Tensor]:
         """Compute as the head does, with the labels of the first call."""
-        self._shots = shots = self._shots or ClassShots(labels, len(support))
-        with mock.patch("lwfm.nn.head.ClassShots", return_value=shots):
-            outputs: tuple[Tensor, Tensor] = self.head(support, labels, query)
+        self._shots = self._shots or ClassShots(labels, len(support))
+        outputs: tuple[Tensor, Tensor] = self.head(support, self._shots, query)
         return outputs
 
 

@@ -34,8 +34,8 @@ template <class Tile>
 struct PairsMemory {
   using T = typename Tile::T;
   static constexpr int kWarps = Tile::kThreads / 32;
-  // Lines of a pair and a: the memory of a warp, large enough for its matches, too.
-  static constexpr int kScratch = (4 * 2 + 1) * kMaxAssignedPositions;
+  // Lines of a pair: the memory of a warp, large enough for its matches, too.
+  static constexpr int kScratch = 4 * 2 * kMaxAssignedPositions;
 
   alignas(16) T scratch[kWarps][kScratch];
   T correlation_scale[2][Tile::kSize];
@@ -95,17 +95,12 @@ __device__ void weigh_tile(const CorrelationArguments<In, typename Tile::T>& arg
   using T = typename Tile::T;
   using Group = PairGroup<true>;
   const int P = arguments.support.positions, M = arguments.query.positions;
-  T* const scratch = pairs.scratch[Group::in_block()];
-  auto* const lines = reinterpret_cast<SoftmaxLine<T>*>(scratch);
-  T* const a = scratch + 4 * (P + M);
+  auto* const lines = reinterpret_cast<SoftmaxLine<T>*>(pairs.scratch[Group::in_block()]);
   for_each_pair<Tile>(arguments, place, [&](const TilePair& pair) {
     const auto view = view_of(pair, memory, pairs.correlation_scale, P, M);
     find_lines<Group>(view, arguments.temperature, lines);
     __syncwarp();
-    write_weights<Group>(view, lines, a, arguments.a + pair.index * P,
-                         arguments.b + pair.index * M);
-    __syncwarp();
-    write_reached<Group>(view, a, arguments.reached + pair.index * M);
+    write_weights<Group>(view, lines, arguments.a + pair.index * P, arguments.b + pair.index * M);
     __syncwarp();  // before the next pair takes the memory
   });
 }
@@ -148,7 +143,7 @@ __device__ T warp_cosine(const ComparedFeatures<In>& features, int i, int j) {
   return warp_sum(product) * (inverse_norm(warp_sum(x_square)) * inverse_norm(warp_sum(y_square)));
 }
 
-// As for blocks; a warp alone.
+// The cosines of the assigned rows by other features; a warp alone.
 template <class Group, class T, class In>
 __device__ void gather_matches(const ComparedFeatures<In>& features, int rows,
                                const Matches<T>& matches) {

@@ -30,7 +30,6 @@ struct CorrelationArguments {
   int top_k;                 // 0: no matching
   T* a;                      // [Q, S, P]
   T* b;                      // [Q, S, M]
-  T* reached;                // [Q, S, M]
   T* similarity;             // [Q, S], not written without matching
   std::int64_t* assignment;  // [Q, S, P], not written without matching
 };

@@ -12,12 +12,12 @@ namespace lwfm {
 
 // Numbers in shared memory for one pair, forward and backward; in fours, for vectors of the next.
 LWFM_HOST_DEVICE constexpr int weights_scratch(int rows, int columns, bool staged) {
-  const int numbers = 4 * (rows + columns) + rows + pair_scratch(rows, columns, staged);
+  const int numbers = 4 * (rows + columns) + pair_scratch(rows, columns, staged);
   return (numbers + 3) / 4 * 4;
 }
 
 LWFM_HOST_DEVICE constexpr int weights_gradient_scratch(int rows, int columns, bool staged) {
-  const int numbers = 7 * (rows + columns) + columns + rows + pair_scratch(rows, columns, staged);
+  const int numbers = 7 * (rows + columns) + pair_scratch(rows, columns, staged);
   return (numbers + 3) / 4 * 4;
 }
 
@@ -39,28 +39,13 @@ __device__ T weight_of(const PairView<T, kStaged>& pair, int line, const Softmax
   return sum;
 }
 
-// a and b of one pair, written; a is also kept in shared memory.
+// Writes a and b of one pair.
 template <class Group, class T, bool kStaged>
-__device__ void write_weights(const PairView<T, kStaged>& pair, const SoftmaxLine<T>* lines,
-                              T* kept, T* a, T* b) {
+__device__ void write_weights(const PairView<T, kStaged>& pair, const SoftmaxLine<T>* lines, T* a,
+                              T* b) {
   for (int line = Group::rank(); line < pair.lines(); line += Group::size()) {
     const T weight = weight_of(pair, line, lines);
-    if (line < pair.rows) {
-      kept[line] = weight;
-      a[line] = weight;
-    } else {
-      b[line - pair.rows] = weight;
-    }
-  }
-}
-
-// reached = a^T R of one pair, written.
-template <class Group, class T, bool kStaged>
-__device__ void write_reached(const PairView<T, kStaged>& pair, const T* a, T* reached) {
-  for (int j = Group::rank(); j < pair.columns; j += Group::size()) {
-    T sum{0};
-    for (int i = 0; i < pair.rows; ++i) sum += a[i] * pair.raw_at(i, j);
-    reached[j] = sum;
+    (line < pair.rows ? a[line] : b[line - pair.rows]) = weight;
   }
 }
 
@@ -72,15 +57,13 @@ __global__ void __launch_bounds__(kPairThreads, 1) weigh(EmbeddingWeightsArgumen
   const int P = shape.rows, M = shape.columns;
   T* const scratch = memory + Group::in_block() * weights_scratch(P, M, kStaged);
   auto* const lines = reinterpret_cast<SoftmaxLine<T>*>(scratch);
-  T* const a = scratch + 4 * (P + M);
+  T* const staged = scratch + 4 * (P + M);
   for (std::int64_t p = Group::first(); p < shape.batch.count; p += Group::step()) {
-    const auto pair = stage<Group, T, kStaged>(arguments.blocks, shape, p, a + P);
+    const auto pair = stage<Group, T, kStaged>(arguments.blocks, shape, p, staged);
     LWFM_SYNC(Group);
     find_lines<Group>(pair, arguments.temperature, lines);
     LWFM_SYNC(Group);
-    write_weights<Group>(pair, lines, a, arguments.a + p * P, arguments.b + p * M);
-    LWFM_SYNC(Group);
-    write_reached<Group>(pair, a, arguments.reached + p * M);
+    write_weights<Group>(pair, lines, arguments.a + p * P, arguments.b + p * M);
     LWFM_SYNC(Group);  // before the next pair takes the memory
   }
 }
@@ -91,30 +74,14 @@ struct WeightsGradientScratch {
   SoftmaxLine<T>* lines;       // [P + M]
   LineGradient<T>* gradients;  // [P + M], of the lines
   T* weights;                  // [P + M], the gradients of a and then of b
-  T* reached;                  // [M], the gradient of reached
-  T* a;                        // [P]
   T* pair;
 
   __device__ WeightsGradientScratch(T* memory, int rows, int columns)
       : lines(reinterpret_cast<SoftmaxLine<T>*>(memory)),
         gradients(reinterpret_cast<LineGradient<T>*>(memory + 4 * (rows + columns))),
         weights(memory + 6 * (rows + columns)),
-        reached(memory + 7 * (rows + columns)),
-        a(memory + 7 * (rows + columns) + columns),
-        pair(memory + 7 * (rows + columns) + columns + rows) {}
+        pair(memory + 7 * (rows + columns)) {}
 };
-
-// Completes the gradient of a with what reached = a^T R passes on, and keeps a.
-template <class Group, class T, bool kStaged>
-__device__ void pass_on_reached(const PairView<T, kStaged>& pair,
-                                const WeightsGradientScratch<T>& scratch) {
-  for (int i = Group::rank(); i < pair.rows; i += Group::size()) {
-    scratch.a[i] = weight_of(pair, i, scratch.lines);
-    T sum{0};
-    for (int j = 0; j < pair.columns; ++j) sum += pair.raw_at(i, j) * scratch.reached[j];
-    scratch.weights[i] += sum;
-  }
-}
 
 // What each line passes to its entries, from the gradients of the weights that cross it.
 template <class Group, class T, bool kStaged>
@@ -147,7 +114,7 @@ __device__ T gather_line(const PairView<T, kStaged>& pair, int line,
     sum += gradient * entries.raw_at(k) * entries.crossing_scale[k];
     if (j >= 0) {
       raw.data[offset + k * raw.row_stride + j * raw.column_stride] =
-          gradient * entries.scale * entries.crossing_scale[k] + scratch.reached[j] * scratch.a[k];
+          gradient * entries.scale * entries.crossing_scale[k];
     }
   }
   return sum;
@@ -167,11 +134,8 @@ __global__ void __launch_bounds__(kPairThreads, 1)
     const auto pair = stage<Group, T, kStaged>(arguments.blocks, shape, p, scratch.pair);
     stage<Group, T>(arguments.grad_a, shape.batch, p, P, scratch.weights);
     stage<Group, T>(arguments.grad_b, shape.batch, p, M, scratch.weights + P);
-    stage<Group, T>(arguments.grad_reached, shape.batch, p, M, scratch.reached);
     LWFM_SYNC(Group);
     find_lines<Group>(pair, arguments.temperature, scratch.lines);
-    LWFM_SYNC(Group);
-    pass_on_reached<Group>(pair, scratch);
     LWFM_SYNC(Group);
     find_line_gradients<Group>(pair, arguments.temperature, scratch);
     LWFM_SYNC(Group);

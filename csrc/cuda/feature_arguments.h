@@ -66,7 +66,6 @@ struct ImagesOfPair {
   LWFM_HOST_DEVICE std::int64_t query(std::int64_t pair) const { return paired ? pair : pair / S; }
 };
 
-// As PixelMatchingArguments, but what is compared are features.
 template <class T>
 struct FeatureMatchingArguments {
   PairShape shape;

@@ -19,12 +19,15 @@ template <class T>
 int find_inverse_norms(const T* x, std::int64_t rows, std::int64_t channels, T* inverse,
                        void* stream);
 
-// lwfm::feature_matching of pairs of at most kMaxAssignedPositions positions on either side; of
-// others the caller solves costs (write_costs of pair_kernels.h), and compare_features takes the
-// answer. These and the backward throw std::invalid_argument for pairs of more positions than there
-// is room for.
+// lwfm::feature_matching of pairs of at most kMaxAssignedPositions positions on either side. The
+// others take three steps: write_costs [count, P, M], an assignment solver, compare_features with
+// its result. These and the backward throw std::invalid_argument for pairs of more positions than
+// there is room for.
 template <class T>
 int match_features(const FeatureMatchingArguments<T>& arguments, void* stream);
+
+template <class T>
+int write_costs(const PairShape& shape, const PairScaledBlocks<T>& cosines, T* cost, void* stream);
 
 template <class T>
 int compare_features(const FeatureMatchingArguments<T>& arguments, void* stream);

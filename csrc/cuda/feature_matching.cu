@@ -34,8 +34,17 @@ template <class T>
 int match_features(const FeatureMatchingArguments<T>& arguments, void* stream) {
   if (arguments.shape.batch.count == 0) return cudaSuccess;
   const PairPlan plan = plan_pairs(arguments.shape, sizeof(T), matching_scratch);
-  LWFM_LAUNCH((match<T, FeatureMatchingArguments<T>>), plan.grid, plan.threads, plan.shared_bytes,
+  LWFM_LAUNCH((match<T>), plan.grid, plan.threads, plan.shared_bytes,
               static_cast<cudaStream_t>(stream), arguments);
+  return cudaGetLastError();
+}
+
+template <class T>
+int write_costs(const PairShape& shape, const PairScaledBlocks<T>& cosines, T* cost, void* stream) {
+  if (shape.batch.count == 0) return cudaSuccess;
+  const auto grid = static_cast<unsigned>(std::min(shape.batch.count, kMaxGrid));
+  LWFM_LAUNCH((find_costs<T>), grid, kPairThreads, 0, static_cast<cudaStream_t>(stream), shape,
+              cosines, cost);
   return cudaGetLastError();
 }
 
@@ -45,11 +54,9 @@ int compare_features(const FeatureMatchingArguments<T>& arguments, void* stream)
   const PairPlan plan = plan_pairs(arguments.shape, sizeof(T), matches_scratch);
   const auto on = static_cast<cudaStream_t>(stream);
   if (plan.of_warp) {
-    LWFM_LAUNCH((compare<T, true, FeatureMatchingArguments<T>>), plan.grid, plan.threads,
-                plan.shared_bytes, on, arguments);
+    LWFM_LAUNCH((compare<T, true>), plan.grid, plan.threads, plan.shared_bytes, on, arguments);
   } else {
-    LWFM_LAUNCH((compare<T, false, FeatureMatchingArguments<T>>), plan.grid, plan.threads,
-                plan.shared_bytes, on, arguments);
+    LWFM_LAUNCH((compare<T, false>), plan.grid, plan.threads, plan.shared_bytes, on, arguments);
   }
   return cudaGetLastError();
 }
@@ -60,11 +67,11 @@ int match_features_backward(const FeatureMatchingGradientArguments<T>& arguments
   if (arguments.shape.batch.count > 0) {
     const PairPlan plan = plan_pairs(arguments.shape, sizeof(T), matches_gradient_scratch);
     if (plan.of_warp) {
-      LWFM_LAUNCH((share_similarity<T, true>), plan.grid, plan.threads, plan.shared_bytes, on,
-                  arguments);
+      LWFM_LAUNCH((distribute_similarity_gradient<T, true>), plan.grid, plan.threads,
+                  plan.shared_bytes, on, arguments);
     } else {
-      LWFM_LAUNCH((share_similarity<T, false>), plan.grid, plan.threads, plan.shared_bytes, on,
-                  arguments);
+      LWFM_LAUNCH((distribute_similarity_gradient<T, false>), plan.grid, plan.threads,
+                  plan.shared_bytes, on, arguments);
     }
   }
   launch_gradient<T, true>(arguments, on);
@@ -76,6 +83,8 @@ template int find_inverse_norms(const float*, std::int64_t, std::int64_t, float*
 template int find_inverse_norms(const double*, std::int64_t, std::int64_t, double*, void*);
 template int match_features(const FeatureMatchingArguments<float>&, void*);
 template int match_features(const FeatureMatchingArguments<double>&, void*);
+template int write_costs(const PairShape&, const PairScaledBlocks<float>&, float*, void*);
+template int write_costs(const PairShape&, const PairScaledBlocks<double>&, double*, void*);
 template int compare_features(const FeatureMatchingArguments<float>&, void*);
 template int compare_features(const FeatureMatchingArguments<double>&, void*);
 template int match_features_backward(const FeatureMatchingGradientArguments<float>&, void*);

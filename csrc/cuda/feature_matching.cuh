@@ -1,11 +1,12 @@
-// Cosines of matched positions from their features, and the gradient of the mean of the largest:
-// what core/feature_matching.h computes. The forward kernels are `match` and `compare` of
-// pixel_matching.cuh; only what they compare is another.
+// Semantic-pixel matching of every pair: what core/matching/feature_matching.h computes. Pairs of
+// few positions are assigned and compared by one warp, in shared memory; of others the costs are
+// written for the assignment kernels, and `compare` does the rest.
 #pragma once
 
 #include "core/matching/norms.h"
 #include "feature_arguments.h"
-#include "pixel_matching.cuh"
+#include "matched_similarity.cuh"
+#include "pair_assignment.cuh"
 #include "sums.cuh"
 
 namespace lwfm {
@@ -45,7 +46,7 @@ __device__ FeaturePair<T> compared_pair(const FeatureMatchingArguments<T>& argum
           arguments.matched + pair * support.positions};
 }
 
-// As for blocks, with a warp for each row.
+// Compares the features of the assigned rows, a warp for each row.
 template <class Group, class T>
 __device__ void gather_matches(const FeaturePair<T>& pair, int rows, const Matches<T>& matches) {
   const int warps = Group::size() / kWarp, first = Group::kWarp ? 0 : Group::rank() / kWarp;
@@ -63,10 +64,72 @@ __device__ void gather_matches(const FeaturePair<T>& pair, int rows, const Match
   }
 }
 
-// Writes the shares and the row of each column of every pair.
+LWFM_HOST_DEVICE constexpr int matching_scratch(int rows, int columns, bool staged) {
+  return matches_scratch(rows, columns, staged) + pair_scratch(rows, columns, staged);
+}
+
+template <class T>
+__global__ void __launch_bounds__(kPairThreads, 1) match(FeatureMatchingArguments<T> arguments) {
+  using Group = PairGroup<true>;
+  LWFM_DYNAMIC_SHARED(T, memory);
+  const PairShape& shape = arguments.shape;
+  const int P = shape.rows, M = shape.columns;
+  T* const scratch = memory + Group::in_block() * matching_scratch(P, M, true);
+  const Matches<T> matches(scratch, P);
+  T* const staged = scratch + matches_scratch(P, M, true);  // the scales, then the block
+  for (std::int64_t p = Group::first(); p < shape.batch.count; p += Group::step()) {
+    const auto pair = stage<Group, T, true>(arguments.cosines, shape, p, staged);
+    __syncwarp();
+    const auto cosines = multiply_out<Group>(pair, staged + P + M);
+    __syncwarp();
+    assign_positions(cosines, P, M, matches.columns);
+    for (int i = Group::rank(); i < P; i += Group::size()) {
+      arguments.assignment[p * P + i] = matches.columns[i];
+    }
+    write_similarity<Group>(compared_pair(arguments, p), P, arguments.top_k, matches,
+                            arguments.similarity + p);
+  }
+}
+
+// cost [count, P, M] = 1 - cosines, one thread block for each pair.
+template <class T>
+__global__ void __launch_bounds__(kPairThreads, 1)
+    find_costs(PairShape shape, PairScaledBlocks<T> cosines, T* cost) {
+  const std::int64_t M = shape.columns, entries = shape.rows * M;
+  const auto& [raw, row_scale, column_scale] = cosines;
+  for (std::int64_t p = blockIdx.x; p < shape.batch.count; p += gridDim.x) {
+    const T* const products = raw.data + offset_of(shape.batch, raw.batch, p);
+    const T* const rows = row_scale.data + offset_of(shape.batch, row_scale.batch, p);
+    const T* const columns = column_scale.data + offset_of(shape.batch, column_scale.batch, p);
+    for (std::int64_t e = threadIdx.x; e < entries; e += blockDim.x) {
+      const std::int64_t i = e / M, j = e % M;
+      const T product = products[i * raw.row_stride + j * raw.column_stride];
+      cost[p * entries + e] =
+          T{1} - product * rows[i * row_scale.stride] * columns[j * column_scale.stride];
+    }
+  }
+}
+
+// The similarity of every pair from a given assignment.
+template <class T, bool kOfWarp>
+__global__ void __launch_bounds__(kPairThreads, 1) compare(FeatureMatchingArguments<T> arguments) {
+  using Group = PairGroup<kOfWarp>;
+  LWFM_DYNAMIC_SHARED(T, memory);
+  const PairShape& shape = arguments.shape;
+  const int P = shape.rows;
+  const Matches<T> matches(memory + Group::in_block() * matches_scratch(P, shape.columns, true), P);
+  for (std::int64_t p = Group::first(); p < shape.batch.count; p += Group::step()) {
+    read_columns<Group>(arguments.assignment + p * P, P, matches.columns);
+    LWFM_SYNC(Group);
+    write_similarity<Group>(compared_pair(arguments, p), P, arguments.top_k, matches,
+                            arguments.similarity + p);
+  }
+}
+
+// Computes each match's share of the similarity gradient and the inverse assignment of every pair.
 template <class T, bool kOfWarp>
 __global__ void __launch_bounds__(kPairThreads, 1)
-    share_similarity(FeatureMatchingGradientArguments<T> arguments) {
+    distribute_similarity_gradient(FeatureMatchingGradientArguments<T> arguments) {
   using Group = PairGroup<kOfWarp>;
   LWFM_DYNAMIC_SHARED(T, memory);
   const PairShape& shape = arguments.shape;

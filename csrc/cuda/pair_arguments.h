@@ -81,9 +81,8 @@ struct EmbeddingWeightsArguments {
   PairShape shape;
   T temperature;
   PairScaledBlocks<T> blocks;
-  T* a;        // [count, P]
-  T* b;        // [count, M]
-  T* reached;  // [count, M]
+  T* a;  // [count, P]
+  T* b;  // [count, M]
 };
 
 template <class T>
@@ -93,27 +92,6 @@ struct EmbeddingWeightsGradientArguments {
   PairScaledBlocks<T> blocks;
   PairVectors<const T> grad_a;
   PairVectors<const T> grad_b;
-  PairVectors<const T> grad_reached;
-  PairGradients<T> to;
-};
-
-template <class T>
-struct PixelMatchingArguments {
-  PairShape shape;
-  int top_k;
-  PairScaledBlocks<T> cosines;
-  PairScaledBlocks<T> compared;
-  T* similarity;             // [count]
-  std::int64_t* assignment;  // [count, P]
-};
-
-template <class T>
-struct PixelMatchingGradientArguments {
-  PairShape shape;
-  int top_k;
-  PairVectors<const T> grad;  // [...]: the stride is not used
-  PairScaledBlocks<T> compared;
-  const std::int64_t* assignment;  // [count, P]
   PairGradients<T> to;
 };
 

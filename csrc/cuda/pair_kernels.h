@@ -19,21 +19,6 @@ int weigh_pairs(const EmbeddingWeightsArguments<T>& arguments, void* stream);
 template <class T>
 int weigh_pairs_backward(const EmbeddingWeightsGradientArguments<T>& arguments, void* stream);
 
-// lwfm::pixel_matching of pairs of at most kMaxAssignedPositions positions on either side. The
-// others take three steps: costs [count, P, M], an assignment solver, compare_pairs with its
-// answer.
-template <class T>
-int match_pairs(const PixelMatchingArguments<T>& arguments, void* stream);
-
-template <class T>
-int write_costs(const PairShape& shape, const PairScaledBlocks<T>& cosines, T* cost, void* stream);
-
-template <class T>
-int compare_pairs(const PixelMatchingArguments<T>& arguments, void* stream);
-
-template <class T>
-int compare_pairs_backward(const PixelMatchingGradientArguments<T>& arguments, void* stream);
-
 // float16 and bfloat16 in memory; only kernels look into them.
 struct Half;
 struct BFloat16;

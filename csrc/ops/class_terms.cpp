@@ -129,6 +129,16 @@ Four class_terms_backward_cpu(const Tensor& inner, const Tensor& square_s, const
 
 }  // namespace
 
+STABLE_TORCH_LIBRARY_FRAGMENT(lwfm, library) {
+  library.def(
+      "class_terms(Tensor a, Tensor b, Tensor support, Tensor query, Tensor images, "
+      "Tensor begin) -> (Tensor inner, Tensor square_s, Tensor square_q, Tensor features)");
+  library.def(
+      "class_terms_backward(Tensor grad_inner, Tensor grad_square_s, Tensor grad_square_q, "
+      "Tensor grad_features, Tensor a, Tensor b, Tensor support, Tensor query, Tensor images, "
+      "Tensor begin) -> (Tensor, Tensor, Tensor, Tensor)");
+}
+
 STABLE_TORCH_LIBRARY_IMPL(lwfm, CPU, library) {
   library.impl("class_terms", TORCH_BOX(&class_terms_cpu));
   library.impl("class_terms_backward", TORCH_BOX(&class_terms_backward_cpu));

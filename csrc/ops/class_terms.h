@@ -1,4 +1,4 @@
-// What lwfm::class_terms and its backward check and allocate, on any device; the contract stands in
+// What lwfm::class_terms and its backward check and allocate, on any device; the contract is in
 // class_terms.cpp.
 #pragma once
 
@@ -6,8 +6,8 @@
 #include <cstdint>
 #include <vector>
 
-#include "blocks.h"
 #include "core/matching/class_images.h"
+#include "tensor_views.h"
 
 namespace lwfm {
 

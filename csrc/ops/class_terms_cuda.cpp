@@ -1,4 +1,4 @@
-// lwfm::class_terms and its backward on CUDA tensors; the contract stands in class_terms.cpp,
+// lwfm::class_terms and its backward on CUDA tensors; the contract is in class_terms.cpp,
 // except that the lists of images are not read on the host: a class that lists an image which
 // does not exist, or none, has NaN terms and no gradients.
 #if LWFM_WITH_CUDA

@@ -1,8 +1,4 @@
-// lwfm::correlation on CUDA tensors, all pairs of one layer in one kernel:
-//   support [S, P, C], query [Q, M, C], support_compared [S, P, D], query_compared [Q, M, D]
-//   -> a [Q, S, P], b [Q, S, M], reached [Q, S, M], similarity [Q, S], assignment [Q, S, P] int64.
-// a, b and reached as lwfm::embedding_weights, similarity and assignment as lwfm::pixel_matching
-// have them (empty if top_k is 0), in float64 for float64 features, else in float32.
+// lwfm::correlation on CUDA tensors, in one kernel; the contract is in correlation.cpp.
 #if LWFM_WITH_CUDA
 
 #include <torch/csrc/stable/library.h>
@@ -12,7 +8,7 @@
 
 #include "cuda/pair_kernels.h"
 #include "device.h"
-#include "matching_checks.h"
+#include "feature_matching.h"
 
 namespace {
 
@@ -20,7 +16,7 @@ using lwfm::CorrelationArguments;
 using lwfm::Images;
 using lwfm::ScalarType;
 using torch::stable::Tensor;
-using Five = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor>;
+using Four = std::tuple<Tensor, Tensor, Tensor, Tensor>;
 
 struct Inputs {
   const Tensor &support, &query, &support_compared, &query_compared;
@@ -73,7 +69,7 @@ Images<In> images(const Tensor& tensor, bool present) {
 }
 
 template <class In, class T>
-Five correlate(const Inputs& inputs, ScalarType dtype) {
+Four correlate(const Inputs& inputs, ScalarType dtype) {
   const std::int64_t S = inputs.support.size(0), P = inputs.support.size(1),
                      Q = inputs.query.size(0), M = inputs.query.size(1);
   const bool matching = inputs.top_k > 0, other = matching && !inputs.compares_the_same();
@@ -81,7 +77,6 @@ Five correlate(const Inputs& inputs, ScalarType dtype) {
     return torch::stable::new_empty(inputs.support, shape, type);
   };
   Tensor a = empty({Q, S, P}, dtype), b = empty({Q, S, M}, dtype),
-         reached = empty({Q, S, M}, dtype),
          similarity = matching ? empty({Q, S}, dtype) : empty({0}, dtype),
          assignment = matching ? empty({Q, S, P}, ScalarType::Long) : empty({0}, ScalarType::Long);
   const lwfm::OnDeviceOf device(inputs.support);
@@ -93,15 +88,14 @@ Five correlate(const Inputs& inputs, ScalarType dtype) {
                                               static_cast<int>(inputs.top_k),
                                               lwfm::data_of<T>(a),
                                               lwfm::data_of<T>(b),
-                                              lwfm::data_of<T>(reached),
                                               lwfm::data_of<T>(similarity),
                                               lwfm::data_of<std::int64_t>(assignment)};
   lwfm::require_launched(lwfm::correlate_pairs(arguments, lwfm::multiprocessors(), device.stream()),
                          "correlation");
-  return {a, b, reached, similarity, assignment};
+  return {a, b, similarity, assignment};
 }
 
-Five correlation_cuda(const Tensor& support, const Tensor& query, const Tensor& support_compared,
+Four correlation_cuda(const Tensor& support, const Tensor& query, const Tensor& support_compared,
                       const Tensor& query_compared, double temperature, std::int64_t top_k) {
   const Inputs inputs{support, query, support_compared, query_compared, temperature, top_k};
   require_images(inputs);

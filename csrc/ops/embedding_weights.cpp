@@ -1,13 +1,13 @@
 // lwfm::embedding_weights: raw [..., P, M], row_scale [..., P], column_scale [..., M]
-//   -> a [..., P], b [..., M], reached [..., M]; see core/embedding_weights.h.
+//   -> a [..., P], b [..., M]; see core/matching/embedding_weights.h.
 #include "core/matching/embedding_weights.h"
 
 #include <torch/csrc/stable/library.h>
 
 #include <tuple>
 
-#include "blocks.h"
 #include "core/matching/embedding_weights_group.h"
+#include "tensor_views.h"
 
 namespace {
 
@@ -23,6 +23,7 @@ using lwfm::ScaledBlocks;
 using lwfm::Vectors;
 using lwfm::WeightGradients;
 using torch::stable::Tensor;
+using Two = std::tuple<Tensor, Tensor>;
 using Three = std::tuple<Tensor, Tensor, Tensor>;
 
 // Whether blocks are worked on in groups, one a lane, or one by one: the one place of that rule.
@@ -53,35 +54,32 @@ PairGroup<T> group_at(const ScaledBlocks<T>& blocks, std::int64_t first, std::in
 }
 
 template <class T>
-void weigh_all(const ScaledBlocks<T>& blocks, T temperature, const Tensor& a, const Tensor& b,
-               const Tensor& reached) {
+void weigh_all(const ScaledBlocks<T>& blocks, T temperature, const Tensor& a, const Tensor& b) {
   const std::int64_t P = blocks.raw.rows(), M = blocks.raw.columns();
   T* const a_data = lwfm::data_of<T>(a);
   T* const b_data = lwfm::data_of<T>(b);
-  T* const reached_data = lwfm::data_of<T>(reached);
   for_pairs(blocks.raw, [&](std::int64_t begin, std::int64_t end) {
     thread_local EmbeddingWeights<T> one;
     thread_local GroupWeights<T> several;
     if (in_groups(P, M)) {
       for (std::int64_t p = begin; p < end; p += lwfm::kGroup<T>) {
         lwfm::weigh_group(several, group_at(blocks, p, end), temperature, a_data + p * P,
-                          b_data + p * M, reached_data + p * M);
+                          b_data + p * M);
       }
     } else {
       for (std::int64_t p = begin; p < end; ++p) {
-        lwfm::weigh(one, blocks[p], temperature, a_data + p * P, b_data + p * M,
-                    reached_data + p * M);
+        lwfm::weigh(one, blocks[p], temperature, a_data + p * P, b_data + p * M);
       }
     }
   });
 }
 
-// The gradients that come from a, b and reached.
+// The gradients of a and b.
 template <class T>
 struct WeightGradientBatch {
-  Vectors<const T> a, b, reached;
+  Vectors<const T> a, b;
 
-  WeightGradients<T> operator[](std::int64_t p) const { return {a[p], b[p], reached[p]}; }
+  WeightGradients<T> operator[](std::int64_t p) const { return {a[p], b[p]}; }
 };
 
 template <class T>
@@ -116,49 +114,53 @@ void weigh_all_backward(const ScaledBlocks<T>& blocks, T temperature,
   });
 }
 
-Three embedding_weights_cpu(const Tensor& raw, const Tensor& row_scale, const Tensor& column_scale,
-                            double temperature) {
+Two embedding_weights_cpu(const Tensor& raw, const Tensor& row_scale, const Tensor& column_scale,
+                          double temperature) {
   lwfm::require_blocks(raw, row_scale, column_scale, "raw");
   const std::int64_t P = raw.size(raw.dim() - 2), M = raw.size(raw.dim() - 1);
   const ScalarType dtype = raw.scalar_type();
-  Tensor a = lwfm::empty_for(raw, {P}, dtype), b = lwfm::empty_for(raw, {M}, dtype),
-         reached = lwfm::empty_for(raw, {M}, dtype);
+  Tensor a = lwfm::empty_for(raw, {P}, dtype), b = lwfm::empty_for(raw, {M}, dtype);
   if (dtype == ScalarType::Float) {
-    weigh_all<float>({raw, row_scale, column_scale}, static_cast<float>(temperature), a, b,
-                     reached);
+    weigh_all<float>({raw, row_scale, column_scale}, static_cast<float>(temperature), a, b);
   } else {
-    weigh_all<double>({raw, row_scale, column_scale}, temperature, a, b, reached);
+    weigh_all<double>({raw, row_scale, column_scale}, temperature, a, b);
   }
-  return {a, b, reached};
+  return {a, b};
 }
 
 template <class T>
 void backward_of(const Tensor& raw, const Tensor& row_scale, const Tensor& column_scale,
                  double temperature, const Tensor& grad_a, const Tensor& grad_b,
-                 const Tensor& grad_reached, const GradientTensors& to) {
-  weigh_all_backward<T>(
-      {raw, row_scale, column_scale}, static_cast<T>(temperature),
-      {Vectors<const T>(grad_a), Vectors<const T>(grad_b), Vectors<const T>(grad_reached)},
-      BlockGradients<T>(to));
+                 const GradientTensors& to) {
+  weigh_all_backward<T>({raw, row_scale, column_scale}, static_cast<T>(temperature),
+                        {Vectors<const T>(grad_a), Vectors<const T>(grad_b)},
+                        BlockGradients<T>(to));
 }
 
-Three embedding_weights_backward_cpu(const Tensor& grad_a, const Tensor& grad_b,
-                                     const Tensor& grad_reached, const Tensor& raw,
+Three embedding_weights_backward_cpu(const Tensor& grad_a, const Tensor& grad_b, const Tensor& raw,
                                      const Tensor& row_scale, const Tensor& column_scale,
                                      double temperature) {
   lwfm::require_blocks(raw, row_scale, column_scale, "raw");
   const std::int64_t P = raw.size(raw.dim() - 2), M = raw.size(raw.dim() - 1);
   lwfm::require_vectors(raw, grad_a, P, "grad_a");
   lwfm::require_vectors(raw, grad_b, M, "grad_b");
-  lwfm::require_vectors(raw, grad_reached, M, "grad_reached");
   const GradientTensors to = lwfm::gradients_for(raw);
   const auto backward =
       raw.scalar_type() == ScalarType::Float ? backward_of<float> : backward_of<double>;
-  backward(raw, row_scale, column_scale, temperature, grad_a, grad_b, grad_reached, to);
+  backward(raw, row_scale, column_scale, temperature, grad_a, grad_b, to);
   return {to.raw, to.row_scale, to.column_scale};
 }
 
 }  // namespace
+
+STABLE_TORCH_LIBRARY_FRAGMENT(lwfm, library) {
+  library.def(
+      "embedding_weights(Tensor raw, Tensor row_scale, Tensor column_scale, float temperature) "
+      "-> (Tensor a, Tensor b)");
+  library.def(
+      "embedding_weights_backward(Tensor grad_a, Tensor grad_b, Tensor raw, Tensor row_scale, "
+      "Tensor column_scale, float temperature) -> (Tensor, Tensor, Tensor)");
+}
 
 STABLE_TORCH_LIBRARY_IMPL(lwfm, CPU, library) {
   library.impl("embedding_weights", TORCH_BOX(&embedding_weights_cpu));

@@ -1,4 +1,4 @@
-// lwfm::embedding_weights and its backward on CUDA tensors; the contract stands in
+// lwfm::embedding_weights and its backward on CUDA tensors; the contract is in
 // embedding_weights.cpp.
 #if LWFM_WITH_CUDA
 
@@ -14,33 +14,29 @@ namespace {
 using lwfm::GradientTensors;
 using lwfm::ScalarType;
 using torch::stable::Tensor;
+using Two = std::tuple<Tensor, Tensor>;
 using Three = std::tuple<Tensor, Tensor, Tensor>;
 
-Three embedding_weights_cuda(const Tensor& raw, const Tensor& row_scale, const Tensor& column_scale,
-                             double temperature) {
+Two embedding_weights_cuda(const Tensor& raw, const Tensor& row_scale, const Tensor& column_scale,
+                           double temperature) {
   lwfm::require_device_blocks(raw, row_scale, column_scale, "raw");
   const lwfm::OnDeviceOf device(raw);
   const lwfm::PairShape shape = lwfm::pair_shape(raw);
   const ScalarType dtype = raw.scalar_type();
   Tensor a = lwfm::empty_for(raw, {shape.rows}, dtype),
-         b = lwfm::empty_for(raw, {shape.columns}, dtype),
-         reached = lwfm::empty_for(raw, {shape.columns}, dtype);
+         b = lwfm::empty_for(raw, {shape.columns}, dtype);
   lwfm::for_dtype(raw, [&](auto number) {
     using T = decltype(number);
     const lwfm::EmbeddingWeightsArguments<T> arguments{
-        shape,
-        static_cast<T>(temperature),
-        lwfm::pair_scaled_blocks<T>(raw, row_scale, column_scale),
-        lwfm::data_of<T>(a),
-        lwfm::data_of<T>(b),
-        lwfm::data_of<T>(reached)};
+        shape, static_cast<T>(temperature),
+        lwfm::pair_scaled_blocks<T>(raw, row_scale, column_scale), lwfm::data_of<T>(a),
+        lwfm::data_of<T>(b)};
     lwfm::require_launched(lwfm::weigh_pairs(arguments, device.stream()), "embedding_weights");
   });
-  return {a, b, reached};
+  return {a, b};
 }
 
-Three embedding_weights_backward_cuda(const Tensor& grad_a, const Tensor& grad_b,
-                                      const Tensor& grad_reached, const Tensor& raw,
+Three embedding_weights_backward_cuda(const Tensor& grad_a, const Tensor& grad_b, const Tensor& raw,
                                       const Tensor& row_scale, const Tensor& column_scale,
                                       double temperature) {
   lwfm::require_device_blocks(raw, row_scale, column_scale, "raw");
@@ -48,8 +44,7 @@ Three embedding_weights_backward_cuda(const Tensor& grad_a, const Tensor& grad_b
   const lwfm::PairShape shape = lwfm::pair_shape(raw);
   lwfm::require_vectors(raw, grad_a, shape.rows, "grad_a");
   lwfm::require_vectors(raw, grad_b, shape.columns, "grad_b");
-  lwfm::require_vectors(raw, grad_reached, shape.columns, "grad_reached");
-  for (const Tensor* grad : {&grad_a, &grad_b, &grad_reached}) {
+  for (const Tensor* grad : {&grad_a, &grad_b}) {
     lwfm::require_same_device(raw, *grad, "every gradient");
   }
   const GradientTensors to = lwfm::gradients_for(raw);
@@ -61,7 +56,6 @@ Three embedding_weights_backward_cuda(const Tensor& grad_a, const Tensor& grad_b
         lwfm::pair_scaled_blocks<T>(raw, row_scale, column_scale),
         lwfm::pair_vectors<const T>(grad_a),
         lwfm::pair_vectors<const T>(grad_b),
-        lwfm::pair_vectors<const T>(grad_reached),
         lwfm::pair_gradients<T>(to)};
     lwfm::require_launched(lwfm::weigh_pairs_backward(arguments, device.stream()),
                            "embedding_weights_backward");

@@ -1,7 +1,7 @@
 // lwfm::feature_matching: raw [Q, S, P, M] with row_scale [Q, S, P] and column_scale [Q, S, M],
 // support [S, P, D], query [Q, M, D]; or paired, [B, P, M], [B, P], [B, M], [B, P, D], [B, M, D]
 //   -> similarity [Q, S], assignment [Q, S, P] int64, cosines [Q, S, P] of the assigned positions;
-//   see core/pixel_matching.h and core/feature_matching.h.
+//   see core/matching/feature_matching.h.
 #include "core/matching/feature_matching.h"
 
 #include <torch/csrc/stable/library.h>
@@ -216,6 +216,15 @@ Two feature_matching_backward_cpu(const Tensor& grad, const Tensor& support, con
 }
 
 }  // namespace
+
+STABLE_TORCH_LIBRARY_FRAGMENT(lwfm, library) {
+  library.def(
+      "feature_matching(Tensor raw, Tensor row_scale, Tensor column_scale, Tensor support, "
+      "Tensor query, int top_k) -> (Tensor similarity, Tensor assignment, Tensor cosines)");
+  library.def(
+      "feature_matching_backward(Tensor grad, Tensor support, Tensor query, Tensor assignment, "
+      "Tensor cosines, int top_k) -> (Tensor, Tensor)");
+}
 
 STABLE_TORCH_LIBRARY_IMPL(lwfm, CPU, library) {
   library.impl("feature_matching", TORCH_BOX(&feature_matching_cpu));

@@ -1,12 +1,25 @@
 // What lwfm::feature_matching and its backward check and allocate, on any device; the contract
-// stands in feature_matching.cpp.
+// is in feature_matching.cpp.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
+#include <new>
+#include <stdexcept>
+#include <string>
+#include <vector>
 
-#include "matching_checks.h"
+#include "core/assignment/error_message.h"
+#include "core/matching/feature_matching.h"
+#include "tensor_views.h"
 
 namespace lwfm {
+
+inline void require_top_k(std::int64_t rows, std::int64_t columns, std::int64_t top_k) {
+  const std::int64_t pairs = std::min(rows, columns);
+  require(top_k >= 1 && top_k <= pairs,
+          "top_k must be 1 to " + std::to_string(pairs) + " (matched pairs)");
+}
 
 // Which images are compared: all pairs [Q, S], or image p with image p.
 struct Pairing {
@@ -52,6 +65,21 @@ inline Pairing require_matching_gradient(const Tensor& grad, const Tensor& suppo
               cosines.dim() == assignment.dim(),
           "assignment and cosines must be those of the forward pass, grad of its similarity");
   return {grad.dim() == 1, support.size(0), query.size(0)};
+}
+
+// Throws for the first pair without an assignment, naming the entry that is to blame.
+template <class T>
+void require_solved(const std::vector<Status>& statuses, const ScaledBlocks<T>& blocks,
+                    std::int64_t* scratch) {
+  const auto bad = std::find_if(statuses.begin(), statuses.end(),
+                                [](Status status) { return status != Status::ok; });
+  if (bad == statuses.end()) return;
+  if (*bad == Status::out_of_memory) throw std::bad_alloc();
+  const std::int64_t p = bad - statuses.begin();
+  MatchingWorkspace<T> workspace;
+  match_positions(workspace, blocks[p], scratch);
+  throw std::invalid_argument(describe_failure(*bad, workspace.cost_matrix(blocks[p].raw), false,
+                                               "cost", blocks.raw.batch().index_of(p)));
 }
 
 }  // namespace lwfm

@@ -1,4 +1,4 @@
-// lwfm::feature_matching and its backward on CUDA tensors; the contract stands in
+// lwfm::feature_matching and its backward on CUDA tensors; the contract is in
 // feature_matching.cpp, except that nothing waits for the device to find a pair without an
 // assignment (a NaN among its cosines): its similarity is NaN and its assignment -1.
 #if LWFM_WITH_CUDA
@@ -7,11 +7,11 @@
 
 #include <tuple>
 
-#include "assign.h"
 #include "cuda/feature_kernels.h"
 #include "cuda/pair_kernels.h"
 #include "device.h"
 #include "feature_matching.h"
+#include "linear_assignment.h"
 
 namespace {
 

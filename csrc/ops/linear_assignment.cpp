@@ -11,15 +11,15 @@
 #include <stdexcept>
 #include <vector>
 
-#include "batch.h"
 #include "core/assignment.h"
 #include "core/assignment/error_message.h"
+#include "tensor_views.h"
 
 namespace {
 
 using lwfm::CostMatrix;
+using lwfm::ScalarType;
 using lwfm::Status;
-using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
 // A tensor [..., N, M] of any strides as a sequence of matrices.
@@ -131,6 +131,10 @@ Tensor linear_assignment_cpu(const Tensor& cost, bool maximize) {
 }
 
 }  // namespace lwfm
+
+STABLE_TORCH_LIBRARY_FRAGMENT(lwfm, library) {
+  library.def("linear_assignment(Tensor cost, bool maximize=False) -> Tensor");
+}
 
 STABLE_TORCH_LIBRARY_IMPL(lwfm, CPU, library) {
   library.impl("linear_assignment", TORCH_BOX(&lwfm::linear_assignment_cpu));

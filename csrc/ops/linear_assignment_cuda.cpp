@@ -13,7 +13,7 @@
 
 #if LWFM_WITH_CUDA
 #include "cuda/assignment.h"
-#include "cuda_stream.h"
+#include "device.h"
 #endif
 
 namespace {

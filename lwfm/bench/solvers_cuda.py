@@ -18,7 +18,7 @@ from lwfm.bench.solver_table import OURS, AssignmentTimes, Problems
 from lwfm.bench.solvers import batch_size, check_options, make_costs
 from lwfm.bench.timing import describe, median_seconds, reason_of
 from lwfm.lap import solve_batch
-from lwfm.ops.assignment import linear_assignment
+from lwfm.ops import linear_assignment
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -1,12 +1,15 @@
-"""Modules: the LWFM-SPM head and its parts, ready to stand behind any backbone."""
+"""Modules: the LWFM-SPM head and its parts, for any backbone."""
 
 from __future__ import annotations
 
 from lwfm.nn.baseline import global_features, nearest_class_mean
+from lwfm.nn.class_means import ClassShots
 from lwfm.nn.embedding import PixelEmbedding
-from lwfm.nn.head import EpisodeSimilarities, LayerReduction, LWFMHead, SemanticPixelMatching
+from lwfm.nn.head import EpisodeSimilarities, LayerReduction, LWFMHead
+from lwfm.nn.matching import SemanticPixelMatching
 
 __all__ = [
+    "ClassShots",
     "EpisodeSimilarities",
     "LWFMHead",
     "LayerReduction",

@@ -1,4 +1,4 @@
-"""Why two images are similar: the weights, matches and similarities behind the head's number.
+"""Explanation of the similarity of two images: their weights, matches and cosines, layer by layer.
 
 Letters: P positions (F x F), l a layer.
 """
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LayerMatch:
-    """How the positions of one layer of an image pair correspond.
+    """Correspondence of the positions of one layer of an image pair.
 
     Positions count row by row, from the upper left.
 
@@ -49,7 +49,7 @@ class LayerMatch:
 
 @torch.no_grad()
 def explain_pair(head: LWFMHead, support: Maps, query: Maps) -> tuple[LayerMatch, ...]:
-    """Compute what the head sees in one support image and one query, layer by layer.
+    """Match one support image with one query, layer by layer, as the head does.
 
     Parameters
     ----------

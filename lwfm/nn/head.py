@@ -1,4 +1,4 @@
-"""Modules: the LWFM-SPM head and its parts, ready to stand behind any backbone.
+"""The LWFM-SPM head.
 
 Letters in shape comments: Q queries, S support images, P positions (F x F), C channels, l a layer.
 """
@@ -14,11 +14,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lwfm.nn.class_means import ClassShots
-from lwfm.nn.embedding import PixelEmbedding as PixelEmbedding  # part of this module's face
+from lwfm.nn.embedding import PixelEmbedding
 from lwfm.nn.layer import SupportLayer
 from lwfm.nn.positions import MapLayout, Positions
-from lwfm.ops import semantic_pixel_matching
-from lwfm.ops._expressions import compute_dtype, inverse_root, over_queries
+from lwfm.ops._expressions import inverse_root, over_queries
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,64 +25,18 @@ if TYPE_CHECKING:
     from lwfm.nn.positions import Maps
 
 LayerReduction = Literal["max", "mean"]
-"""How the matched similarities of several layers become one."""
-
-
-class SemanticPixelMatching(nn.Module):
-    """Similarity of every query with every support image on one layer: SPM as a drop-in module.
-
-    Parameters
-    ----------
-    dim : int
-        C_l, channels of the maps.
-    embedding : bool
-        Compare matched positions after a learned :class:`PixelEmbedding` (the paper) or as they are.
-    top_k : int or None
-        Mean of the k most similar matched pairs; 1 is the paper's maximum, None averages all.
-
-    Examples
-    --------
-    >>> matching = SemanticPixelMatching(64)
-    >>> matching(torch.rand(5, 64, 3, 3), torch.rand(7, 64, 3, 3)).shape
-    torch.Size([7, 5])
-    """
-
-    def __init__(self, dim: int, *, embedding: bool = True, top_k: int | None = 1) -> None:
-        super().__init__()
-        self.dim = dim
-        self.top_k = top_k
-        self.embedding = PixelEmbedding(dim) if embedding else None
-
-    def forward(self, support: Tensor, query: Tensor) -> Tensor:
-        """Compare maps support [S, C, F, F] with query [Q, C, F', F'] -> [Q, S], in -1..1.
-
-        Raises
-        ------
-        ValueError
-            For a wrong rank, channel count, dtype or device, or NaN features (naming the pair).
-        """
-        for name, maps in (("support", support), ("query", query)):
-            if maps.ndim != 4 or maps.shape[1] != self.dim:
-                raise ValueError(f"{name} must be maps [B, {self.dim}, F, F], got {list(maps.shape)}")
-        positions = [compute_dtype(maps).flatten(2).transpose(1, 2) for maps in (support, query)]
-        if self.embedding is None:
-            return semantic_pixel_matching(*positions, top_k=self.top_k)[0]
-        with torch.autocast(support.device.type, enabled=False):
-            embedded = [self.embedding(x) for x in positions]
-        return semantic_pixel_matching(
-            *positions, support_embedded=embedded[0], query_embedded=embedded[1], top_k=self.top_k
-        )[0]
+"""Reduction of the matched similarities of several layers to one."""
 
 
 class EpisodeSimilarities(NamedTuple):
-    """What the logits of an episode are made of: ``logits = (base + matching) / temperature``."""
+    """Terms of the logits of an episode: ``logits = (base + matching) / temperature``."""
 
     base: Tensor
     """[Q, way]: cosine of the LWE-weighted means, in -1..1."""
     matching: Tensor
     """[Q, way]: matched similarity times ``matching_weight``; zeros where that is 0."""
     query_features: Tensor
-    """[Q, C]: LWE-weighted mean of each query, what the classifier reads."""
+    """[Q, C]: LWE-weighted mean of each query, the input of the classifier."""
 
 
 class LWFMHead(nn.Module):
@@ -177,15 +130,19 @@ class LWFMHead(nn.Module):
         if self.top_k is not None and not 1 <= self.top_k <= pairs:
             raise ValueError(f"top_k must be 1 to {pairs} (positions of the smallest map), got {self.top_k}")
 
-    def forward(self, support: Maps, support_labels: Tensor, query: Maps) -> Tensor | tuple[Tensor, Tensor]:
+    def forward(
+        self, support: Maps, support_labels: Tensor | ClassShots, query: Maps
+    ) -> Tensor | tuple[Tensor, Tensor]:
         """Classify the queries of one episode.
 
         Parameters
         ----------
         support : Tensor or sequence of Tensor
             [S, C, F, F], or one [S, C_l, F_l, F_l] per layer; any floating dtype.
-        support_labels : Tensor
-            [S] integers 0..way-1, in any order; each class at least once, shots may differ.
+        support_labels : Tensor or ClassShots
+            [S] integers 0..way-1, in any order; each class at least once, shots may differ. Or
+            :class:`ClassShots` made of them beforehand, where many episodes have the same labels: then a
+            call on CUDA tensors never waits for the device, so that a CUDA graph can capture it.
         query : Tensor or sequence of Tensor
             [Q, C, F, F] or per layer; Q may be 0.
 
@@ -206,9 +163,12 @@ class LWFMHead(nn.Module):
             return logits, self._classify(episode.query_features)
         return logits
 
-    def similarities(self, support: Maps, support_labels: Tensor, query: Maps) -> EpisodeSimilarities:
+    def similarities(
+        self, support: Maps, support_labels: Tensor | ClassShots, query: Maps
+    ) -> EpisodeSimilarities:
         """Compute the terms of the logits; arguments and errors as in :meth:`forward`."""
-        device = support_labels.device
+        labels = support_labels.labels if isinstance(support_labels, ClassShots) else support_labels
+        device = labels.device
         with torch.autocast(device.type, enabled=False):
             support_layers = self.layout.positions(support, "support")
             query_layers = self.layout.positions(query, "query")
@@ -219,7 +179,10 @@ class LWFMHead(nn.Module):
                     )
                 if any(x.dtype != support_layers[0].features.dtype for x, _ in layers):
                     raise ValueError("mixed dtypes: either all maps are float64 or none")
-            shots = ClassShots(support_labels, len(support_layers[0].features))
+            images = len(support_layers[0].features)
+            shots = support_labels if isinstance(support_labels, ClassShots) else ClassShots(labels, images)
+            if len(labels) != images:
+                raise ValueError(f"{images} support images need as many labels, got {len(labels)}")
             supports = [
                 SupportLayer(
                     s,
@@ -242,7 +205,7 @@ class LWFMHead(nn.Module):
     def _compare(
         self, supports: list[SupportLayer], shots: ClassShots, queries: Sequence[Positions]
     ) -> EpisodeSimilarities:
-        """Similarities of some of the queries, given for each layer."""
+        """Compute the similarities of some of the queries, given for each layer."""
         terms, matched = [], []
         for support, query in zip(supports, queries, strict=True):
             term, similarity = support.compare(query, self.attention_temperature, self.top_k)
@@ -262,11 +225,11 @@ class LWFMHead(nn.Module):
         return EpisodeSimilarities(base, matching, torch.cat([term.features for term in terms], dim=-1))
 
     def _over_layers(self, similarities: Tensor) -> Tensor:
-        """Make one matched similarity of those of all layers: [L, Q, S] -> [Q, S], merged [L, Q, way]."""
+        """Reduce matched similarities over the layers: [L, Q, S] -> [Q, S], merged [L, Q, way]."""
         return similarities.max(0).values if self.layer_reduction == "max" else similarities.mean(0)
 
     def classify(self, maps: Maps) -> Tensor:
-        """Class logits [B, num_classes] of ordinary images from their globally averaged maps.
+        """Compute class logits [B, num_classes] of ordinary images from their globally averaged maps.
 
         Raises
         ------

@@ -1,4 +1,4 @@
-"""What one layer contributes to the similarities of an episode.
+"""Contribution of one layer to the similarities of an episode.
 
 Letters: Q queries, S support images, P positions, C_l channels of a layer.
 """
@@ -8,16 +8,11 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from lwfm.nn.class_means import ClassTerms, class_terms
-from lwfm.ops._correlation import correlate, is_one_kernel
-from lwfm.ops._expressions import (
-    correlation_scale,
-    embedding_weights,
-    feature_matching,
-    inverse_root,
-    pair_blocks,
-    raw_correlation,
-)
+from lwfm.ops._expressions import correlation_scale, inverse_root, pair_blocks, raw_correlation
+from lwfm.ops.class_terms import ClassTerms, class_terms
+from lwfm.ops.correlation import correlate, is_one_kernel
+from lwfm.ops.embedding_weights import embedding_weights
+from lwfm.ops.feature_matching import feature_matching
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,7 +31,7 @@ class SupportLayer:
     positions : Positions
         S images.
     shots : ClassShots
-        Which image belongs to which class.
+        The classes of the images.
     embed : callable or None
         phi, on the last dimension; None for the identity.
     matching : bool
@@ -68,7 +63,7 @@ class SupportLayer:
         return positions.features if self.embed is None else self.embed(positions.features)
 
     def query_bytes(self) -> int:
-        """Bytes of the blocks of one query image."""
+        """Return the bytes of the blocks of one query image."""
         S, P, _ = self.positions.features.shape
         return S * P * P * self.positions.features.element_size()
 
@@ -96,21 +91,22 @@ class SupportLayer:
             top_k=top_k,
             matching=self.matching,
         )
-        terms = class_terms(pairs.a, pairs.b, pairs.reached, s, q, self.shots)
+        terms = class_terms(pairs.a, pairs.b, s, q, self.shots.order, self.shots.begin)
         return terms, pairs.similarity if self.matching else None
 
     def correlate(self, query: Positions) -> Tensor:
-        """R [Q, S, P, P] of all pairs."""
+        """Compute R [Q, S, P, P] of all pairs."""
         return raw_correlation(self.positions.features, query.features)
 
     def weigh(self, raw: Tensor, query: Positions, temperature: float) -> ClassTerms:
         """Compare the class means under layer-wise embedding, with R [Q, S, P, P]."""
         scale = correlation_scale(query.squares)
-        a, b, reached = embedding_weights(pair_blocks(raw, self.correlation_scale, scale), temperature)
-        return class_terms(a, b, reached, self.positions.features, query.features, self.shots)
+        a, b = embedding_weights(pair_blocks(raw, self.correlation_scale, scale), temperature)
+        shots = self.shots
+        return class_terms(a, b, self.positions.features, query.features, shots.order, shots.begin)
 
     def match(self, raw: Tensor, query: Positions, top_k: int | None) -> Tensor:
-        """Similarity [Q, S], merged [Q, way], over matched positions, with R [Q, S, P, P]."""
+        """Compute the similarity [Q, S], merged [Q, way], over matched positions, with R [Q, S, P, P]."""
         raw, inverse_norm = raw.detach(), inverse_root(query.squares.detach())
         embedded = self._embedded(query)
         if not self.merged:

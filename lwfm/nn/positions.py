@@ -1,4 +1,4 @@
-"""How backbone maps are cut into layers and centered before the head compares them.
+"""Split backbone maps into layers of centered positions.
 
 Letters: B images, P positions (F x F), C channels, l a layer.
 """
@@ -11,15 +11,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lwfm.ops import _expressions as blocks
-from lwfm.ops._expressions import compute_dtype, squared_norms
+from lwfm.ops._expressions import compute_dtype
+from lwfm.ops.centered_positions import centered_positions
 
 Maps = Tensor | Sequence[Tensor]
 """One tensor [B, C, F, F] with the layers' channels side by side, or one [B, C_l, F_l, F_l] per layer."""
 
 
 class Positions(NamedTuple):
-    """A layer of some images as the head compares it."""
+    """Positions of one layer of some images."""
 
     features: Tensor
     """[B, P, C_l], centered."""
@@ -59,7 +59,7 @@ class MapLayout:
             )
 
     def layers(self, maps: Maps, name: str) -> list[Tensor]:
-        """Cut maps into one [B, C_l, F_l, F_l] per layer, in the dtype the head computes in.
+        """Split maps into one [B, C_l, F_l, F_l] per layer, in the dtype the head computes in.
 
         Raises
         ------
@@ -70,22 +70,10 @@ class MapLayout:
         return tensors if len(tensors) == len(self.dims) else list(self._split(tensors[0]))
 
     def positions(self, maps: Maps, name: str) -> list[Positions]:
-        """Cut maps into layers of centered positions; errors as in :meth:`layers`."""
+        """Split maps into layers of centered positions; errors as in :meth:`layers`."""
         tensors = self._checked(maps, name)
-        if blocks.is_fused(tensors[0]):
-            results = torch.ops.lwfm.centered_positions(tensors, list(self.dims), self.shared)
-            return [
-                Positions(*pair)
-                for pair in zip(results[: len(self.dims)], results[len(self.dims) :], strict=True)
-            ]
-        layers = tensors if len(tensors) == len(self.dims) else self._split(tensors[0])
-        features = [x.flatten(2).transpose(1, 2) for x in layers]
-        if self.shared:
-            total = torch.stack([x.sum(-1, keepdim=True) for x in features]).sum(0)  # [B, P, 1]
-            centered = [x - total / sum(self.dims) for x in features]
-        else:
-            centered = [x - x.mean(-1, keepdim=True) for x in features]
-        return [Positions(x, squared_norms(x)) for x in centered]
+        features, squares = centered_positions(tensors, self.dims, self.shared)
+        return [Positions(*layer) for layer in zip(features, squares, strict=True)]
 
     def _split(self, maps: Tensor) -> tuple[Tensor, ...]:
         return torch.split_with_sizes(maps, list(self.dims), dim=1)

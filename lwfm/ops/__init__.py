@@ -2,15 +2,23 @@
 
 * :func:`linear_assignment` -- batched exact assignment;
 * :func:`semantic_pixel_matching`, :func:`paired_pixel_matching` -- matched positions of images;
-* :func:`layer_wise_embedding` -- weights of positions by mutual cross-correlation.
+* :func:`layer_wise_embedding` -- weights of positions by mutual cross-correlation;
+* :func:`implementation` -- choice of kernels or tensor expressions.
+
+All work under ``torch.compile`` and autocast, on CPU and CUDA tensors. Pairs of images are processed by fused
+kernels, one pass forward and one backward, in chunks of queries where the blocks of all pairs would take much
+memory; they can be differentiated once. Devices without kernels use tensor expressions.
 """
 
 from __future__ import annotations
 
-from lwfm.ops.assignment import linear_assignment
-from lwfm.ops.matching import layer_wise_embedding, paired_pixel_matching, semantic_pixel_matching
+from lwfm.ops._implementation import implementation
+from lwfm.ops.embedding_weights import layer_wise_embedding
+from lwfm.ops.feature_matching import paired_pixel_matching, semantic_pixel_matching
+from lwfm.ops.linear_assignment import linear_assignment
 
 __all__ = [
+    "implementation",
     "layer_wise_embedding",
     "linear_assignment",
     "paired_pixel_matching",

@@ -1,5 +1,5 @@
-// Pairs worked on in groups, one a lane: as one by one, whoever stands beside them, and bit for bit
-// the same on every instruction set.
+// Pairs processed in groups, one a lane: equal to single pairs, independent of their neighbors, and
+// bit for bit the same on every instruction set.
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
@@ -20,7 +20,7 @@ struct Problem {
   std::int64_t rows, columns;
   int pairs;
   std::vector<T> raw, row_scale, column_scale;
-  std::vector<T> a, b, reached;                    // written by forward, read as gradients too
+  std::vector<T> a, b;                             // written by forward, read as gradients too
   std::vector<T> raw_grad, row_grad, column_grad;  // written by backward
 
   Problem(std::int64_t n, std::int64_t m, int count, std::mt19937_64& engine)
@@ -30,7 +30,7 @@ struct Problem {
     const auto size = [&](std::int64_t each) { return static_cast<std::size_t>(each * count); };
     for (auto* part : {&raw, &raw_grad}) part->resize(size(n * m));
     for (auto* part : {&row_scale, &a, &row_grad}) part->resize(size(n));
-    for (auto* part : {&column_scale, &b, &reached, &column_grad}) part->resize(size(m));
+    for (auto* part : {&column_scale, &b, &column_grad}) part->resize(size(m));
     for (T& x : raw) x = static_cast<T>(normal(engine));
     for (T& x : row_scale) x = static_cast<T>(uniform(engine));
     for (T& x : column_scale) x = static_cast<T>(uniform(engine));
@@ -42,8 +42,7 @@ struct Problem {
             {column_scale.data() + p * columns, 1}};
   }
   lwfm::WeightGradients<T> from(int p) const {
-    return {
-        {a.data() + p * rows, 1}, {b.data() + p * columns, 1}, {reached.data() + p * columns, 1}};
+    return {{a.data() + p * rows, 1}, {b.data() + p * columns, 1}};
   }
   lwfm::BlockGradient<T> to(int p) {
     return {{raw_grad.data() + p * rows * columns, rows, columns, columns, 1},
@@ -54,8 +53,7 @@ struct Problem {
   void one_by_one() {
     lwfm::EmbeddingWeights<T> workspace;
     for (int p = 0; p < pairs; ++p) {
-      lwfm::weigh(workspace, block(p), T{2}, a.data() + p * rows, b.data() + p * columns,
-                  reached.data() + p * columns);
+      lwfm::weigh(workspace, block(p), T{2}, a.data() + p * rows, b.data() + p * columns);
       lwfm::weigh_backward(workspace, block(p), T{2}, from(p), to(p));
     }
   }
@@ -72,14 +70,13 @@ struct Problem {
         grads[lane] = from(p + lane);
         results[lane] = to(p + lane);
       }
-      lwfm::weigh_group(workspace, group, T{2}, a.data() + p * rows, b.data() + p * columns,
-                        reached.data() + p * columns, level);
+      lwfm::weigh_group(workspace, group, T{2}, a.data() + p * rows, b.data() + p * columns, level);
       lwfm::weigh_group_backward(workspace, group, T{2}, grads, results, level);
     }
   }
 
   std::vector<const std::vector<T>*> results() const {
-    return {&a, &b, &reached, &raw_grad, &row_grad, &column_grad};
+    return {&a, &b, &raw_grad, &row_grad, &column_grad};
   }
 };
 

@@ -1,4 +1,4 @@
-"""Inputs of the operators on features, which several tests share."""
+"""Inputs of the operators on features, shared by several tests."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lwfm.nn.class_means import ClassShots
+from lwfm.nn import ClassShots
 from lwfm.ops._expressions import cosine_blocks
 
 DIMS = (6, 5)
@@ -23,7 +23,7 @@ def leaf(
 
 
 def maps_in(layout: str, device: torch.device, dtype: torch.dtype) -> list[Tensor]:
-    """Maps of 3 images as leaves: one tensor, or one per layer."""
+    """Return maps of 3 images as leaves: one tensor, or one per layer."""
     if layout == "per-layer":
         return [leaf(3, C_l, 2, 4, device=device, dtype=dtype, seed=C_l) for C_l in DIMS]
     one = leaf(3, sum(DIMS), 2, 4, device=device, dtype=dtype)
@@ -42,16 +42,16 @@ def terms_inputs(
 
 
 def operators(gradient: bool, device: torch.device, dtype: torch.dtype) -> dict[Any, tuple[Any, ...]]:
-    """Each operator with arguments, and its backward with those of a forward pass."""
+    """Return each operator with arguments, and its backward with those of a forward pass."""
     maps = [x.detach() for x in maps_in("per-layer", device, dtype)]
-    outputs = torch.ops.lwfm.centered_positions(maps, list(DIMS), True)
+    outputs = torch.ops.lwfm.centered_positions.default(maps, list(DIMS), True)
     s = leaf(3, 4, 5, device=device, dtype=dtype).detach()
     q = leaf(2, 6, 5, device=device, dtype=dtype, seed=1).detach()
     cosines = cosine_blocks(s, q)
-    similarity, assignment, matched = torch.ops.lwfm.feature_matching(*cosines, s, q, 2)
+    similarity, assignment, matched = torch.ops.lwfm.feature_matching.default(*cosines, s, q, 2)
     inputs, shots = terms_inputs(device, dtype)
     detached = [x.detach() for x in inputs]
-    terms = torch.ops.lwfm.class_terms(*detached, shots.order, shots.begin)
+    terms = torch.ops.lwfm.class_terms.default(*detached, shots.order, shots.begin)
     backward = {
         torch.ops.lwfm.centered_positions_backward.default: (outputs, outputs[:2], [2, 2], True),
         torch.ops.lwfm.feature_matching_backward.default: (similarity, s, q, assignment, matched, 2),

@@ -6,7 +6,6 @@ Without a GPU the kernels are executed under emulation by tests/simt; here only 
 from __future__ import annotations
 
 import re
-from typing import Any
 
 import pytest
 import torch
@@ -14,12 +13,15 @@ from torch import Tensor
 
 from lwfm import _ops
 from lwfm.nn import LWFMHead
-from lwfm.ops._correlation import correlate, is_one_kernel
-from lwfm.ops._expressions import PAIR_KERNELS, ScaledBlocks, embedding_weights, pair_blocks, pixel_matching
+from lwfm.ops._expressions import ScaledBlocks, pair_blocks
+from lwfm.ops._implementation import KERNEL_DEVICES
+from lwfm.ops.correlation import correlate, is_one_kernel
+from lwfm.ops.embedding_weights import embedding_weights
+from lwfm.ops.feature_matching import feature_matching
 from tests.helpers.episodes import random_episode
 
 SHAPES = [(9, 9), (1, 1), (4, 7), (7, 4), (25, 25), (3, 40), (49, 49), (120, 110)]
-OPERATORS = ["embedding_weights", "pixel_matching", "centered_positions", "feature_matching", "class_terms"]
+OPERATORS = ["embedding_weights", "centered_positions", "feature_matching", "class_terms"]
 
 
 def has_kernel(operator: str, key: str) -> bool:
@@ -27,7 +29,7 @@ def has_kernel(operator: str, key: str) -> bool:
 
 
 def random_blocks(P: int, M: int, dtype: torch.dtype, *, seed: int = 0) -> ScaledBlocks:
-    """Blocks of 2 queries and 3 support images, as views of one product and expanded factors."""
+    """Draw blocks of 2 queries and 3 support images, as views of one product and expanded factors."""
     generator = torch.Generator().manual_seed(seed)
     leaves = [
         torch.rand(*shape, generator=generator, dtype=torch.float64).to(dtype)
@@ -42,12 +44,19 @@ def on(device: str | torch.device, blocks: ScaledBlocks) -> ScaledBlocks:
 
 
 def results(blocks: ScaledBlocks, top_k: int | None) -> list[Tensor]:
-    """Everything that the operators and their backward passes write, on the CPU."""
+    """Return everything that the operators on pairs and their backward passes write, on the CPU."""
+    Q, S, P, M = blocks.raw.shape
+    generator = torch.Generator().manual_seed(1)
+    features = [
+        torch.randn(*shape, 20, generator=generator, dtype=torch.float64).to(blocks.raw).requires_grad_()
+        for shape in ((S, P), (Q, M))
+    ]
     weights = embedding_weights(blocks, 2.0)
-    similarity, assignment = pixel_matching(ScaledBlocks(*(x.detach() for x in blocks)), blocks, top_k)
+    cosines = ScaledBlocks(*(x.detach() for x in blocks))
+    similarity, assignment = feature_matching(cosines, features[0], features[1], top_k)
     outputs = [*weights, similarity]
     loss = torch.stack([(x * torch.linspace(-1, 2, x.numel()).to(x).view_as(x)).sum() for x in outputs]).sum()
-    slopes = torch.autograd.grad(loss, list(blocks))
+    slopes = torch.autograd.grad(loss, [*blocks, *features])
     return [x.detach().cpu() for x in (*outputs, *slopes, assignment)]
 
 
@@ -60,7 +69,7 @@ def assert_close(actual: list[Tensor], expected: list[Tensor]) -> None:
 
 def test_every_operator_has_a_kernel_on_every_device_of_the_build() -> None:
     """Whatever is registered, not a list that somebody must keep; on a machine without a GPU too."""
-    keys = ["CPU", "CUDA"] if "cuda" in PAIR_KERNELS else ["CPU"]
+    keys = ["CPU", "CUDA"] if "cuda" in KERNEL_DEVICES else ["CPU"]
     names = sorted(name for name in torch._C._dispatch_get_all_op_names() if name.startswith("lwfm::"))
     assert len(names) >= 2 * len(OPERATORS) + 2  # with their backward; the assignment, the correlation
     missing = [(name, key) for name in names for key in keys if not has_kernel(name, key)]
@@ -68,7 +77,7 @@ def test_every_operator_has_a_kernel_on_every_device_of_the_build() -> None:
 
 
 def test_a_build_with_kernels_names_their_architectures() -> None:
-    assert ("cuda" in PAIR_KERNELS) == bool(re.search(r"sm_\d+", _ops.cuda_kernels))
+    assert ("cuda" in KERNEL_DEVICES) == bool(re.search(r"sm_\d+", _ops.cuda_kernels))
 
 
 def test_one_kernel_is_for_cuda_inference_only() -> None:
@@ -88,18 +97,8 @@ def test_equals_the_cpu(P: int, M: int, top_k: int | None, dtype: torch.dtype) -
 def test_gradcheck_and_opcheck() -> None:
     blocks = [x.clone().requires_grad_() for x in on("cuda", random_blocks(3, 4, torch.float64))]
 
-    def both(*x: Tensor) -> tuple[Tensor, ...]:
-        compared = ScaledBlocks(*x)
-        cosines = ScaledBlocks(*(part.detach() for part in x))
-        return (*embedding_weights(compared, 2.0), pixel_matching(cosines, compared, 2)[0])
-
-    assert torch.autograd.gradcheck(both, blocks)
-    checks: dict[Any, tuple[Any, ...]] = {
-        torch.ops.lwfm.embedding_weights.default: (*blocks, 2.0),
-        torch.ops.lwfm.pixel_matching.default: (*(x.detach() for x in blocks), *blocks, 2),
-    }
-    for operator, arguments in checks.items():
-        torch.library.opcheck(operator, arguments)
+    assert torch.autograd.gradcheck(lambda *x: embedding_weights(ScaledBlocks(*x), 2.0), blocks)
+    torch.library.opcheck(torch.ops.lwfm.embedding_weights.default, (*blocks, 2.0))
 
 
 @pytest.mark.gpu

@@ -1,4 +1,4 @@
-"""On a GPU: streams, graphs, determinism, and tensors of more numbers than 32 bits count."""
+"""On a GPU: streams, graphs, determinism, and tensors with more than 2^31 elements."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 
 from lwfm.ops import linear_assignment
-from lwfm.ops._correlation import correlate
-from lwfm.ops._expressions import ScaledBlocks, embedding_weights, pixel_matching
+from lwfm.ops._expressions import ScaledBlocks
+from lwfm.ops.correlation import correlate
+from lwfm.ops.embedding_weights import embedding_weights
+from lwfm.ops.feature_matching import feature_matching
 from tests.helpers.feature_inputs import operators
 
 if TYPE_CHECKING:
@@ -80,7 +82,7 @@ def test_the_correlation_on_the_second_device() -> None:
 
 @pytest.mark.skipif(not ROOMY, reason="needs a GPU of more than 60 GiB")
 @pytest.mark.parametrize("P", [9, 40], ids=["warps", "blocks"])
-def test_more_numbers_than_32_bits_count(P: int) -> None:
+def test_more_elements_than_32_bits_count(P: int) -> None:
     """The results of repeated pairs are repeated, at the very end too."""
     few = 1000
     repeats = 2**31 // (few * P * P) + 1
@@ -90,7 +92,8 @@ def test_more_numbers_than_32_bits_count(P: int) -> None:
     def results(times: int) -> list[Tensor]:
         blocks = ScaledBlocks(raw.repeat(times, 1, 1), scale.repeat(times, 1), scale.repeat(times, 1))
         assignment = linear_assignment(blocks.raw)
-        return [assignment, *embedding_weights(blocks, 2.0), *pixel_matching(blocks, blocks, 1)]
+        features = raw[:, :, :4].repeat(times, 1, 1)
+        return [assignment, *embedding_weights(blocks, 2.0), *feature_matching(blocks, features, features, 1)]
 
     expected = results(1)
     for x, y in zip(results(repeats), expected, strict=True):

@@ -1,4 +1,4 @@
-"""What the head writes in inference: no tensor grows with queries x images x positions x positions."""
+"""Memory of the head in inference: no tensor grows with queries x images x positions x positions."""
 
 from __future__ import annotations
 
@@ -6,19 +6,23 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
+from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-import lwfm.ops._correlation
 import lwfm.ops._expressions
+import lwfm.ops._implementation
 from lwfm.nn import LWFMHead
-from lwfm.ops import semantic_pixel_matching
-from lwfm.ops._correlation import ONE_KERNEL_PRODUCTS, is_one_kernel
+from lwfm.ops import implementation, semantic_pixel_matching
 from lwfm.ops._expressions import PAIR_BYTES
+from lwfm.ops.correlation import ONE_KERNEL_PRODUCTS, is_one_kernel
+from tests.helpers.episodes import random_episode
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from lwfm.ops._implementation import Implementation
 
 
 class LargestTensor(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -48,15 +52,13 @@ P = F * F
 
 
 @pytest.mark.parametrize("form", ["head", "operator"])
-@pytest.mark.parametrize("fused", [True, False], ids=["kernels", "expressions"])
+@pytest.mark.parametrize("name", ["kernels", "expressions"])
 def test_blocks_of_pairs_stay_within_the_budget(
-    form: str, fused: bool, monkeypatch: pytest.MonkeyPatch
+    form: str, name: Implementation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As on a GPU with more products than the one kernel takes: R is written, in chunks of queries."""
     budget = 200_000
     monkeypatch.setattr(lwfm.ops._expressions, "PAIR_BYTES", budget)
-    if not fused:
-        monkeypatch.setattr(lwfm.ops._expressions, "is_fused", lambda _: False)
     head = LWFMHead([C], feature_size=F).eval()
     labels = torch.arange(S) % 3
 
@@ -65,7 +67,8 @@ def test_blocks_of_pairs_stay_within_the_budget(
             return head(torch.rand(S, C, F, F), labels, torch.rand(queries, C, F, F))
         return semantic_pixel_matching(torch.rand(S, P, C), torch.rand(queries, P, C))
 
-    few, many = (largest_bytes(lambda n=queries: call(n)) for queries in (20, 600))  # type: ignore[misc]
+    with implementation(name):
+        few, many = (largest_bytes(lambda n=queries: call(n)) for queries in (20, 600))  # type: ignore[misc]
     blocks = 4 * 600 * S * P * P  # bytes of all blocks at once: 7.4 MB
     assert few <= budget
     assert many <= max(budget, 8 * 600 * S * P)  # features [Q, P, C] and assignments [Q, S, P] do grow
@@ -90,7 +93,7 @@ def test_when_one_kernel_does_it_all(
 ) -> None:
     case = {"queries": 5, "positions": 16, "device": "cuda", "recorded": False, "kernels": True, **change}
     kinds = {"cpu", "cuda"} if case["kernels"] else {"cpu"}
-    monkeypatch.setattr(lwfm.ops._correlation, "PAIR_KERNELS", frozenset(kinds))
+    monkeypatch.setattr(lwfm.ops._implementation, "KERNEL_DEVICES", frozenset(kinds))
     with FakeTensorMode():
         s = torch.empty(4, case["positions"], 8, device=case["device"], requires_grad=case["recorded"])
         q = torch.empty(case["queries"], case["positions"], 8, device=case["device"])
@@ -103,3 +106,30 @@ def test_what_the_one_kernel_leaves_to_others_is_less_than_the_budget() -> None:
     assert (
         ONE_KERNEL_PRODUCTS * 8 < PAIR_BYTES
     )  # the blocks of the largest case, were they written in float64
+
+
+def outputs_and_gradients(head: LWFMHead, *, queries: int) -> list[Tensor]:
+    episode = random_episode((2, 3), queries, (6, 4), (3, 2), dtype=torch.float64)
+    inputs = [x.requires_grad_() for x in (*episode.support, *episode.query)]
+    logits, class_logits = head(episode.support, episode.labels, episode.query)
+    slopes = torch.autograd.grad(
+        logits.square().sum() + class_logits.square().sum(), [*inputs, *head.parameters()]
+    )
+    return [logits, class_logits, *slopes]
+
+
+@pytest.mark.parametrize("budget", [1, 4000, 9000], ids=lambda budget: f"{budget}B")
+def test_chunks_of_queries_change_nothing(budget: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    head = LWFMHead((6, 4), feature_size=[3, 2], num_classes=3, top_k=None).double()
+    expected = outputs_and_gradients(head, queries=7)
+    support, query = torch.rand(3, 4, 5), torch.rand(6, 4, 5)
+    matched = semantic_pixel_matching(support, query)
+    for name in ("PAIR_BYTES", "RECORDED_PAIR_BYTES"):
+        monkeypatch.setattr(lwfm.ops._expressions, name, budget)
+    torch.testing.assert_close(outputs_and_gradients(head, queries=7), expected)
+    torch.testing.assert_close(semantic_pixel_matching(support, query), matched)
+    episode = random_episode((2, 3), 7, (6, 4), (3, 2), dtype=torch.float64)
+    with torch.no_grad():
+        torch.testing.assert_close(semantic_pixel_matching(support, query), matched)
+        logits = head(episode.support, episode.labels, episode.query)
+    torch.testing.assert_close(list(logits), [x.detach() for x in expected[:2]])

@@ -2,7 +2,6 @@
 //
 //   corr_ij = R_ij row_scale_i column_scale_j
 //   a_i = sum_j softmax_i( g_i(corr) / t ),   b_j = sum_i softmax_j( g_j(corr) / t )
-//   reached_j = sum_i a_i R_ij
 //
 // g_d standardizes along d. "Layer-Wise Feature Metric of Semantic-Pixel Matching for Few-Shot
 // Learning", arXiv 2411.06363. Deterministic, and the same on every instruction set.
@@ -26,40 +25,27 @@ template <class T>
 struct WeightGradients {
   VectorView<const T> a;
   VectorView<const T> b;
-  VectorView<const T> reached;
 };
 
 // Memory of one thread and the arithmetic in it.
 template <class T>
 class EmbeddingWeights {
  public:
-  // Writes a [rows], b [columns] and reached [columns].
-  LWFM_INLINE void forward(const ScaledBlock<T>& block, T temperature, T* a, T* b, T* reached) {
+  // Writes a [rows] and b [columns].
+  LWFM_INLINE void forward(const ScaledBlock<T>& block, T temperature, T* a, T* b) {
     read(block, temperature);
     over_rows_.row_sums(a);
     over_columns_.row_sums(b);
-    for (std::int64_t j = 0; j < length_; j += kLanes<T>) {
-      Lanes<T> sum{}, r;
-      for (std::int64_t i = 0; i < rows_; ++i) {
-        load(raw_.data() + i * length_ + j, r);
-        sum += r * a[i];
-      }
-      store<T>(sum, column_.data() + j);
-    }
-    std::copy_n(column_.data(), columns_, reached);
   }
 
-  // From the gradients of a, b and reached; recomputes the forward pass.
+  // From the gradients of a and b; recomputes the forward pass.
   LWFM_INLINE void backward(const ScaledBlock<T>& block, T temperature,
                             const WeightGradients<T>& from, const BlockGradient<T>& to) {
     read(block, temperature);
-    over_rows_.row_sums(a_.data());
-    std::fill(column_.begin(), column_.end(), T{0});
-    for (std::int64_t j = 0; j < columns_; ++j) column_[j] = from.reached[j];
-    for (std::int64_t i = 0; i < rows_; ++i) row_[i] = from.a[i] + reach(i);
+    for (std::int64_t i = 0; i < rows_; ++i) row_[i] = from.a[i];
     over_rows_.backward(row_.data());
-    for (std::int64_t j = 0; j < columns_; ++j) other_column_[j] = from.b[j];
-    over_columns_.backward(other_column_.data());
+    for (std::int64_t j = 0; j < columns_; ++j) column_[j] = from.b[j];
+    over_columns_.backward(column_.data());
     // Of the correlations, the sum of both directions; X is not needed any more.
     transpose(over_columns_.soft(), columns_, rows_, over_columns_.length(), over_rows_.x(),
               length_);
@@ -75,11 +61,10 @@ class EmbeddingWeights {
     over_rows_.reserve(rows, columns);
     over_columns_.reserve(columns, rows);
     raw_.assign(static_cast<std::size_t>(rows * length_), T{0});
-    for (auto* column : {&column_, &other_column_, &scale_}) {
+    for (auto* column : {&column_, &scale_}) {
       column->assign(static_cast<std::size_t>(length_), T{0});
     }
     row_.resize(static_cast<std::size_t>(rows));
-    a_.resize(static_cast<std::size_t>(rows));
   }
 
   LWFM_INLINE void read(const ScaledBlock<T>& block, T temperature) {
@@ -108,26 +93,14 @@ class EmbeddingWeights {
     }
   }
 
-  // sum_j R_ij column_j
-  LWFM_INLINE T reach(std::int64_t i) const {
-    Lanes<T> sum{}, r, g;
-    for (std::int64_t j = 0; j < length_; j += kLanes<T>) {
-      load(raw_.data() + i * length_ + j, r);
-      load(column_.data() + j, g);
-      sum += r * g;
-    }
-    return sum_of_lanes<T>(sum);
-  }
-
-  // With column_ the gradient of reached.
   LWFM_INLINE void write(const ScaledBlock<T>& block, const BlockGradient<T>& to) {
-    T* grad_scale = other_column_.data();
+    T* grad_scale = column_.data();
     std::fill_n(grad_scale, length_, T{0});
     for (std::int64_t i = 0; i < rows_; ++i) {
       T* raw = raw_.data() + i * length_;
       const T* one = over_rows_.soft() + i * length_;
       const T* other = over_rows_.x() + i * length_;
-      const T factor = block.row_scale[i], a = a_[i];
+      const T factor = block.row_scale[i];
       Lanes<T> sum{}, x, y, r, s, c;
       for (std::int64_t j = 0; j < length_; j += kLanes<T>) {
         load(one + j, x);
@@ -138,10 +111,9 @@ class EmbeddingWeights {
         x += y;
         c += x * r * factor;
         store<T>(c, grad_scale + j);
-        load(column_.data() + j, c);
         x *= s;
         sum += x * r;
-        x = x * factor + c * a;
+        x *= factor;
         store<T>(x, raw + j);
       }
       to.row_scale[i] = sum_of_lanes<T>(sum);
@@ -153,14 +125,14 @@ class EmbeddingWeights {
   std::int64_t rows_ = 0, columns_ = 0, length_ = 0;
   ColumnSoftmax<T> over_rows_;     // of corr
   ColumnSoftmax<T> over_columns_;  // of its transpose
-  std::vector<T> raw_, scale_, column_, other_column_, row_, a_;
+  std::vector<T> raw_, scale_, column_, row_;
 };
 
 #if LWFM_X86
 template <class T>
 LWFM_AVX2 void weigh_avx2(EmbeddingWeights<T>& workspace, const ScaledBlock<T>& block,
-                          T temperature, T* a, T* b, T* reached) {
-  workspace.forward(block, temperature, a, b, reached);
+                          T temperature, T* a, T* b) {
+  workspace.forward(block, temperature, a, b);
 }
 
 template <class T>
@@ -171,18 +143,18 @@ LWFM_AVX2 void weigh_backward_avx2(EmbeddingWeights<T>& workspace, const ScaledB
 }
 #endif
 
-// Writes a [rows], b [columns] and reached [columns] of one block.
+// Writes a [rows] and b [columns] of one block.
 template <class T>
 void weigh(EmbeddingWeights<T>& workspace, const ScaledBlock<T>& block, T temperature, T* a, T* b,
-           T* reached, SimdLevel level = simd_level()) {
+           SimdLevel level = simd_level()) {
 #if LWFM_X86
-  if (level >= SimdLevel::avx2) return weigh_avx2(workspace, block, temperature, a, b, reached);
+  if (level >= SimdLevel::avx2) return weigh_avx2(workspace, block, temperature, a, b);
 #endif
   (void)level;
-  workspace.forward(block, temperature, a, b, reached);
+  workspace.forward(block, temperature, a, b);
 }
 
-// Writes the gradient of the block from those of its a, b and reached.
+// Writes the gradient of the block from those of its a and b.
 template <class T>
 void weigh_backward(EmbeddingWeights<T>& workspace, const ScaledBlock<T>& block, T temperature,
                     const WeightGradients<T>& from, const BlockGradient<T>& to,

@@ -46,24 +46,16 @@ class LaneWeights {
   using Array = LaneArray<T, kBytes>;
 
  public:
-  // Of `count` pairs: writes a [count, rows], b [count, columns] and reached [count, columns].
-  LWFM_INLINE void forward(const ScaledBlock<T>* blocks, int count, T temperature, T* a, T* b,
-                           T* reached) {
+  // Of `count` pairs: writes a [count, rows] and b [count, columns].
+  LWFM_INLINE void forward(const ScaledBlock<T>* blocks, int count, T temperature, T* a, T* b) {
     read(blocks, count);
     soften(down_, temperature, a_.data());
     soften(across_, temperature, b_.data());
-    const Vectors* raw = raw_.data();
-    reached_.clear();
-    for (std::int64_t i = 0; i < rows_; ++i) {
-      const Vector weight = a_[i];
-      for (std::int64_t j = 0; j < columns_; ++j) reached_[j] += *raw++ * weight;
-    }
     scatter(a_, count, a);
     scatter(b_, count, b);
-    scatter(reached_, count, reached);
   }
 
-  // From the gradients of a, b and reached of each pair; recomputes the forward pass.
+  // From the gradients of a and b of each pair; recomputes the forward pass.
   LWFM_INLINE void backward(const ScaledBlock<T>* blocks, int count, T temperature,
                             const WeightGradients<T>* from, const BlockGradient<T>* to) {
     read(blocks, count);
@@ -95,7 +87,7 @@ class LaneWeights {
     };
     resize({&raw_, &x_, &soft_, &grad_}, rows * columns);
     resize({&row_scale_, &a_, &a_grad_}, rows);
-    resize({&column_scale_, &b_, &b_grad_, &reached_, &reached_grad_}, columns);
+    resize({&column_scale_, &b_, &b_grad_}, columns);
     resize({&scale_, &mean_, &greatest_}, std::max(rows, columns));
   }
 
@@ -119,19 +111,11 @@ class LaneWeights {
     }
   }
 
-  // The gradient of a also gets what it contributes to reached.
   LWFM_INLINE void read_gradients(const WeightGradients<T>* from, int count) {
     for (int lane = 0; lane < kWidth; ++lane) {
       const WeightGradients<T>& given = from[std::min(lane, count - 1)];
       gather(given.a, lane, a_grad_);
       gather(given.b, lane, b_grad_);
-      gather(given.reached, lane, reached_grad_);
-    }
-    const Vectors* raw = raw_.data();
-    for (std::int64_t i = 0; i < rows_; ++i) {
-      Vector sum = a_grad_[i];
-      for (std::int64_t j = 0; j < columns_; ++j) sum += *raw++ * reached_grad_[j];
-      a_grad_[i] = sum;
     }
   }
 
@@ -221,13 +205,13 @@ class LaneWeights {
     Vectors* grad = grad_.data();
     const Vectors* raw = raw_.data();
     for (std::int64_t i = 0; i < rows_; ++i) {
-      const Vector factor = row_scale_[i], a = a_[i];
+      const Vector factor = row_scale_[i];
       Vector sum{};
       for (std::int64_t j = 0; j < columns_; ++j, ++grad, ++raw) {
         const Vector scaled = *grad * column_scale_[j];
         b_grad_[j] += *grad * *raw * factor;
         sum += scaled * *raw;
-        *grad = scaled * factor + reached_grad_[j] * a;
+        *grad = scaled * factor;
       }
       a_grad_[i] = sum;
     }
@@ -264,7 +248,6 @@ class LaneWeights {
   Array raw_, x_, soft_, grad_;      // [rows, columns]
   Array row_scale_, a_, a_grad_;     // [rows]
   Array column_scale_, b_, b_grad_;  // [columns]
-  Array reached_, reached_grad_;     // [columns]
   Array scale_, mean_, greatest_;    // one entry a line
 };
 

@@ -1,5 +1,5 @@
 // Groups of pairs with small blocks for layer-wise embedding, worked on as many at a time as the
-// vectors of an instruction set have lanes: see lane_weights.h.
+// vectors of an instruction set have lanes: see embedding_weights_batched.h.
 #pragma once
 
 #include <algorithm>
@@ -30,12 +30,12 @@ template <class T>
 class GroupWeights {
  public:
   template <int kBytes>
-  LWFM_INLINE void forward(const PairGroup<T>& group, T temperature, T* a, T* b, T* reached) {
+  LWFM_INLINE void forward(const PairGroup<T>& group, T temperature, T* a, T* b) {
     const std::int64_t rows = group.blocks[0].raw.rows, columns = group.blocks[0].raw.columns;
     for (int k = 0; k < group.count; k += kLanes<T, kBytes>) {
       of(VectorBytes<kBytes>{})
           .forward(group.blocks + k, std::min(group.count - k, kLanes<T, kBytes>), temperature,
-                   a + k * rows, b + k * columns, reached + k * columns);
+                   a + k * rows, b + k * columns);
     }
   }
 
@@ -57,13 +57,13 @@ class GroupWeights {
   LaneWeights<T, kWide> wide_;
 };
 
-// As `weigh`, for a group: writes a [count, rows], b [count, columns] and reached [count, columns].
+// As `weigh`, for a group: writes a [count, rows] and b [count, columns].
 template <class T>
 void weigh_group(GroupWeights<T>& workspace, const PairGroup<T>& group, T temperature, T* a, T* b,
-                 T* reached, SimdLevel level = simd_level()) {
+                 SimdLevel level = simd_level()) {
   vectorized(
       [&](auto bytes) LWFM_INLINE_LAMBDA {
-        workspace.template forward<decltype(bytes)::value>(group, temperature, a, b, reached);
+        workspace.template forward<decltype(bytes)::value>(group, temperature, a, b);
       },
       level);
 }

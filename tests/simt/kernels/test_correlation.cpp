@@ -1,8 +1,8 @@
 // The fused kernel on all pairs of one layer, executed under emulation, against the arithmetic of
 // the core on inner products summed in float64.
 #include "core/matching/embedding_weights.h"
+#include "core/matching/feature_matching.h"
 #include "core/matching/norms.h"
-#include "core/matching/pixel_matching.h"
 #include "cuda/pair_kernels.h"
 #include "cuda/tile_product.cuh"
 #include "pair_problems.h"
@@ -78,13 +78,12 @@ struct Features {
 
 template <class T>
 struct Results {
-  std::vector<T> a, b, reached, similarity;
+  std::vector<T> a, b, similarity;
   std::vector<std::int64_t> assignment;
 
   Results(const tests::Shape& shape, T value)
       : a(size(shape.pairs() * shape.rows), value),
         b(size(shape.pairs() * shape.columns), value),
-        reached(b),
         similarity(size(shape.pairs()), value),
         assignment(a.size(), -7) {}
 };
@@ -131,17 +130,9 @@ struct Case {
         embedded(D > 0) {}
 
   lwfm::CorrelationArguments<typename Features<In>::Public, T> arguments(Results<T>& to) const {
-    lwfm::CorrelationArguments<typename Features<In>::Public, T> result{support.view(),
-                                                                        query.view(),
-                                                                        support_compared.view(),
-                                                                        query_compared.view(),
-                                                                        T{2},
-                                                                        top_k,
-                                                                        to.a.data(),
-                                                                        to.b.data(),
-                                                                        to.reached.data(),
-                                                                        to.similarity.data(),
-                                                                        to.assignment.data()};
+    lwfm::CorrelationArguments<typename Features<In>::Public, T> result{
+        support.view(), query.view(), support_compared.view(), query_compared.view(), T{2}, top_k,
+        to.a.data(),    to.b.data(),  to.similarity.data(),    to.assignment.data()};
     if (!embedded) result.support_compared.data = result.query_compared.data = nullptr;
     return result;
   }
@@ -173,14 +164,13 @@ void Case<In, T>::check(const Results<T>& actual) const {
   Results<T> expected(shape, T{0});
   lwfm::EmbeddingWeights<double> weights;
   lwfm::MatchingWorkspace<double> matching;
-  std::vector<double> a(size(P)), b(size(M)), reached(size(M));
+  std::vector<double> a(size(P)), b(size(M));
   for (int p = 0; p < shape.pairs(); ++p) {
     const int q = p / shape.supports, s = p % shape.supports;
     const Pair pair(support, s, query, q);
-    lwfm::weigh(weights, pair.block(pair.correlation), 2.0, a.data(), b.data(), reached.data());
+    lwfm::weigh(weights, pair.block(pair.correlation), 2.0, a.data(), b.data());
     std::copy(a.begin(), a.end(), expected.a.begin() + p * P);
     std::copy(b.begin(), b.end(), expected.b.begin() + p * M);
-    std::copy(reached.begin(), reached.end(), expected.reached.begin() + p * M);
     if (top_k == 0) continue;
     const std::int64_t* given = actual.assignment.data() + p * P;
     check_assignment<T>(pair.block(pair.cosine), given);
@@ -191,7 +181,6 @@ void Case<In, T>::check(const Results<T>& actual) const {
   const double terms = 4.0 * (P + M) + support.channels;
   CHECK(tests::close(actual.a, expected.a, terms));
   CHECK(tests::close(actual.b, expected.b, terms));
-  CHECK(tests::close(actual.reached, expected.reached, terms));
   if (top_k > 0) CHECK(tests::close(actual.similarity, expected.similarity, terms));
 }
 
@@ -205,7 +194,7 @@ void equals_the_core(const Case<In, T>& problem) {
     simt::for_each_schedule([&] {
       Results<T> actual(problem.shape, T{-9});
       lwfm::correlate_pairs(problem.arguments(actual), processors, nullptr);
-      CHECK(actual.a == first.a && actual.b == first.b && actual.reached == first.reached);
+      CHECK(actual.a == first.a && actual.b == first.b);
       CHECK(actual.similarity == first.similarity && actual.assignment == first.assignment);
     });
   }

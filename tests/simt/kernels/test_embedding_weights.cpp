@@ -16,16 +16,14 @@ constexpr T kNan = std::numeric_limits<T>::quiet_NaN();
 
 template <class T>
 struct Weights {
-  std::vector<T> a, b, reached;
+  std::vector<T> a, b;
 
   explicit Weights(const Shape& shape)
       : a(tests::size(shape.pairs() * shape.rows), kNan<T>),
-        b(tests::size(shape.pairs() * shape.columns), kNan<T>),
-        reached(b) {}
+        b(tests::size(shape.pairs() * shape.columns), kNan<T>) {}
 
   bool close_to(const Weights& other, double terms) const {
-    return tests::close(a, other.a, terms) && tests::close(b, other.b, terms) &&
-           tests::close(reached, other.reached, terms);
+    return tests::close(a, other.a, terms) && tests::close(b, other.b, terms);
   }
 };
 
@@ -36,7 +34,7 @@ Weights<T> expected_weights(const Blocks<T>& blocks, T temperature) {
   lwfm::EmbeddingWeights<T> workspace;
   for (int p = 0; p < shape.pairs(); ++p) {
     lwfm::weigh(workspace, blocks.block(p), temperature, result.a.data() + p * shape.rows,
-                result.b.data() + p * shape.columns, result.reached.data() + p * shape.columns);
+                result.b.data() + p * shape.columns);
   }
   return result;
 }
@@ -44,12 +42,7 @@ Weights<T> expected_weights(const Blocks<T>& blocks, T temperature) {
 template <class T>
 lwfm::EmbeddingWeightsArguments<T> arguments_for(const Blocks<T>& blocks, T temperature,
                                                  Weights<T>& to) {
-  return {tests::pair_shape(blocks.shape),
-          temperature,
-          blocks.view(),
-          to.a.data(),
-          to.b.data(),
-          to.reached.data()};
+  return {tests::pair_shape(blocks.shape), temperature, blocks.view(), to.a.data(), to.b.data()};
 }
 
 double terms_of(const Shape& shape) { return 4.0 * (shape.rows + shape.columns); }
@@ -64,7 +57,7 @@ void weights_equal_the_core(const Shape& shape, std::mt19937_64& engine) {
   simt::for_each_schedule([&] {
     Weights<T> actual(shape);
     lwfm::weigh_pairs(arguments_for(blocks, T{2}, actual), nullptr);
-    CHECK(actual.a == first.a && actual.b == first.b && actual.reached == first.reached);
+    CHECK(actual.a == first.a && actual.b == first.b);
   });
 }
 
@@ -73,23 +66,20 @@ void gradients_equal_the_core(const Shape& shape, std::mt19937_64& engine) {
   const Blocks<T> blocks(shape, engine);
   const auto grad_a = tests::random_vector<T>(shape.pairs() * shape.rows, engine);
   const auto grad_b = tests::random_vector<T>(shape.pairs() * shape.columns, engine);
-  const auto grad_reached = tests::random_vector<T>(shape.pairs() * shape.columns, engine);
   Gradients<T> expected(blocks);
   lwfm::EmbeddingWeights<T> workspace;
   for (int p = 0; p < shape.pairs(); ++p) {
-    lwfm::weigh_backward<T>(workspace, blocks.block(p), T{2},
-                            {{grad_a.data() + p * shape.rows, 1},
-                             {grad_b.data() + p * shape.columns, 1},
-                             {grad_reached.data() + p * shape.columns, 1}},
-                            expected.block(blocks, p));
+    lwfm::weigh_backward<T>(
+        workspace, blocks.block(p), T{2},
+        {{grad_a.data() + p * shape.rows, 1}, {grad_b.data() + p * shape.columns, 1}},
+        expected.block(blocks, p));
   }
   simt::for_each_schedule([&] {
     Gradients<T> actual(blocks);
     lwfm::weigh_pairs_backward<T>(
         {tests::pair_shape(shape), T{2}, blocks.view(),
          tests::contiguous(grad_a, shape, shape.rows),
-         tests::contiguous(grad_b, shape, shape.columns),
-         tests::contiguous(grad_reached, shape, shape.columns), actual.view(blocks)},
+         tests::contiguous(grad_b, shape, shape.columns), actual.view(blocks)},
         nullptr);
     const double terms = 4 * terms_of(shape);
     CHECK(tests::close(actual.raw, expected.raw, terms));
@@ -110,7 +100,7 @@ void every_group_gives_the_same_bits(const Blocks<T>& blocks, unsigned threads) 
   const auto arguments = arguments_for(blocks, T{5}, actual);
   LWFM_LAUNCH((lwfm::weigh<T, kOfWarp, kStaged>), 2, threads, bytes * (kOfWarp ? threads / 32 : 1),
               nullptr, arguments);
-  CHECK(actual.a == expected.a && actual.b == expected.b && actual.reached == expected.reached);
+  CHECK(actual.a == expected.a && actual.b == expected.b);
 }
 
 template <class T, bool kOfWarp, bool kStaged>
@@ -126,7 +116,6 @@ void every_group_gives_the_same_gradient(const Blocks<T>& blocks, unsigned threa
                                                       T{5},
                                                       blocks.view(),
                                                       tests::contiguous(rows, shape, shape.rows),
-                                                      of_columns,
                                                       of_columns,
                                                       to.view(blocks)};
   };

@@ -2,6 +2,7 @@
 #include "core/matching/feature_matching.h"
 #include "core/matching/norms.h"
 #include "cuda/feature_kernels.h"
+#include "cuda/feature_matching.cuh"
 #include "cuda/pair_kernels.h"
 #include "pair_problems.h"
 
@@ -189,6 +190,118 @@ void no_assignment_means_nan(std::mt19937_64& engine) {
   CHECK(actual.matched == std::vector<T>(expected.matched.size(), T{0}));
 }
 
+// Where all costs are equal the assignment is the identity; a pair with a NaN, or with a row that
+// may not be assigned at all, has no assignment, and spoils no other.
+template <class T>
+void ties_and_nan(std::mt19937_64& engine) {
+  const Shape shape{2, 2, 6, 6};
+  Images<T> x(shape, false, 5, engine);
+  Blocks<T>& cosines = x.cosines;
+  const Blocks<T> untouched = cosines;
+  Result<T> tied(shape), result(shape);
+  std::fill(cosines.raw.begin(), cosines.raw.end(), T{0});
+  lwfm::match_features(arguments_of(x, 6, tied), nullptr);
+  for (int k = 0; k < 24; ++k) CHECK(tied.assignment[tests::size(k)] == k % 6);
+  cosines.raw = untouched.raw;
+  cosines.raw[7] = std::numeric_limits<T>::quiet_NaN();        // row 0 of query 1, support 0
+  std::fill_n(cosines.raw.begin() + 10 * cosines.length(), 6,  // row 4 of query 0, support 1
+              -std::numeric_limits<T>::infinity());
+  lwfm::match_features(arguments_of(x, 1, result), nullptr);
+  for (int p = 0; p < shape.pairs(); ++p) {
+    CHECK(std::isnan(result.similarity[tests::size(p)]) == (p == 1 || p == 2));
+    CHECK((result.assignment[tests::size(p * 6)] == -1) == (p == 1 || p == 2));
+  }
+}
+
+template <class T>
+void costs_are_written(const Images<T>& x) {
+  const Shape& shape = x.shape;
+  const int entries = shape.rows * shape.columns;
+  simt::for_each_schedule([&] {
+    std::vector<T> cost(tests::size(shape.pairs() * entries), T{-9});
+    lwfm::write_costs(tests::pair_shape(shape), x.cosines.view(), cost.data(), nullptr);
+    for (int p = 0; p < shape.pairs(); ++p) {
+      for (int e = 0; e < entries; ++e) {
+        const T cosine = x.cosines.block(p).at(e / shape.columns, e % shape.columns);
+        CHECK(cost[tests::size(p * entries + e)] == T{1} - cosine);
+      }
+    }
+  });
+}
+
+// What distribute_similarity_gradient writes for pairs of a shape, from the assignment and cosines
+// of the forward pass, with a grid so small that each group takes several pairs.
+template <class T, bool kOfWarp>
+std::pair<std::vector<T>, std::vector<int>> shares_of(const Shape& shape, int top_k,
+                                                      const std::vector<std::int64_t>& assignment,
+                                                      const std::vector<T>& matched,
+                                                      const std::vector<T>& grad,
+                                                      unsigned threads) {
+  std::vector<T> shares(matched.size(), T{-7});
+  std::vector<int> rows(tests::size(shape.pairs() * shape.columns), -7);
+  const lwfm::FeatureMatchingGradientArguments<T> arguments{tests::pair_shape(shape),
+                                                            top_k,
+                                                            {},
+                                                            shape.supports,
+                                                            shape.queries,
+                                                            1,
+                                                            {},
+                                                            {},
+                                                            grad.data(),
+                                                            assignment.data(),
+                                                            matched.data(),
+                                                            shares.data(),
+                                                            rows.data(),
+                                                            nullptr,
+                                                            nullptr};
+  const std::size_t bytes =
+      sizeof(T) * tests::size(lwfm::matches_gradient_scratch(shape.rows, shape.columns, true));
+  LWFM_LAUNCH((lwfm::distribute_similarity_gradient<T, kOfWarp>), 2, threads,
+              bytes * (kOfWarp ? threads / 32 : 1), nullptr, arguments);
+  return {shares, rows};
+}
+
+// Equal cosines are taken from the upper rows, a NaN before any number.
+template <class T>
+void ties_go_to_the_upper_row() {
+  const auto shares = [](const std::vector<T>& matched) {
+    return shares_of<T, true>({1, 1, 4, 4}, 2, {2, 0, 3, 1}, matched, {T{6}}, 32);
+  };
+  const auto [tied, rows] = shares({1, 1, 1, 1});
+  CHECK((tied == std::vector<T>{3, 3, 0, 0} && rows == std::vector<int>{1, -1, 0, -1}));
+  CHECK((shares({1, 1, 1, 2}).first == std::vector<T>{3, 0, 0, 3}));
+  const T nan = std::numeric_limits<T>::quiet_NaN();
+  CHECK((shares({1, 1, nan, 2}).first == std::vector<T>{0, 0, 3, 3}));
+}
+
+// Groups that take several pairs each, one of them without an assignment; nothing of a pair is left
+// for the next.
+template <class T, bool kOfWarp>
+void every_group_gives_the_same_bits(unsigned threads, std::mt19937_64& engine) {
+  const Shape shape{3, 5, 7, 4};
+  const Images<T> x(shape, false, 6, engine);
+  Result<T> expected = of_core(x, 3), actual(shape);
+  std::fill_n(expected.assignment.begin() + 9 * 7, 7, std::int64_t{-1});
+  expected.similarity[9] = std::numeric_limits<T>::quiet_NaN();
+  actual.assignment = expected.assignment;
+  const auto arguments = arguments_of(x, 3, actual);
+  const std::size_t bytes = sizeof(T) * tests::size(lwfm::matches_scratch(7, 4, true));
+  LWFM_LAUNCH((lwfm::compare<T, kOfWarp>), 2, threads, bytes * (kOfWarp ? threads / 32 : 1),
+              nullptr, arguments);
+  CHECK(tests::close(actual.similarity, expected.similarity, 20));
+  const auto grad = tests::random_vector<T>(shape.pairs(), engine);
+  const auto several =
+      shares_of<T, kOfWarp>(shape, 1, expected.assignment, expected.matched, grad, threads);
+  for (int p = 0; p < shape.pairs(); ++p) {
+    const auto part = [&](const auto& all, int n) {
+      return std::vector(all.begin() + p * n, all.begin() + (p + 1) * n);
+    };
+    const auto alone = shares_of<T, true>({1, 1, 7, 4}, 1, part(expected.assignment, 7),
+                                          part(expected.matched, 7), {grad[tests::size(p)]}, 32);
+    CHECK(part(several.first, 7) == alone.first && part(several.second, 4) == alone.second);
+  }
+}
+
 // The gradient takes a block of threads for each position, which emulation and its sanitizers pay
 // for one by one: images of few positions in all must do.
 template <class T>
@@ -197,12 +310,20 @@ void check_all(std::mt19937_64& engine) {
     const int all = std::min(shape.rows, shape.columns);
     const Images<T> x(shape, shape.supports == 1, shape.rows == 4 ? 600 : 20, engine);
     norms_equal_the_core(x);
+    costs_are_written(x);
     matches_equal_the_core(x, (1 + all) / 2);
     if (x.S() * shape.rows + shape.queries * shape.columns > 30) continue;
     gradient_equals_the_core(x, 1, engine);
     gradient_equals_the_core(x, all, engine);
   }
+  for (const Shape& shape : {Shape{1, 2, 32, 32}, Shape{3, 1, 2, 31}}) {
+    matches_equal_the_core(Images<T>(shape, false, 7, engine), 2);
+  }
   no_assignment_means_nan<T>(engine);
+  ties_and_nan<T>(engine);
+  ties_go_to_the_upper_row<T>();
+  every_group_gives_the_same_bits<T, true>(64, engine);
+  every_group_gives_the_same_bits<T, false>(32, engine);
 }
 
 }  // namespace

@@ -1,14 +1,14 @@
 // lwfm::centered_positions: maps of layers [B, C_l, F_l, F_l], or one [B, sum of C_l, F, F]
 //   -> positions [B, P_l, C_l] of each layer, then their squared norms [B, P_l]; see
 //   core/positions.h.
-#include "core/matching/positions.h"
+#include "centered_positions.h"
 
 #include <torch/csrc/stable/library.h>
 
 #include <vector>
 
+#include "core/matching/positions.h"
 #include "core/simd/dispatch.h"
-#include "positions.h"
 
 namespace {
 
@@ -97,6 +97,13 @@ std::vector<Tensor> centered_positions_backward_cpu(std::vector<Tensor> grads,
 }
 
 }  // namespace
+
+STABLE_TORCH_LIBRARY_FRAGMENT(lwfm, library) {
+  library.def("centered_positions(Tensor[] maps, int[] dims, bool together) -> Tensor[]");
+  library.def(
+      "centered_positions_backward(Tensor[] grads, Tensor[] positions, int[] heights, "
+      "bool together) -> Tensor[]");
+}
 
 STABLE_TORCH_LIBRARY_IMPL(lwfm, CPU, library) {
   library.impl("centered_positions", TORCH_BOX(&centered_positions_cpu));

@@ -1,4 +1,4 @@
-"""The operators on features: equal to plain expressions, and everything a torch user expects."""
+"""Centered positions, feature matching, class terms: equal to expressions, complete operators."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
-import lwfm.ops._expressions
-from lwfm.nn.class_means import class_terms
 from lwfm.nn.positions import MapLayout
-from lwfm.ops._expressions import cosine_blocks, feature_matching, paired_blocks
+from lwfm.ops import implementation
+from lwfm.ops._expressions import cosine_blocks, paired_blocks
+from lwfm.ops.centered_positions import centered_positions
+from lwfm.ops.class_terms import class_terms
+from lwfm.ops.feature_matching import feature_matching
 from tests.helpers.feature_inputs import DIMS, leaf, maps_in, operators, terms_inputs
 
 
@@ -21,17 +24,14 @@ def gradients(outputs: list[Tensor], inputs: list[Tensor]) -> tuple[Tensor, ...]
     return torch.autograd.grad([(w * x).sum() for w, x in zip(weights, outputs, strict=True)], inputs)
 
 
-def without_fusion(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lwfm.ops._expressions, "is_fused", lambda _: False)
-
-
 @pytest.mark.parametrize("layout", ["one-tensor", "channels-last", "per-layer"])
 @pytest.mark.parametrize("together", [True, False], ids=["together", "each-layer"])
 def test_positions_are_centered(
     layout: str, together: bool, device: torch.device, dtype: torch.dtype
 ) -> None:
     maps = maps_in(layout, device, dtype)
-    actual = torch.ops.lwfm.centered_positions(maps, list(DIMS), together)
+    features, squares = centered_positions(maps, DIMS, together)
+    actual = [*features, *squares]
     layers = maps if len(maps) > 1 else list(torch.split_with_sizes(maps[0], list(DIMS), 1))
     features = [x.flatten(2).transpose(1, 2) for x in layers]
     if together:
@@ -42,6 +42,9 @@ def test_positions_are_centered(
     expected = features + [x.square().sum(-1) for x in features]
     torch.testing.assert_close(actual, expected, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(gradients(actual, maps), gradients(expected, maps), atol=1e-5, rtol=1e-5)
+    with implementation("expressions"):
+        features, squares = centered_positions(maps, DIMS, together)
+    torch.testing.assert_close([*features, *squares], expected, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("top_k", [1, 3, None], ids=["top1", "top3", "all"])
@@ -50,15 +53,15 @@ def test_positions_are_centered(
 )
 @pytest.mark.parametrize("paired", [False, True], ids=["all-pairs", "paired"])
 def test_matching_equals_the_expressions(
-    P: int, M: int, top_k: int | None, paired: bool, device: torch.device, monkeypatch: pytest.MonkeyPatch
+    P: int, M: int, top_k: int | None, paired: bool, device: torch.device
 ) -> None:
     shapes = [(P, 60), (M, 60), (P, 40), (M, 40)]
     s, q, es, eq = (leaf(9, *shape, device=device, seed=seed) for seed, shape in enumerate(shapes))
     blocks = (paired_blocks if paired else cosine_blocks)(s.detach(), q.detach())
     similarity, assignment = feature_matching(blocks, es, eq, top_k)
     slopes = gradients([similarity], [es, eq])
-    without_fusion(monkeypatch)
-    expected, expected_assignment = feature_matching(blocks, es, eq, top_k)
+    with implementation("expressions"):
+        expected, expected_assignment = feature_matching(blocks, es, eq, top_k)
     torch.testing.assert_close((similarity, assignment), (expected, expected_assignment))
     torch.testing.assert_close(slopes, gradients([expected], [es, eq]))
 
@@ -71,27 +74,20 @@ def test_tiny_and_zero_features(device: torch.device) -> None:
     blocks = cosine_blocks(*(leaf(1, 3, 4, device=device, seed=seed).detach() for seed in (2, 3)))
     similarity, _ = feature_matching(blocks, es, eq, None)
     slopes = gradients([similarity], [es, eq])
-    compared = cosine_blocks(es, eq)
-    expected, _ = lwfm.ops._expressions.pixel_matching(blocks, compared, None)
+    with implementation("expressions"):
+        expected, _ = feature_matching(blocks, es, eq, None)
     torch.testing.assert_close(similarity, expected)
     torch.testing.assert_close(slopes, gradients([expected], [es, eq]))
 
 
 @pytest.mark.parametrize("C", [37, 600])
-def test_class_terms_equal_the_expressions(
-    C: int, device: torch.device, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_class_terms_equal_the_expressions(C: int, device: torch.device, dtype: torch.dtype) -> None:
     inputs, shots = terms_inputs(device, dtype, C)
     a, b, s, q = inputs
-
-    def terms() -> list[Tensor]:
-        reached = torch.einsum("qsi,qsij->qsj", a, lwfm.ops._expressions.raw_correlation(s, q))
-        return list(class_terms(a, b, reached, s, q, shots))
-
-    actual = terms()
+    actual = list(class_terms(a, b, s, q, shots.order, shots.begin))
     slopes = gradients(actual, inputs)
-    without_fusion(monkeypatch)
-    expected = terms()
+    with implementation("expressions"):
+        expected = list(class_terms(a, b, s, q, shots.order, shots.begin))
     tolerance = 1e-3 if dtype == torch.float32 else 1e-9
     torch.testing.assert_close(actual, expected, atol=tolerance, rtol=tolerance)
     torch.testing.assert_close(slopes, gradients(expected, inputs), atol=tolerance, rtol=tolerance)
@@ -122,6 +118,17 @@ def test_empty_batches(device: torch.device) -> None:
     s, q = torch.rand(3, 4, 5, device=device), torch.rand(0, 6, 5, device=device)
     similarity, assignment = feature_matching(cosine_blocks(s, q), s, q, 1)
     assert (similarity.shape, assignment.shape) == ((0, 3), (0, 3, 4))
+
+
+@pytest.mark.parametrize("operator", ["centered_positions", "feature_matching", "class_terms"])
+def test_double_backward_is_refused(operator: str) -> None:
+    name = getattr(torch.ops.lwfm, operator).default
+    arguments = operators(True, torch.device("cpu"), torch.float64)[name]
+    leaves = [x for x in tree_leaves(arguments) if isinstance(x, Tensor) and x.requires_grad]
+    output = name(*arguments)[0]
+    slope = torch.autograd.grad(output.square().sum(), leaves[0], create_graph=True)[0]
+    with pytest.raises(RuntimeError, match=f"lwfm::{operator} can be differentiated once"):
+        torch.autograd.backward(slope.sum())
 
 
 MAPS = torch.rand(2, 3, 2, 2)

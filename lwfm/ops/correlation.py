@@ -2,51 +2,47 @@
 
 ``lwfm::correlation`` multiplies the positions of all images, weighs them (LWE), assigns them and compares
 the matched ones (SPM). On CUDA it is one kernel, and no tensor of S x Q x P x P or S x Q x C numbers is ever
-written; elsewhere it is the operators of :mod:`lwfm.ops._expressions` in turn. It cannot be differentiated.
+written; elsewhere it calls the other operators in turn. It cannot be differentiated.
 
 Letters: Q queries, S support images, P support positions, M query positions, C and D channels.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
 from lwfm.ops._expressions import (
-    PAIR_KERNELS,
     compute_dtype,
     correlation_scale,
-    cosine_blocks,
-    embedding_weights,
     inverse_root,
     pair_blocks,
-    pixel_matching,
     raw_correlation,
     squared_norms,
 )
+from lwfm.ops._implementation import has_kernels
+from lwfm.ops._register import refusal
+from lwfm.ops.embedding_weights import embedding_weights
+from lwfm.ops.feature_matching import feature_matching
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-MOST_POSITIONS = 32
+MAX_ASSIGNED_POSITIONS = 32
 """Positions of an image that one warp assigns (kMaxAssignedPositions in csrc/cuda)."""
-
-
 ONE_KERNEL_PRODUCTS = 2**19
-"""Inner products of all pairs up to which one kernel is the faster way: of more, matrix units do better."""
+"""Inner products of all pairs up to which one kernel is faster; beyond, matrix units are."""
 
 
 class PairTerms(NamedTuple):
-    """What all pairs of one layer yield, in float64 for float64 features and float32 for others."""
+    """Weights and matches of all pairs of one layer; float64 for float64 features, else float32."""
 
     a: Tensor
     """[Q, S, P]: LWE weights of the support positions."""
     b: Tensor
     """[Q, S, M]: LWE weights of the query positions."""
-    reached: Tensor
-    """[Q, S, M]: a^T R, with R the inner products of the positions."""
     similarity: Tensor
     """[Q, S]: mean of the ``top_k`` largest cosines of matched positions; empty without matching."""
     assignment: Tensor
@@ -60,8 +56,8 @@ def is_one_kernel(support: Tensor, query: Tensor, others: Sequence[Tensor] = ())
     """
     recorded = torch.is_grad_enabled() and any(x.requires_grad for x in (support, query, *others))
     (S, P, _), (Q, M, _) = support.shape, query.shape
-    fits = max(P, M) <= MOST_POSITIONS and S * P * Q * M <= ONE_KERNEL_PRODUCTS
-    return support.device.type == "cuda" and "cuda" in PAIR_KERNELS and fits and not recorded
+    fits = max(P, M) <= MAX_ASSIGNED_POSITIONS and S * P * Q * M <= ONE_KERNEL_PRODUCTS
+    return support.device.type == "cuda" and has_kernels(support) and fits and not recorded
 
 
 def correlate(
@@ -113,7 +109,7 @@ def correlate(
     )
     pairs = min(support.shape[1], query.shape[1])
     count = 0 if not matching else pairs if top_k is None else top_k
-    return PairTerms(*torch.ops.lwfm.correlation(support, query, *compared, temperature, count))
+    return PairTerms(*torch.ops.lwfm.correlation.default(support, query, *compared, temperature, count))
 
 
 def _correlation_in_steps(
@@ -131,32 +127,29 @@ def _correlation_in_steps(
     if top_k == 0:
         return *weights, raw.new_empty(0), raw.new_empty(0, dtype=torch.int64)
     cosines = pair_blocks(raw, *map(inverse_root, squares))
-    compared = cosine_blocks(compute_dtype(support_compared), compute_dtype(query_compared))
-    return *weights, *pixel_matching(cosines, compared, top_k)
+    compared = compute_dtype(support_compared), compute_dtype(query_compared)
+    return *weights, *feature_matching(cosines, *compared, top_k)
 
 
-def _correlation_fake(
+def _fake(
     support: Tensor,
     query: Tensor,
-    support_compared: Tensor,  # noqa: ARG001
-    query_compared: Tensor,  # noqa: ARG001
-    temperature: float,  # noqa: ARG001
+    _support_compared: Tensor,
+    _query_compared: Tensor,
+    _temperature: float,
     top_k: int,
 ) -> tuple[Tensor, ...]:
     (S, P, _), (Q, M, _) = support.shape, query.shape
     dtype = torch.float64 if support.dtype == torch.float64 else torch.float32
-    shapes = [(Q, S, P), (Q, S, M), (Q, S, M), (Q, S) if top_k else (0,)]
+    shapes = [(Q, S, P), (Q, S, M), (Q, S) if top_k else (0,)]
     assignment = support.new_empty((Q, S, P) if top_k else (0,), dtype=torch.int64)
     return *(support.new_empty(shape, dtype=dtype) for shape in shapes), assignment
 
 
-def _refuse_gradient(_ctx: Any, *_grads: Tensor) -> None:
-    raise RuntimeError(
-        "lwfm::correlation is for inference and cannot be differentiated; "
-        "the operators of lwfm.ops._expressions can"
-    )
-
-
+_NO_GRADIENT = (
+    "lwfm::correlation is for inference and cannot be differentiated; lwfm.ops.layer_wise_embedding and "
+    "lwfm.ops.semantic_pixel_matching can"
+)
 torch.library.impl("lwfm::correlation", "CPU")(_correlation_in_steps)
-torch.library.register_fake("lwfm::correlation", _correlation_fake)
-torch.library.register_autograd("lwfm::correlation", _refuse_gradient)
+torch.library.register_fake("lwfm::correlation", _fake)
+torch.library.register_autograd("lwfm::correlation", refusal(_NO_GRADIENT))

@@ -1,36 +1,21 @@
-"""Operators on torch tensors.
-
-All work under ``torch.compile`` and autocast, on CPU and CUDA tensors. On the CPU the pairs of images are
-worked on by fused operators of the namespace ``lwfm``, one pass forward and one backward (see
-:mod:`lwfm.ops._expressions`), in chunks of queries where the blocks of all pairs would take much memory; they
-can be differentiated once.
-"""
+"""Semantic-pixel matching (SPM): positions of two images assigned one to one and compared."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from lwfm.ops._checks import checked_features
 from lwfm.ops._expressions import (
-    compute_dtype,
-    correlation_scale,
+    ScaledBlocks,
     cosine_blocks,
-    embedding_weights,
-    feature_matching,
+    has_pair_kernels,
     over_queries,
-    pair_blocks,
     paired_blocks,
-    raw_correlation,
-    squared_norms,
 )
-from lwfm.ops.assignment import linear_assignment
-
-__all__ = [
-    "layer_wise_embedding",
-    "linear_assignment",
-    "paired_pixel_matching",
-    "semantic_pixel_matching",
-]
+from lwfm.ops._register import register
 
 
 def semantic_pixel_matching(
@@ -86,7 +71,7 @@ def semantic_pixel_matching(
     >>> similarity, assignment
     (tensor([[1.]]), tensor([[[1, 2, 0]]]))
     """
-    features = _matching_features(support, query, support_embedded, query_embedded, top_k)
+    features = checked_features(support, query, support_embedded, query_embedded, top_k)
     (support, query), (support_embedded, query_embedded) = features[0], features[-1]
     with torch.autocast(support.device.type, enabled=False):
 
@@ -139,7 +124,7 @@ def paired_pixel_matching(
     >>> similarity.shape, assignment.shape
     (torch.Size([1]), torch.Size([1, 3]))
     """
-    features = _matching_features(support, query, support_embedded, query_embedded, top_k)
+    features = checked_features(support, query, support_embedded, query_embedded, top_k)
     if len(support) != len(query):
         raise ValueError(f"support and query pair up, but there are {len(support)} and {len(query)} images")
     with torch.autocast(support.device.type, enabled=False):
@@ -147,84 +132,59 @@ def paired_pixel_matching(
         return feature_matching(cosines, *features[-1], top_k)
 
 
-def layer_wise_embedding(
-    support: Tensor, query: Tensor, *, temperature: float = 5.0
+def feature_matching(
+    cosines: ScaledBlocks, support: Tensor, query: Tensor, top_k: int | None
 ) -> tuple[Tensor, Tensor]:
-    """Weigh positions by mutual cross-correlation (LWE), for every (query, support) pair.
+    """Assign positions by ``1 - cosines``; average the ``top_k`` largest cosines of matched features.
 
-    A position of one image weighs much where the other image has something that correlates with it.
-    Each row of weights sums to the number of positions of the other image.
+    ``cosines`` [Q, S, P, M] of all pairs with features support [S, P, D], query [Q, M, D]; or those of
+    paired images, [B, P, M] with [B, P, D], [B, M, D]; no gradient goes to them. None for ``top_k``
+    averages all. Returns the similarity [Q, S] and the assignment [Q, S, P] (-1 where unmatched).
 
-    Parameters
-    ----------
-    support, query : Tensor
-        [S, P, C] and [Q, M, C] of one backbone layer, centered over channels; same floating dtype, device.
-    temperature : float
-        Softens the softmax over positions; positive. The paper: 5, on CUB 2.
-
-    Returns
-    -------
-    support_weights, query_weights : Tensor
-        [Q, S, P] and [Q, S, M], positive; float64 for float64 input, else float32. Differentiable.
-
-    Raises
-    ------
-    ValueError
-        For a wrong rank, dtype, device, channel count or temperature.
-
-    References
-    ----------
-    "Layer-Wise Feature Metric of Semantic-Pixel Matching for Few-Shot Learning", arXiv 2411.06363.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from lwfm.ops import layer_wise_embedding
-    >>> a, b = layer_wise_embedding(torch.eye(4)[None], torch.eye(4)[None])
-    >>> a.shape, bool(a.sum().isclose(torch.tensor(4.0)))
-    (torch.Size([1, 1, 4]), True)
+    Comparing only the matched positions takes 1 / P of the products of all, so there is no size at which
+    products of whole maps would be faster.
     """
-    if not temperature > 0:
-        raise ValueError(f"temperature must be positive, got {temperature}")
-    ((support, query),) = _matching_features(support, query, None, None, None)
-    with torch.autocast(support.device.type, enabled=False):
-        raw = raw_correlation(support, query)
-        scales = [correlation_scale(squared_norms(x)) for x in (support, query)]
-        correlation = pair_blocks(raw, *scales)
-        return embedding_weights(correlation, temperature)[:2]
+    pairs = min(cosines.raw.shape[-2:])
+    top_k = pairs if top_k is None else top_k
+    if has_pair_kernels(cosines.raw):
+        operator = torch.ops.lwfm.feature_matching.default
+        similarity, assignment, _ = operator(*cosines, support, query, top_k)
+        return similarity, assignment
+    assignment = torch.ops.lwfm.linear_assignment.default(1 - cosines.values().detach())
+    compared = (paired_blocks if cosines.raw.ndim == 3 else cosine_blocks)(support, query).values()
+    matched = compared.gather(-1, assignment.clamp_min(0).unsqueeze(-1)).squeeze(-1)  # [..., P]
+    unmatched = assignment < 0
+    if top_k == pairs:
+        return matched.masked_fill(unmatched, 0.0).sum(-1) / pairs, assignment
+    return matched.masked_fill(unmatched, -torch.inf).topk(top_k, dim=-1).values.mean(-1), assignment
 
 
-def _matching_features(
-    support: Tensor,
-    query: Tensor,
-    support_embedded: Tensor | None,
-    query_embedded: Tensor | None,
-    top_k: int | None,
-) -> list[tuple[Tensor, Tensor]]:
-    """Check what the matching functions take -> (support, query) and the embedded two if given."""
-    pairs = [("support", support, "query", query)]
-    if support_embedded is not None and query_embedded is not None:
-        pairs.append(("support_embedded", support_embedded, "query_embedded", query_embedded))
-    elif support_embedded is not None or query_embedded is not None:
-        raise ValueError("give both support_embedded and query_embedded, or neither")
-    for name_s, s, name_q, q in pairs:
-        for name, x, images in ((name_s, s, support), (name_q, q, query)):
-            if x.ndim != 3 or not x.is_floating_point():
-                raise ValueError(
-                    f"{name} must be a floating tensor [images, positions, channels], "
-                    f"got {x.dtype} of shape {list(x.shape)}"
-                )
-            if x.device != support.device or x.dtype != support.dtype:
-                raise ValueError(
-                    f"{name} is {x.dtype} on {x.device}, but support is {support.dtype} on {support.device}"
-                )
-            if x.shape[:2] != images.shape[:2]:
-                raise ValueError(
-                    f"{name} has shape {list(x.shape)}, but its images have {list(images.shape)}"
-                )
-        if s.shape[2] != q.shape[2]:
-            raise ValueError(f"{name_s} has {s.shape[2]} channels, but {name_q} has {q.shape[2]}")
-    matched = min(support.shape[1], query.shape[1])
-    if matched == 0 or (top_k is not None and not 1 <= top_k <= matched):
-        raise ValueError(f"top_k must be 1 to {matched} (matched pairs) or None, got {top_k}")
-    return [(compute_dtype(s), compute_dtype(q)) for _, s, _, q in pairs]
+@register
+class FeatureMatching:
+    """``lwfm::feature_matching``; no gradient flows through the assignment."""
+
+    name = "feature_matching"
+
+    @staticmethod
+    def fake(raw: Tensor, *_others: Any) -> tuple[Tensor, Tensor, Tensor]:
+        """Allocate the similarity, the assignment and the cosines of matched positions."""
+        rows = raw.shape[:-1]
+        return raw.new_empty(rows[:-1]), raw.new_empty(rows, dtype=torch.int64), raw.new_empty(rows)
+
+    @staticmethod
+    def backward_fake(_grad: Tensor, support: Tensor, query: Tensor, *_others: Any) -> tuple[Tensor, Tensor]:
+        """Allocate the gradients of the features."""
+        return support.new_empty(support.shape), query.new_empty(query.shape)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
+        """Keep the features, the assignment and its cosines."""
+        *_, support, query, ctx.top_k = inputs
+        ctx.mark_non_differentiable(*output[1:])
+        ctx.save_for_backward(support, query, *output[1:])
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor, *_others: Any) -> tuple[Tensor | None, ...]:
+        """Differentiate with respect to the features."""
+        operator = torch.ops.lwfm.feature_matching_backward.default
+        return (None, None, None, *operator(grad, *ctx.saved_tensors, ctx.top_k), None)

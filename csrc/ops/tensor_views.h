@@ -1,4 +1,5 @@
-// Tensors [..., P, M] and [..., P] as batches of blocks and vectors for the arithmetic of core/.
+// Tensors of any strides as batches of small problems: blocks [..., P, M] and vectors [..., P] for
+// the arithmetic of core/.
 #pragma once
 
 #include <torch/csrc/stable/ops.h>
@@ -11,13 +12,45 @@
 #include <type_traits>
 #include <vector>
 
-#include "batch.h"
 #include "core/matching/block.h"
 
 namespace lwfm {
 
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
+
+// The leading dimensions of a tensor [..., N, M] or [..., N]: everything but the last `inner` ones.
+class Batch {
+ public:
+  Batch(const torch::stable::Tensor& tensor, std::int64_t inner) {
+    for (std::int64_t d = 0; d < tensor.dim() - inner; ++d) {
+      sizes_.push_back(tensor.size(d));
+      strides_.push_back(tensor.stride(d));
+      count_ *= tensor.size(d);
+    }
+  }
+
+  std::int64_t count() const { return count_; }
+
+  std::vector<std::int64_t> index_of(std::int64_t b) const {
+    std::vector<std::int64_t> index(sizes_.size());
+    for (std::size_t d = sizes_.size(); d-- > 0; b /= sizes_[d]) index[d] = b % sizes_[d];
+    return index;
+  }
+
+  // Where problem b begins, in elements.
+  std::int64_t offset(std::int64_t b) const {
+    std::int64_t offset = 0;
+    for (std::size_t d = sizes_.size(); d-- > 0; b /= sizes_[d])
+      offset += b % sizes_[d] * strides_[d];
+    return offset;
+  }
+
+ private:
+  std::vector<std::int64_t> sizes_;
+  std::vector<std::int64_t> strides_;
+  std::int64_t count_ = 1;
+};
 
 // T is const for a tensor that is only read.
 template <class T>

@@ -16,14 +16,14 @@ def linear_assignment(cost: Tensor, maximize: bool = False, *, check: bool = Fal
     Parameters
     ----------
     cost : Tensor [..., N, M]
-        Cost of giving row ``i`` the column ``j``; floating-point, integer or bool, of any strides.
+        Cost of assigning column ``j`` to row ``i``; floating-point, integer or bool, of any strides.
         ``+inf`` forbids a pair (``-inf`` when maximizing). float16 and bfloat16 are read as float32;
         sums and dual variables are float64 for every dtype. Integers are exact as long as the entries
         of one problem span less than 2^53.
     maximize : bool
         Maximize the total instead of minimizing it.
     check : bool
-        For CUDA tensors: wait for the answer and raise for a problem that cannot be solved. By default a
+        For CUDA tensors: wait for the result and raise for a problem that cannot be solved. By default a
         call does not wait for the device, and such a problem is marked by -1 in all its rows. Ignored
         on the CPU, where every call raises, and while ``torch.compile`` traces.
 
@@ -63,7 +63,7 @@ def linear_assignment(cost: Tensor, maximize: bool = False, *, check: bool = Fal
     tensor([[0, 2, 1],
             [1, 0, 2]])
     """
-    assignment = cast("Tensor", torch.ops.lwfm.linear_assignment(cost, maximize))
+    assignment = cast("Tensor", torch.ops.lwfm.linear_assignment.default(cost, maximize))
     if check and cost.is_cuda and not torch.compiler.is_compiling():
         _raise_for_unsolved(cost, maximize, assignment)
     return assignment
@@ -73,7 +73,7 @@ def _raise_for_unsolved(cost: Tensor, maximize: bool, assignment: Tensor) -> Non
     """Solve a batch again on the host if a problem in it was marked as unsolved: that raises."""
     assigned = (assignment >= 0).sum(-1)
     if bool((assigned < min(cost.shape[-2:])).any()):
-        torch.ops.lwfm.linear_assignment(cost.cpu(), maximize)
+        torch.ops.lwfm.linear_assignment.default(cost.cpu(), maximize)
 
 
 def _linear_assignment_fake(cost: Tensor, maximize: bool = False) -> Tensor:  # noqa: ARG001

@@ -1,18 +1,18 @@
 // What lwfm::centered_positions and its backward check and allocate, on any device; the contract
-// stands in positions.cpp.
+// is in centered_positions.cpp.
 #pragma once
 
 #include <cstdint>
 #include <vector>
 
-#include "blocks.h"
 #include "core/matching/map_view.h"
+#include "tensor_views.h"
 
 namespace lwfm {
 
 using Sizes = std::vector<std::int64_t>;
 
-// Which map a layer stands in and where its channels begin.
+// The map that holds a layer and where its channels begin.
 struct LayerPlace {
   std::size_t map;
   std::int64_t channel;

@@ -1,12 +1,12 @@
-// lwfm::centered_positions and its backward on CUDA tensors; the contract stands in positions.cpp,
-// except that at most kMaxLayers layers are centered together.
+// lwfm::centered_positions and its backward on CUDA tensors; the contract is in
+// centered_positions.cpp, except that at most kMaxLayers layers are centered together.
 #if LWFM_WITH_CUDA
 
 #include <torch/csrc/stable/library.h>
 
+#include "centered_positions.h"
 #include "cuda/feature_kernels.h"
 #include "device.h"
-#include "positions.h"
 
 namespace {
 

@@ -14,7 +14,7 @@ from torch import Tensor
 import lwfm.reference
 from lwfm.nn import LWFMHead, SemanticPixelMatching
 from lwfm.nn.explain import explain_pair
-from lwfm.ops import layer_wise_embedding, paired_pixel_matching, semantic_pixel_matching
+from lwfm.ops import paired_pixel_matching, semantic_pixel_matching
 from tests.helpers.episodes import random_episode
 
 
@@ -111,15 +111,6 @@ def test_compiles_without_graph_breaks() -> None:
     torch.testing.assert_close(compiled(support, query), semantic_pixel_matching(support, query))
 
 
-def test_layer_wise_embedding_equals_the_oracle() -> None:
-    support, query = features(3, 4, 6), features(2, 5, 6, seed=1)
-    a, b = layer_wise_embedding(support, query, temperature=2.0)
-    for q in range(2):
-        for s in range(3):
-            expected = lwfm.reference.layer_wise_embedding(support[s], query[q], 2.0)
-            torch.testing.assert_close((a[q, s], b[q, s]), expected)
-
-
 @pytest.mark.parametrize("embedding", [True, False], ids=["embedded", "plain"])
 def test_module_equals_the_operator(embedding: bool) -> None:
     torch.manual_seed(0)
@@ -188,8 +179,3 @@ def test_bad_input_is_refused(function: Any, arguments: dict[str, Any], message:
 def test_unequal_pairs_are_refused() -> None:
     with pytest.raises(ValueError, match="2 and 1 images"):
         paired_pixel_matching(X, X[:1])
-
-
-def test_bad_temperature_is_refused() -> None:
-    with pytest.raises(ValueError, match="temperature must be positive"):
-        layer_wise_embedding(X, X, temperature=0.0)

@@ -1,0 +1,90 @@
+"""Choice between the kernels of this build and the tensor expressions beside them."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from lwfm import _ops as _ops  # importing the module registers the operators
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+Implementation = Literal["kernels", "expressions"]
+
+KERNEL_DEVICES = frozenset(
+    device
+    for device, key in (("cpu", "CPU"), ("cuda", "CUDA"))
+    if torch._C._dispatch_has_kernel_for_dispatch_key("lwfm::embedding_weights", key)
+)
+"""Device types for which this build has kernels."""
+
+# A plain global rather than a context variable: torch.compile guards on it in every supported version, and
+# the threads of autograd, where a checkpointed chunk is computed again, read the same value.
+_selected: Implementation = "kernels"
+
+
+@contextlib.contextmanager
+def implementation(name: Implementation) -> Iterator[None]:
+    """Select how the operators compute inside a ``with`` block: by kernels or by tensor expressions.
+
+    Parameters
+    ----------
+    name : str
+        ``"kernels"``, the default: the fused kernels, on devices that this build has them for.
+        ``"expressions"``: the same mathematics in torch's own operators, on every device. Slower, and more
+        memory, but differentiable any number of times and open to ``torch.compile``. Assignments are solved
+        by :func:`linear_assignment` in either case.
+
+    Raises
+    ------
+    ValueError
+        For another name.
+
+    Notes
+    -----
+    The selection is global to the process, like ``torch.nn.attention.sdpa_kernel``. Compiled functions
+    follow it: torch compiles them once for each.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from lwfm.ops import implementation, layer_wise_embedding
+    >>> support, query = torch.rand(2, 9, 16), torch.rand(3, 9, 16)
+    >>> with implementation("expressions"):
+    ...     a, b = layer_wise_embedding(support, query)
+    >>> torch.allclose(a, layer_wise_embedding(support, query)[0])
+    True
+    """
+    global _selected
+    if name not in get_args(Implementation):
+        raise ValueError(f"the implementation must be kernels or expressions, got {name!r}")
+    before, _selected = _selected, name
+    try:
+        yield
+    finally:
+        _selected = before
+
+
+def has_kernels(x: Tensor) -> bool:
+    """Whether the kernels are selected and exist for the device of ``x``."""
+    return _selected == "kernels" and x.device.type in KERNEL_DEVICES
+
+
+def bound(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return ``function`` under the implementation selected now, whenever it is called.
+
+    In compiled code the choice is part of the graph already.
+    """
+    if torch.compiler.is_compiling():
+        return function
+    name = _selected
+
+    def call(*arguments: Any) -> Any:
+        with implementation(name):
+            return function(*arguments)
+
+    return call
