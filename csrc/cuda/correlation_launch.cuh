@@ -50,7 +50,6 @@ int launch_correlation(const CorrelationArguments<In, T>& from, int multiprocess
                                                   from.top_k,
                                                   from.a,
                                                   from.b,
-                                                  from.reached,
                                                   from.similarity,
                                                   from.assignment};
   if (from.support.count == 0 || from.query.count == 0) return cudaSuccess;

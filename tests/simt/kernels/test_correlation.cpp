@@ -175,8 +175,12 @@ void Case<In, T>::check(const Results<T>& actual) const {
     const std::int64_t* given = actual.assignment.data() + p * P;
     check_assignment<T>(pair.block(pair.cosine), given);
     const Pair compared = embedded ? Pair(support_compared, s, query_compared, q) : pair;
-    expected.similarity[size(p)] = static_cast<T>(
-        lwfm::matched_similarity(matching, compared.block(compared.cosine), given, top_k));
+    std::vector<double> cosines(size(P));
+    for (std::int64_t i = 0; i < P; ++i) {
+      if (given[i] >= 0) cosines[size(i)] = compared.block(compared.cosine).at(i, given[i]);
+    }
+    lwfm::select_matches(matching, cosines.data(), given, P, top_k);
+    expected.similarity[size(p)] = static_cast<T>(lwfm::mean_of_matches(matching, top_k));
   }
   const double terms = 4.0 * (P + M) + support.channels;
   CHECK(tests::close(actual.a, expected.a, terms));
