@@ -56,7 +56,9 @@ def import_torch() -> tuple[Path, str, str | None, list[tuple[int, int]]]:
     root = Path(torch.__file__).parent
     if not (root / "include" / "torch" / "csrc" / "stable" / "library.h").exists():
         fail(f"torch {torch.__version__} has no stable C++ interface; lwfm needs torch>=2.10.")
-    gpus = [torch.cuda.get_device_capability(index) for index in range(torch.cuda.device_count())]
+    # Not device_count: it also counts GPUs whose driver torch cannot use.
+    visible = range(torch.cuda.device_count() if torch.cuda.is_available() else 0)
+    gpus = [torch.cuda.get_device_capability(index) for index in visible]
     return root, torch.__version__, torch.version.cuda, gpus
 
 

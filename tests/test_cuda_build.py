@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 
 import setup_cuda
 from lwfm import _ops
@@ -164,3 +165,13 @@ def test_a_toolkit_without_its_library_is_not_taken(tmp_path: Path) -> None:
 def test_info_says_what_was_built() -> None:
     assert info().cuda_kernels == _ops.cuda_kernels
     assert re.match(r"sm_\d+ .*\(nvcc \d+\.\d+; .+\)|not built: ", _ops.cuda_kernels)
+
+
+def test_info_survives_a_gpu_whose_driver_torch_cannot_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_index: int) -> str:
+        raise RuntimeError("the NVIDIA driver is too old")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_device_name", fail)
+    assert info().cuda_devices == "none"

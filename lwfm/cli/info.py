@@ -52,7 +52,9 @@ def info() -> Info:
     >>> info().version == lwfm.__version__
     True
     """
-    devices = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    # Not device_count: it also counts GPUs whose driver torch cannot use, and asking for their name fails.
+    visible = range(torch.cuda.device_count() if torch.cuda.is_available() else 0)
+    devices = [torch.cuda.get_device_name(index) for index in visible]
     return Info(
         version=str(lwfm.__version__),
         python=f"{platform.python_version()} ({platform.system()} {platform.machine()})",
