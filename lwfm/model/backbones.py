@@ -325,8 +325,9 @@ def _build_timm(name: str, layers: tuple[int, ...] | None, weights: str, image_s
         options["img_size"] = image_size
         try:  # before weights are fetched
             timm.create_model(model, **options)
-        except Exception as error:
-            raise _wrong_size(name, image_size, image_size, error) from error
+        except Exception:  # some of these read other sizes as they are: _check_image_size finds out
+            del options["img_size"]
+            resized = False
     offline = offline_tensors(network) if (weights, model) == ("imagenet", OFFLINE_NAME) else None
     normalization = None
     if weights == "imagenet" and offline is None:

@@ -358,3 +358,15 @@ def test_a_stream_is_read_in_batches(
     next(answers)
     assert taken == 4
     assert len(list(answers)) == len(queries) - 1
+
+
+def test_a_table_of_pandas_is_refused_and_its_columns_are_read(
+    network: LWFM, shots: tuple[list[Path], list[str]], fitted: FewShotClassifier
+) -> None:
+    pandas = pytest.importorskip("pandas")
+    table = pandas.DataFrame({"file": [str(path) for path in shots[0]], "label": shots[1]})
+    with pytest.raises(UserError, match=r"images are a DataFrame, .*: give the column of the paths"):
+        FewShotClassifier(network).fit(table, table["label"])
+    learned = FewShotClassifier(network).fit(table["file"], table["label"])
+    assert learned.support_.names == fitted.support_.names
+    assert learned.predict(table["file"]).tolist() == fitted.predict(shots[0]).tolist()

@@ -181,13 +181,14 @@ def test_birds_are_cropped_to_their_boxes(build: Callable[[Path], None], tmp_pat
     ("data", "options", "message"),
     [
         ("auto", {}, r"holds no known data set.*Place there:\n  miniimagenet: images/.*\n  tieredimagenet"),
+        ("auto", {}, r"\n  folder \(any other images\): \{train,val,test\}/<class>/<image>"),
         ("miniimagenet", {}, r"no known layout of miniimagenet.*split/train\.csv"),
         ("cub", {}, r"no known layout of cub.*CUB_200_2011"),
         ("cifar-fs", {}, r"no known layout of cifar-fs.*CIFAR_FS_train\.pickle"),
         ("fc100", {"crop": True}, "class_split and crop are for CUB only, and data is fc100"),
         ("miniimagenet", {"class_split": "frn"}, "for CUB only"),
     ],
-    ids=["auto", "mini", "cub", "cifar-fs", "crop", "class-split"],
+    ids=["auto", "auto-folder", "mini", "cub", "cifar-fs", "crop", "class-split"],
 )
 def test_what_is_missing_is_said(data: Any, options: dict[str, Any], message: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=f"(?s){message}"):

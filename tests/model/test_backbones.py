@@ -96,6 +96,7 @@ def test_unsupported_image_size_is_refused() -> None:
         pytest.param("swin_tiny_patch4_window7_224", 160, 5, id="swin-160"),
         pytest.param("levit_128s", 224, 4, id="levit"),
         pytest.param("pit_ti_224", 160, 5, id="pit-160"),
+        pytest.param("twins_pcpvt_small", 84, 2, id="twins-84"),
     ],
 )
 def test_timm_models_of_one_size_have_maps_of_positions(model: str, positions: int, image_size: int) -> None:

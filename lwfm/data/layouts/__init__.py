@@ -97,4 +97,6 @@ def _nothing_found(root: Path, data: str) -> str:
         start = f"{root} holds no {what} (it holds {held})"
     names = KNOWN_DATASETS if data == "auto" else (data,)
     advice = "".join(f"\n  {name}: {KNOWN_DATASETS[name].placement}" for name in names)
+    if data == "auto":
+        advice += "\n  folder (any other images): {train,val,test}/<class>/<image>"
     return f"{start}. Place there:{advice}"
