@@ -5,9 +5,9 @@
     python -m benchmarks.speed.bench_matching --device cuda --cases 5x5xF3 --rounds 9
     pytest benchmarks/speed/bench_matching.py -k 5x5xF3 --benchmark-group-by=group
 
-``lwfm bench matching`` measures the head beside its products alone. This adds tensor expressions (on einsum
-and cdist too; on a GPU also compiled), a CUDA graph and the published form. Logits and gradients of all forms
-are compared before anything is timed.
+``lwfm bench matching`` measures the head beside its products and its tensor expressions. This adds
+expressions on einsum and cdist, the published form, and on a GPU compiled expressions and a CUDA graph.
+Logits and gradients of all forms are compared before anything is timed.
 """
 
 from __future__ import annotations

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from unittest import mock
 
 import torch
 from torch import Tensor, nn
 
-from lwfm.bench.head_cases import with_parameters
+from lwfm.bench.head_cases import ExpressionHead, with_parameters
 from lwfm.nn import ClassShots, LWFMHead
-from lwfm.ops import implementation
-from lwfm.ops._expressions import raw_correlation
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,24 +34,20 @@ def correlate_by_distances(support: Tensor, query: Tensor) -> Tensor:
     return product.view(Q, M, S, P).permute(0, 2, 3, 1)
 
 
-class ExpressionHead(nn.Module):
-    """The head through tensor expressions, compiled on request."""
+class OtherProducts(ExpressionHead):
+    """The head by tensor expressions that multiply positions in another way."""
 
-    def __init__(self, head: LWFMHead, size: int, correlate: Correlate, *, compiled: bool = False) -> None:
-        super().__init__()
-        self.head = with_parameters(LWFMHead, head, size)
+    def __init__(self, head: nn.Module, correlate: Correlate) -> None:
+        super().__init__(head)
         self._correlate = correlate
-        self._call: Callable[..., Any] = torch.compile(self.head, dynamic=False) if compiled else self.head
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """Compute as the head does on a device without kernels, multiplying positions by ``correlate``."""
+        """Compute as the head does on a device without kernels."""
         with (
-            implementation("expressions"),
             mock.patch("lwfm.ops._expressions.raw_correlation", self._correlate),
             mock.patch("lwfm.nn.layer.raw_correlation", self._correlate),
         ):
-            outputs: tuple[Tensor, Tensor] = self._call(*inputs)
-        return outputs
+            return super().forward(*inputs)
 
 
 class CapturedHead(nn.Module):
@@ -99,22 +93,23 @@ def captured(call: Step) -> Step:
     return replay
 
 
-def expressions(correlate: Correlate, *, compiled: bool = False) -> Form:
-    """Return the form of the head that is made of tensor expressions."""
-    return lambda head, size: ExpressionHead(head, size, correlate, compiled=compiled)
+def compiled(head: LWFMHead, size: int) -> nn.Module:
+    """Return a compiled copy of the head."""
+    copy = with_parameters(LWFMHead, head, size)
+    copy.compile(dynamic=False)
+    return copy
 
 
 EXPRESSIONS: dict[str, Form] = {
-    "expressions": expressions(raw_correlation),
-    "einsum": expressions(correlate_by_einsum),
-    "cdist": expressions(correlate_by_distances),
+    "einsum": lambda head, _: OtherProducts(head, correlate_by_einsum),
+    "cdist": lambda head, _: OtherProducts(head, correlate_by_distances),
 }
 """Tensor expressions that multiply positions in the ways that programs commonly do."""
 
 CUDA_FORMS: dict[str, Form] = {
-    "expressions, compiled": expressions(raw_correlation, compiled=True),
-    "einsum, compiled": expressions(correlate_by_einsum, compiled=True),
-    "cdist, compiled": expressions(correlate_by_distances, compiled=True),
+    "expressions, compiled": lambda head, size: ExpressionHead(compiled(head, size)),
+    "einsum, compiled": lambda head, size: OtherProducts(compiled(head, size), correlate_by_einsum),
+    "cdist, compiled": lambda head, size: OtherProducts(compiled(head, size), correlate_by_distances),
     "head, CUDA graph": lambda head, _: CapturedHead(head),
 }
 """What takes long to compile or needs a CUDA device."""

@@ -88,7 +88,7 @@ def bench_matching(
     cases: tuple[str, ...] = ("5x1xF3", "5x5xF3", "20x5xF3", "5x5xF5"),
     rounds: int = 9,
 ) -> MatchingTimes:
-    """Time the head beside its own matrix products, after checking that all forms agree.
+    """Time the head beside its own matrix products and tensor expressions, after checking that they agree.
 
     Parameters
     ----------

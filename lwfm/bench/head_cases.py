@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lwfm.nn import LWFMHead
+from lwfm.ops import implementation
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -72,8 +73,26 @@ class Products(nn.Module):
         return torch.stack(sums), sums[0]
 
 
-FORMS: dict[str, Form] = {"products": lambda head, _: Products(head), "head": lambda head, _: head}
-"""The matrix products alone, and the complete head."""
+class ExpressionHead(nn.Module):
+    """The head computed by tensor expressions instead of kernels."""
+
+    def __init__(self, head: nn.Module) -> None:
+        super().__init__()
+        self.head = head
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute as the head does on a device without kernels."""
+        with implementation("expressions"):
+            outputs: tuple[Tensor, Tensor] = self.head(*inputs)
+        return outputs
+
+
+FORMS: dict[str, Form] = {
+    "products": lambda head, _: Products(head),
+    "head": lambda head, _: head,
+    "expressions": lambda head, _: ExpressionHead(head),
+}
+"""The matrix products alone, and the complete head by kernels and by expressions."""
 
 
 def make_case(case: Case, form: Form, device: torch.device = CPU) -> tuple[nn.Module, Inputs]:

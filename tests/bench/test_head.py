@@ -15,7 +15,7 @@ from lwfm.errors import UserError
 def test_table_and_figure(tmp_path: Path) -> None:
     out = tmp_path / "matching.png"
     result = bench_matching(cases=("5x1xF3",), rounds=1, out=out)
-    assert {row.form for row in result.rows} == {"products", "head"}
+    assert {row.form for row in result.rows} == {"products", "head", "expressions"}
     assert all(row.seconds > 0 for row in result.rows)
     assert "GFLOP/s" in str(result)
     assert out.stat().st_size > 10_000
