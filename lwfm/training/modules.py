@@ -100,9 +100,9 @@ class Learner(lightning.LightningModule):
             fused=self.device.type == "cpu" and self.trainer.precision != "16-mixed",
         )
         # Not trainer.estimated_stepping_batches: that starts the loaders before a resumed epoch is known.
-        steps = self.steps
+        # `steps` is read at each step: it changes once the number of epochs is chosen by their time.
         schedule = torch.optim.lr_scheduler.LambdaLR(
-            sgd, lambda step: optim.factor(max(step / steps, self._elapsed_fraction()))
+            sgd, lambda step: optim.factor(max(step / self.steps, self._elapsed_fraction()))
         )
         return {"optimizer": sgd, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 

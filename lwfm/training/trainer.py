@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import signal
+import sys
 import threading
 import warnings
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from lwfm._common.devices import Accelerator, choose_device
 from lwfm.errors import UserError
 from lwfm.training.checkpoints import AtomicCheckpointIO, RunFiles, RunFolder
+from lwfm.training.time_budget import EpochsThatFit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,8 +37,9 @@ class RunOptions:
 
     Attributes
     ----------
-    epochs : int
-        Number of epochs, each followed by a validation.
+    epochs : int, optional
+        Number of epochs, each followed by a validation; None: as many as fit into `max_time`, by the time
+        that the first batches take.
     max_time : float, optional
         Minutes after which training ends (with a last validation), at the latest; the learning rate then
         decays by time. Counts the time before a resume.
@@ -70,7 +73,7 @@ class RunOptions:
         Whether a progress bar is shown.
     """
 
-    epochs: int
+    epochs: int | None
     max_time: float | None = None
     seed: int = 0
     resume: bool = False
@@ -90,12 +93,20 @@ class RunOptions:
         return self.devices * self.nodes
 
     def steps(self, batches: int) -> int:
-        """Return the optimizer steps of the whole run, for this many batches (of all processes) an epoch."""
+        """Return the optimizer steps of the whole run, for this many batches (of all processes) an epoch.
+
+        As long as the number of epochs is open, it is without bound: the schedule then follows the clock.
+        """
+        if self.epochs is None:
+            return sys.maxsize
         return self.epochs * math.ceil(batches / (self.accumulate * self.processes))
 
     def check(self, **counts: int) -> None:
         """Raise UserError for options out of range; further ``counts`` must be at least 1, too."""
-        counts |= {"epochs": self.epochs, "accumulate": self.accumulate}
+        if self.epochs is None and self.max_time is None:
+            raise UserError("epochs null trains as long as max_time allows: give max_time, in minutes")
+        counts |= {} if self.epochs is None else {"epochs": self.epochs}
+        counts |= {"accumulate": self.accumulate}
         counts |= {"devices": self.devices, "nodes": self.nodes}
         counts |= {} if self.patience is None else {"patience": self.patience}
         for name, value in counts.items():
@@ -120,6 +131,8 @@ def make_trainer(
     callbacks: list[Callback] = [files]
     if run.max_time is not None:
         callbacks.append(Timer(timedelta(minutes=run.max_time)))
+    if run.max_time is not None and run.epochs is None:
+        callbacks.append(EpochsThatFit(run.max_time))
     if run.patience is not None:
         callbacks.append(EarlyStopping("val_accuracy", mode="max", patience=run.patience))
     if run.progress:
@@ -133,7 +146,7 @@ def make_trainer(
         use_distributed_sampler=False,  # the data module shards the batches itself
         accumulate_grad_batches=run.accumulate,
         precision=run.precision,
-        max_epochs=run.epochs,
+        max_epochs=-1 if run.epochs is None else run.epochs,
         gradient_clip_val=clip_norm,
         callbacks=callbacks,
         logger=[csv, TensorBoardLogger(folder.path, name=folder.logs.name, version=csv.version)],

@@ -63,7 +63,7 @@ def train(
     model: ModelConfig = _MODEL,
     episodes: EpisodeConfig = _EPISODES,
     optim: OptimConfig = _OPTIM,
-    epochs: int = 10,
+    epochs: int | None = 10,
     **options: Any,
 ) -> TrainingSummary:
     """Train on the classes of `train`, and keep the model with the best accuracy on the unseen ones of `val`.
@@ -93,8 +93,9 @@ def train(
         Episodes of training and validation.
     optim : OptimConfig
         Loss and optimizer.
-    epochs : int
-        Number of epochs of `episodes.train` episodes, each followed by a validation.
+    epochs : int, optional
+        Number of epochs of `episodes.train` episodes, each followed by a validation; null: as many as fit
+        into `max_time`, by the time that the first batches take.
     **options
         Of the run: see :class:`lwfm.training.RunOptions`.
 
