@@ -2,7 +2,7 @@
 
     python -m benchmarks.speed.bench_training --threads 2
 
-The step is that of ``make demo`` (preset emoji): ResNet-18, 5-way 1-shot with 5 queries and an
+The step is that of ``make train-demo`` (preset emoji): ResNet-18, 5-way 1-shot with 5 queries and an
 auxiliary batch of 64, images of 84 x 84. The whole step and its parts take turns; printed are medians, and
 the ratio of the step to the backbone alone in each round. The parts: decoding and augmenting the images;
 the backbone forward and backward alone, from given gradients of its maps; the head with the classifier and

@@ -95,6 +95,9 @@ COMMANDS: dict[str, Command] = {
     ),
     "report": Command("lwfm.report.page:report", "show a result of evaluate as one HTML page, with images"),
     "match": Command("lwfm.figures.matches:match", "draw how two images match, position by position"),
+    "demo": Command(
+        "lwfm.cli.demo:demo", "show on the bundled images what the method does, in about a minute"
+    ),
     "presets": Command(
         "lwfm.cli.presets:presets",
         "list the configurations that the package brings, or print one",

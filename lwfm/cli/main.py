@@ -22,6 +22,7 @@ EXTRAS = {"usearch": "retrieval", "jinja2": "report", "sklearn": "report"}
 """Optional packages and the extras that bring them; `train` brings all others."""
 
 EPILOG = """examples:
+  lwfm demo
   lwfm train --preset emoji --out runs/emoji
   lwfm evaluate --checkpoint runs/emoji/best.safetensors --queries 5
   lwfm experiment ablation --data '[emoji]'
