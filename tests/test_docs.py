@@ -1,13 +1,16 @@
-"""The documentation's notebooks and Python examples run as they stand."""
+"""The documentation's notebooks and Python examples run as they stand, its command lines parse."""
 
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 
 import nbformat
 import pytest
 from nbclient import NotebookClient
+
+from lwfm.cli.parser import build_parser, join_configurations
 
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = sorted((ROOT / "docs").glob("*.ipynb"))
@@ -15,6 +18,34 @@ EXAMPLES = [
     pytest.param(code, id=f"{page.stem}-{number}")
     for page in sorted((ROOT / "docs").rglob("*.md"))
     for number, code in enumerate(re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL))
+]
+
+
+def command_lines(text: str) -> list[list[str]]:
+    """Return the words of each command in the shell blocks of a page; quotes and backslashes join lines."""
+    found: list[list[str]] = []
+    for block in re.findall(r"```sh\n(.*?)```", text, re.DOTALL):
+        pending = ""
+        for line in block.splitlines():
+            if line.endswith("\\"):
+                pending += line.removesuffix("\\")
+                continue
+            pending += f"{line}\n"
+            try:
+                words = shlex.split(pending, comments=True)
+            except ValueError:  # within quotes
+                continue
+            if words:
+                found.append(words)
+                pending = ""
+    return [words for words in found if words[0] == "lwfm"]
+
+
+COMMANDS = [
+    pytest.param(words[1:], id=f"{page.stem}-{number}-{words[1]}")
+    for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    if page.stem != "ablation"  # its commands are generated
+    for number, words in enumerate(command_lines(page.read_text()))
 ]
 
 
@@ -52,6 +83,13 @@ def test_python_examples_run(code: str) -> None:
     exec(compile(code, "docs", "exec"), {})  # noqa: S102 - our own text
 
 
-def test_notebooks_and_examples_were_found() -> None:
+@pytest.mark.parametrize("words", COMMANDS)
+def test_command_lines_parse(words: list[str]) -> None:
+    name, *options = words
+    build_parser(name).parse_args(join_configurations(name, options))
+
+
+def test_notebooks_examples_and_commands_were_found() -> None:
     assert NOTEBOOKS
     assert EXAMPLES
+    assert COMMANDS
