@@ -14,7 +14,6 @@ from lwfm.data import open_image
 from lwfm.data.image_sets import Unreadable, skip_unreadable
 from lwfm.data.layouts.folders import WITH_ENDING, read_folder, scan_folder, warn_left_out
 from lwfm.errors import UserError
-from lwfm.figures import match_files, save_figure
 from lwfm.model.default import build_network, network_name
 
 if TYPE_CHECKING:
@@ -186,16 +185,18 @@ def explain_answers(
     white: WhiteLevels,
 ) -> None:
     """Draw each image beside the example it resembles most; files are numbered as the answers are."""
+    from lwfm.figures import match_files, save_figure  # Matplotlib takes half a second to import
+
     digits = len(str(len(images)))
     pairs = list(zip(images, decisions, strict=True))
     for number, (image, decision) in enumerate(progress(pairs, "drawing", "figure"), start=1):
-        figure, _ = match_files(network, Path(decision.support_name), image, white=white)
-        figure.suptitle(explanation_title(image, decision), fontsize=11, parse_math=False)
+        title = explanation_title(image, decision)
+        figure, _ = match_files(network, Path(decision.support_name), image, white=white, title=title)
         save_figure(figure, folder / f"{number:0{digits}}-{image.stem}.png")
 
 
 def explanation_title(image: Path, decision: Decision) -> str:
-    """Say what was answered and why, in lines that are no wider than a figure of matches."""
+    """Return what was answered and why, in lines that are no wider than a figure of matches."""
     first = f"{decision.best} {100 * decision.probability:.0f} %"
     second = f"{decision.runner_up} {100 * decision.runner_up_probability:.0f} %"
     example = Path(decision.support_name)

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import matplotlib
 import numpy as np
 import torch
-from matplotlib.collections import LineCollection
+from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import ConnectionPatch
 from matplotlib.patheffects import withStroke
-from torch.nn import functional as F
+from matplotlib.ticker import MaxNLocator
 
 from lwfm.data.decoding import open_image
 from lwfm.data.normalization import IMAGENET
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from lwfm.data.white_levels import WhiteLevels
+
+Box: TypeAlias = tuple[float, float, float, float]
 
 _SIMILARITY = Normalize(-1, 1)
 _SIMILARITY_COLORS = "RdYlGn"
@@ -86,19 +89,21 @@ def match(
 
 
 def match_files(
-    model: LWFM, support: Path, query: Path, *, white: WhiteLevels | None = None
+    model: LWFM, support: Path, query: Path, *, white: WhiteLevels | None = None, title: str = ""
 ) -> tuple[Figure, tuple[LayerMatch, ...]]:
-    """Show how the model matches two image files; UserError naming one that is missing or no image.
+    """Draw how the model matches two image files; UserError naming one that is missing or no image.
 
     The white levels of images of more than 8 bits are by default chosen by these two. Otherwise as
     :func:`match_images`.
     """
     white = white_levels([support, query]) if white is None else white
-    return match_images(model, open_image(support, white), open_image(query, white))
+    return match_images(model, open_image(support, white), open_image(query, white), title=title)
 
 
-def match_images(model: LWFM, support: Image, query: Image) -> tuple[Figure, tuple[LayerMatch, ...]]:
-    """Show how the model matches two images: weights as heat maps, matches as lines, per layer.
+def match_images(
+    model: LWFM, support: Image, query: Image, *, title: str = ""
+) -> tuple[Figure, tuple[LayerMatch, ...]]:
+    """Draw how the model matches two images: weights as heat maps, matches as lines, per layer.
 
     Parameters
     ----------
@@ -106,6 +111,8 @@ def match_images(model: LWFM, support: Image, query: Image) -> tuple[Figure, tup
         The network; its own resolution and normalization (ImageNet's if it has none) are used.
     support, query : PIL image
         In RGB.
+    title : str
+        Lines above the figure.
 
     Returns
     -------
@@ -127,7 +134,7 @@ def match_images(model: LWFM, support: Image, query: Image) -> tuple[Figure, tup
     mean, std = (torch.tensor(values)[:, None, None] for values in (normalization.mean, normalization.std))
     shown = [(image * std + mean).clamp(0, 1).permute(1, 2, 0).numpy() for image in images]
     titles = [f"layer {layer}" for layer in model.backbone.layers]
-    return match_figure(shown[0], shown[1], matches, titles), matches
+    return match_figure(shown[0], shown[1], matches, titles, title=title), matches
 
 
 def match_figure(
@@ -135,6 +142,8 @@ def match_figure(
     query: NDArray[np.floating],
     matches: Sequence[LayerMatch],
     titles: Sequence[str],
+    *,
+    title: str = "",
 ) -> Figure:
     """Draw one row per layer: both images under their LWE weights, matched positions joined by lines.
 
@@ -146,45 +155,89 @@ def match_figure(
         One per layer.
     titles : sequence of str
         One per layer.
+    title : str
+        Lines above the figure.
 
     Returns
     -------
     Figure
         Lines are colored by the cosine of the matched pair, the best pair drawn thickest and numbered.
     """
-    figure = Figure(figsize=(9, 4.1 * len(matches) + 0.7), layout="constrained")
-    rows = figure.subplots(len(matches), 2, squeeze=False)
-    for (left, right), match, title in zip(rows, matches, titles, strict=True):
+    layout = _Layout(rows=len(matches), title_lines=len(title.splitlines()))
+    figure = Figure(figsize=(layout.width, layout.height))
+    if title:
+        figure.suptitle(title, y=1 - 0.1 / layout.height, fontsize=11, parse_math=False)
+    images = [[figure.add_axes(layout.image(row, side)) for side in (0, 1)] for row in range(len(matches))]
+    for row, (match, name) in enumerate(zip(matches, titles, strict=True)):
+        left, right = images[row]
         # One scale for both images of a layer, centered on the average weight 1.
         weights = torch.cat([match.support_weights, match.query_weights])
         spread = max(float((weights - 1).abs().max()), 1e-3)
         _draw_weights(left, support, match.support_weights, match.feature_size, spread)
         heat = _draw_weights(right, query, match.query_weights, match.feature_size, spread)
-        left.set_title(f"support, {title}", fontsize=10)
-        right.set_title(f"query, {title}: best pair {float(match.similarities.max()):.2f}", fontsize=10)
+        best = f"best pair {float(match.similarities.max()):.2f}"
+        # With y given, Matplotlib need not look for what the title could cover.
+        left.set_title(f"support, {name}", fontsize=10, y=1.0)
+        right.set_title(f"query, {name}: {best}", fontsize=10, y=1.0)
         _draw_matches(figure, left, right, match, support.shape, query.shape)
-        figure.colorbar(heat, ax=[left, right], label="LWE weight (average 1)", shrink=0.8, pad=0.01)
-    lines = LineCollection([], norm=_SIMILARITY, cmap=_SIMILARITY_COLORS)
-    lines.set_array([])
-    figure.colorbar(
-        lines,
-        ax=rows,
-        location="bottom",
-        label="cosine of matched positions",
-        shrink=0.5,
-        aspect=40,
-        pad=0.03,
-    )
+        bar = figure.add_axes(layout.weight_bar(row))
+        figure.colorbar(heat, cax=bar, label="LWE weight (average 1)", ticks=MaxNLocator(5))
+    colors = ScalarMappable(norm=_SIMILARITY, cmap=_SIMILARITY_COLORS)
+    bar = figure.add_axes(layout.similarity_bar)
+    figure.colorbar(colors, cax=bar, orientation="horizontal", ticks=[-1, -0.5, 0, 0.5, 1])
+    bar.set_xlabel("cosine of matched positions")
     return figure
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """Places of the images and color bars, in inches: an automatic layout takes longer than the drawing."""
+
+    rows: int
+    title_lines: int
+    width: float = 9.3
+
+    _IMAGE, _GAP, _LEFT, _BOTTOM, _ROW = 3.6, 0.5, 0.2, 0.9, 3.95
+
+    @property
+    def height(self) -> float:
+        return self._BOTTOM + self.rows * self._ROW + 0.1 + 0.2 * self.title_lines
+
+    def image(self, row: int, side: int) -> Box:
+        left = self._LEFT + side * (self._IMAGE + self._GAP)
+        return self._box(left, self._bottom(row), self._IMAGE, self._IMAGE)
+
+    def weight_bar(self, row: int) -> Box:
+        left = self._LEFT + 2 * self._IMAGE + self._GAP + 0.25
+        return self._box(left, self._bottom(row) + 0.1 * self._IMAGE, 0.15, 0.8 * self._IMAGE)
+
+    @property
+    def similarity_bar(self) -> Box:
+        return self._box(self._LEFT + self._IMAGE / 2, 0.62, self._IMAGE + self._GAP, 0.15)
+
+    def _bottom(self, row: int) -> float:
+        return self._BOTTOM + (self.rows - 1 - row) * self._ROW
+
+    def _box(self, left: float, bottom: float, width: float, height: float) -> Box:
+        """As fractions of the figure, as Matplotlib has it."""
+        return left / self.width, bottom / self.height, width / self.width, height / self.height
 
 
 def _draw_weights(
     axes: Axes, image: NDArray[np.floating], weights: Tensor, size: int, spread: float
 ) -> AxesImage:
     axes.set_axis_off()
-    axes.imshow(image)
-    heat = F.interpolate(weights.view(1, 1, size, size), image.shape[:2], mode="nearest")[0, 0].numpy()
-    return axes.imshow(heat, cmap="coolwarm", alpha=0.35, vmin=1 - spread, vmax=1 + spread)
+    extent = axes.imshow(image).get_extent()
+    heat = weights.view(size, size).numpy()
+    return axes.imshow(
+        heat,
+        cmap="coolwarm",
+        alpha=0.35,
+        vmin=1 - spread,
+        vmax=1 + spread,
+        extent=extent,
+        interpolation="nearest",
+    )
 
 
 def _draw_matches(
@@ -218,7 +271,6 @@ def _draw_matches(
             connectionstyle=f"arc3,rad={bend}",
         )
         line.set_path_effects([withStroke(linewidth=4.6 if best else 2.6, foreground="black", alpha=0.6)])
-        line.set_in_layout(False)  # else the layout makes room for lines that lie between the images
         figure.add_artist(line)
         for axes, end in zip((left, right), ends, strict=True):
             axes.plot(*end, "o", markersize=7, color=color, markeredgecolor="black", markeredgewidth=0.8)

@@ -71,7 +71,7 @@ def test_the_table_agrees_with_the_classifier(place: Place, capsys: pytest.Captu
 def test_long_names_fit_into_the_figure() -> None:
     label = "a rather long name of a class, as folders of a shop have them "
     decision = Decision(label * 2, label * 2, 0.51, label, 0.49, 0, f"examples/{label * 2}.jpg")
-    figure = Figure(figsize=(9, 4.8), layout="constrained")
+    figure = Figure(figsize=(9, 4.8))
     title = figure.suptitle(
         explanation_title(Path("IMG_20261125_184523_" * 6 + ".jpg"), decision), fontsize=11, parse_math=False
     )

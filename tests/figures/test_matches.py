@@ -25,13 +25,16 @@ if TYPE_CHECKING:
 def test_color_bars_cover_no_image(layers: int, shape: tuple[int, ...]) -> None:
     match = LayerMatch(torch.ones(9), torch.ones(9), torch.arange(9), torch.linspace(-1, 1, 9))
     image = np.zeros(shape)
-    figure = match_figure(image, image, [match] * layers, [f"layer {i}" for i in range(layers)])
+    names = [f"layer {i}" for i in range(layers)]
+    figure = match_figure(image, image, [match] * layers, names, title="Two lines\nof a title")
     figure.draw_without_rendering()
     images = [axes.get_tightbbox() for axes in figure.axes[: 2 * layers]]
     bars = [axes.get_tightbbox() for axes in figure.axes[2 * layers :]]
     assert len(bars) == layers + 1
-    boxes = [box for box in (*images, *bars) if box is not None]
-    assert len(boxes) == 3 * layers + 1
+    boxes = [box for box in (*images, *bars, figure.texts[0].get_window_extent()) if box is not None]
+    assert len(boxes) == 3 * layers + 2
+    assert all(figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1 for box in boxes)
+    assert all(figure.bbox.y0 <= box.y0 and box.y1 <= figure.bbox.y1 for box in boxes)
     covered = [(a, b) for i, a in enumerate(boxes) for b in boxes[:i] if a.overlaps(b)]
     assert not covered
 
