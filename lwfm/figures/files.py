@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 
 def check_figure_suffix(path: Path) -> None:
-    """UserError for a suffix that Matplotlib cannot write."""
+    """Refuse a suffix that Matplotlib cannot write, by a UserError."""
     formats = FigureCanvasBase.get_supported_filetypes()
     if path.suffix.lower().removeprefix(".") not in formats:
         raise UserError(f"cannot draw {path}: its suffix must be one of {', '.join(sorted(formats))}")
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Write a figure (format by suffix: png, pdf, svg, ...) completely or not at all.
+    """Write a figure, in the format of the suffix (png, pdf, svg, ...), completely or not at all.
 
     Raises
     ------

@@ -18,7 +18,7 @@ class Column(NamedTuple):
     values: list[float]
 
     def replaced_from(self, later: Column) -> Column:
-        """Go on with what a later start of the run has logged, in the place of the steps it did again."""
+        """Return these values continued by a later start, which replaces the steps that it repeated."""
         kept = sum(step < later.steps[0] for step in self.steps)
         return Column(self.steps[:kept] + later.steps, self.values[:kept] + later.values)
 
