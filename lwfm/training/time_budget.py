@@ -68,7 +68,7 @@ class EpochsThatFit(Callback):
             fitting = max(int(TRAINING_SHARE * self.seconds / epoch), trainer.current_epoch + 1)
             self.epochs = int(trainer.strategy.broadcast(fitting))
             self._apply(trainer, pl_module, self.epochs)
-            _announce(seconds, self.epochs, int(trainer.num_training_batches), self.seconds / 60)
+            _announce(seconds, self.epochs, int(trainer.num_training_batches), self.seconds)
 
     def _apply(self, trainer: lightning.Trainer, module: lightning.LightningModule, epochs: int) -> None:
         trainer.fit_loop.max_epochs = epochs
@@ -77,8 +77,8 @@ class EpochsThatFit(Callback):
 
 
 @rank_zero_only
-def _announce(seconds: float, epochs: int, batches: int, minutes: float) -> None:
-    tqdm.write(
-        f"a batch takes {seconds:.2f} s: training {epochs} epoch{'s'[: epochs - 1]} of {batches} batches "
-        f"within {minutes:g} min"
-    )
+def _announce(batch: float, epochs: int, batches: int, limit: float) -> None:
+    plan = f"training {epochs} epoch{'s'[: epochs - 1]} of {batches} batches"
+    if batch * batches * epochs > limit:
+        plan = f"fewer than the {batches} batches of an epoch"
+    tqdm.write(f"a batch takes {batch:.2f} s: {plan} within {limit / 60:g} min")

@@ -36,6 +36,19 @@ def test_epochs_follow_from_the_time_of_the_first_batches(
     assert (resumed.epochs, resumed.steps) == (3, 12), "the choice is kept"
 
 
+def test_less_than_an_epoch_is_announced_as_such(
+    tiny_images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter((100.0, 600.0))  # two batches in 500 s
+    monkeypatch.setattr("lwfm.training.time_budget.monotonic", lambda: next(clock))
+    monkeypatch.setattr("lwfm.training.time_budget.WARM_UP", 1)
+    monkeypatch.setattr("lwfm.training.time_budget.TIMED", 2)
+    summary = train_tiny(tmp_path, tiny_images, epochs=None, max_time=1.0)
+    assert (summary.epochs, summary.steps) == (1, 4)
+    announced = capsys.readouterr().out
+    assert "a batch takes 250.00 s: fewer than the 4 batches of an epoch within 1 min" in announced
+
+
 def test_open_epochs_need_a_limit(tiny_images: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="give max_time, in minutes"):
         train_tiny(tmp_path / "run", tiny_images, epochs=None)
