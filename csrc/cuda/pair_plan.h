@@ -1,5 +1,5 @@
-// How many threads work on each pair, and where its block stands: decided here for all kernels on
-// P x M blocks. Plain C++.
+// Launch configuration of all kernels on P x M blocks: threads per pair, shared-memory staging.
+// Plain C++.
 #pragma once
 
 #include <algorithm>
@@ -21,7 +21,7 @@ constexpr std::int64_t kMaxGrid = 2147483647;
 
 struct PairPlan {
   bool of_warp;  // a warp for each pair, else a thread block
-  bool staged;   // the block of a pair stands in shared memory
+  bool staged;   // the block of a pair is copied into shared memory
   unsigned grid;
   unsigned threads;
   std::size_t shared_bytes;

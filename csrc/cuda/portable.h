@@ -1,5 +1,5 @@
-// The vocabulary of the kernels: plain CUDA under nvcc, and the emulator of tests/simt under any
-// other compiler, so that the same source is also executed on machines without a GPU.
+// Macros that let the same kernel source compile with nvcc and with the CPU emulator of tests/simt,
+// which executes it on machines without a GPU.
 //
 //   LWFM_SHARED(T, name, count)       a static shared array, T* name
 //   LWFM_DYNAMIC_SHARED(T, name)      the dynamic shared memory of the launch, T* name

@@ -26,13 +26,13 @@ using torch::stable::Tensor;
 using Two = std::tuple<Tensor, Tensor>;
 using Three = std::tuple<Tensor, Tensor, Tensor>;
 
-// Whether blocks are worked on in groups, one a lane, or one by one: the one place of that rule.
+// Whether blocks are processed in groups, one a lane, or one by one.
 bool in_groups(std::int64_t rows, std::int64_t columns) {
   return rows * columns <= lwfm::kGroupedEntries;
 }
 
 // Calls work(begin, end) for ranges of pairs; where they are grouped, ranges of whole groups, so
-// that who works beside whom does not depend on the number of threads.
+// that the groups do not depend on the number of threads.
 template <class T, class Work>
 void for_pairs(const BlockBatch<const T>& raw, const Work& work) {
   const std::int64_t pairs = raw.count(),

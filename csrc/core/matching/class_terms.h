@@ -32,7 +32,7 @@ struct LayerImages {
   }
 };
 
-// What the queries read and write.
+// Inputs and outputs of the per-query pass.
 template <class T>
 struct QueryTerms {
   const T* a;                      // [Q, S, P]

@@ -1,5 +1,5 @@
-// Layer-wise embedding of a few pairs at once, one pair a lane: the mathematics of
-// embedding_weights.h for blocks so small that a row of them would not fill the vectors. Nothing is
+// Layer-wise embedding of a few pairs at once, one pair per lane: the arithmetic of
+// embedding_weights.h for blocks so small that a row would not fill the vectors. Nothing is
 // padded or transposed and no sum crosses lanes, so a pair's result does not depend on the others.
 // Deterministic, and the same on every instruction set and for every size of vectors.
 #pragma once
