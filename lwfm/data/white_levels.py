@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 _DEPTHS = (1, 2, 4, 8, 10, 12, 14, 16)
 _OVERSHOOT = 0.1
+_TOO_BRIGHT = 2**32
+"""One damaged float image must not make all others black."""
 _DARKEST_FLOAT = 16
 """Floats up to here, but above 1, could be a dark image in 0..255 or one scaled in another way."""
 
@@ -56,14 +58,14 @@ class WhiteLevels:
 
 
 def find_brightest(pixels: npt.NDArray[Any]) -> Brightest:
-    """Return the largest value of an image; UserError for negative, infinite or NaN values, or no numbers."""
+    """Return the largest value of an image; UserError for negative, huge or NaN values, or no numbers."""
     if pixels.dtype.kind not in "iuf":
         raise UserError(f"an image consists of integers or floats, not {pixels.dtype}")
     low, high = float(pixels.min()), float(pixels.max())
     integers = pixels.dtype.kind in "iu"
     lowest = 0.0 if integers else -_OVERSHOOT * max(high, 1)
-    if not (np.isfinite(high) and low >= lowest):  # NaN fails this too
-        raise UserError(f"it has values from {low:g} to {high:g}, and black is 0: {ADVICE}")
+    if not (high < _TOO_BRIGHT and low >= lowest):  # NaN fails this too
+        raise UserError(f"it has values from {low:g} to {high:g}, not from 0 (black) to 2**32: {ADVICE}")
     return Brightest("integers" if integers else "floats", high)
 
 

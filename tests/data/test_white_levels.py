@@ -70,6 +70,7 @@ def test_floats_a_hair_outside_their_range_are_clipped() -> None:
         pytest.param(np.array([[-1000, 3000]], np.int16), WhiteLevels(), "from -1000 to 3000", id="negative"),
         pytest.param(np.array([[0.0, np.nan]]), WhiteLevels(), "to nan", id="nan"),
         pytest.param(np.array([[0.0, np.inf]]), WhiteLevels(), "to inf", id="infinite"),
+        pytest.param(np.array([[0.0, 4e26]]), WhiteLevels(), r"to 4e\+26", id="damaged"),
         pytest.param(np.array([[0.0, 2.0]]), WhiteLevels(), "up to 2, and white is 1", id="bright-float"),
         pytest.param(
             np.array([[5000]]), WhiteLevels(integers=4095), "up to 5000, and white is 4095", id="bright"
