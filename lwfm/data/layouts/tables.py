@@ -23,7 +23,7 @@ _PLACES = (
     "train/{label}/{file}",
     "{split}/{label}/{file}",
 )
-"""Where under the root a listed image may stand."""
+"""Paths below the root at which a listed image may be."""
 _ENDINGS = ("", ".JPEG", ".jpg", ".png")
 _TRIED = 50
 
