@@ -21,6 +21,7 @@ from lwfm.training import EpisodeConfig, RunOptions, TrainingSummary, pretrain, 
 from lwfm.training.checkpoints import AtomicCheckpointIO
 from lwfm.training.config import OptimConfig, SGDConfig
 from lwfm.training.modules import ClassificationModule
+from tests.cli.test_cli import run
 from tests.helpers.tiny_training import MODEL, VALIDATION, pretrain_tiny, train_tiny
 
 if TYPE_CHECKING:
@@ -58,15 +59,10 @@ def test_it_learns_the_training_classes(
 def test_the_options_of_a_run_are_options_of_both_commands(
     command: str, epochs: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(SystemExit) as stop:
-        main([command, "--out", str(tmp_path), "--print_config"])
-    assert stop.value.code == 0
-    shown = yaml.safe_load(capsys.readouterr().out)
+    shown = yaml.safe_load(run(capsys, command, "--out", tmp_path, "--print_config").out)
     expected = asdict(RunOptions(epochs=epochs))
     assert {name: shown[name] for name in expected} == expected
-    with pytest.raises(SystemExit):
-        main([command, "--help"])
-    text = " ".join(capsys.readouterr().out.split())
+    text = " ".join(run(capsys, command, "--help").out.split())
     assert "improved the validation accuracy. (type: int | null, default: null)" in text
 
 
