@@ -33,9 +33,9 @@ struct LayerPositionsGradient {
 
 template <int kBytes, class T>
 LWFM_INLINE T sum_of(const T* x, std::int64_t count) {
-  Line<T, kBytes> sums, v;
+  CacheLine<T, kBytes> sums, v;
   std::int64_t k = 0;
-  for (; k + kLine<T> <= count; k += kLine<T>) {
+  for (; k + kCacheLine<T> <= count; k += kCacheLine<T>) {
     v.read(x + k);
     sums.add(v);
   }
@@ -62,9 +62,9 @@ LWFM_INLINE void lay_out(const MapView<const T>& map, T* positions) {
 // Takes `mean` off and returns the sum of squares of what is left.
 template <int kBytes, class T>
 LWFM_INLINE T center(T* x, std::int64_t count, T mean) {
-  Line<T, kBytes> squares, v;
+  CacheLine<T, kBytes> squares, v;
   std::int64_t k = 0;
-  for (; k + kLine<T> <= count; k += kLine<T>) {
+  for (; k + kCacheLine<T> <= count; k += kCacheLine<T>) {
     v.read(x + k);
     v.subtract(mean);
     squares.add_product(v, v);

@@ -8,21 +8,21 @@
 namespace lwfm {
 
 template <class T>
-constexpr std::int64_t kLine = kWide / static_cast<std::int64_t>(sizeof(T));
+constexpr std::int64_t kCacheLine = kWide / static_cast<std::int64_t>(sizeof(T));
 
 template <class T, int kBytes>
-struct Line;
+struct CacheLine;
 
 template <class T>
-struct Line<T, kWide> {
+struct CacheLine<T, kWide> {
   Lanes<T, kWide> all{};
 
   LWFM_INLINE void read(const T* from) { load(from, all); }
   LWFM_INLINE void write(T* to) const { store(all, to); }
-  LWFM_INLINE void add(const Line& x) { all += x.all; }
+  LWFM_INLINE void add(const CacheLine& x) { all += x.all; }
   LWFM_INLINE void subtract(T x) { all -= x; }
-  LWFM_INLINE void add_product(const Line& x, const Line& y) { all += x.all * y.all; }
-  LWFM_INLINE void add_multiple(const Line& x, T factor) { all += x.all * factor; }
+  LWFM_INLINE void add_product(const CacheLine& x, const CacheLine& y) { all += x.all * y.all; }
+  LWFM_INLINE void add_multiple(const CacheLine& x, T factor) { all += x.all * factor; }
 
   LWFM_INLINE T sum() const {
     Lanes<T, kNarrow> low, high;
@@ -33,7 +33,7 @@ struct Line<T, kWide> {
 };
 
 template <class T>
-struct Line<T, kNarrow> {
+struct CacheLine<T, kNarrow> {
   Lanes<T> low{}, high{};
 
   LWFM_INLINE void read(const T* from) {
@@ -44,7 +44,7 @@ struct Line<T, kNarrow> {
     store(low, to);
     store(high, to + kLanes<T>);
   }
-  LWFM_INLINE void add(const Line& x) {
+  LWFM_INLINE void add(const CacheLine& x) {
     low += x.low;
     high += x.high;
   }
@@ -52,11 +52,11 @@ struct Line<T, kNarrow> {
     low -= x;
     high -= x;
   }
-  LWFM_INLINE void add_product(const Line& x, const Line& y) {
+  LWFM_INLINE void add_product(const CacheLine& x, const CacheLine& y) {
     low += x.low * y.low;
     high += x.high * y.high;
   }
-  LWFM_INLINE void add_multiple(const Line& x, T factor) {
+  LWFM_INLINE void add_multiple(const CacheLine& x, T factor) {
     low += x.low * factor;
     high += x.high * factor;
   }

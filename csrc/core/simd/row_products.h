@@ -19,7 +19,7 @@ constexpr int kSideBySide = kBytes / 8;
 // One line of each of N vectors. A chain because compilers keep arrays of vectors in memory.
 template <class T, int kBytes, int N>
 struct LinesOf {
-  Line<T, kBytes> head;
+  CacheLine<T, kBytes> head;
   LinesOf<T, kBytes, N - 1> rest;
 
   LWFM_INLINE void read(const T* from, std::int64_t stride) {
@@ -30,12 +30,14 @@ struct LinesOf {
     head.write(to);
     rest.write(to + stride, stride);
   }
-  LWFM_INLINE void add_multiples(const Line<T, kBytes>& x, const T* factors, std::int64_t stride) {
+  LWFM_INLINE void add_multiples(const CacheLine<T, kBytes>& x, const T* factors,
+                                 std::int64_t stride) {
     head.add_multiple(x, *factors);
     rest.add_multiples(x, factors + stride, stride);
   }
-  LWFM_INLINE void add_products(const Line<T, kBytes>& x, const T* others, std::int64_t stride) {
-    Line<T, kBytes> other;
+  LWFM_INLINE void add_products(const CacheLine<T, kBytes>& x, const T* others,
+                                std::int64_t stride) {
+    CacheLine<T, kBytes> other;
     other.read(others);
     head.add_product(x, other);
     rest.add_products(x, others + stride, stride);
@@ -50,8 +52,8 @@ template <class T, int kBytes>
 struct LinesOf<T, kBytes, 0> {
   LWFM_INLINE void read(const T*, std::int64_t) {}
   LWFM_INLINE void write(T*, std::int64_t) const {}
-  LWFM_INLINE void add_multiples(const Line<T, kBytes>&, const T*, std::int64_t) {}
-  LWFM_INLINE void add_products(const Line<T, kBytes>&, const T*, std::int64_t) {}
+  LWFM_INLINE void add_multiples(const CacheLine<T, kBytes>&, const T*, std::int64_t) {}
+  LWFM_INLINE void add_products(const CacheLine<T, kBytes>&, const T*, std::int64_t) {}
   LWFM_INLINE void sums(T*, std::int64_t) const {}
 };
 
@@ -70,11 +72,11 @@ LWFM_INLINE void add_weighted_rows_of(const Row& row, std::int64_t rows, const T
                                       std::int64_t weight_stride, std::int64_t length, T* to,
                                       std::int64_t stride) {
   std::int64_t k = 0;
-  for (; k + kLine<T> <= length; k += kLine<T>) {
+  for (; k + kCacheLine<T> <= length; k += kCacheLine<T>) {
     LinesOf<T, kBytes, N> sums;
     sums.read(to + k, stride);
     for (std::int64_t r = 0; r < rows; ++r) {
-      Line<T, kBytes> x;
+      CacheLine<T, kBytes> x;
       x.read(row(r) + k);
       sums.add_multiples(x, weights + r, weight_stride);
     }
@@ -110,8 +112,8 @@ LWFM_INLINE void products_with_row(const T* row, const T* vectors, std::int64_t 
                                    std::int64_t length, T* to, std::int64_t to_stride) {
   LinesOf<T, kBytes, N> sums;
   std::int64_t k = 0;
-  for (; k + kLine<T> <= length; k += kLine<T>) {
-    Line<T, kBytes> x;
+  for (; k + kCacheLine<T> <= length; k += kCacheLine<T>) {
+    CacheLine<T, kBytes> x;
     x.read(row + k);
     sums.add_products(x, vectors + k, stride);
   }

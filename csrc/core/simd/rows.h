@@ -12,20 +12,20 @@ namespace lwfm {
 // A few additions stand in line at a time: one takes longer than the next product.
 template <int kBytes, class T>
 LWFM_INLINE T inner_product(const T* x, const T* y, std::int64_t count) {
-  Line<T, kBytes> sums, second, third, fourth, a, b;
+  CacheLine<T, kBytes> sums, second, third, fourth, a, b;
   std::int64_t k = 0;
-  const auto add = [&](std::int64_t at, Line<T, kBytes>& to) LWFM_INLINE_LAMBDA {
+  const auto add = [&](std::int64_t at, CacheLine<T, kBytes>& to) LWFM_INLINE_LAMBDA {
     a.read(x + at);
     b.read(y + at);
     to.add_product(a, b);
   };
-  for (; k + 4 * kLine<T> <= count; k += 4 * kLine<T>) {
+  for (; k + 4 * kCacheLine<T> <= count; k += 4 * kCacheLine<T>) {
     add(k, sums);
-    add(k + kLine<T>, second);
-    add(k + 2 * kLine<T>, third);
-    add(k + 3 * kLine<T>, fourth);
+    add(k + kCacheLine<T>, second);
+    add(k + 2 * kCacheLine<T>, third);
+    add(k + 3 * kCacheLine<T>, fourth);
   }
-  for (; k + kLine<T> <= count; k += kLine<T>) add(k, sums);
+  for (; k + kCacheLine<T> <= count; k += kCacheLine<T>) add(k, sums);
   sums.add(second);
   third.add(fourth);
   sums.add(third);
@@ -37,9 +37,9 @@ LWFM_INLINE T inner_product(const T* x, const T* y, std::int64_t count) {
 // to += factor * x
 template <int kBytes, class T>
 LWFM_INLINE void add_multiple(const T* x, T factor, std::int64_t count, T* to) {
-  Line<T, kBytes> a, b;
+  CacheLine<T, kBytes> a, b;
   std::int64_t k = 0;
-  for (; k + kLine<T> <= count; k += kLine<T>) {
+  for (; k + kCacheLine<T> <= count; k += kCacheLine<T>) {
     a.read(x + k);
     b.read(to + k);
     b.add_multiple(a, factor);
