@@ -12,6 +12,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <new>
+#include <stdexcept>
 
 #include "core/assignment/cost_matrix.h"
 #include "core/assignment/levels.h"
@@ -34,7 +35,7 @@ struct Answer {
   const double* v;
 };
 
-// Solves a problem of more than kSmallColumns columns; the answer stands in the workspace
+// Solves a problem of more than kSmallColumns columns; the answer is left in the workspace
 // (row_to_column, v).
 template <class Scan, class T>
 Status solve_large(DenseCost<T>& cost, Workspace& workspace, const Options& options) {
@@ -66,11 +67,11 @@ Status solve_large(DenseCost<T>& cost, Workspace& workspace, const Options& opti
   return solve_large<portable::Scan>(cost, workspace, options);
 }
 
-// Solves a problem of 1 <= rows <= columns <= kSmallColumns; the answer stands in `state`.
+// Solves a problem of 1 <= rows <= columns <= kSmallColumns; the answer is left in `state`.
 template <class T>
 SmallStatus solve_small(const DenseCost<T>& cost, SmallState& state, SimdLevel level) {
 #if LWFM_X86
-  // Up to three short vectors are reduced sooner than two long ones.
+  // Reducing up to three short vectors is faster than reducing two long ones.
   constexpr std::int64_t kShortVectors = 3 * avx2::Vec::kWidth;
   if (level == SimdLevel::avx512 && cost.columns > kShortVectors) {
     return avx512::solve_small(cost, state);
@@ -100,13 +101,13 @@ void write_duals(const Prepared<T>& problem, Answer<Index> answer, Duals duals) 
   }
 }
 
-// Hands an answer to the caller: assignment[i] and, where wanted, the duals.
+// Writes an answer in the caller's form: assignment[i] and, where wanted, the duals.
 template <class T, class Index>
 void write_answer(const Prepared<T>& problem, Answer<Index> answer, std::int64_t* assignment,
                   Duals duals) {
-  const bool as_they_are = !problem.transposed && problem.paired_columns == problem.cost.columns;
-  if (as_they_are) std::copy_n(answer.row_to_column, problem.cost.rows, assignment);
-  for (std::int64_t i = 0; !as_they_are && i < problem.cost.rows; ++i) {
+  const bool same_form = !problem.transposed && problem.paired_columns == problem.cost.columns;
+  if (same_form) std::copy_n(answer.row_to_column, problem.cost.rows, assignment);
+  for (std::int64_t i = 0; !same_form && i < problem.cost.rows; ++i) {
     const std::int64_t j = answer.row_to_column[i];
     if (j < problem.paired_columns) {
       assignment[problem.transposed ? j : i] = problem.transposed ? i : j;
@@ -166,7 +167,9 @@ template <class T>
 Status solve(const CostMatrix<T>& cost, const Options& options, Workspace& workspace,
              std::int64_t* assignment, Duals duals = {}, SimdLevel level = simd_level()) noexcept {
   std::fill_n(assignment, cost.rows, std::int64_t{-1});
+  workspace.watch.begin(options.interruption);
   try {
+    workspace.watch.count(cost.rows * cost.columns);
     if (options.limited()) {
       return solve_prepared(prepare_limited(cost, options, workspace), options, workspace,
                             assignment, duals, level);
@@ -175,6 +178,10 @@ Status solve(const CostMatrix<T>& cost, const Options& options, Workspace& works
                           assignment, duals, level);
   } catch (const std::bad_alloc&) {
     return Status::out_of_memory;
+  } catch (const std::length_error&) {  // more columns than a vector can ever have
+    return Status::out_of_memory;
+  } catch (const Interrupted&) {
+    return Status::interrupted;
   }
 }
 

@@ -13,11 +13,13 @@
 
 #include "core/assignment/limits.h"
 #include "core/assignment/status.h"
+#include "core/interruption.h"
 
 namespace lwfm {
 
 // Row i has the pairs start[i] .. start[i + 1] - 1: column[k] at value[k]. At most one entry for a
-// pair; rows <= columns; values are finite and below kLargest in magnitude.
+// pair; rows <= columns; every column is in 0 .. columns - 1; values are finite and below kLargest
+// in magnitude.
 struct SparseCost {
   std::int64_t rows;
   std::int64_t columns;
@@ -28,8 +30,9 @@ struct SparseCost {
 
 class SparseSolver {
  public:
-  explicit SparseSolver(const SparseCost& cost)
+  explicit SparseSolver(const SparseCost& cost, Interruption* interruption = nullptr)
       : cost_(cost),
+        watch_(interruption),
         v_(size(cost.columns), 0.0),
         distance_(size(cost.columns), kInfinity),
         column_to_row_(size(cost.columns), -1),
@@ -40,9 +43,13 @@ class SparseSolver {
 
   // Writes the column of each row.
   Status solve(std::int64_t* row_to_column) {
-    if (cost_.rows == cost_.columns) start_from_column_minima();
-    for (const std::int64_t row : reduce_rows()) {
-      if (!augment(row)) return Status::infeasible;
+    try {
+      if (cost_.rows == cost_.columns) start_from_column_minima();
+      for (const std::int64_t row : reduce_rows()) {
+        if (!augment(row)) return Status::infeasible;
+      }
+    } catch (const Interrupted&) {
+      return Status::interrupted;
     }
     for (std::int64_t i = 0; i < cost_.rows; ++i) row_to_column[i] = cost_.column[pair_of_row_[i]];
     return Status::ok;
@@ -60,6 +67,10 @@ class SparseSolver {
   static std::size_t size(std::int64_t count) { return static_cast<std::size_t>(count); }
 
   double reduced(std::int64_t k) const { return cost_.value[k] - v_[cost_.column[k]]; }
+
+  std::int64_t pair_count(std::int64_t row) const {
+    return cost_.start[row + 1] - cost_.start[row];
+  }
 
   // Only where no column may stay free: the dual of such a column must be zero.
   void start_from_column_minima() {
@@ -95,6 +106,7 @@ class SparseSolver {
   // The row takes its best column, whose dual drops until the second best is as good. Returns the
   // row that lost it, -1 if none did, or the row itself if there was nothing to gain.
   std::int64_t reduce_row(std::int64_t row, bool& strict) {
+    watch_.count(1 + pair_count(row));
     double first = kInfinity, second = kInfinity;
     std::int64_t best = -1;
     for (std::int64_t k = cost_.start[row]; k < cost_.start[row + 1]; ++k) {
@@ -122,8 +134,9 @@ class SparseSolver {
     return loser;
   }
 
-  // Paths as long as the shortest known one to a free column lead nowhere better.
+  // Paths that are not shorter than the shortest known one to a free column are not followed.
   void relax(std::int64_t row, double length) {
+    watch_.count(1 + pair_count(row));
     for (std::int64_t k = cost_.start[row]; k < cost_.start[row + 1]; ++k) {
       const std::int64_t j = cost_.column[k];
       const double candidate = reduced(k) - length;
@@ -187,6 +200,7 @@ class SparseSolver {
   }
 
   const SparseCost& cost_;
+  Watch watch_;
   std::vector<double> v_, distance_;
   std::vector<std::int64_t> column_to_row_;                  // -1: free
   std::vector<std::int64_t> predecessor_, predecessor_row_;  // pair before a column, and its row

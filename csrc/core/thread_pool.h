@@ -16,9 +16,11 @@
 #include <system_error>
 #include <thread>
 
+#include "core/interruption.h"
+
 namespace lwfm {
 
-// The processor on which the calling thread runs; -1 where the system does not say.
+// The processor on which the calling thread runs; -1 where that is unknown.
 inline int current_processor() {
 #if defined(__linux__)
   return sched_getcpu();
@@ -28,8 +30,8 @@ inline int current_processor() {
 }
 
 // Moves the calling thread to another processor than this one, if it may use another. A woken
-// thread often starts where the one that woke it runs, and Linux may leave both there for a long
-// time, the one waiting for the other, while another processor is idle.
+// thread often starts on the processor of the thread that woke it, and Linux may leave both there
+// for a long time, one waiting for the other, while another processor is idle.
 inline void leave_processor(int processor) {
 #if defined(__linux__)
   cpu_set_t allowed;
@@ -48,8 +50,8 @@ inline void leave_processor(int processor) {
 
 class ThreadPool {
  public:
-  // The pool of this process. It is made on first use and never destroyed: its threads sleep until
-  // the process ends. A forked child, which has none of its parent's threads, gets a new one.
+  // The pool of this process. It is created on first use and never destroyed: its threads sleep
+  // until the process ends. A forked child, which has none of its parent's threads, gets a new one.
   static ThreadPool& instance() {
     static std::atomic<ThreadPool*> current{nullptr};
     ThreadPool* pool = current.load();
@@ -60,11 +62,12 @@ class ThreadPool {
     return *pool;
   }
 
-  // Runs `work` on the calling thread and on up to `helpers` others, and returns when all of them
-  // have. A call that finds the pool in use by another thread runs alone.
-  void run(std::int64_t helpers, const std::function<void()>& work) {
-    std::unique_lock<std::mutex> turn(turn_, std::try_to_lock);
-    if (helpers < 1 || !turn.owns_lock()) return work();
+  // Runs `work`, which must not throw, on the calling thread and on up to `helpers` others, and
+  // returns when all of them have. A call that finds the pool in use runs alone. While the calling
+  // thread waits for the others it updates `interruption`.
+  void run(std::int64_t helpers, const std::function<void()>& work,
+           Interruption* interruption = nullptr) {
+    if (helpers < 1 || in_use_.exchange(true, std::memory_order_acquire)) return work();
     grow(helpers);
     {
       const std::lock_guard<std::mutex> lock(mutex_);
@@ -74,13 +77,26 @@ class ThreadPool {
     }
     wake_.notify_all();
     work();
-    std::unique_lock<std::mutex> lock(mutex_);
-    places_ = 0;  // who has not woken up by now is not needed
-    done_.wait(lock, [this] { return busy_ == 0; });
+    {
+      std::unique_lock<std::mutex> lock(mutex_);
+      places_ = 0;  // threads that have not woken up by now are not needed
+      wait_for_helpers(lock, interruption);
+    }
+    in_use_.store(false, std::memory_order_release);
   }
 
  private:
   ThreadPool() : process_(getpid()) {}
+
+  void wait_for_helpers(std::unique_lock<std::mutex>& lock, Interruption* interruption) {
+    const auto none_busy = [this] { return busy_ == 0; };
+    if (interruption == nullptr) return done_.wait(lock, none_busy);
+    while (!done_.wait_for(lock, Interruption::kPeriod, none_busy)) {
+      lock.unlock();
+      interruption->update();
+      lock.lock();
+    }
+  }
 
   // Where the system refuses a thread, the others do its share.
   void grow(std::int64_t helpers) {
@@ -107,7 +123,8 @@ class ThreadPool {
   }
 
   const pid_t process_;
-  std::mutex turn_;  // held by the call that uses the pool
+  // A flag, not a mutex: a signal handler may call the pool again from the thread that uses it.
+  std::atomic<bool> in_use_{false};
   std::int64_t threads_ = 0;
   std::mutex mutex_;  // guards everything below
   std::condition_variable wake_, done_;
@@ -118,21 +135,23 @@ class ThreadPool {
 };
 
 // Calls work(begin, end) on pieces of 0..count, each at most `piece` long, from up to `threads`
-// threads, the calling one among them. `work` must not throw. One piece starts no thread.
+// threads, the calling one among them. `work` must not throw. One piece starts no thread. After an
+// interruption no further piece is started.
 template <class Work>
-void share_work(std::int64_t count, std::int64_t piece, std::int64_t threads, const Work& work) {
+void share_work(std::int64_t count, std::int64_t piece, std::int64_t threads, const Work& work,
+                Interruption* interruption = nullptr) {
   const std::int64_t pieces = (count + piece - 1) / piece;
   std::atomic<std::int64_t> next{0};
   const auto take_pieces = [&] {
     for (;;) {
       const std::int64_t begin = next.fetch_add(piece, std::memory_order_relaxed);
-      if (begin >= count) return;
+      if (begin >= count || (interruption != nullptr && interruption->requested())) return;
       work(begin, std::min(begin + piece, count));
     }
   };
   const std::int64_t helpers = std::min(threads, pieces) - 1;
   if (helpers < 1) return take_pieces();
-  ThreadPool::instance().run(helpers, take_pieces);
+  ThreadPool::instance().run(helpers, take_pieces, interruption);
 }
 
 }  // namespace lwfm

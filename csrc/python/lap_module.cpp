@@ -1,5 +1,5 @@
-// lwfm._lap: NumPy arrays to the solver and back. lwfm/lap/__init__.py stands in front of it and
-// has checked ranks, dtypes and options.
+// lwfm._lap: bindings of the solver to NumPy arrays. lwfm.lap has checked ranks, dtypes, options
+// and sparse structure.
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "core/interruption.h"
 #include "core/simd/simd.h"
 #include "core/sparse.h"
 #include "core/thread_pool.h"
@@ -29,6 +30,25 @@ using lwfm::python::ProblemsOf;
 using Indices = py::array_t<std::int64_t, py::array::c_style>;
 using Numbers = py::array_t<double, py::array::c_style>;
 
+// The thread of the interpreter that runs the handlers of signals.
+unsigned long main_thread = 0;
+
+// Runs the handlers of signals that have arrived; whether one raised, as that of Ctrl-C does. Then
+// its exception is set.
+bool signal_raises() {
+  const py::gil_scoped_acquire locked;
+  return PyErr_CheckSignals() != 0;
+}
+
+lwfm::Interruption interruption_by_signals() {
+  const bool polls = PyThread_get_thread_ident() == main_thread;
+  return lwfm::Interruption(polls ? signal_raises : nullptr);
+}
+
+void raise_if_interrupted(const lwfm::Interruption& interruption) {
+  if (interruption.requested()) throw py::error_already_set();
+}
+
 // Problems per piece of work: enough that handing out a piece costs nothing beside solving it.
 std::int64_t piece_length(const py::array& costs) {
   const std::int64_t entries = costs.shape(1) * costs.shape(2);
@@ -44,8 +64,10 @@ void share_problems(std::int64_t count, std::int64_t piece, std::int64_t longest
     options.threads = threads;
     piece = count;
   }
-  lwfm::share_work(count, piece, threads,
-                   [&](std::int64_t begin, std::int64_t end) { work(begin, end, options); });
+  lwfm::share_work(
+      count, piece, threads,
+      [&](std::int64_t begin, std::int64_t end) { work(begin, end, options); },
+      options.interruption);
 }
 
 // Solves costs [B, N, M] into columns [B, N], totals [B] and, where given, u [B, N], v [B, M].
@@ -55,7 +77,9 @@ void solve(const py::array& costs, bool maximize, double cost_limit, std::int64_
            const std::string& name, bool single, Indices columns, Numbers totals,
            std::optional<Numbers> u, std::optional<Numbers> v, std::optional<Numbers> warm_v,
            std::optional<Indices> warm_columns) {
+  lwfm::Interruption interruption = interruption_by_signals();
   Options options{maximize, cost_limit};
+  options.interruption = &interruption;
   if (warm_v) options.warm_v = warm_v->data();
   if (warm_columns) options.warm_columns = warm_columns->data();
   const Answers answers{columns.mutable_data(), totals.mutable_data(),
@@ -70,6 +94,7 @@ void solve(const py::array& costs, bool maximize, double cost_limit, std::int64_
                        problems.solve(begin, end, own, answers, statuses.data());
                      });
     }
+    raise_if_interrupted(interruption);
     const std::int64_t bad = lwfm::python::first_failure(statuses);
     if (bad < 0) return;
     std::vector<std::int64_t> index;
@@ -84,7 +109,9 @@ void solve(const py::array& costs, bool maximize, double cost_limit, std::int64_
 void solve_ragged(const std::vector<py::array>& costs, bool maximize, double cost_limit,
                   std::int64_t threads, const std::string& name, std::vector<Indices> columns,
                   Numbers totals) {
-  const Options options{maximize, cost_limit};
+  lwfm::Interruption interruption = interruption_by_signals();
+  Options options{maximize, cost_limit};
+  options.interruption = &interruption;
   std::vector<std::unique_ptr<const Problems>> problems;
   std::vector<Answers> answers;
   for (std::size_t b = 0; b < costs.size(); ++b) {
@@ -109,6 +136,7 @@ void solve_ragged(const std::vector<py::array>& costs, bool maximize, double cos
                      }
                    });
   }
+  raise_if_interrupted(interruption);
   const std::int64_t bad = lwfm::python::first_failure(statuses);
   if (bad < 0) return;
   const auto b = static_cast<std::size_t>(bad);
@@ -120,13 +148,15 @@ void solve_ragged(const std::vector<py::array>& costs, bool maximize, double cos
 std::optional<Indices> solve_sparse(std::int64_t columns, const Indices& start,
                                     const Indices& column, const Numbers& value) {
   const lwfm::SparseCost cost{start.size() - 1, columns, start.data(), column.data(), value.data()};
+  lwfm::Interruption interruption = interruption_by_signals();
   Indices assignment(cost.rows);
   Status status = Status::ok;
   {
     std::int64_t* columns_of_rows = assignment.mutable_data();
     const py::gil_scoped_release unlocked;
-    status = lwfm::SparseSolver(cost).solve(columns_of_rows);
+    status = lwfm::SparseSolver(cost, &interruption).solve(columns_of_rows);
   }
+  raise_if_interrupted(interruption);
   if (status != Status::ok) return std::nullopt;
   return assignment;
 }
@@ -134,6 +164,8 @@ std::optional<Indices> solve_sparse(std::int64_t columns, const Indices& start,
 }  // namespace
 
 PYBIND11_MODULE(_lap, module) {
+  main_thread =
+      py::module_::import("threading").attr("main_thread")().attr("ident").cast<unsigned long>();
   module.doc() = "The batched linear assignment solver behind lwfm.lap.";
   module.def("solve", &solve, py::arg("costs"), py::arg("maximize"), py::arg("cost_limit"),
              py::arg("threads"), py::arg("name"), py::arg("single"), py::arg("columns").noconvert(),

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <limits>
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -18,7 +19,8 @@ namespace lwfm::python {
 
 namespace py = pybind11;
 
-// Where the answers of a batch go: assignments [B, N], totals [B], duals [B, N] and [B, M] or null.
+// Destination of the answers of a batch: assignments [B, N], totals [B], duals [B, N] and [B, M] or
+// null.
 struct Answers {
   std::int64_t* columns;
   double* totals;
@@ -33,7 +35,7 @@ class Problems {
   // Solves problems begin..end on the calling thread; never throws.
   virtual void solve(std::int64_t begin, std::int64_t end, const Options& options,
                      const Answers& answers, Status* statuses) const noexcept = 0;
-  // What to tell the user about problem b, whose place in the caller's batch is `index`.
+  // The error message for problem b, whose place in the caller's batch is `index`.
   virtual std::string describe(std::int64_t b, Status status, bool maximize,
                                const std::string& name, std::vector<std::int64_t> index) const = 0;
 };
@@ -56,7 +58,12 @@ class ProblemsOf final : public Problems {
 
   void solve(std::int64_t begin, std::int64_t end, const Options& options, const Answers& answers,
              Status* statuses) const noexcept override {
-    thread_local Workspace workspace;
+    thread_local Workspace of_thread;
+    thread_local bool in_use = false;
+    // A signal handler may solve problems while this thread is within another call.
+    std::optional<Workspace> of_call;
+    const bool nested = std::exchange(in_use, true);
+    Workspace& workspace = nested ? of_call.emplace() : of_thread;
     for (std::int64_t b = begin; b < end; ++b) {
       const CostMatrix<T> cost = problem(b);
       std::int64_t* columns = answers.columns + b * cost.rows;
@@ -68,6 +75,7 @@ class ProblemsOf final : public Problems {
       statuses[b] = lwfm::solve(cost, own, workspace, columns, duals);
       answers.totals[b] = total_cost(cost, columns);
     }
+    in_use = nested;
   }
 
   std::string describe(std::int64_t b, Status status, bool maximize, const std::string& name,

@@ -80,7 +80,8 @@ void integers_are_exact(T lowest, std::uint64_t span) {
   for (const auto& [row_stride, column_stride] : {std::pair{7, 1}, {1, 5}}) {
     const CostMatrix<T> cost{entries.data(), 5, 7, row_stride, column_stride};
     std::vector<double> read(35);
-    lwfm::rewrite_integers(cost, read.data());
+    lwfm::Watch watch;
+    lwfm::rewrite_integers(cost, read.data(), watch);
     const double smallest = *std::min_element(read.begin(), read.end());
     for (int i = 0; i < 5; ++i) {
       for (int j = 0; j < 7; ++j) {
@@ -113,7 +114,9 @@ void far_integers_keep_their_order() {
   const std::int64_t entries[] = {std::numeric_limits<std::int64_t>::max(), -1, 0,
                                   std::numeric_limits<std::int64_t>::min()};
   double read[4];
-  CHECK(lwfm::rewrite_integers(CostMatrix<std::int64_t>{entries, 2, 2, 2, 1}, read) == -0x1p63);
+  lwfm::Watch watch;
+  const CostMatrix<std::int64_t> cost{entries, 2, 2, 2, 1};
+  CHECK(lwfm::rewrite_integers(cost, read, watch) == -0x1p63);
   CHECK(read[0] == 0x1p64 && read[1] == 0x1p63 && read[2] == 0x1p63 && read[3] == 0.0);
 }
 

@@ -8,6 +8,7 @@
 #include <type_traits>
 
 #include "core/assignment/cost_matrix.h"
+#include "core/interruption.h"
 #include "core/simd/simd.h"
 
 namespace lwfm {
@@ -15,13 +16,14 @@ namespace lwfm {
 // Fills `to` [rows, row_length] with value(entry). Where the columns are not adjacent, in tiles: a
 // cache line that is read is used up before it is lost.
 template <class T, class To, class Value>
-LWFM_INLINE void rewrite(const CostMatrix<T>& cost, To* to, std::int64_t row_length,
+LWFM_INLINE void rewrite(const CostMatrix<T>& cost, To* to, std::int64_t row_length, Watch& watch,
                          const Value& value) {
   if (cost.column_stride == 1) {
     for (std::int64_t i = 0; i < cost.rows; ++i) {
       const T* from = cost.data + i * cost.row_stride;
       To* line = to + i * row_length;
       for (std::int64_t j = 0; j < cost.columns; ++j) line[j] = value(from[j]);
+      watch.count(cost.columns);
     }
     return;
   }
@@ -33,16 +35,18 @@ LWFM_INLINE void rewrite(const CostMatrix<T>& cost, To* to, std::int64_t row_len
       for (std::int64_t i = top; i < bottom; ++i) {
         for (std::int64_t j = left; j < right; ++j) to[i * row_length + j] = value(cost.at(i, j));
       }
+      watch.count(kRows * kColumns);
     }
   }
 }
 
 // The smallest entry of an integer matrix.
 template <class T>
-T smallest_entry(const CostMatrix<T>& cost) {
+T smallest_entry(const CostMatrix<T>& cost, Watch& watch) {
   T smallest = std::numeric_limits<T>::max();
   for (std::int64_t i = 0; i < cost.rows; ++i) {
     for (std::int64_t j = 0; j < cost.columns; ++j) smallest = std::min(smallest, cost.at(i, j));
+    watch.count(cost.columns);
   }
   return smallest;
 }
@@ -51,12 +55,12 @@ T smallest_entry(const CostMatrix<T>& cost) {
 // whether they are. They are put into the mantissa of a float64 by hand: before AVX-512, processors
 // convert such integers one by one.
 template <class T>
-bool rewrite_near(const CostMatrix<T>& cost, T base, double* to) {
+bool rewrite_near(const CostMatrix<T>& cost, T base, double* to, Watch& watch) {
   constexpr std::uint64_t kHalf = std::uint64_t{1} << 51;
   constexpr std::uint64_t kExponent = std::uint64_t{0x433} << 52;  // of 2^52, unit 1
   const std::uint64_t shift = kHalf - static_cast<std::uint64_t>(base);
   std::uint64_t seen = 0;
-  rewrite(cost, to, cost.columns, [&](T entry) {
+  rewrite(cost, to, cost.columns, watch, [&](T entry) {
     const std::uint64_t mantissa = static_cast<std::uint64_t>(entry) + shift;  // modulo 2^64
     seen |= mantissa;
     const std::uint64_t bits = mantissa | kExponent;
@@ -71,18 +75,18 @@ bool rewrite_near(const CostMatrix<T>& cost, T base, double* to) {
 // returned. The differences are exact as long as the entries span less than 2^53, however large
 // they are.
 template <class T>
-double rewrite_integers(const CostMatrix<T>& cost, double* to) {
+double rewrite_integers(const CostMatrix<T>& cost, double* to, Watch& watch) {
   if constexpr (sizeof(T) <= 4) {
-    rewrite(cost, to, cost.columns, [](T entry) { return static_cast<double>(entry); });
+    rewrite(cost, to, cost.columns, watch, [](T entry) { return static_cast<double>(entry); });
     return 0.0;
   } else {
     if (cost.rows == 0 || cost.columns == 0) return 0.0;
     T base = cost.at(0, 0);
-    if (!rewrite_near(cost, base, to)) {
-      base = smallest_entry(cost);
+    if (!rewrite_near(cost, base, to, watch)) {
+      base = smallest_entry(cost, watch);
       // Unsigned subtraction is exact for every pair with entry >= base.
       const auto from = static_cast<std::uint64_t>(base);
-      rewrite(cost, to, cost.columns, [from](T entry) {
+      rewrite(cost, to, cost.columns, watch, [from](T entry) {
         return static_cast<double>(static_cast<std::uint64_t>(entry) - from);
       });
     }

@@ -1,4 +1,4 @@
-// What to tell the user about a problem that could not be solved.
+// Error messages for problems that could not be solved.
 #pragma once
 
 #include <cmath>

@@ -1,4 +1,4 @@
-// Magnitudes.
+// Numeric limits and sentinel values of the solver.
 #pragma once
 
 #include <limits>

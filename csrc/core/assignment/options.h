@@ -1,10 +1,11 @@
-// What a caller may ask for beyond a cost matrix.
+// Options and optional outputs of one problem.
 #pragma once
 
 #include <cmath>
 #include <cstdint>
 
 #include "core/assignment/limits.h"
+#include "core/interruption.h"
 
 namespace lwfm {
 
@@ -23,6 +24,9 @@ struct Options {
 
   // Threads that may share one large problem, the calling one among them. The answer is the same.
   std::int64_t threads = 1;
+
+  // Lets the caller end the call early; null: it runs to its end.
+  Interruption* interruption = nullptr;
 
   bool limited() const { return std::isfinite(cost_limit); }
 };

@@ -1,5 +1,5 @@
-// The cheap beginning of the Jonker-Volgenant algorithm: dual variables and a partial assignment
-// of tight pairs, before any shortest path is searched.
+// The reductions of the Jonker-Volgenant algorithm: dual variables and a partial assignment of
+// tight pairs, before any shortest path is searched.
 #pragma once
 
 #include <algorithm>
@@ -21,19 +21,21 @@ constexpr std::int64_t kReductionSteps = 3;  // per free row and pass, on averag
 
 // Looks at every entry. In a square problem v[j] becomes the smallest entry of column j, or the
 // caller's guess; in a rectangle, where some columns stay free, the duals of free columns must be
-// zero, and every v starts there.
+// zero, so every v starts at zero.
 template <class Scan, class T>
 Status reduce_columns(DenseCost<T>& cost, Workspace& workspace, const double* warm_v) {
   double* v = workspace.v.data();
   const bool column_minima = cost.rows == cost.columns && warm_v == nullptr;
   EntryCheck entries;
   if (column_minima) std::fill_n(v, cost.columns, kInfinity);
+  RowWatch watch(workspace.watch, cost.columns);
   for (std::int64_t i = 0; i < cost.rows; ++i) {
     if (column_minima) {
       Scan::template read_row<true>(cost.row(i), cost.factor, v, entries, cost.columns);
     } else {
       Scan::template read_row<false>(cost.row(i), cost.factor, v, entries, cost.columns);
     }
+    watch.count(i);
   }
   if (entries.invalid) return Status::invalid_entry;
   const double shrink = entries.huge ? kShrink : 1.0;
@@ -81,6 +83,7 @@ template <class Scan, class T>
 void match_tight_rows(const DenseCost<T>& cost, Workspace& workspace) {
   double* v = workspace.distance.data();  // the duals, -inf where the column is taken
   std::copy_n(workspace.v.data(), cost.columns, v);
+  RowWatch watch(workspace.watch, cost.columns);
   for (std::int64_t i = 0; i < cost.rows; ++i) {
     const std::int64_t j = Scan::first_tight(cost.row(i), cost.factor, v, cost.columns);
     if (j >= 0) {
@@ -89,6 +92,7 @@ void match_tight_rows(const DenseCost<T>& cost, Workspace& workspace) {
     } else {
       workspace.free_rows.push_back(i);
     }
+    watch.count(i);
   }
 }
 
@@ -119,11 +123,12 @@ std::int64_t reduce_row(const DenseCost<T>& cost, Workspace& workspace, std::int
 }
 
 // Two passes of augmenting row reduction: over the free rows, then over those left. A displaced row
-// goes on at once while duals drop; the number of steps is bounded, because chains of tiny drops
+// is reduced at once while duals drop; the number of steps is bounded, because chains of tiny drops
 // are the one place where this algorithm is known to be slow. A row whose best columns tie takes
 // the first free one, so a constant matrix is solved here, by the identity.
 template <class Scan, class T>
 void reduce_augmenting_rows(const DenseCost<T>& cost, Workspace& workspace) {
+  RowWatch watch(workspace.watch, cost.columns);
   for (int pass = 0; pass < 2; ++pass) {
     auto budget = kReductionSteps * static_cast<std::int64_t>(workspace.free_rows.size());
     workspace.displaced.clear();
@@ -131,6 +136,7 @@ void reduce_augmenting_rows(const DenseCost<T>& cost, Workspace& workspace) {
       bool strict = true;
       while (row >= 0 && strict && budget-- > 0) {
         row = reduce_row<Scan>(cost, workspace, row, strict);
+        watch.count(budget);
       }
       if (row >= 0) workspace.displaced.push_back(row);
     }

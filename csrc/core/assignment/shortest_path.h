@@ -30,6 +30,7 @@ class PathSearch {
   // Assigns a free row along the shortest alternating path to a free column and moves the duals so
   // that every assigned pair stays tight. Infeasible if no free column can be reached.
   Status augment(std::int64_t start) {
+    RowWatch watch(workspace_.watch, cost_.columns);
     tree_.clear();
     std::fill(workspace_.distance.begin(), workspace_.distance.end(), kInfinity);
     double smallest = relax(start, 0.0);
@@ -46,8 +47,10 @@ class PathSearch {
         sink = collect(reached);
         if (sink >= 0) break;
       }
+      watch.count(next);
       smallest = continue_from(next);
     }
+    workspace_.watch.count(tree_.size() * cost_.columns);
     tree_.move_duals(reached, 0, cost_.columns);
     tree_.flip(start, sink, [this](std::int64_t column) { return workspace_.predecessor[column]; });
     return Status::ok;

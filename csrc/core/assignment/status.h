@@ -11,6 +11,7 @@ enum class Status : std::int32_t {
   invalid_entry = 1,  // the cost has a NaN, or an infinity on the attractive side
   infeasible = 2,     // forbidden pairs leave no complete assignment
   out_of_memory = 3,  // the workspace could not be allocated
+  interrupted = 4,    // the caller ended the call
 };
 
 }  // namespace lwfm

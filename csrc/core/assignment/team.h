@@ -1,5 +1,5 @@
-// A few threads that take every step of one problem together, each for a part of it. They exchange
-// one message each per step and wait for one another without sleeping, since a step is shorter
+// Synchronization of a few threads that take every step of one problem together, each for a part
+// of it. They exchange one message each per step and spin while they wait, since a step is shorter
 // than waking a thread.
 #pragma once
 
@@ -27,8 +27,8 @@ using Clock = std::chrono::steady_clock;
 // them. Returns how long that took, zero as a rule.
 template <class Ready>
 Clock::duration wait_until(const Ready& ready) {
-  // Some tens of microseconds. Pauses stand far apart: hypervisors take a processor away from who
-  // does nothing else, and then the others wait for it in turn.
+  // Some tens of microseconds. Pauses are rare: hypervisors take a processor away from a thread
+  // that does little else, and then the others wait for it in turn.
   constexpr int kLooks = 20000, kLooksPerPause = 256;
   for (int look = 1; look <= kLooks; ++look) {
     if (ready()) return Clock::duration::zero();
@@ -89,8 +89,8 @@ class Team {
  private:
   enum class Phase { gathering, started, dismissed };
 
-  // One cache line, so that word passes at once. Each member has two in turn: when it fills one
-  // again, all have told since, so nobody reads it any more.
+  // One cache line, so that a message passes in one transfer. Each member has two in turn: when it
+  // fills one again, all have told since, so nobody reads it any more.
   struct alignas(64) Slot {
     std::atomic<std::uint64_t> step{0};
     Message message;

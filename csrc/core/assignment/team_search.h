@@ -1,6 +1,6 @@
-// Shortest augmenting paths of one large problem by several threads. Each owns a run of columns,
-// scans every row of the search there, and tells the others what it found nearest; all decide
-// alike, so the answer is that of one thread, bit for bit.
+// Shortest augmenting paths of one large problem by several threads. Each owns a range of columns,
+// scans every row of the search there, and sends the others the nearest columns it found; all take
+// the same decisions, so the answer is that of one thread, bit for bit.
 #pragma once
 
 #include <algorithm>
@@ -23,8 +23,9 @@
 
 namespace lwfm {
 
-constexpr std::int64_t kTeamColumns = 1280;  // per member: fewer are scanned before word is passed
-constexpr std::int64_t kTeamSize = 8;        // beyond, passing word costs more than it saves
+constexpr std::int64_t kTeamColumns =
+    1280;                              // per member: fewer are scanned faster than a message passes
+constexpr std::int64_t kTeamSize = 8;  // beyond, messages cost more than they save
 
 // How many of `threads` threads work on a problem of so many columns.
 inline std::int64_t team_size(std::int64_t columns, std::int64_t threads) {
@@ -37,17 +38,17 @@ struct Reached {
   double dual;
 };
 
-// What a member tells after scanning a row: its smallest distance, and its columns within reach,
-// in index order. Nearly always there is at most one.
+// The message of a member that has scanned a row: its smallest distance, and its columns within
+// reach, in index order. Nearly always there is at most one.
 struct Found {
   double smallest = kInfinity;
   std::int64_t count = 0;
   Reached first{};
   const Reached* all = nullptr;
-  bool leave = false;  // the leader's word, between searches
+  bool leave = false;  // from the leader: leave the team after this search, or end the call
 };
 
-// What the members share.
+// Shared by the members.
 template <class T>
 struct TeamTask {
   TeamTask(const DenseCost<T>& problem, Workspace& of_leader, std::int64_t size)
@@ -73,7 +74,7 @@ class TeamMember {
   Seat& seat() { return seat_; }
 
   // Assigns free rows in turn, all members alike, until none is left or the leader is held up.
-  // `next` counts them. Then the leader's workspace holds all duals.
+  // `next` counts them. If it returns ok, the leader's workspace holds all duals.
   Status assign_rows(std::size_t& next) {
     begin_ = std::min(seat_.number * share_, cost_.columns);
     end_ = std::min(begin_ + share_, cost_.columns);
@@ -127,6 +128,7 @@ class TeamMember {
     double reached = smallest;
     std::int64_t sink = -1;
     for (std::int64_t next = 0;; ++next) {
+      if (interrupted_) return Status::interrupted;
       if (next == tree_.size() || smallest <= reached) {
         if (smallest > reached) reached = smallest;
         if (smallest == kInfinity && next == tree_.size()) return Status::infeasible;
@@ -143,8 +145,8 @@ class TeamMember {
     return Status::ok;
   }
 
-  // Scans a row in our columns and tells what is within reach: at most at distance `reached`, or
-  // the nearest. Returns the smallest distance among all columns.
+  // Scans a row in our columns and sends the columns within reach: at most at distance `reached`,
+  // or the nearest. Returns the smallest distance among all columns.
   double relax(std::int64_t row, double length, double reached) {
     task_.team.prepare(seat_);
     Found found;
@@ -153,7 +155,9 @@ class TeamMember {
                                  own_.predecessor.data() + begin_, own_.nearest.data() + begin_ / 8,
                                  end_ - begin_);
     if (found.smallest < kInfinity) list_reached(std::max(found.smallest, reached), found);
+    if (is_leader()) found.leave = own_.watch.must_stop(share_);
     task_.team.exchange(seat_, found);
+    interrupted_ = task_.team.told(seat_, 0).leave;
     double smallest = kInfinity;
     for (std::int64_t member = 0; member < task_.team.size(); ++member) {
       smallest = std::min(smallest, task_.team.told(seat_, member).smallest);
@@ -196,27 +200,32 @@ class TeamMember {
   Seat seat_;
   std::int64_t share_ = 0;
   std::int64_t begin_ = 0, end_ = 0;  // our columns
+  bool interrupted_ = false;
   std::array<std::vector<Reached>, 2> lists_;
 };
 
-// The calling thread: assigns rows alone until all helpers have come, and again where the team was
-// left. If they never come, for example because the pool is at another caller's work, it was never
-// alone worse off.
+// The calling thread: assigns rows alone until all helpers have joined, and again after the team
+// was left. If they never join, for example because the pool works for another caller, nothing was
+// lost.
 template <class Scan, class T>
 Status lead_team(TeamTask<T>& task, TeamMember<Scan, T>& member) {
   const std::vector<std::int64_t>& rows = task.leader.free_rows;
   PathSearch<Scan, T> alone(task.cost, task.leader);
   bool started = false;
   Status status = Status::ok;
-  for (std::size_t next = 0; next < rows.size() && status == Status::ok;) {
-    if (!started && task.team.complete()) {
-      started = true;
-      task.first_row = next;
-      task.team.start();
-      status = member.assign_rows(next);
-    } else {
-      status = alone.augment(rows[next++]);
+  try {
+    for (std::size_t next = 0; next < rows.size() && status == Status::ok;) {
+      if (!started && task.team.complete()) {
+        started = true;
+        task.first_row = next;
+        task.team.start();
+        status = member.assign_rows(next);
+      } else {
+        status = alone.augment(rows[next++]);
+      }
     }
+  } catch (const Interrupted&) {  // helpers may still wait to start
+    status = Status::interrupted;
   }
   if (!started) task.team.dismiss();
   return status;

@@ -1,4 +1,4 @@
-// Starting from the answer to a similar problem, for costs that change slowly.
+// Warm start: initial duals and pairs from the answer to a similar problem.
 #pragma once
 
 #include <algorithm>
@@ -14,7 +14,7 @@
 
 namespace lwfm {
 
-// Smaller problems are solved before an earlier assignment is understood.
+// Smaller problems are solved in less time than an earlier assignment takes to adopt.
 constexpr std::int64_t kWarmColumns = 256;
 constexpr std::int64_t kWarmScans = 4;  // per row, on average
 
@@ -28,8 +28,8 @@ std::int64_t earlier_column(const DenseCost<T>& cost, const std::int64_t* column
 
 // Lowers column duals until every earlier pair is as good as any other in its row, and returns
 // whether that was reached: Bellman and Ford's shortest paths over the columns, scanning a row
-// again only when the dual of its column has changed. If the pairs are not optimal any more there
-// is no end to it, so the number of scans is bounded.
+// again only when the dual of its column has changed. If the pairs are no longer optimal this does
+// not terminate, so the number of scans is bounded.
 template <class Scan, class T>
 bool lower_duals(const DenseCost<T>& cost, Workspace& workspace, const std::int64_t* columns) {
   double* v = workspace.v.data();
@@ -48,13 +48,14 @@ bool lower_duals(const DenseCost<T>& cost, Workspace& workspace, const std::int6
       lowered |=
           Scan::lower_to_row(cost.row(i), cost.factor, dual - cost.at(i, j), v, cost.columns);
       v[j] = dual;
+      workspace.watch.count(cost.columns);
     }
   }
   return true;
 }
 
 // Makes the earlier pairs that are tight, up to rounding, and lists the other rows as free. Where
-// few are, the duals were led astray, and go back to what they were.
+// fewer than half are, the duals are worse than before, and are restored.
 template <class Scan, class T>
 void adopt_columns(const DenseCost<T>& cost, Workspace& workspace, const std::int64_t* columns) {
   constexpr double kRounding = 4 * std::numeric_limits<double>::epsilon();
@@ -63,6 +64,7 @@ void adopt_columns(const DenseCost<T>& cost, Workspace& workspace, const std::in
   const bool all_tight = lower_duals<Scan>(cost, workspace, columns);
   for (std::int64_t i = 0; i < cost.rows; ++i) {
     const std::int64_t j = earlier_column(cost, columns, i);
+    workspace.watch.count(cost.columns);
     bool tight = j >= 0 && workspace.column_to_row[static_cast<std::size_t>(j)] < 0;
     if (tight && !all_tight) {
       const double entry = cost.at(i, j);

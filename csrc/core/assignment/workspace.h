@@ -5,9 +5,11 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "core/assignment/small_state.h"
+#include "core/interruption.h"
 
 namespace lwfm {
 
@@ -23,6 +25,27 @@ class Numbers {
 
  private:
   double* first_ = nullptr;
+  std::size_t count_ = 0;
+};
+
+// An uninitialized matrix: a large one is first touched row by row, where the solver can be
+// interrupted.
+template <class T>
+class Entries {
+ public:
+  T* reserve(std::int64_t rows, std::int64_t columns) {
+    const auto count = static_cast<std::size_t>(rows) * static_cast<std::size_t>(columns);
+    if (count > count_) {
+      count_ = 0;
+      memory_.reset();
+      memory_.reset(new T[count]);
+      count_ = count;
+    }
+    return memory_.get();
+  }
+
+ private:
+  std::unique_ptr<T[]> memory_;
   std::size_t count_ = 0;
 };
 
@@ -45,10 +68,12 @@ struct Workspace {
   std::vector<double> scanned_v;            // their duals before the search
   std::vector<double> scanned_distance;     // their distances
   // Entries rewritten row by row: transposed, unevenly strided or integer input only.
-  std::vector<float> entries_float;
-  std::vector<double> entries_double;
-  // Problems of few columns live here instead.
+  Entries<float> entries_float;
+  Entries<double> entries_double;
+  // The state of problems of few columns, which use nothing of the above.
   SmallState small;
+  // Of the thread that works here.
+  Watch watch;
 
   void reserve(std::int64_t rows, std::int64_t columns) {
     const auto n = static_cast<std::size_t>(rows);
@@ -66,20 +91,20 @@ struct Workspace {
     scanned_distance.resize(m);
   }
 
-  std::vector<float>& entries(float) { return entries_float; }
-  std::vector<double>& entries(double) { return entries_double; }
+  Entries<float>& entries(float) { return entries_float; }
+  Entries<double>& entries(double) { return entries_double; }
 
  private:
   // A search runs through these arrays side by side. They begin on cache lines, and not at the same
   // place of a page: processors take addresses that differ by whole pages for the same one at
   // first.
   void reserve_numbers(std::size_t count) {
-    constexpr std::size_t kLine = 64 / sizeof(double), kPage = 4096 / sizeof(double);
-    constexpr std::size_t kShift = kPage / 4 + kLine;
+    constexpr std::size_t kCacheLine = 64 / sizeof(double), kPage = 4096 / sizeof(double);
+    constexpr std::size_t kShift = kPage / 4 + kCacheLine;
     const std::size_t pitch = count + (kPage + kShift - count % kPage) % kPage;
-    memory_.resize(4 * pitch + kLine);
+    memory_.resize(4 * pitch + kCacheLine);
     const auto address = reinterpret_cast<std::uintptr_t>(memory_.data()) / sizeof(double);
-    double* start = memory_.data() + (kLine - address % kLine) % kLine;
+    double* start = memory_.data() + (kCacheLine - address % kCacheLine) % kCacheLine;
     for (Numbers* numbers : {&v, &distance, &predecessor, &nearest}) {
       *numbers = {start, count};
       start += pitch;
