@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
 
 import numpy as np
 
 from lwfm import _lap
-from lwfm.lap._single import Request, as_costs, default_threads, solve
+from lwfm.lap._arguments import as_costs, as_flag, as_limit, as_out, as_threads, as_warm, refuse_masked
+from lwfm.lap._single import Request, solve
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,62 +19,23 @@ if TYPE_CHECKING:
     Reals: TypeAlias = NDArray[np.float64]
 
 
-def _is_ragged(costs: object) -> bool:
-    """Whether ``costs`` is a sequence of matrices that do not stack into one array."""
-    if not isinstance(costs, (list, tuple)) or not all(isinstance(cost, np.ndarray) for cost in costs):
-        return False
-    return len({(cost.shape, cost.dtype) for cost in costs}) > 1
-
-
-def _limit(cost_limit: float | None) -> float:
-    limit = math.inf if cost_limit is None else float(cost_limit)
-    if math.isnan(limit) or limit == -math.inf:
-        raise ValueError(f"cost_limit must be a finite number, or None or inf for no limit, got {cost_limit}")
-    return limit
-
-
-def _threads(n_threads: int | None) -> int:
-    threads = default_threads() if n_threads is None else int(n_threads)
-    if threads < 1:
-        raise ValueError(f"n_threads must be at least 1, got {n_threads}")
-    return threads
-
-
-def _checked_out(out: tuple[Cols, Reals] | None, shape: tuple[int, ...]) -> tuple[Cols, Reals] | None:
-    """Return ``out`` if it can be written to as it is."""
-    if out is None:
+def _ragged(costs: object) -> list[NDArray[Any]] | None:
+    """Return the matrices of a sequence that do not stack into one array; None for any other ``costs``."""
+    if not isinstance(costs, (list, tuple)):
         return None
-    if len(out) != 2:
-        raise ValueError("out must be a pair of arrays: (cols, totals)")
-    wanted = (("cols", np.int64, shape[:2]), ("totals", np.float64, shape[:1]))
-    for array, (name, dtype, size) in zip(out, wanted, strict=True):
-        fits = isinstance(array, np.ndarray) and array.dtype == dtype and array.shape == size
-        if not fits or not array.flags.c_contiguous or not array.flags.writeable:
-            raise ValueError(
-                f"out: {name} must be a writeable C-contiguous {np.dtype(dtype)} array of shape {size}"
-            )
-    return out
-
-
-def _checked_warm(warm: ArrayLike | None, shape: tuple[int, ...]) -> tuple[Reals | None, Cols | None]:
-    """Return the column duals or the columns of each row to start from, whichever ``warm`` holds."""
-    if warm is None:
-        return None, None
-    if np.asarray(warm).dtype.kind in "iu":
-        columns = np.ascontiguousarray(warm, dtype=np.int64)
-        if columns.shape != shape[:2]:
-            raise ValueError(f"warm must hold columns of shape {shape[:2]} [B, N], got {columns.shape}")
-        if columns.size and (columns.min() < -1 or columns.max() >= shape[2]):
-            raise ValueError(f"warm must hold columns from 0 to {shape[2] - 1}, or -1 for none")
-        return None, columns
-    duals = np.ascontiguousarray(warm, dtype=np.float64)
-    if duals.shape != (shape[0], shape[2]):
+    if not costs:
         raise ValueError(
-            f"warm must hold column duals of shape {(shape[0], shape[2])} [B, M], got {duals.shape}"
+            "costs is an empty sequence, which has no shape: pass np.empty((0, N, M)) for an empty batch"
         )
-    if not np.isfinite(duals).all():
-        raise ValueError("warm must be finite")
-    return duals, None
+    for b, cost in enumerate(costs):
+        refuse_masked(cost, f"costs[{b}]")
+    if all(isinstance(cost, np.ndarray) for cost in costs):
+        return list(costs) if len({(cost.shape, cost.dtype) for cost in costs}) > 1 else None
+    try:
+        np.asarray(costs)
+    except ValueError:
+        return [as_costs(cost, 2, f"costs[{b}]") for b, cost in enumerate(costs)]
+    return None
 
 
 @overload
@@ -129,22 +90,24 @@ def solve_batch(
     costs : array_like [B, N, M], or sequence of arrays [N_b, M_b]
         Cost matrices; bool, integer or floating point, of any strides. A float32 or float64 array whose
         longer side is the contiguous one is not copied. ``+inf`` forbids a pair (``-inf`` when maximizing).
-        A list of arrays of different shapes or dtypes is a ragged batch.
+        A list of matrices of different shapes or dtypes is a ragged batch.
     maximize : bool
         Maximize the totals instead of minimizing them.
     n_threads : int, optional
-        At most this many threads, the calling one among them; by default :func:`default_threads`. The answer
-        does not depend on it. They share the problems of a batch; of fewer problems than threads, each with
-        2560 columns or more (of its longer side), they share one after another. Else a batch of one starts
-        no thread.
+        At most this many threads, the calling one among them, and at most :func:`default_threads`, which is
+        the default. The answer does not depend on it. They share the problems of a batch; of fewer problems
+        than threads, each with 2560 columns or more (of its longer side), they share one after another. Else
+        a batch of one starts no thread.
     cost_limit : float, optional
         Make a pair only if it pays: each row and column left unmatched costs half the limit (earns half of
         it, when maximizing), optimized jointly with the pairs, so no pair that costs the limit or more is
-        made. The totals are those of the pairs alone. Such a problem is never infeasible.
+        made. The totals are those of the pairs alone. Such a problem is never infeasible. What counts is by
+        how much entries differ from the limit, a float64: for integers exact below 2^53; of a limit far above
+        all costs, it loses their last digits.
     return_duals : bool
         Also return the dual variables. Not for ragged batches.
     warm : array_like [B, M] of floats, or [B, N] of integers, optional
-        What to start from, for costs that change slowly: the column duals ``v`` (floats), or the assignment
+        Where to start, for costs that change slowly: the column duals ``v`` (floats), or the assignment
         ``cols`` (integers), of similar problems solved before. Duals serve better where they are at hand.
         Any finite numbers and any columns give a right answer, good ones sooner. A hint: it is used for
         square problems without a cost limit of more than 32 columns (duals) or 255 (assignments).
@@ -167,10 +130,11 @@ def solve_batch(
     Raises
     ------
     ValueError
-        Wrong rank, an option out of range, an invalid entry or an infeasible problem; the message names the
-        first such problem by its batch index.
+        Wrong rank, an empty list, an option out of range, an invalid entry or an infeasible problem; the
+        message names the first such problem by its batch index.
     TypeError
-        The entries are complex numbers, objects or strings.
+        The entries are complex numbers, objects or strings; ``costs`` is sparse or has masked entries; an
+        option has another type than the one named above.
 
     Examples
     --------
@@ -185,17 +149,19 @@ def solve_batch(
     >>> [c.tolist() for c in solve_batch([np.eye(2), np.eye(3)[:1]])[0]]
     [[1, 0], [1]]
     """
-    threads, limit = _threads(n_threads), _limit(cost_limit)
-    if _is_ragged(costs):
+    maximize, return_duals = as_flag(maximize, "maximize"), as_flag(return_duals, "return_duals")
+    threads, limit = as_threads(n_threads), as_limit(cost_limit)
+    ragged = _ragged(costs)
+    if ragged is not None:
         if return_duals or warm is not None or out is not None:
             raise ValueError("return_duals, warm and out need problems of one shape and dtype")
-        arrays = [as_costs(cost, 2, f"costs[{b}]") for b, cost in enumerate(costs)]  # type: ignore[arg-type]
+        arrays = [as_costs(cost, 2, f"costs[{b}]") for b, cost in enumerate(ragged)]
         columns = [np.empty(len(array), np.int64) for array in arrays]
         ragged_totals = np.empty(len(arrays))
-        _lap.solve_ragged(arrays, bool(maximize), limit, threads, "costs", columns, ragged_totals)
+        _lap.solve_ragged(arrays, maximize, limit, threads, "costs", columns, ragged_totals)
         return columns, ragged_totals
     array = as_costs(costs, 3, "costs")
-    warm_v, warm_columns = _checked_warm(warm, array.shape)
+    warm_v, warm_columns = as_warm(warm, array.shape)
     request = Request(
         maximize,
         limit,
@@ -203,7 +169,7 @@ def solve_batch(
         return_duals,
         warm_v=warm_v,
         warm_columns=warm_columns,
-        out=_checked_out(out, array.shape),
+        out=as_out(out, array.shape),
     )
     cols, totals, u, v = solve(array, request)
     return (cols, totals) if u is None or v is None else (cols, totals, u, v)

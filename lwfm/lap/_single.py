@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import os
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
 from lwfm import _lap
+from lwfm.lap._arguments import as_costs, as_flag
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -29,42 +29,9 @@ def simd_level() -> str:
     return _lap.simd_level()
 
 
-def default_threads() -> int:
-    """Return how many threads a batch is shared among by default: the processors this process may use.
-
-    Examples
-    --------
-    >>> from lwfm.lap import default_threads
-    >>> default_threads() >= 1
-    True
-    """
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def as_costs(costs: ArrayLike, ndim: int, name: str) -> NDArray[Any]:
-    """Return ``costs`` as an array that the solver reads: real, native byte order, ``ndim`` dimensions."""
-    array = np.asarray(costs)
-    if array.ndim != ndim:
-        what = "a matrix" if ndim == 2 else "a batch of matrices"
-        raise ValueError(f"expected {what} ({ndim}-D array), got a {array.ndim}-D array as {name}")
-    if array.dtype == np.float16:
-        return array.astype(np.float32)
-    if array.dtype.kind not in "biuf" or array.dtype.itemsize > 8:
-        raise TypeError(
-            f"Cannot cast array data of {name} from {array.dtype!r} to dtype('float64') without loss: "
-            "costs must be real numbers (bool, integers of up to 64 bits, float16, float32 or float64)"
-        )
-    array = array.astype(array.dtype.newbyteorder("="), copy=False)
-    if any(stride % array.itemsize for stride in array.strides) or not array.flags.aligned:
-        return np.ascontiguousarray(array) if array.flags.aligned else array.copy()
-    return array
-
-
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """What is asked of one call of the solver."""
+    """Options and output arrays of one call of the solver, checked."""
 
     maximize: bool = False
     cost_limit: float = math.inf
@@ -80,14 +47,14 @@ class Request:
 def solve(
     array: NDArray[Any], request: Request
 ) -> tuple[Cols, NDArray[np.float64], NDArray[np.float64] | None, NDArray[np.float64] | None]:
-    """Solve costs [B, N, M] as :func:`as_costs` returns them; cols [B, N], totals [B], u [B, N], v [B, M]."""
+    """Solve costs [B, N, M] from ``as_costs``; return cols [B, N], totals [B], u [B, N], v [B, M]."""
     count, rows, columns = array.shape
     cols, totals = request.out or (np.empty((count, rows), np.int64), np.empty(count))
     u = np.empty((count, rows)) if request.duals else None
     v = np.empty((count, columns)) if request.duals else None
     _lap.solve(
         array,
-        bool(request.maximize),
+        request.maximize,
         request.cost_limit,
         request.threads,
         request.name,
@@ -105,7 +72,7 @@ def solve(
 def linear_sum_assignment(
     cost_matrix: ArrayLike, maximize: bool = False
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Solve one linear assignment problem; drops in for ``scipy.optimize.linear_sum_assignment``.
+    """Solve one linear assignment problem, as ``scipy.optimize.linear_sum_assignment`` does.
 
     Parameters
     ----------
@@ -127,7 +94,8 @@ def linear_sum_assignment(
         ``cost_matrix`` is not two-dimensional, has a NaN or an infinity of the wrong sign (the message
         names the entry), or is infeasible.
     TypeError
-        The entries are complex numbers, objects or strings.
+        The entries are complex numbers, objects or strings; ``cost_matrix`` is sparse or has masked entries;
+        ``maximize`` is neither True nor False.
 
     Examples
     --------
@@ -139,24 +107,23 @@ def linear_sum_assignment(
     ([1, 0, 2], 5)
     """
     cost = as_costs(cost_matrix, 2, "cost_matrix")
-    cols, _, _, _ = solve(cost[np.newaxis], Request(maximize, name="cost_matrix", single=True))
+    request = Request(as_flag(maximize, "maximize"), name="cost_matrix", single=True)
+    cols, _, _, _ = solve(cost[np.newaxis], request)
     row_ind = np.flatnonzero(cols[0] >= 0).astype(np.int64, copy=False)
     return row_ind, cols[0][row_ind]
 
 
 def lapjv(
-    cost: ArrayLike, verbose: object = 0, force_doubles: bool = False
+    cost: ArrayLike, verbose: object = 0, force_doubles: object = False
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], tuple[float, NDArray[np.float64], NDArray[np.float64]]]:
-    """Solve one square problem, with dual variables; drops in for ``lapjv.lapjv``.
+    """Solve one square problem, with dual variables, as ``lapjv.lapjv`` does.
 
     Parameters
     ----------
     cost : array_like [N, N]
         Cost of pairing row ``i`` with column ``j``. ``+inf`` forbids a pair.
-    verbose : object
-        Accepted for compatibility; nothing is printed.
-    force_doubles : bool
-        Read the costs as float64. The answer is the same without it: sums and duals are float64 always, and
+    verbose, force_doubles : object
+        Accepted for compatibility, without effect: nothing is printed; sums and duals are always float64, and
         float64 and integer input is never rounded to float32.
 
     Returns
@@ -175,7 +142,7 @@ def lapjv(
     ValueError
         ``cost`` is not a square matrix, has a NaN or ``-inf``, or is infeasible.
     TypeError
-        The entries are complex numbers, objects or strings.
+        The entries are complex numbers, objects or strings; ``cost`` is sparse or has masked entries.
 
     Examples
     --------
@@ -184,14 +151,12 @@ def lapjv(
     >>> row_ind.tolist(), col_ind.tolist(), total, float(u.sum() + v.sum())
     ([1, 0, 2], [1, 0, 2], 5.0, 5.0)
     """
-    del verbose
+    del verbose, force_doubles
     array = as_costs(cost, 2, "cost")
     if array.shape[0] != array.shape[1]:
         raise ValueError(
             f"cost must be a square matrix, got shape {array.shape}; linear_sum_assignment takes rectangles"
         )
-    if force_doubles:
-        array = array.astype(np.float64)
     cols, totals, u, v = solve(array[np.newaxis], Request(duals=True, name="cost", single=True))
     row_ind = cols[0]
     col_ind = np.empty_like(row_ind)

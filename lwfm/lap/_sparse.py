@@ -1,4 +1,4 @@
-"""Linear assignment over few allowed pairs; part of :mod:`lwfm.lap`."""
+"""Linear assignment on sparse matrices of costs; part of :mod:`lwfm.lap`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 import numpy as np
 
 from lwfm import _lap
+from lwfm.lap._arguments import as_flag, as_real
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -31,7 +32,8 @@ def solve_sparse(costs: SparseMatrix, maximize: bool = False) -> tuple[Cols, Col
     ----------
     costs : sparse array or matrix of SciPy [N, M]
         Only the stored entries are allowed pairs; a stored zero is a pair that costs nothing, and a stored
-        ``+inf`` (``-inf`` when maximizing) forbids one. Entries are read as float64.
+        ``+inf`` (``-inf`` when maximizing) forbids one. Duplicates are summed in their dtype, as SciPy does.
+        The stored arrays are checked before they are read; ``costs`` is not changed.
     maximize : bool
         Maximize the total instead of minimizing it.
 
@@ -44,10 +46,12 @@ def solve_sparse(costs: SparseMatrix, maximize: bool = False) -> tuple[Cols, Col
     Raises
     ------
     ValueError
-        An entry is NaN or an infinity of the wrong sign (the message names it), or there is no complete
-        assignment.
+        ``costs`` is not two-dimensional; an index is out of range or the stored arrays do not fit one another
+        (the message names the first such entry); an entry is NaN or an infinity of the wrong sign (the
+        message names it); or there is no complete assignment.
     TypeError
-        ``costs`` is not sparse, or its entries are not real numbers.
+        ``costs`` is not sparse, its entries are not real numbers or its indices not integers, or
+        ``maximize`` is neither True nor False.
 
     Notes
     -----
@@ -69,12 +73,8 @@ def solve_sparse(costs: SparseMatrix, maximize: bool = False) -> tuple[Cols, Col
     """
     if not hasattr(costs, "tocsr"):
         raise TypeError(f"costs must be a sparse array or matrix of SciPy, got {type(costs).__name__}")
-    csr = costs.tocsr()
-    if csr.dtype.kind not in "biuf":
-        raise TypeError(f"costs must be real numbers, got {csr.dtype}")
-    if not csr.has_canonical_format:
-        csr = csr.copy()
-        csr.sum_duplicates()
+    maximize = as_flag(maximize, "maximize")
+    csr = _canonical(costs)
     transposed = csr.shape[0] > csr.shape[1]
     wide = csr.T.tocsr() if transposed else csr
     start, column, value = _allowed_pairs(wide, maximize, transposed)
@@ -88,9 +88,82 @@ def solve_sparse(costs: SparseMatrix, maximize: bool = False) -> tuple[Cols, Col
     return longer[order], shorter[order]
 
 
+def _canonical(costs: Any) -> Any:
+    """Return the costs in compressed rows: a checked copy with native dtypes, sorted, without duplicates."""
+    if len(costs.shape) != 2:
+        raise ValueError(f"costs must be two-dimensional, got a sparse array of shape {costs.shape}")
+    _check_structure(costs)
+    if costs.format == "coo" and not costs.data.dtype.isnative:
+        costs = costs.astype(costs.data.dtype.newbyteorder("="))
+    rows = costs.tocsr()
+    values = as_real(np.array(rows.data), "costs")
+    # A copy: its owner may change the original after the check, and its flags may be out of date.
+    csr = type(rows)((values, np.array(rows.indices), np.array(rows.indptr)), shape=rows.shape)
+    _check_structure(csr)
+    csr.sum_duplicates()
+    return csr
+
+
+def _check_structure(costs: Any) -> None:
+    """Raise an error that names the first index of a sparse matrix that is out of range.
+
+    SciPy's constructors do not check them all, and neither does the compiled code that converts matrices.
+    """
+    rows, columns = costs.shape
+    if costs.format == "coo":
+        stored = {"row": rows, "col": columns}
+    elif costs.format in ("csr", "csc", "bsr"):
+        high, wide = getattr(costs, "blocksize", (1, 1))
+        lines, length = (columns, rows) if costs.format == "csc" else (rows // high, columns // wide)
+        _check_starts(np.asarray(costs.indptr), lines, len(costs.indices))
+        stored = {"indices": length}
+    else:
+        stored = {}
+    for name, size in stored.items():
+        indices = np.asarray(getattr(costs, name))
+        _check_range(indices, size, f"costs.{name}")
+        if len(indices) != len(costs.data):
+            raise ValueError(
+                f"costs.{name} and costs.data must have one length, got {len(indices)} and {len(costs.data)}"
+            )
+
+
+def _check_starts(starts: NDArray[Any], lines: int, stored: int) -> None:
+    """Raise an error unless ``indptr`` divides the stored entries among the rows (columns in csc)."""
+    if starts.dtype.kind not in "iu":
+        raise TypeError(f"costs.indptr must hold integers, got {starts.dtype}")
+    if starts.shape != (lines + 1,):
+        raise ValueError(f"costs.indptr must have shape {(lines + 1,)}, got {starts.shape}")
+    if starts[0] != 0:
+        raise ValueError(f"costs.indptr must start with 0, but costs.indptr[0] is {starts[0]}")
+    falls = np.flatnonzero(starts[1:] < starts[:-1])
+    if falls.size:
+        k = int(falls[0]) + 1
+        raise ValueError(
+            f"costs.indptr must not decrease, but costs.indptr[{k}] is {starts[k]} after {starts[k - 1]}"
+        )
+    if starts[-1] > stored:
+        raise ValueError(
+            f"costs.indptr must end at {stored}, the number of stored entries, or before, "
+            f"but costs.indptr[{lines}] is {starts[-1]}"
+        )
+
+
+def _check_range(indices: NDArray[Any], size: int, name: str) -> None:
+    """Raise an error that names the first of ``indices`` that is not from 0 to ``size - 1``."""
+    if indices.dtype.kind not in "iu":
+        raise TypeError(f"{name} must hold integers, got {indices.dtype}")
+    if indices.ndim != 1:
+        raise ValueError(f"{name} must be one-dimensional, got shape {indices.shape}")
+    bad = np.flatnonzero((indices < 0) | (indices >= size))
+    if bad.size:
+        k = int(bad[0])
+        raise ValueError(f"{name} must be from 0 to {size - 1}, but {name}[{k}] is {indices[k]}")
+
+
 def _allowed_pairs(csr: Any, maximize: bool, transposed: bool) -> tuple[Cols, Cols, NDArray[np.float64]]:
     """Return row starts, columns and costs to minimize of the pairs that are not forbidden."""
-    value = csr.data.astype(np.float64) * (-1.0 if maximize else 1.0)
+    value = _as_float64(csr.data) * (-1.0 if maximize else 1.0)
     allowed = value != np.inf
     invalid = np.flatnonzero(~(value > -np.inf))
     if invalid.size:
@@ -103,3 +176,14 @@ def _allowed_pairs(csr: Any, maximize: bool, transposed: bool) -> tuple[Cols, Co
         value *= _SHRINK
     before = np.concatenate([[0], np.cumsum(allowed)])
     return before[csr.indptr].astype(np.int64), csr.indices[allowed].astype(np.int64), value[allowed]
+
+
+def _as_float64(entries: NDArray[Any]) -> NDArray[np.float64]:
+    """Return entries as float64; 64-bit integers less the smallest, exact if they span less than 2^53.
+
+    All complete assignments have the same number of pairs, so the shift does not change the optimum.
+    """
+    if entries.dtype.kind in "iu" and entries.dtype.itemsize == 8 and entries.size:
+        bits = entries.view(np.uint64)  # unsigned differences are exact whatever the span
+        entries = bits - bits[np.argmin(entries)]
+    return entries.astype(np.float64, copy=False)
