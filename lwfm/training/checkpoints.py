@@ -50,24 +50,41 @@ class RunFolder:
         """Folder of version_0, version_1, ... for each start, with metrics.csv and TensorBoard events."""
         return self.path / "logs"
 
-    def open(self, *, resume: bool) -> None:
-        """Check that the folder is new, or, when resuming, that it holds a run; UserError otherwise."""
+    @property
+    def lock(self) -> Path:
+        """Lock file, see :func:`lwfm.training.run_lock.exclusive_run`."""
+        return self.path / "run.lock"
+
+    def make(self, *, resume: bool) -> None:
+        """Make the folder; UserError when that is impossible, or when it is to be resumed and missing."""
+        if resume and not self.path.is_dir():
+            raise self._nothing_to_resume()
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"cannot make the folder {self.path}: {error.strerror}") from error
+
+    def check(self, *, resume: bool) -> None:
+        """Check that the folder is new, or, when resuming, that it holds a run; UserError otherwise.
+
+        Only the process that holds the lock may call it: half-written files are removed.
+        """
         present = [file.name for file in (self.best, self.last, self.logs) if file.exists()]
         if resume and not self.last.is_file():
-            raise UserError(
-                f"nothing to resume: {self.last} is missing (a run writes it after its first epoch)"
-            )
+            raise self._nothing_to_resume()
         if present and not resume:
             raise UserError(
                 f"{self.path} already holds a run ({', '.join(present)}): continue it with resume, "
                 "or choose another folder for out"
             )
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
             for half_written in self.path.glob(".*.part.*"):  # by a process that was killed
                 half_written.unlink()
         except OSError as error:
-            raise UserError(f"cannot make the folder {self.path}: {error.strerror}") from error
+            raise UserError(f"cannot remove {half_written}: {error.strerror}") from error
+
+    def _nothing_to_resume(self) -> UserError:
+        return UserError(f"nothing to resume: {self.last} is missing (a run writes it after its first epoch)")
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):

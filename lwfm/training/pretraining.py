@@ -12,7 +12,7 @@ from lwfm.data.image_sets import ClassSplit, DataName, Unreadable  # noqa: TC001
 from lwfm.model import ModelConfig
 from lwfm.training.config import SGDConfig
 from lwfm.training.modules import ClassificationModule
-from lwfm.training.run import TrainingSummary, begin, fit
+from lwfm.training.run import TrainingSummary, fit, opened_run
 from lwfm.training.trainer import RunOptions
 
 __all__ = ["ValidationConfig", "pretrain"]
@@ -108,34 +108,34 @@ def pretrain(
     started = time.monotonic()
     run = RunOptions(epochs=epochs, **options)
     run.check(batch=batch, **{"validation.episodes": validation.episodes})
-    folder = begin(out, run)
-    images = ClassDataModule(
-        data,
-        root,
-        class_split=class_split,
-        crop=crop,
-        unreadable=unreadable,
-        batch=batch,
-        validation_way=validation.way,
-        validation_shot=validation.shot,
-        validation_queries=validation.queries,
-        validation_episodes=validation.episodes,
-        processes=run.processes,
-        image_size=model.image_size,
-        workers=run.workers,
-        seed=run.seed,
-        decoded=run.decoded_folder(folder.path),
-    )
-    images.setup("fit")
-    module = ClassificationModule(
-        model,
-        optim,
-        images.classes,
-        images.normalization,
-        steps=run.steps(images.batches),
-        seed=run.seed,
-        validation=images.plan,
-        settings={"stage": "pretraining", "batch": batch},
-    )
-    # Only the classifier of the head is trained: its embedding has no part in the loss.
-    return fit(folder, images, module, run, started=started, unused_parameters=model.embedding)
+    with opened_run(out, run) as folder:
+        images = ClassDataModule(
+            data,
+            root,
+            class_split=class_split,
+            crop=crop,
+            unreadable=unreadable,
+            batch=batch,
+            validation_way=validation.way,
+            validation_shot=validation.shot,
+            validation_queries=validation.queries,
+            validation_episodes=validation.episodes,
+            processes=run.processes,
+            image_size=model.image_size,
+            workers=run.workers,
+            seed=run.seed,
+            decoded=run.decoded_folder(folder.path),
+        )
+        images.setup("fit")
+        module = ClassificationModule(
+            model,
+            optim,
+            images.classes,
+            images.normalization,
+            steps=run.steps(images.batches),
+            seed=run.seed,
+            validation=images.plan,
+            settings={"stage": "pretraining", "batch": batch},
+        )
+        # Only the classifier of the head is trained: its embedding has no part in the loss.
+        return fit(folder, images, module, run, started=started, unused_parameters=model.embedding)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,9 +11,12 @@ from typing import TYPE_CHECKING
 import lightning
 
 from lwfm.training.checkpoints import RunFiles, RunFolder, epoch_to_resume
+from lwfm.training.run_lock import exclusive_run
 from lwfm.training.trainer import explained_ctrl_c, is_first_process, make_trainer, quiet_lightning
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from lwfm.data._datamodule_base import TrainingDataModule
     from lwfm.training.modules import Learner
     from lwfm.training.trainer import RunOptions
@@ -50,13 +54,25 @@ class TrainingSummary:
     seconds: float
 
 
-def begin(out: Path, run: RunOptions) -> RunFolder:
-    """Open the folder of a run and seed everything; UserError for a folder in use or nothing to resume."""
+@contextmanager
+def opened_run(out: Path, run: RunOptions) -> Iterator[RunFolder]:
+    """Open the folder of a run, hold its lock, and seed everything.
+
+    Of several processes that train together the first one holds the lock.
+
+    Raises
+    ------
+    UserError
+        For a folder in use, one that already holds a run, or nothing to resume.
+    """
     folder = RunFolder(Path(out))
-    if is_first_process():
-        folder.open(resume=run.resume)
-    lightning.seed_everything(run.seed, workers=True, verbose=False)
-    return folder
+    with ExitStack() as stack:
+        if is_first_process():
+            folder.make(resume=run.resume)
+            stack.enter_context(exclusive_run(folder.lock))
+            folder.check(resume=run.resume)
+        lightning.seed_everything(run.seed, workers=True, verbose=False)
+        yield folder
 
 
 def fit(
@@ -73,7 +89,7 @@ def fit(
     Parameters
     ----------
     folder : RunFolder
-        From :func:`begin`.
+        From :func:`opened_run`.
     images : TrainingDataModule
         Data; normalized as pretrained weights demand it, where they do.
     module : Learner

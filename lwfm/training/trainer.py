@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import signal
 import sys
 import threading
@@ -165,8 +166,9 @@ def _strategy(processes: int, *, unused_parameters: bool) -> str:
 
 
 def is_first_process() -> bool:
-    """Return whether this process writes the files of the run (rank 0)."""
-    return int(getattr(rank_zero_only, "rank", 0) or 0) == 0
+    """Return whether this process writes the files of the run (rank 0 of the first machine)."""
+    machine = os.environ.get("NODE_RANK", os.environ.get("GROUP_RANK", "0"))  # as Lightning reads it
+    return int(getattr(rank_zero_only, "rank", 0) or 0) == 0 and int(machine) == 0
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from lwfm.errors import UserError
 from lwfm.model import ModelConfig
 from lwfm.training.config import OptimConfig
 from lwfm.training.modules import LWFMModule
-from lwfm.training.run import TrainingSummary, begin, fit
+from lwfm.training.run import TrainingSummary, fit, opened_run
 from lwfm.training.trainer import RunOptions
 
 __all__ = ["EpisodeConfig", "LWFMModule", "OptimConfig", "TrainingSummary", "train"]
@@ -114,38 +114,38 @@ def train(
     started = time.monotonic()
     run = RunOptions(epochs=epochs, **options)
     _check(run, episodes)
-    folder = begin(out, run)
-    images = EpisodeDataModule(
-        data,
-        root,
-        class_split=class_split,
-        crop=crop,
-        unreadable=unreadable,
-        way=episodes.way,
-        shot=episodes.shot,
-        queries=episodes.queries,
-        episodes=episodes.train,
-        validation_episodes=episodes.validation,
-        auxiliary_batch=episodes.auxiliary_batch,
-        image_size=model.image_size,
-        workers=run.workers,
-        seed=run.seed,
-        decoded=run.decoded_folder(folder.path),
-    )
-    images.setup("fit")
-    module = LWFMModule(
-        model,
-        optim,
-        images.classes,
-        images.normalization,
-        way=episodes.way,
-        shot=episodes.shot,
-        steps=run.steps(episodes.train),
-        seed=run.seed,
-        validation=images.plan,
-    )
-    unused = model.embedding and model.matching_weight == 0
-    return fit(folder, images, module, run, started=started, unused_parameters=unused)
+    with opened_run(out, run) as folder:
+        images = EpisodeDataModule(
+            data,
+            root,
+            class_split=class_split,
+            crop=crop,
+            unreadable=unreadable,
+            way=episodes.way,
+            shot=episodes.shot,
+            queries=episodes.queries,
+            episodes=episodes.train,
+            validation_episodes=episodes.validation,
+            auxiliary_batch=episodes.auxiliary_batch,
+            image_size=model.image_size,
+            workers=run.workers,
+            seed=run.seed,
+            decoded=run.decoded_folder(folder.path),
+        )
+        images.setup("fit")
+        module = LWFMModule(
+            model,
+            optim,
+            images.classes,
+            images.normalization,
+            way=episodes.way,
+            shot=episodes.shot,
+            steps=run.steps(episodes.train),
+            seed=run.seed,
+            validation=images.plan,
+        )
+        unused = model.embedding and model.matching_weight == 0
+        return fit(folder, images, module, run, started=started, unused_parameters=unused)
 
 
 def _check(run: RunOptions, episodes: EpisodeConfig) -> None:
