@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import torch
 import torch.nn.functional as F
 
+from lwfm.nn.class_means import ClassShots
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -23,12 +25,17 @@ def nearest_class_mean(support: Sequence[Tensor], support_labels: Tensor, query:
     support, query : sequence of Tensor
         Per-layer maps [S, C_l, F_l, F_l] and [Q, C_l, F_l, F_l].
     support_labels : Tensor
-        [S] int64 in 0..way-1; shots per class may differ.
+        [S] integers 0..way-1; each class at least once, shots may differ.
 
     Returns
     -------
     Tensor
         [Q, way].
+
+    Raises
+    ------
+    ValueError
+        For labels of the wrong shape, dtype, number or range, or a class without support images.
 
     Examples
     --------
@@ -38,8 +45,8 @@ def nearest_class_mean(support: Sequence[Tensor], support_labels: Tensor, query:
             [0., 1.]])
     """
     support_features, query_features = global_features(support), global_features(query)
-    membership = F.one_hot(support_labels).to(support_features.dtype)  # [S, way]
-    means = (membership / membership.sum(0)).T @ support_features  # [way, C]
+    share = ClassShots(support_labels, len(support_features)).share.to(support_features.dtype)  # [S, way]
+    means = share.T @ support_features  # [way, C]
     return query_features @ F.normalize(means, dim=-1).T
 
 

@@ -16,7 +16,7 @@ class ClassShots:
     Parameters
     ----------
     labels : Tensor
-        [S] integers 0..way-1 in any order, each class at least once.
+        [S] integers 0..way-1 of any integer dtype, in any order; each class at least once, so way <= S.
     images : int
         S, the number of support images.
 
@@ -32,12 +32,7 @@ class ClassShots:
     """
 
     def __init__(self, labels: Tensor, images: int) -> None:
-        if labels.ndim != 1 or labels.is_floating_point() or labels.dtype == torch.bool:
-            raise ValueError(f"support_labels must be integers [S], got {labels.dtype} {list(labels.shape)}")
-        if len(labels) != images or images == 0:
-            raise ValueError(f"{images} support images need as many labels, got {len(labels)}")
-        if labels.min() < 0:
-            raise ValueError(f"support_labels must be 0..way-1, got {int(labels.min())}")
+        labels = checked_labels(labels, images)
         counts = torch.bincount(labels)  # [way]
         if not counts.all():
             raise ValueError(f"class {int((counts == 0).nonzero()[0])} has no support images")
@@ -66,3 +61,37 @@ class ClassShots:
     def _classes_by_count(self) -> list[tuple[int, Tensor]]:
         """Return each number of shots K that occurs, and the classes that have it."""
         return [(K, (self.counts == K).nonzero().squeeze(1)) for K in sorted(set(self.counts.tolist()))]
+
+
+def label_tensor(labels: Tensor | ClassShots) -> Tensor:
+    """Return the tensor of labels, also of images that are grouped already."""
+    if isinstance(labels, ClassShots):
+        return labels.labels
+    if not isinstance(labels, Tensor):
+        raise ValueError(f"support_labels must be a tensor of integers [S], got a {type(labels).__name__}")
+    return labels
+
+
+def checked_labels(labels: Tensor, images: int) -> Tensor:
+    """Return the labels of S support images as int64, each in 0..S-1, before anything is counted by them.
+
+    Raises
+    ------
+    ValueError
+        For what :class:`ClassShots` refuses, a class without support images excepted.
+    """
+    labels = label_tensor(labels)
+    dtype = labels.dtype
+    if labels.ndim != 1 or dtype.is_floating_point or dtype.is_complex or dtype == torch.bool:
+        raise ValueError(f"support_labels must be integers [S], got {dtype} {list(labels.shape)}")
+    if len(labels) != images or images == 0:
+        raise ValueError(f"{images} support images need as many labels, got {len(labels)}")
+    indices = labels.long()  # torch has no comparisons for unsigned dtypes of more than 8 bits
+    outside = (indices < 0) | (indices >= images)
+    if outside.any():
+        first = int(outside.nonzero()[0])
+        raise ValueError(
+            f"support_labels must be 0..way-1, got {labels[first].item()}: "
+            f"{images} support images have at most {images} classes"
+        )
+    return indices

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lwfm.nn.class_means import ClassShots
+from lwfm.nn.class_means import ClassShots, label_tensor
 from lwfm.nn.embedding import PixelEmbedding
 from lwfm.nn.layer import SupportLayer
 from lwfm.nn.positions import MapLayout, Positions
@@ -167,7 +167,7 @@ class LWFMHead(nn.Module):
         self, support: Maps, support_labels: Tensor | ClassShots, query: Maps
     ) -> EpisodeSimilarities:
         """Compute the terms of the logits; arguments and errors as in :meth:`forward`."""
-        labels = support_labels.labels if isinstance(support_labels, ClassShots) else support_labels
+        labels = label_tensor(support_labels)
         device = labels.device
         with torch.autocast(device.type, enabled=False):
             support_layers = self.layout.positions(support, "support")

@@ -254,8 +254,11 @@ LABELS = torch.tensor([0, 1])
         (torch.rand(2, 8, 3, 3), LABELS, torch.rand(1, 8, 4, 4), "query must have layers of shape"),
         (torch.rand(2, 8, 3, 3), LABELS, torch.ones(1, 8, 3, 3, dtype=torch.int64), "query must be floating"),
         (torch.rand(2, 8, 3, 3), torch.tensor([0]), torch.rand(1, 8, 3, 3), "need as many labels"),
-        (torch.rand(2, 8, 3, 3), torch.tensor([0, 2]), torch.rand(1, 8, 3, 3), "class 1 has no support"),
+        (torch.rand(2, 8, 3, 3), torch.tensor([1, 1]), torch.rand(1, 8, 3, 3), "class 0 has no support"),
         (torch.rand(2, 8, 3, 3), torch.tensor([0, -1]), torch.rand(1, 8, 3, 3), "0..way-1, got -1"),
+        (torch.rand(2, 8, 3, 3), torch.tensor([0, 2**40]), torch.rand(1, 8, 3, 3), "got 1099511627776: 2"),
+        (torch.rand(2, 8, 3, 3), torch.tensor([0, 1j]), torch.rand(1, 8, 3, 3), "must be integers"),
+        (torch.rand(2, 8, 3, 3), [0, 1], torch.rand(1, 8, 3, 3), "tensor of integers [S], got a list"),
         (torch.rand(2, 8, 3, 3), torch.tensor([0.0, 1.0]), torch.rand(1, 8, 3, 3), "must be integers"),
         (torch.rand(0, 8, 3, 3), LABELS[:0], torch.rand(1, 8, 3, 3), "0 support images"),
         (torch.rand(2, 8, 3, 3).double(), LABELS, torch.rand(1, 8, 3, 3), "mixed dtypes"),
@@ -263,7 +266,7 @@ LABELS = torch.tensor([0, 1])
     ],
     ids=[
         "channels", "rank", "size", "integer-maps", "label-count", "missing-class", "negative-label",
-        "float-labels", "no-support", "mixed-dtypes", "mixed-devices",
+        "wild-label", "complex-labels", "list-of-labels", "float-labels", "no-support", "mixed-dtypes", "mixed-devices",
     ],
 )  # fmt: skip
 def test_bad_maps_and_labels_are_refused(
@@ -271,6 +274,22 @@ def test_bad_maps_and_labels_are_refused(
 ) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
         lwfm.nn.LWFMHead([8], feature_size=3).eval()(support, labels, query)
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.uint16, torch.uint64], ids=str)
+def test_labels_of_every_integer_dtype(dtype: torch.dtype) -> None:
+    episode = random_episode((1, 2), 3)
+    head = lwfm.nn.LWFMHead(episode.dims, feature_size=3).eval()
+    expected = head(episode.support, episode.labels, episode.query)
+    torch.testing.assert_close(head(episode.support, episode.labels.to(dtype), episode.query), expected)
+
+
+def test_baseline_refuses_labels_like_the_head() -> None:
+    maps = (torch.rand(2, 4, 2, 2),)
+    with pytest.raises(ValueError, match="got 1000000000: 2 support images have at most 2 classes"):
+        lwfm.nn.nearest_class_mean(maps, torch.tensor([0, 10**9]), maps)
+    with pytest.raises(ValueError, match="class 0 has no support images"):
+        lwfm.nn.nearest_class_mean(maps, torch.tensor([1, 1]), maps)
 
 
 def test_nan_is_named_with_its_pair() -> None:
