@@ -34,6 +34,8 @@ def nearest_class_mean(support: Sequence[Tensor], support_labels: Tensor, query:
 
     Raises
     ------
+    TypeError
+        For labels that are not a tensor.
     ValueError
         For labels of the wrong shape, dtype, number or range, or a class without support images.
 

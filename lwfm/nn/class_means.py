@@ -22,6 +22,8 @@ class ClassShots:
 
     Raises
     ------
+    TypeError
+        For labels that are not a tensor.
     ValueError
         For labels of the wrong shape, dtype, number or range, or a class without support images.
 
@@ -64,11 +66,17 @@ class ClassShots:
 
 
 def label_tensor(labels: Tensor | ClassShots) -> Tensor:
-    """Return the tensor of labels, also of images that are grouped already."""
+    """Return the tensor of labels, also of images that are grouped already.
+
+    Raises
+    ------
+    TypeError
+        For anything else, a list of labels among it.
+    """
     if isinstance(labels, ClassShots):
         return labels.labels
     if not isinstance(labels, Tensor):
-        raise ValueError(f"support_labels must be a tensor of integers [S], got a {type(labels).__name__}")
+        raise TypeError(f"support_labels must be a tensor of integers [S], got a {type(labels).__name__}")
     return labels
 
 

@@ -153,6 +153,8 @@ class LWFMHead(nn.Module):
 
         Raises
         ------
+        TypeError
+            For labels that are neither a tensor nor :class:`ClassShots`.
         ValueError
             For maps or labels of the wrong shape, dtype or device, a class without support images, or
             NaN features (naming the first pair [query, support]).
