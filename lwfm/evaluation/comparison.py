@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lwfm._common.files import atomic_path
 from lwfm._common.tables import text_table
-from lwfm.errors import UserError
+from lwfm.errors import UserError, keeping
 from lwfm.evaluation.results import EvaluationResult, MethodResult, percent
 from lwfm.evaluation.statistics import PairedTest, paired_test
 
@@ -131,7 +131,7 @@ def compare(first: Path, second: Path, *, out: Path | None = None) -> Comparison
         raise UserError(f"{first} and {second} have no method at the same way and shot in common")
     comparison = Comparison(str(first), str(second), tuple(rows))
     if out is not None:
-        with atomic_path(out) as temporary:
+        with keeping(comparison), atomic_path(out) as temporary:
             temporary.write_text(comparison.to_json(), encoding="utf-8")
     return comparison
 

@@ -16,9 +16,10 @@ import torch
 
 from lwfm._common.devices import Accelerator, choose_device
 from lwfm._common.files import atomic_path
+from lwfm._common.ranges import check_at_least, check_seed
 from lwfm.data import EpisodeSampler, images_needed, open_images
 from lwfm.data.image_sets import ClassSplit, DataName, Split, Unreadable  # noqa: TC001 - read by the command line
-from lwfm.errors import UserError
+from lwfm.errors import UserError, keeping
 from lwfm.evaluation.cached_maps import compute_maps
 from lwfm.evaluation.distributed import shared_work
 from lwfm.evaluation.episodes import METHODS, run_episodes
@@ -132,7 +133,10 @@ def evaluate(
         For options that contradict each other, missing or damaged files, or too few classes or images.
     """
     started = time.monotonic()
-    ways, shots = _check_options(checkpoint, model, way, shot, episodes, batch_size, out, heads or {})
+    check_at_least(1, episodes=episodes, batch_size=batch_size, queries=queries)
+    check_at_least(0, workers=workers)
+    check_seed(seed)
+    ways, shots = _check_options(checkpoint, model, way, shot, out, heads or {})
     device = choose_device(accelerator)
     images = open_images(data, root, split=split, unreadable=unreadable, class_split=class_split, crop=crop)
     network = open_network(checkpoint, model, images, seed).to(device)
@@ -168,7 +172,7 @@ def evaluate(
         methods=tuple(methods),
     )
     if out is not None and share.is_first:
-        with atomic_path(out) as temporary:
+        with keeping(result), atomic_path(out) as temporary:
             temporary.write_text(result.to_json(), encoding="utf-8")
     return result
 
@@ -210,8 +214,6 @@ def _check_options(
     model: ModelConfig | None,
     way: int | list[int],
     shot: int | list[int],
-    episodes: int,
-    batch_size: int,
     out: Path | None,
     heads: Mapping[str, HeadOptions],
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -223,9 +225,6 @@ def _check_options(
         raise UserError(
             f"the checkpoint {checkpoint} knows its own model: give either a checkpoint or model options"
         )
-    for name, value in (("episodes", episodes), ("batch_size", batch_size)):
-        if value < 1:
-            raise UserError(f"{name} must be at least 1, not {value}")
     if out is not None and Path(out).is_dir():
         raise UserError(f"out must be the name of a file, and {out} is a folder")
     return ways, shots

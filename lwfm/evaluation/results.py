@@ -112,10 +112,17 @@ class EvaluationResult:
             way = options.pop("way", None)  # of files from before there were several
             options.setdefault("ways", [way])
             methods = tuple(MethodResult.from_dict({"way": way, **each}) for each in plain.pop("methods"))
-            return cls(**plain, methods=methods)
+            result = cls(**plain, methods=methods)
+            counts = {len(method.episode_accuracy) for method in methods} | {options["episodes"]}
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             names = ", ".join(one.name for one in fields(cls))
             raise UserError(f"not an evaluation result (JSON with {names}): {error}") from error
+        if len(counts) > 1:
+            raise UserError(
+                f"not a whole evaluation result: {options['episodes']} episodes, and lists episode_accuracy "
+                f"of {', '.join(str(count) for count in sorted(counts - {options['episodes']}))} values"
+            )
+        return result
 
     def __str__(self) -> str:
         options = self.options

@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 
+from lwfm._common.ranges import check_seed
 from lwfm.data.image_sets import ClassSplit, DataName, Split  # noqa: TC001 - read by the parser
 from lwfm.errors import UserError
 from lwfm.evaluation.episodes import METHODS
@@ -158,6 +159,9 @@ def _check(plan: Plan, path: Path) -> None:
         wrong = "queries must give the queries per class for each number of shots"
     if wrong:
         raise UserError(f"{path}: {wrong}")
+    for seed in plan.seeds:
+        check_seed(seed, f"{path}: each of seeds")
+    check_seed(plan.episode_seed, f"{path}: episode_seed")
 
 
 def _training_options(plan: Plan, name: str, path: Path) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from lwfm._common.devices import Accelerator  # noqa: TC001 - read by the command line
+from lwfm._common.ranges import check_at_least
 from lwfm.data import open_images
 from lwfm.errors import UserError
 from lwfm.experiments.network import TrainedNetwork, digest
@@ -69,6 +70,7 @@ def experiment(
     KeyboardInterrupt
         After Ctrl-C.
     """
+    check_at_least(0, workers=workers)
     described, options = read_plan(plan)
     chosen = _choose(described, data, root)
     networks = list(_networks(described, chosen, options, Path(out)))
@@ -99,7 +101,7 @@ def _choose(plan: Plan, names: list[str] | None, root: Path | None) -> dict[str,
         place = choice.root or (None if choice.data == "emoji" else root)
         if choice.data != "emoji" and place is None:
             raise UserError(
-                f"the data {name} need root: the folder that holds them (or leave them out with data)"
+                f"the data {name} need --root FOLDER, which holds them (or leave them out by --data)"
             )
         chosen[name] = DataChoice(**{**asdict(choice), "root": place})
     return chosen

@@ -34,7 +34,8 @@ def curves_figure(logs: Path) -> Figure:
             shown = name.startswith("val_") if unit == "accuracy" else "loss" in name
             if shown and len(values):
                 label = name.removeprefix("val_").removeprefix("train_").replace("_", " ")
-                axes.plot(steps, np.asarray(values) * scale, label=label, linewidth=1.2)
+                marker = "o" if len(values) == 1 else None  # a line of one point would not be seen
+                axes.plot(steps, np.asarray(values) * scale, label=label, linewidth=1.2, marker=marker)
         axes.set_xlabel("step (episode)")
         axes.grid(alpha=0.3)
         if axes.lines:

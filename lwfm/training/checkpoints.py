@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -72,10 +73,16 @@ class RunFolder:
         present = [file.name for file in (self.best, self.last, self.logs) if file.exists()]
         if resume and not self.last.is_file():
             raise self._nothing_to_resume()
-        if present and not resume:
+        if present == [self.logs.name]:
+            warnings.warn(
+                f"{self.path} holds only the logs of a run stopped in its first epoch: training starts anew",
+                stacklevel=2,
+            )
+        elif present and not resume:
+            advice = "continue it with --resume true (resume=True in Python), or " * self.last.is_file()
             raise UserError(
-                f"{self.path} already holds a run ({', '.join(present)}): continue it with resume, "
-                "or choose another folder for out"
+                f"{self.path} already holds a run ({', '.join(present)}): {advice}choose another folder "
+                "for --out"
             )
         try:
             for half_written in self.path.glob(".*.part.*"):  # by a process that was killed
@@ -84,7 +91,10 @@ class RunFolder:
             raise UserError(f"cannot remove {half_written}: {error.strerror}") from error
 
     def _nothing_to_resume(self) -> UserError:
-        return UserError(f"nothing to resume: {self.last} is missing (a run writes it after its first epoch)")
+        return UserError(
+            f"nothing to resume: {self.last} is missing (a run writes it after its first epoch); start anew, "
+            "without --resume"
+        )
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):

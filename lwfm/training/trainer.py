@@ -21,6 +21,7 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from lwfm._common.devices import Accelerator, choose_device
+from lwfm._common.ranges import check_at_least, check_seed
 from lwfm.errors import UserError
 from lwfm.training.checkpoints import AtomicCheckpointIO, RunFiles, RunFolder
 from lwfm.training.time_budget import EpochsThatFit
@@ -71,7 +72,7 @@ class RunOptions:
     nodes : int
         Machines with `devices` each; start the same command on every one, as Lightning's manual says.
     progress : bool
-        Whether a progress bar is shown.
+        Whether a progress bar is shown on a terminal; files and pipes receive none.
     """
 
     epochs: int | None
@@ -110,9 +111,9 @@ class RunOptions:
         counts |= {"accumulate": self.accumulate}
         counts |= {"devices": self.devices, "nodes": self.nodes}
         counts |= {} if self.patience is None else {"patience": self.patience}
-        for name, value in counts.items():
-            if value < 1:
-                raise UserError(f"{name} must be at least 1, not {value}")
+        check_at_least(1, **counts)
+        check_at_least(0, workers=self.workers)
+        check_seed(self.seed)
         if self.max_time is not None and not self.max_time > 0:
             raise UserError(f"max_time must be a positive number of minutes, not {self.max_time}")
         choose_device(self.accelerator)
@@ -136,7 +137,8 @@ def make_trainer(
         callbacks.append(EpochsThatFit(run.max_time))
     if run.patience is not None:
         callbacks.append(EarlyStopping("val_accuracy", mode="max", patience=run.patience))
-    if run.progress:
+    shown = run.progress and sys.stdout.isatty()
+    if shown:
         callbacks.append(TQDMProgressBar())
     return lightning.Trainer(
         default_root_dir=folder.path,
@@ -153,7 +155,7 @@ def make_trainer(
         logger=[csv, TensorBoardLogger(folder.path, name=folder.logs.name, version=csv.version)],
         log_every_n_steps=10,
         num_sanity_val_steps=0,
-        enable_progress_bar=run.progress,
+        enable_progress_bar=shown,
         enable_model_summary=False,
         plugins=[AtomicCheckpointIO()],
     )
@@ -196,9 +198,15 @@ def explained_ctrl_c(folder: RunFolder) -> Iterator[None]:
         yield
     except SystemExit as stop:
         if folder.last.is_file():
-            message = f"stopped; {folder.last} is whole: run again with resume to continue after its epoch"
+            message = (
+                f"stopped; {folder.last} is whole: run again with --resume true (resume=True in Python) "
+                "to continue after its epoch"
+            )
         else:
-            message = f"stopped in the first epoch: {folder.path} holds no checkpoint yet"
+            message = (
+                f"stopped in the first epoch: {folder.path} holds no checkpoint yet; "
+                "the same command starts anew there"
+            )
         raise KeyboardInterrupt(message) from stop
     finally:
         if threading.current_thread() is threading.main_thread():

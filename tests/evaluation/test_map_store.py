@@ -194,3 +194,13 @@ def test_compare_names_the_file_that_is_no_result(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text("{}")
     with pytest.raises(UserError, match=r"a\.json: not an evaluation result"):
         compare(tmp_path / "a.json", tmp_path / "a.json")
+
+
+def test_a_result_that_was_cut_short_is_refused(tiny_images: Path, tmp_path: Path) -> None:
+    plain = json.loads(_evaluate(tiny_images, out=tmp_path / "a.json").to_json())
+    plain["methods"][0]["episode_accuracy"].pop()
+    (tmp_path / "b.json").write_text(json.dumps(plain))
+    count = plain["options"]["episodes"]
+    message = rf"b\.json: not a whole .*: {count} episodes, and lists episode_accuracy of {count - 1} values"
+    with pytest.raises(UserError, match=message):
+        compare(tmp_path / "a.json", tmp_path / "b.json")

@@ -235,6 +235,8 @@ def test_options_of_the_plan_override_the_preset(plan: Path) -> None:
     ("change", "message"),
     [
         ({"rows": []}, "rows, data and seeds must not be empty"),
+        ({"seeds": [-1]}, "each of seeds must be a number from 0 to 4294967295, not -1"),
+        ({"episode_seed": 2**32}, "episode_seed must be a number from 0 to 4294967295, not 4294967296"),
         ({"seeds": [1, 1]}, "no two rows, nor two seeds"),
         ({"rows": [{"name": "a", "network": "none"}]}, "network none, which is not among networks"),
         ({"rows": [{"name": "a", "network": "paper", "method": "best"}]}, "method must be one of lwfm"),
@@ -285,7 +287,7 @@ def test_a_shipped_plan_is_read_by_its_name() -> None:
 
 
 def test_missing_root_and_unknown_data_are_refused(plan: Path, tiny_images: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="the data tiny need root"):
+    with pytest.raises(UserError, match="the data tiny need --root FOLDER"):
         experiment(plan, out=tmp_path)
     with pytest.raises(UserError, match="no data large; it has tiny"):
         experiment(plan, root=tiny_images, out=tmp_path, data=["large"])

@@ -15,6 +15,7 @@ import torch
 
 from lwfm._common import files
 from lwfm.errors import UserError
+from lwfm.figures import curves_figure
 from lwfm.model import load_model
 from lwfm.training import OptimConfig, TrainingSummary, checkpoints
 from lwfm.training.checkpoints import AtomicCheckpointIO
@@ -136,6 +137,28 @@ def test_nothing_to_resume(tiny_images: Path, tmp_path: Path) -> None:
         train_tiny(tmp_path, tiny_images, resume=True)
 
 
+def test_a_run_stopped_in_its_first_epoch_starts_anew(tiny_images: Path, tmp_path: Path) -> None:
+    (tmp_path / "logs" / "version_0").mkdir(parents=True)
+    with pytest.raises(UserError, match=r"nothing to resume: .* start anew, without --resume"):
+        train_tiny(tmp_path, tiny_images, resume=True)
+    with pytest.warns(UserWarning, match="only the logs of a run stopped in its first epoch: .* starts anew"):
+        summary = train_tiny(tmp_path, tiny_images, epochs=1)
+    assert (summary.epochs, summary.logs.name) == (1, "version_1")
+
+
+def test_a_progress_bar_is_for_terminals(
+    tiny_images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train_tiny(tmp_path, tiny_images, epochs=1, progress=True)
+    assert capsys.readouterr().out == ""
+
+
+def test_the_curves_of_one_epoch_are_seen(finished: TrainingSummary, tmp_path: Path) -> None:
+    (tmp_path / "metrics.csv").write_text("step,epoch,val_accuracy\n4,0,0.5\n")
+    assert [line.get_marker() for line in curves_figure(tmp_path).axes[1].lines] == ["o"]
+    assert {line.get_marker() for line in curves_figure(finished.logs).axes[1].lines} == {"None"}
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -227,7 +250,7 @@ def test_ctrl_c_says_where_to_resume(
 
     monkeypatch.setattr(LWFMModule, "training_step", press)
     handler = signal.getsignal(signal.SIGINT)
-    with pytest.raises(KeyboardInterrupt, match=r"last\.ckpt is whole: run again with resume"):
+    with pytest.raises(KeyboardInterrupt, match=r"last\.ckpt is whole: run again with --resume true"):
         train_tiny(tmp_path, tiny_images)
     assert signal.getsignal(signal.SIGINT) is handler
     assert torch.load(tmp_path / "last.ckpt", weights_only=True)["epoch"] == 0
