@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING
 
 from matplotlib.backend_bases import FigureCanvasBase
@@ -11,6 +12,7 @@ from lwfm.errors import UserError
 
 if TYPE_CHECKING:
     from pathlib import Path
+    from typing import BinaryIO
 
     from matplotlib.figure import Figure
 
@@ -32,4 +34,11 @@ def save_figure(figure: Figure, path: Path) -> None:
     """
     check_figure_suffix(path)
     with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=150)
+        draw_figure(figure, temporary, dpi=150)
+
+
+def draw_figure(figure: Figure, place: Path | BinaryIO, *, dpi: int, format: str | None = None) -> None:  # noqa: A002
+    """Draw a figure into a file, without a warning of letters that the font lacks: they become boxes."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        figure.savefig(place, dpi=dpi, format=format)

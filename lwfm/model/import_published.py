@@ -74,7 +74,9 @@ def import_checkpoint(
         that differs is named).
     """
     if Path(out).suffix != ".safetensors":
-        raise UserError(f"out must end in .safetensors, and is {out}")
+        raise UserError(f"--out must end in .safetensors, and is {out}")
+    if not Path(checkpoint).is_file():
+        raise UserError(f"there is no checkpoint {checkpoint}; the published code writes max_acc.pth")
     tensors = read_tensors(checkpoint)
     config = ModelConfig(
         backbone="resnet34" if _DEEPER in tensors else "resnet18",

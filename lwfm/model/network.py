@@ -217,6 +217,16 @@ def load_model(path: str | Path) -> LWFM:
     path = Path(path)
     if not path.is_file():
         raise UserError(f"no model file {path}; `lwfm train` writes one, best.safetensors, into its folder")
+    if path.suffix == ".ckpt":
+        raise UserError(
+            f"{path} is the state of a run, from which `lwfm train --resume true` continues; the model is in "
+            f"{path.with_name('best.safetensors')}"
+        )
+    if path.suffix in (".pth", ".pt"):
+        raise UserError(
+            f"{path} is a file of torch.save, not an lwfm model (.safetensors); `lwfm import` converts the "
+            "published code's max_acc.pth"
+        )
     description, tensors = read_tensor_file(path, key=_METADATA_KEY, what="lwfm model")
     return rebuild_model(description, tensors, source=str(path))
 

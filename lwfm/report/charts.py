@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.figure import Figure
 
+from lwfm._common.text import one_line
 from lwfm.evaluation.episodes import METHODS
+from lwfm.figures.files import draw_figure
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -32,7 +34,7 @@ _LINES = ("-", "--", ":", "-.")
 def figure_uri(figure: Figure) -> str:
     """Return a figure as a ``data:`` address."""
     stream = io.BytesIO()
-    figure.savefig(stream, format="png", dpi=110)
+    draw_figure(figure, stream, dpi=110, format="png")
     return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()
 
 
@@ -75,8 +77,9 @@ def shots_figure(result: EvaluationResult) -> Figure:
 
 def confusion_figure(method: MethodResult) -> Figure:
     """Draw the share of the queries of each class (row) classified as each other class (column)."""
-    names = sorted(set(method.confusion) | {name for row in method.confusion.values() for name in row})
-    place = {name: index for index, name in enumerate(names)}
+    classes = sorted(set(method.confusion) | {name for row in method.confusion.values() for name in row})
+    place = {name: index for index, name in enumerate(classes)}
+    names = [one_line(name) for name in classes]
     counts = np.zeros((len(names), len(names)))
     for true, row in method.confusion.items():
         for answer, count in row.items():
@@ -113,7 +116,7 @@ def embedding_figure(before: Tensor, after: Tensor, labels: list[str]) -> Figure
         plane = TSNE(perplexity=perplexity, init="pca", random_state=0).fit_transform(features.numpy())
         for name in names:
             rows = [index for index, label in enumerate(labels) if label == name]
-            axes.scatter(plane[rows, 0], plane[rows, 1], s=14, label=name)
+            axes.scatter(plane[rows, 0], plane[rows, 1], s=14, label=one_line(name))
         axes.set_title(title, fontsize=9)
         axes.set_xticks([])
         axes.set_yticks([])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast, get_args
@@ -120,9 +121,15 @@ def _reopen(result: EvaluationResult, root: Path | None) -> ImageSet:
     place = root or result.data["root"]
     named = result.data["name"] in get_args(DataName)
     data = cast("DataName", result.data["name"] if named else "folder")
-    images = open_images(data, place, split=result.data["split"], unreadable=result.options["unreadable"])
+    if place is not None and not Path(place).is_dir():
+        raise UserError(f"there is no folder {place}: name its present place by --root FOLDER")
+    # The fingerprint tells whether the same images are left out: no image need be readable.
+    with warnings.catch_warnings(record=True) as left_out:
+        warnings.simplefilter("always")
+        images = open_images(data, place, split=result.data["split"], unreadable="skip")
     if images.fingerprint != result.data["fingerprint"]:
-        raise UserError(f"the images of {place or data} are not those that were evaluated")
+        details = "".join(f"; {warning.message}" for warning in left_out)
+        raise UserError(f"the images of {place or data} are not those that were evaluated{details}")
     return images
 
 

@@ -54,6 +54,8 @@ def report(result: Path, *, out: Path | None = None, hardest: int = 3, root: Pat
     if hardest < 0:
         raise UserError(f"hardest must be at least 0, not {hardest}")
     page = out or result.with_suffix(".html")
+    if page.suffix.lower() not in (".html", ".htm"):
+        raise UserError(f"the report is an HTML page: --out must end in .html, not {page}")
     try:
         found = EvaluationResult.from_json(result.read_text(encoding="utf-8"))
     except OSError as error:
@@ -62,7 +64,7 @@ def report(result: Path, *, out: Path | None = None, hardest: int = 3, root: Pat
         raise UserError(f"{result}: {error}") from error
     html = render(found, hardest=hardest, root=root)
     with atomic_path(page) as temporary:
-        temporary.write_text(html, encoding="utf-8")
+        temporary.write_text(html, encoding="utf-8", errors="backslashreplace")
     return page
 
 

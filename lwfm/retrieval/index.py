@@ -15,6 +15,7 @@ from torch import Tensor
 
 from lwfm._common.devices import Accelerator, choose_device
 from lwfm._common.progress import progress
+from lwfm._common.ranges import check_at_least
 from lwfm._common.tensor_files import read_tensor_file, tensors_under, write_tensor_file
 from lwfm.data.image_sets import Unreadable, skip_unreadable
 from lwfm.data.layouts.folders import WITH_ENDING, scan_tree, warn_left_out
@@ -178,8 +179,7 @@ def build_index(
         For a missing or empty folder, an image that cannot be read (naming it), a file that cannot be
         written, and options out of range.
     """
-    if batch_size < 1:
-        raise UserError(f"batch_size must be at least 1, not {batch_size}")
+    check_at_least(1, batch_size=batch_size)
     if out.suffix != ".safetensors":
         raise UserError(f"the index {out} must have the suffix .safetensors")
     paths = _images_below(folder, unreadable)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from matplotlib.figure import Figure
 
+from lwfm._common.ranges import check_at_least
 from lwfm._common.tables import text_table
+from lwfm._common.text import one_line
 from lwfm.data import open_image
-from lwfm.errors import UserError
+from lwfm.errors import UserError, keeping
 from lwfm.figures import check_figure_suffix, save_figure
 from lwfm.model.encode import encode_images
 from lwfm.retrieval.index import Hit, ImageIndex, load_index
@@ -57,7 +59,8 @@ class Hits:
             axes.set_axis_off()
         for axes, (title, path) in zip(cells, shown, strict=False):
             _draw_image(axes, path, self.index.white)
-            axes.set_title(f"{title}\n{path.parent.name}/{path.name}", fontsize=8, parse_math=False)
+            name = one_line(f"{path.parent.name}/{path.name}")
+            axes.set_title(f"{title}\n{name}", fontsize=8, parse_math=False)
         return figure
 
 
@@ -75,7 +78,13 @@ def _draw_image(axes: Axes, path: Path, white: WhiteLevels) -> None:
 
 
 def search_index(
-    index: Path, image: Path, *, k: int = 10, candidates: int = 100, show: Path | None = None
+    index: Path,
+    image: Path,
+    *,
+    k: int = 10,
+    candidates: int = 100,
+    show: Path | None = None,
+    root: Path | None = None,
 ) -> Hits:
     """Find the indexed images that are most similar to an image.
 
@@ -93,6 +102,8 @@ def search_index(
         Number of nearest images by cosine that the head ranks.
     show : Path, optional
         Figure (png, pdf, svg, ...) of the query and its first 49 results; without a name, similar.png.
+    root : Path, optional
+        The indexed folder, where it is no longer where it was.
 
     Returns
     -------
@@ -104,18 +115,21 @@ def search_index(
     UserError
         For a missing or damaged index or image, a figure that cannot be written, or numbers out of range.
     """
-    for name, value in (("k", k), ("candidates", candidates)):
-        if value < 1:
-            raise UserError(f"{name} must be at least 1, not {value}")
+    check_at_least(1, k=k, candidates=candidates)
+    if root is not None and not root.is_dir():
+        raise UserError(f"there is no folder {root}: --root must be the present place of the indexed folder")
     if show is not None:
         check_figure_suffix(show)
     images = load_index(index)
+    if root is not None:
+        images = replace(images, root=root.resolve())
     (maps,) = encode_images(images.network, [image], 1, white=images.white)
     found = images.nearest(maps, images.features(), k, candidates=candidates)
     _warn_of_changes(images, found, index)
     hits = Hits(image, images, tuple(found))
     if show is not None:
-        save_figure(hits.figure(), show)
+        with keeping(hits):
+            save_figure(hits.figure(), show)
     return hits
 
 
@@ -125,8 +139,11 @@ def _warn_of_changes(images: ImageIndex, hits: list[Hit], index: Path) -> None:
     stale = [f"{images.path(number)} ({state})" for number, state in states.items() if state != "same"]
     if stale:
         more = f" and {len(stale) - 3} more" if len(stale) > 3 else ""
+        advice = f"index again: lwfm index {images.root} --out {index}"
+        if "gone" in states.values():
+            advice = f"if the folder was moved, name its place by --root FOLDER; otherwise {advice}"
         warnings.warn(
             f"{len(stale)} of {len(hits)} images found are not what was indexed: {', '.join(stale[:3])}"
-            f"{more}. Index again: lwfm index {images.root} --out {index}",
+            f"{more}; {advice}",
             stacklevel=2,
         )

@@ -183,6 +183,29 @@ def test_other_files_are_refused(
     assert not path.with_suffix(".html").exists()
 
 
+def test_a_page_is_written_as_html_only(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report", str(folder / "result.json"), "--out", str(folder / "page.pdf")]) == 2
+    assert "--out must end in .html" in capsys.readouterr().err
+    assert not (folder / "page.pdf").exists()
+
+
+def test_an_image_that_became_unreadable_is_named(folder: Path, tmp_path: Path) -> None:
+    images = shutil.copytree(folder / "images", tmp_path / "images")
+    (images / "test" / "class-0" / "1.png").write_bytes(b"no image")
+    result = EvaluationResult.from_json((folder / "result.json").read_text())
+    with pytest.warns(UserWarning, match="hardest episodes") as warned:
+        render(result, root=images, hardest=1)
+    (message,) = (str(warning.message) for warning in warned)
+    assert "class-0/1.png" in message
+    assert "--unreadable" not in message
+
+
+def test_a_missing_folder_is_named_with_the_option(folder: Path) -> None:
+    result = EvaluationResult.from_json((folder / "result.json").read_text())
+    with pytest.warns(UserWarning, match="there is no folder gone: name its present place by --root FOLDER"):
+        render(replace(result, data={**result.data, "root": "gone"}), hardest=1)
+
+
 @pytest.fixture(scope="module")
 def browser(folder: Path) -> Iterator[Any]:
     """Headless Chromium with the report open."""

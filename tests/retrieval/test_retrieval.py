@@ -149,6 +149,24 @@ def test_images_that_changed_since_are_named(
     assert figure.stat().st_size > 10_000
 
 
+def test_images_are_found_in_a_moved_folder(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = shutil.copytree(place / "images", tmp_path / "images")
+    index = tmp_path / "i.safetensors"
+    build_index(images, out=index, model=str(place / "model.safetensors"))
+    moved = images.rename(tmp_path / "moved")
+    search = ["search", str(index), str(moved / "class-0" / "0.png"), "-k", "2"]
+    assert main(search) == 0
+    assert "(gone); if the folder was moved, name its place by --root FOLDER" in capsys.readouterr().err
+    assert main([*search, "--root", str(moved)]) == 0
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    assert printed.out.splitlines()[1].endswith(str(moved / "class-0" / "0.png"))
+    assert main([*search, "--root", str(images)]) == 2
+    assert f"there is no folder {images}" in capsys.readouterr().err
+
+
 def test_unreadable_images_can_be_left_out(
     place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
