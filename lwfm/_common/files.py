@@ -48,7 +48,8 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     [('note.txt', 'whole')]
     """
     target = Path(path)
-    temporary = target.with_name(f".{target.stem}-{secrets.token_hex(4)}.part{target.suffix}")
+    beginning = target.stem[:40]  # four bytes each at most: a name may have 255
+    temporary = target.with_name(f".{beginning}-{secrets.token_hex(4)}.part{target.suffix}")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         yield temporary

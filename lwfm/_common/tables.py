@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from lwfm._common.text import one_line
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
@@ -18,7 +20,7 @@ def text_table(align: str, titles: Sequence[str], rows: Iterable[Sequence[str]])
     titles : sequence of str
         First line.
     rows : iterable of sequence of str
-        Cells of each further line, as many as there are titles.
+        Cells of each further line, as many as there are titles. A line break in a cell is shown as an escape.
 
     Examples
     --------
@@ -27,7 +29,7 @@ def text_table(align: str, titles: Sequence[str], rows: Iterable[Sequence[str]])
     a       1000
     longer     2
     """
-    lines = [titles, *rows]
+    lines = [[one_line(cell) for cell in line] for line in (titles, *rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
         "  ".join(

@@ -24,7 +24,7 @@ _FORMATS = (".csv", ".json")
 def check_suffix(out: Path | None) -> None:
     """Raise UserError, before any work, for a file that :meth:`Answers.write` could not write."""
     if out is not None and (out.suffix.lower() not in _FORMATS or out.is_dir()):
-        raise UserError(f"out must be the name of a .csv or .json file, not {out}")
+        raise UserError(f"--out must be the name of a .csv or .json file, not {out}")
 
 
 @dataclass(frozen=True)
@@ -67,8 +67,15 @@ class Answers:
         ]
 
     def write(self, out: Path) -> None:
-        """Write a .csv or .json file, completely or not at all."""
-        with atomic_path(out) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        r"""Write a .csv or .json file, completely or not at all.
+
+        Bytes of file names that are not UTF-8 become escapes such as ``\udcff``, which a reader of JSON turns
+        into the name that Python uses.
+        """
+        with (
+            atomic_path(out) as temporary,
+            temporary.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file,
+        ):
             if out.suffix.lower() == ".json":
                 heading = {"network": self.network, "calibrated_on": self.calibrated_on}
                 json.dump({**heading, "answers": self.rows()}, file, indent=1, ensure_ascii=False)

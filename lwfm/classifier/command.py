@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 
 from lwfm._common.devices import Accelerator  # noqa: TC001 - read by the command line
 from lwfm._common.progress import progress
+from lwfm._common.text import one_line
 from lwfm.classifier.answers import Answers, check_suffix
 from lwfm.classifier.classifier import FewShotClassifier
 from lwfm.data import open_image
 from lwfm.data.image_sets import Unreadable, skip_unreadable
 from lwfm.data.layouts.folders import WITH_ENDING, read_folder, scan_folder, warn_left_out
-from lwfm.errors import UserError
+from lwfm.errors import UserError, keeping
 from lwfm.model.default import build_network, network_name
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 _TITLE_WIDTH = 84
 """Letters that fit into a line above a figure of matches."""
+_STEM_BYTES = 200
+"""Of the name of an image, in the name of its figure; file systems allow 255 in all."""
 
 
 def classify(
@@ -65,7 +68,8 @@ def classify(
     unknown_label : str, optional
         What to answer then, if one of the classes is itself called unknown.
     out : Path, optional
-        Write the answers to this .csv or .json file as well. An existing file is replaced.
+        Write the answers to this .csv or .json file as well. An existing file is replaced. Bytes of file
+        names that are not UTF-8 are written as escapes.
     explain : Path, optional
         Write a figure for each answer into this folder: the image beside the most similar example, matched
         positions joined by lines.
@@ -88,7 +92,7 @@ def classify(
     """
     check_suffix(out)
     if explain is not None and explain.exists() and not explain.is_dir():
-        raise UserError(f"explain must be a folder, and {explain} is a file")
+        raise UserError(f"--explain must be a folder, and {explain} is a file")
     examples = find_examples(support, unreadable)
     images = find_images(queries)
     labels = [path.parent.name for path in examples]
@@ -106,10 +110,11 @@ def classify(
     answers = Answers(
         tuple(kept), decisions, network_name(classifier.network_), len(examples), classifier.calibrated_on_
     )
-    if out is not None:
-        answers.write(out)
-    if explain is not None:
-        explain_answers(classifier.network_, kept, decisions, explain, white=classifier.support_.white)
+    with keeping(answers):
+        if out is not None:
+            answers.write(out)
+        if explain is not None:
+            explain_answers(classifier.network_, kept, decisions, explain, white=classifier.support_.white)
     return answers
 
 
@@ -192,7 +197,12 @@ def explain_answers(
     for number, (image, decision) in enumerate(progress(pairs, "drawing", "figure"), start=1):
         title = explanation_title(image, decision)
         figure, _ = match_files(network, Path(decision.support_name), image, white=white, title=title)
-        save_figure(figure, folder / f"{number:0{digits}}-{image.stem}.png")
+        save_figure(figure, folder / f"{number:0{digits}}-{_short(image.stem)}.png")
+
+
+def _short(stem: str) -> str:
+    """Return the beginning of a file's stem: a number before it must not make the name too long."""
+    return stem.encode("utf-8", "ignore")[:_STEM_BYTES].decode("utf-8", "ignore")
 
 
 def explanation_title(image: Path, decision: Decision) -> str:
@@ -200,5 +210,6 @@ def explanation_title(image: Path, decision: Decision) -> str:
     first = f"{decision.best} {100 * decision.probability:.0f} %"
     second = f"{decision.runner_up} {100 * decision.runner_up_probability:.0f} %"
     example = Path(decision.support_name)
-    lines = (f"{image.name}: {decision.label}", f"{first}, {second}; most similar {example.name}")
-    return "\n".join(textwrap.fill(line, _TITLE_WIDTH) for line in lines)
+    similar = f"most similar {example.parent.name}/{example.name}"
+    lines = (f"{image.name}: {decision.label}", f"{first}, {second}; {similar}")
+    return "\n".join(textwrap.fill(one_line(line), _TITLE_WIDTH) for line in lines)

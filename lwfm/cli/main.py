@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import io
 import itertools
 import os
 import sys
 import warnings
+from contextlib import contextmanager, suppress
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 import lwfm
 from lwfm.cli.commands import COMMANDS
 from lwfm.cli.help import check_options, help_parser
-from lwfm.errors import UserError
+from lwfm.errors import UnsavedResultError, UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 EXTRAS = {"usearch": "retrieval", "jinja2": "report", "sklearn": "report"}
 """Optional packages and the extras that bring them; `train` brings all others."""
@@ -39,6 +41,7 @@ EPILOG = """examples:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status: 0 done, 2 the user's mistake, 130 Ctrl-C."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    _escape_what_cannot_be_shown()
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning
@@ -55,8 +58,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"\nlwfm: {str(error) or 'stopped'}", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of our output (head, less) went away
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_output()
         return 141
+
+
+def _escape_what_cannot_be_shown() -> None:
+    """Write characters that the terminal or the file of the output cannot hold as escapes, and go on."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+@contextmanager
+def _printing() -> Iterator[None]:
+    """Flush what the block printed; UserError where that cannot be written, as on a full disk."""
+    try:
+        try:
+            yield
+        finally:
+            if sys.stdout is not None:
+                sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        _discard_output()
+        raise UserError(f"cannot print the result: {error.strerror or error}") from error
+
+
+def _discard_output() -> None:
+    """Send what is still to be printed nowhere: else Python complains about it when it ends."""
+    with suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _show_warning(
@@ -76,17 +108,26 @@ def _fail(message: str) -> int:
 def _run(arguments: list[str]) -> int:
     name, words = split_command(arguments)
     if name not in COMMANDS:
-        main_parser(name).parse_args(words or ["--help"])
+        with _printing():
+            main_parser(name).parse_args(words or ["--help"])
         return 0
     if {"-h", "--help"} & set(words):
-        help_parser(name).print_help()
+        with _printing():
+            help_parser(name).print_help()
         return 0
     check_options(name, words)
     from lwfm.cli.parser import parse_options  # torch, and more, for the signatures: seconds
 
     options = parse_options(name, words)
     command = COMMANDS[name]
-    command.report(command.load()(**options))
+    try:
+        result = command.load()(**options)
+    except UnsavedResultError as error:
+        with _printing():
+            command.report(error.result)
+        raise
+    with _printing():
+        command.report(result)
     return 0
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import re
+from dataclasses import fields, is_dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -33,7 +35,28 @@ def parse_options(name: str, words: list[str]) -> dict[str, Any]:
     options: dict[str, Any] = parser.instantiate(values).as_dict()
     for configuration in ("config", "preset"):
         options.pop(configuration, None)
-    return options
+    expanded: dict[str, Any] = _expand_home(options)
+    return expanded
+
+
+def _expand_home(value: Any) -> Any:
+    """Replace a leading ``~/`` in paths, which no shell does in ``--out=~/run``, in quotes and in YAML.
+
+    Examples
+    --------
+    >>> _expand_home(["~/x", "~y", 3]) == [str(Path.home() / "x"), "~y", 3]
+    True
+    """
+    if isinstance(value, (str, Path)) and str(value).startswith("~/"):
+        return type(value)(Path(value).expanduser())
+    if isinstance(value, (list, tuple)):
+        return type(value)(map(_expand_home, value))
+    if isinstance(value, dict):
+        return {name: _expand_home(each) for name, each in value.items()}
+    if is_dataclass(value) and not isinstance(value, type):
+        changed = {each.name: _expand_home(getattr(value, each.name)) for each in fields(value)}
+        return replace(value, **changed)
+    return value
 
 
 def build_parser(name: str) -> ArgumentParser:

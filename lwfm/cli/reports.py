@@ -28,14 +28,15 @@ def _print_run(summary: TrainingSummary, *, measured: str, following: str) -> No
     if not is_first_process():
         return
     curves = summary.best.parent / "curves.png"
-    save_figure(curves_figure(summary.logs.parent), curves)  # of all starts
     print(
         f"trained {summary.steps} steps, {summary.epochs} epochs, in {summary.seconds:.0f} s\n"
         f"best epoch {summary.best_epoch}: accuracy {100 * summary.val_accuracy:.1f} % on unseen validation "
         f"classes{measured}\n"
         f"model   {summary.best}\nlogs    {summary.logs}\ncurves  {curves}\n"
-        f"next:   {following}"
+        f"next:   {following}",
+        flush=True,
     )
+    save_figure(curves_figure(summary.logs.parent), curves)  # of all starts
 
 
 def print_on_first_process(result: object) -> None:

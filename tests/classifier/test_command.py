@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -98,6 +99,51 @@ def test_csv_json_and_figures(place: Place, tmp_path: Path, capsys: pytest.Captu
     assert len(figures) == 6
     with Image.open(tmp_path / "figures" / figures[0]) as figure:
         assert min(figure.size) > 500
+
+
+def test_names_that_are_no_text_are_answered_and_written(
+    place: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A name of other bytes than UTF-8, one with a line break, one of letters that no font here has."""
+    names = [os.fsdecode(b"\xff\xfe.png"), "two\nlines.png", "猫.png"]
+    for path, name in zip(sorted(place.unsorted.iterdir()), names, strict=False):
+        path.rename(path.with_name(name))
+    figures = tmp_path / "figures"
+    assert run(place, "--out", tmp_path / "a.json", "--explain", figures) == 0
+    printed = capsys.readouterr()
+    assert "Glyph" not in printed.err
+    assert len(printed.out.splitlines()) == 1 + 6 + 1
+    for shown in (r"\udcff\udcfe.png", r"two\nlines.png", "猫.png"):
+        assert shown in printed.out
+    answers = json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))["answers"]
+    assert {Path(answer["image"]) for answer in answers} == set(place.unsorted.iterdir())
+    assert len(list(figures.iterdir())) == 6
+    assert run(place, "--out", tmp_path / "a.csv") == 0
+    with (tmp_path / "a.csv").open(newline="", encoding="utf-8") as file:
+        assert rf"{place.unsorted}/\udcff\udcfe.png" in [row["image"] for row in csv.DictReader(file)]
+
+
+def test_figures_of_long_names_have_shorter_ones(place: Place, tmp_path: Path) -> None:
+    first = min(place.unsorted.iterdir())
+    first.rename(first.with_name("ü" * 125 + ".png"))
+    assert run(place, "--explain", tmp_path / "figures") == 0
+    assert f"6-{'ü' * 100}.png" in [path.name for path in (tmp_path / "figures").iterdir()]
+
+
+def test_the_table_is_printed_although_a_figure_fails(
+    place: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "figures" / "1-class-0 4.png").mkdir(parents=True)
+    assert run(place, "--explain", tmp_path / "figures") == 2
+    printed = capsys.readouterr()
+    assert len(printed.out.splitlines()) == 1 + 6 + 1
+    assert "cannot write" in printed.err
+
+
+def test_the_title_names_the_example_with_its_class() -> None:
+    decision = Decision("banana", "banana", 0.8, "kiwi", 0.2, 0, "examples/banana/2.jpg")
+    title = explanation_title(Path("unsorted/a.jpg"), decision)
+    assert title == "a.jpg: banana\nbanana 80 %, kiwi 20 %; most similar banana/2.jpg"
 
 
 def test_low_probability_is_answered_unknown(place: Place, capsys: pytest.CaptureFixture[str]) -> None:

@@ -199,12 +199,22 @@ def test_presets_are_listed_and_printed(capsys: pytest.CaptureFixture[str]) -> N
         (["train", "--config", "missing.yaml", "--out", "x"], "missing.yaml"),
         (["data", "inspect", "nowhere"], "there is no folder nowhere. Place there:"),
         (["evaluate", "--data", "cub", "--root", "."], "CUB_200_2011"),
+        (["train", "--out", "x", "--seed", "-1"], "seed must be a number from 0 to 4294967295, not -1"),
+        (["pretrain", "--out", "x", "--seed", "4294967296"], "from 0 to 4294967295, not 4294967296"),
+        (["evaluate", "--seed", "-1"], "seed must be a number from 0 to 4294967295, not -1"),
+        (["train", "--out", "x", "--workers", "-1"], "workers must be at least 0, not -1"),
+        (["evaluate", "--workers", "-1"], "workers must be at least 0, not -1"),
+        (["experiment", "ablation", "--workers", "-1"], "workers must be at least 0, not -1"),
+        (["import", "nope.pth", "--out", "x.safetensors"], "there is no checkpoint nope.pth"),
+        (["report", "r.json", "--out", "r.pdf"], "--out must end in .html, not r.pdf"),
     ],
     ids=[
         "unknown-option", "wrong-type", "unknown-model-option", "unknown-command",
         "unknown-preset", "preset-of-another-command", "missing-option",
         "missing-checkpoint", "missing-folder", "unknown-backbone", "match-without-network",
         "missing-image", "missing-config", "inspect-nothing", "no-birds",
+        "negative-seed", "large-seed", "evaluation-seed", "workers", "evaluation-workers",
+        "experiment-workers", "import-nothing", "report-as-pdf",
     ],
 )  # fmt: skip
 def test_mistakes_end_in_a_sentence(
@@ -220,6 +230,12 @@ def test_mistakes_end_in_a_sentence(
     assert message in outcome.err
     assert "Traceback" not in outcome.err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_checkpoint_of_training_is_no_model(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    outcome = run(capsys, "evaluate", "--checkpoint", trained / "last.ckpt")
+    assert outcome.status == 2
+    assert f"the model is in {trained / 'best.safetensors'}" in outcome.err
 
 
 def test_too_few_images_and_unreadable_ones_are_named(
