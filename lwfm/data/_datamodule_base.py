@@ -235,7 +235,14 @@ class TrainingDataModule(lightning.LightningDataModule):
 
     def state_dict(self) -> dict[str, Any]:
         """Return what must be equal when a run is resumed."""
-        return {"classes": list(self.classes), "fingerprint": self.fingerprint, "seed": self.seed}
+        return {"classes": list(self.classes), **self._compared()}
+
+    def _compared(self) -> dict[str, str | int]:
+        return {
+            "fingerprint": self.fingerprint,
+            "validation fingerprint": self.validation_images.fingerprint,
+            "seed": self.seed,
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Check that a resumed run reads the same images.
@@ -250,7 +257,7 @@ class TrainingDataModule(lightning.LightningDataModule):
                 f"the checkpoint was trained on {len(state_dict['classes'])} classes, the data has others "
                 f"({self.num_classes}): resume with the data it was trained on, or start anew"
             )
-        for name, now in (("fingerprint", self.fingerprint), ("seed", self.seed)):
+        for name, now in self._compared().items():
             if state_dict[name] != now:
                 warnings.warn(f"the resumed run had {name} {state_dict[name]}, now it is {now}", stacklevel=2)
 

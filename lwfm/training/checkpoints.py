@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.utilities import rank_zero_warn
 
 from lwfm._common.files import write_bytes_atomically
 from lwfm.errors import UserError
@@ -125,23 +126,45 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         return checkpoint
 
 
+_MAY_CHANGE = ("epochs", "max_time", "patience", "precision", "optim")
+"""Options, and a group of options, that take effect when a run is resumed with others."""
+
+
 def epoch_to_resume(path: Path, module: Learner) -> int:
-    """Return the epoch after a checkpoint's; UserError when the settings of the resumed run differ."""
+    """Return the epoch after a checkpoint's, and warn of options that the resumed run changes.
+
+    Raises
+    ------
+    UserError
+        The checkpoint cannot be read, an option that must stay as it was has changed, or the run has more
+        epochs already than it is now to have.
+    """
     checkpoint = AtomicCheckpointIO().load_checkpoint(path, map_location="cpu")
     settings, options = (_flatten(dict(x)) for x in (checkpoint.get("hyper_parameters", {}), module.hparams))
+    changed = []
     for name in {**settings, **options}:
         before, now = settings.get(name), options.get(name)
-        if before != now:
-            shown = "" if name == "classes" else f": it was {before!r} and is now {now!r}"
+        if before == now:
+            continue
+        shown = "" if name == "classes" else f": it was {before!r} and is now {now!r}"
+        if name.split(".")[0] not in _MAY_CHANGE:
             raise UserError(f"{path} is of a run with another {name}{shown}; repeat its options to resume it")
-    return int(checkpoint["epoch"]) + 1
+        changed.append(f"{name}{shown}")
+    first, epochs = int(checkpoint["epoch"]) + 1, options.get("epochs")
+    if epochs is not None and first > epochs:
+        raise UserError(f"{path} is of a run that has {first} epochs already: epochs must not be {epochs}")
+    if changed:
+        rank_zero_warn(f"the run is resumed with other options: {'; '.join(changed)}", stacklevel=2)
+    return first
 
 
 def _flatten(settings: dict[str, Any]) -> dict[str, Any]:
-    """Return all options in one dictionary, the model's as ``model.NAME``."""
-    model = settings.get("model", {})
-    rest = {name: value for name, value in settings.items() if name != "model"}
-    return {**rest, **{f"model.{name}": value for name, value in model.items()}}
+    """Return all options in one dictionary, those of groups as ``model.NAME``."""
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        group = value if isinstance(value, dict) else None
+        flat |= {name: value} if group is None else {f"{name}.{key}": each for key, each in group.items()}
+    return flat
 
 
 class RunFiles(Checkpoint):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import lightning
 import numpy as np
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from torch.optim import Optimizer
+    from torch.optim.lr_scheduler import LambdaLR
 
     from lwfm.data import ValidationPlan
     from lwfm.data.normalization import Normalization
@@ -53,7 +54,8 @@ class Learner(lightning.LightningModule):
     validation : ValidationPlan
         Episodes measured after each epoch.
     settings : dict, optional
-        Further plain values that must be equal when a run is resumed.
+        Further options of the run, plain values, with which a resumed run is compared: see
+        :func:`lwfm.training.checkpoints.epoch_to_resume`.
 
     Notes
     -----
@@ -74,7 +76,7 @@ class Learner(lightning.LightningModule):
         steps: int,
         seed: int,
         validation: ValidationPlan,
-        settings: Mapping[str, int | str] | None = None,
+        settings: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self.optim: SGDConfig = optim
@@ -84,27 +86,37 @@ class Learner(lightning.LightningModule):
         self.model = LWFM(model, classes, normalization).to(memory_format=torch.channels_last)
         self._maps: list[tuple[Tensor, ...]] = []
         # Plain values only: the checkpoint is read with weights_only=True.
-        described = {"model": asdict(model), **(settings or {}), "seed": seed, "classes": list(classes)}
-        self.save_hyperparameters(described)
+        described = {"model": asdict(model), "optim": asdict(optim), **(settings or {})}
+        self.save_hyperparameters({**described, "seed": seed, "classes": list(classes)})
 
     def configure_optimizers(self) -> Any:
         """Build SGD with Nesterov momentum, and step decay by the completed fraction of the run."""
-        optim = self.optim
-        sgd = torch.optim.SGD(
-            self.parameters(),
-            lr=optim.lr,
-            momentum=optim.momentum,
-            weight_decay=optim.weight_decay,
-            nesterov=optim.momentum > 0,
-            # One pass over the weights. Not in half precision: it would undo the scaling after the clipping.
-            fused=self.device.type == "cpu" and self.trainer.precision != "16-mixed",
-        )
+        sgd = torch.optim.SGD(self.parameters(), **self._sgd_options())
         # Not trainer.estimated_stepping_batches: that starts the loaders before a resumed epoch is known.
         # `steps` is read at each step: it changes once the number of epochs is chosen by their time.
         schedule = torch.optim.lr_scheduler.LambdaLR(
-            sgd, lambda step: optim.factor(max(step / self.steps, self._elapsed_fraction()))
+            sgd, lambda step: self.optim.factor(max(step / self.steps, self._elapsed_fraction()))
         )
         return {"optimizer": sgd, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def _sgd_options(self) -> dict[str, Any]:
+        """Return the options of the optimizer."""
+        return {
+            "lr": self.optim.lr,
+            "momentum": self.optim.momentum,
+            "weight_decay": self.optim.weight_decay,
+            "nesterov": self.optim.momentum > 0,
+            # One pass over the weights. Not in half precision: it would undo the scaling after the clipping.
+            "fused": self.device.type == "cpu" and self.trainer.precision != "16-mixed",
+        }
+
+    def on_train_start(self) -> None:
+        """Apply the options of this start: a resumed optimizer and schedule hold those of the run before."""
+        options, schedule = self._sgd_options(), cast("LambdaLR", self.lr_schedulers())
+        schedule.base_lrs = [options["lr"]] * len(schedule.base_lrs)
+        factor = schedule.lr_lambdas[0](schedule.last_epoch)
+        for group in schedule.optimizer.param_groups:
+            group.update(options, initial_lr=options["lr"], lr=options["lr"] * factor)
 
     def _elapsed_fraction(self) -> float:
         """Return the fraction of `max_time` that has passed (0 without a limit)."""
@@ -179,7 +191,7 @@ class LWFMModule(Learner):
         Loss weight, optimizer and schedule.
     way, shot : int
         Classes of the training episodes, and support images of each.
-    model, classes, normalization, steps, seed, validation
+    model, classes, normalization, steps, seed, validation, settings
         As for :class:`Learner`.
 
     Notes
@@ -201,6 +213,7 @@ class LWFMModule(Learner):
         steps: int,
         seed: int,
         validation: ValidationPlan,
+        settings: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(
             model,
@@ -210,7 +223,7 @@ class LWFMModule(Learner):
             steps=steps,
             seed=seed,
             validation=validation,
-            settings={"way": way, "shot": shot},
+            settings=settings,
         )
         self.way = way
         self.shot = shot

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path  # noqa: TC003 - read by the command line
 from typing import Any
 
@@ -135,7 +135,12 @@ def pretrain(
             steps=run.steps(images.batches),
             seed=run.seed,
             validation=images.plan,
-            settings={"stage": "pretraining", "batch": batch},
+            settings={
+                "stage": "pretraining",
+                "batch": batch,
+                "validation": asdict(validation),
+                **run.settings(),
+            },
         )
         # Only the classifier of the head is trained: its embedding has no part in the loss.
         return fit(folder, images, module, run, started=started, unused_parameters=model.embedding)

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import lightning
 from lightning.pytorch.callbacks import Callback, EarlyStopping, Timer, TQDMProgressBar
@@ -49,8 +49,9 @@ class RunOptions:
         Of the weights, the episodes, the order of images and the augmentation. On one machine, CPU runs
         repeat exactly.
     resume : bool
-        Continue the run in `out` after its last whole epoch, with the same options; `epochs` and
-        `max_time` may be larger.
+        Continue the run in `out` after its last whole epoch. Options of its length (`epochs`, `max_time`,
+        `patience`), of the optimizer and `precision` may differ: they take effect, and a warning names
+        them. Other options that decide the result must be those of the run.
     decoded : str
         Folder that keeps the images decoded, one file for each split, so that later epochs and runs need
         not decode them; files are made again when the images change. auto: `decoded-images` beside
@@ -103,6 +104,16 @@ class RunOptions:
             return sys.maxsize
         return self.epochs * math.ceil(batches / (self.accumulate * self.processes))
 
+    def settings(self) -> dict[str, Any]:
+        """Return what decides the result, for the comparison with the run that is resumed."""
+        return {
+            "epochs": self.epochs,
+            "max_time": self.max_time,
+            "patience": self.patience,
+            "precision": self.precision,
+            "accumulate * devices * nodes": self.accumulate * self.processes,
+        }
+
     def check(self, **counts: int) -> None:
         """Raise UserError for options out of range; further ``counts`` must be at least 1, too."""
         if self.epochs is None and self.max_time is None:
@@ -125,6 +136,23 @@ class RunOptions:
         return out.absolute().parent / "decoded-images" if self.decoded == "auto" else Path(self.decoded)
 
 
+class Patience(EarlyStopping):
+    """Stop when this many epochs in a row have not improved the validation accuracy.
+
+    Parameters
+    ----------
+    epochs : int
+        Applies to a resumed run, too, whatever it was before.
+    """
+
+    def __init__(self, epochs: int) -> None:
+        super().__init__("val_accuracy", mode="max", patience=epochs)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over the epochs without gain, not the patience."""
+        super().load_state_dict({**state_dict, "patience": self.patience})
+
+
 def make_trainer(
     folder: RunFolder, files: RunFiles, run: RunOptions, *, clip_norm: float, unused_parameters: bool
 ) -> lightning.Trainer:
@@ -136,7 +164,7 @@ def make_trainer(
     if run.max_time is not None and run.epochs is None:
         callbacks.append(EpochsThatFit(run.max_time))
     if run.patience is not None:
-        callbacks.append(EarlyStopping("val_accuracy", mode="max", patience=run.patience))
+        callbacks.append(Patience(run.patience))
     shown = run.progress and sys.stdout.isatty()
     if shown:
         callbacks.append(TQDMProgressBar())
@@ -182,7 +210,7 @@ def quiet_lightning() -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-            warnings.filterwarnings("ignore", message=".*callbacks used to create the checkpoint.*Timer.*")
+            warnings.filterwarnings("ignore", message=".*callbacks used to create the checkpoint.*")
             warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")
             warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated.*")
             yield

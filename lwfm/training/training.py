@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path  # noqa: TC003 - read by the command line
 from typing import Any
 
@@ -143,6 +143,7 @@ def train(
             steps=run.steps(episodes.train),
             seed=run.seed,
             validation=images.plan,
+            settings={"episodes": asdict(episodes), **run.settings()},
         )
         unused = model.embedding and model.matching_weight == 0
         return fit(folder, images, module, run, started=started, unused_parameters=unused)

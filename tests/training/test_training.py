@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import math
-import shutil
 import signal
 import threading
 from dataclasses import replace
@@ -20,7 +19,7 @@ from lwfm.model import load_model
 from lwfm.training import OptimConfig, TrainingSummary, checkpoints
 from lwfm.training.checkpoints import AtomicCheckpointIO
 from lwfm.training.modules import LWFMModule
-from tests.helpers.tiny_training import EPISODES, MODEL, train_tiny
+from tests.helpers.tiny_training import EPISODES, train_tiny
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -157,26 +156,6 @@ def test_the_curves_of_one_epoch_are_seen(finished: TrainingSummary, tmp_path: P
     (tmp_path / "metrics.csv").write_text("step,epoch,val_accuracy\n4,0,0.5\n")
     assert [line.get_marker() for line in curves_figure(tmp_path).axes[1].lines] == ["o"]
     assert {line.get_marker() for line in curves_figure(finished.logs).axes[1].lines} == {"None"}
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (
-            {"model": replace(MODEL, backbone="resnet12")},
-            "model.backbone: it was 'conv4' and is now 'resnet12'",
-        ),
-        ({"model": replace(MODEL, embedding=False)}, "model.embedding: it was True and is now False"),
-        ({"seed": 5}, "seed: it was 0 and is now 5"),
-    ],
-    ids=["backbone", "embedding", "seed"],
-)
-def test_resume_with_other_settings(
-    finished: TrainingSummary, tiny_images: Path, tmp_path: Path, options: dict[str, Any], message: str
-) -> None:
-    shutil.copy(finished.last, tmp_path)
-    with pytest.raises(UserError, match=f"last.ckpt is of a run with another {message}"):
-        train_tiny(tmp_path, tiny_images, resume=True, **options)
 
 
 def test_resume_from_a_damaged_or_unsafe_checkpoint(tiny_images: Path, tmp_path: Path) -> None:
