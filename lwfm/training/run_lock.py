@@ -41,7 +41,7 @@ def exclusive_run(path: Path) -> Iterator[None]:
     except Timeout as error:
         raise UserError(
             f"{path.parent} is in use by another run{_holder(path)}: wait until it has ended, or choose "
-            "another folder for out"
+            "another folder for --out"
         ) from error
     except OSError as error:
         raise UserError(f"cannot lock {path}: {error.strerror or error}") from error
