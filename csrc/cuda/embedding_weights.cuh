@@ -21,6 +21,9 @@ LWFM_HOST_DEVICE constexpr int weights_gradient_scratch(int rows, int columns, b
   return (numbers + 3) / 4 * 4;
 }
 
+static_assert(sizeof(double) * weights_gradient_scratch(kMaxPairPositions, 0, false) <=
+              kSharedBytes);
+
 // The softmax of every line of a pair.
 template <class Group, class T, bool kStaged>
 __device__ void find_lines(const PairView<T, kStaged>& pair, T temperature, SoftmaxLine<T>* lines) {

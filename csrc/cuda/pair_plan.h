@@ -17,6 +17,9 @@ constexpr std::size_t kSharedBytes = 48 * 1024;
 // The most threads of a block of these kernels.
 constexpr int kPairThreads = 256;
 
+// Positions of both images of a pair that every kernel has room for.
+constexpr int kMaxPairPositions = 640;
+
 constexpr std::int64_t kMaxGrid = 2147483647;
 
 struct PairPlan {

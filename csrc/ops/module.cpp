@@ -1,6 +1,9 @@
 // Makes the shared library importable as lwfm._ops; importing it registers the operators.
 #include <Python.h>
 
+#include "cuda/pair_arguments.h"
+#include "cuda/pair_plan.h"
+
 PyMODINIT_FUNC PyInit__ops(void) {
   static PyModuleDef definition = {PyModuleDef_HEAD_INIT,
                                    "_ops",
@@ -14,7 +17,11 @@ PyMODINIT_FUNC PyInit__ops(void) {
   PyObject* const module = PyModule_Create(&definition);
   if (module == nullptr) return nullptr;
   // For which architectures, or why none: decided by setup.py, shown by `lwfm info`.
-  if (PyModule_AddStringConstant(module, "cuda_kernels", LWFM_CUDA_KERNELS) == 0) return module;
+  if (PyModule_AddStringConstant(module, "cuda_kernels", LWFM_CUDA_KERNELS) == 0 &&
+      PyModule_AddIntConstant(module, "max_pair_positions", lwfm::kMaxPairPositions) == 0 &&
+      PyModule_AddIntConstant(module, "max_assigned_positions", lwfm::kMaxAssignedPositions) == 0) {
+    return module;
+  }
   Py_DECREF(module);
   return nullptr;
 }

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from lwfm import _ops
 from lwfm.ops._implementation import bound, has_kernels
 
 if TYPE_CHECKING:
@@ -24,8 +25,8 @@ COSINE_EPS = 1e-8
 """Smallest norm a cosine divides by, as in torch's ``cosine_similarity``."""
 CORRELATION_EPS = 1e-6
 """Added to squared norms in the correlation of layer-wise embedding."""
-MAX_PAIR_POSITIONS = 640
-"""Positions of both images for which the CUDA kernels have room (csrc/cuda/pair_plan.h)."""
+MAX_PAIR_POSITIONS = _ops.max_pair_positions
+"""Positions of both images for which the CUDA kernels have room."""
 PAIR_BYTES = 64 * 2**20
 """Budget for the blocks of all pairs that exist at once; more queries are processed in chunks."""
 RECORDED_PAIR_BYTES = 256 * 2**20

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
+from lwfm import _ops
 from lwfm.ops._expressions import (
     compute_dtype,
     correlation_scale,
@@ -30,8 +31,8 @@ from lwfm.ops.feature_matching import feature_matching
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-MAX_ASSIGNED_POSITIONS = 32
-"""Positions of an image that one warp assigns (kMaxAssignedPositions in csrc/cuda)."""
+MAX_ASSIGNED_POSITIONS = _ops.max_assigned_positions
+"""Positions of an image that one warp assigns."""
 ONE_KERNEL_PRODUCTS = 2**19
 """Inner products of all pairs up to which one kernel is faster; beyond, matrix units are."""
 

@@ -14,7 +14,7 @@ namespace lwfm {
 // Entries of the largest blocks that are processed in groups, which fit in L2. Time of a group
 // beside single blocks, forward and backward, float32 on an AVX-512 machine: 0.6 and 0.7 with 49
 // positions, 0.8 and 0.9 with 100, 1.0 and 1.8 with 196, whose groups take 10 MB.
-constexpr std::int64_t kGroupedEntries = 1024;
+constexpr std::int64_t kGroupedEntries = 2500;
 
 // How many pairs make a group: as many as the widest vectors have lanes.
 template <class T>
