@@ -46,7 +46,7 @@ class ClassShots:
 
     def mean_over_class(self, x: Tensor) -> Tensor:
         """Average x [Q, S, P] over each class's shots -> [Q, way, P]."""
-        return torch.einsum("qsp,sw->qwp", x, self.share.to(x.dtype))
+        return torch.einsum("qsp,sw->qwp", x, self.share.to(x))
 
     def of_equal_count(self) -> list[Tensor]:
         """Return the images [classes, K] of all classes with K shots, for each K."""
@@ -89,6 +89,8 @@ def checked_labels(labels: Tensor, images: int) -> Tensor:
         For what :class:`ClassShots` refuses, a class without support images excepted.
     """
     labels = label_tensor(labels)
+    if labels.is_meta:
+        raise ValueError("support_labels on the meta device have no values: keep them on the CPU")
     dtype = labels.dtype
     if labels.ndim != 1 or dtype.is_floating_point or dtype.is_complex or dtype == torch.bool:
         raise ValueError(f"support_labels must be integers [S], got {dtype} {list(labels.shape)}")

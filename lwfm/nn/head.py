@@ -17,7 +17,7 @@ from lwfm.nn.class_means import ClassShots, label_tensor
 from lwfm.nn.embedding import PixelEmbedding
 from lwfm.nn.layer import SupportLayer
 from lwfm.nn.positions import MapLayout, Positions
-from lwfm.ops._expressions import inverse_root, over_queries
+from lwfm.ops._expressions import inverse_root, over_queries, without_autocast
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -142,7 +142,9 @@ class LWFMHead(nn.Module):
         support_labels : Tensor or ClassShots
             [S] integers 0..way-1, in any order; each class at least once, shots may differ. Or
             :class:`ClassShots` made of them beforehand, where many episodes have the same labels: then a
-            call on CUDA tensors never waits for the device, so that a CUDA graph can capture it.
+            call on CUDA tensors never waits for the device, so that a CUDA graph can capture it, and the
+            head can be exported and compiled without a graph break. Their values are needed for meta maps
+            too: keep them on the CPU.
         query : Tensor or sequence of Tensor
             [Q, C, F, F] or per layer; Q may be 0.
 
@@ -171,11 +173,12 @@ class LWFMHead(nn.Module):
         """Compute the terms of the logits; arguments and errors as in :meth:`forward`."""
         labels = label_tensor(support_labels)
         device = labels.device
-        with torch.autocast(device.type, enabled=False):
+        with without_autocast(device):
             support_layers = self.layout.positions(support, "support")
             query_layers = self.layout.positions(query, "query")
+            only_shapes = all(x.device.type == "meta" for x, _ in (*support_layers, *query_layers))
             for name, layers in (("support", support_layers), ("query", query_layers)):
-                if any(x.device != device for x, _ in layers):
+                if any(x.device != device for x, _ in layers) and not only_shapes:
                     raise ValueError(
                         f"{name} is on {layers[0].features.device}, but support_labels are on {device}"
                     )
@@ -244,5 +247,5 @@ class LWFMHead(nn.Module):
         if self.classifier is None:
             raise ValueError("this head has no classifier: build it with num_classes")
         weight, bias = (x.to(features.dtype) for x in (self.classifier.weight, self.classifier.bias))
-        with torch.autocast(features.device.type, enabled=False):
+        with without_autocast(features.device):
             return F.linear(features, weight, bias)

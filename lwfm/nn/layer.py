@@ -72,7 +72,7 @@ class SupportLayer:
     ) -> tuple[ClassTerms, Tensor | None]:
         """Compare the class means, and the matched positions if there are any: [Q, S], merged [Q, way]."""
         fits = is_one_kernel(self.positions.features, query.features, [self.embedded])
-        if fits and math.isfinite(temperature) and not self.merged:
+        if fits and temperature != math.inf and not self.merged:
             return self._compare_in_one_kernel(query, temperature, top_k)
         raw = self.correlate(query)
         similarity = self.match(raw, query, top_k) if self.matching else None

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from lwfm.nn.embedding import PixelEmbedding
 from lwfm.ops import semantic_pixel_matching
-from lwfm.ops._expressions import compute_dtype
+from lwfm.ops._expressions import compute_dtype, without_autocast
 
 
 class SemanticPixelMatching(nn.Module):
@@ -49,7 +48,7 @@ class SemanticPixelMatching(nn.Module):
         positions = [compute_dtype(maps).flatten(2).transpose(1, 2) for maps in (support, query)]
         if self.embedding is None:
             return semantic_pixel_matching(*positions, top_k=self.top_k)[0]
-        with torch.autocast(support.device.type, enabled=False):
+        with without_autocast(support.device):
             embedded = [self.embedding(x) for x in positions]
         return semantic_pixel_matching(
             *positions, support_embedded=embedded[0], query_embedded=embedded[1], top_k=self.top_k

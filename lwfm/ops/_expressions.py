@@ -9,10 +9,12 @@ Letters: Q queries, S support images, P support positions, M query positions, C 
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.fx.experimental.symbolic_shapes import has_static_value
 from torch.utils.checkpoint import checkpoint
 
 from lwfm import _ops
@@ -100,31 +102,73 @@ def cosine_blocks(support: Tensor, query: Tensor) -> ScaledBlocks:
     return pair_blocks(raw_correlation(support, query), *scales)
 
 
-def has_pair_kernels(raw: Tensor) -> bool:
-    """Whether kernels process blocks [..., P, M]: on CUDA only if shared memory has room for them."""
-    return has_kernels(raw) and (raw.device.type == "cpu" or sum(raw.shape[-2:]) <= MAX_PAIR_POSITIONS)
+def has_pair_kernels(raw: Tensor, *others: Tensor) -> bool:
+    """Whether kernels process blocks [..., P, M]: on CUDA only if shared memory has room for them.
+
+    ``others`` are the further tensors of the operator, as in :func:`has_kernels`.
+    """
+    fits = raw.device.type != "cuda" or sum(raw.shape[-2:]) <= MAX_PAIR_POSITIONS
+    return fits and has_kernels(raw, *others)
+
+
+def without_autocast(device: torch.device) -> contextlib.AbstractContextManager[object]:
+    """Disable autocast on a device; meta tensors, which only have shapes, know none."""
+    if device.type == "meta":
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, enabled=False)
 
 
 def over_queries(
-    function: Callable[..., tuple[Tensor, ...]], queries: Sequence[Tensor], query_bytes: int
+    function: Callable[..., tuple[Tensor, ...]],
+    queries: Sequence[Tensor],
+    query_bytes: int,
+    others: Sequence[Tensor] = (),
 ) -> tuple[Tensor, ...]:
     """Call ``function`` on chunks of query images and concatenate what it returns.
 
     ``queries`` are tensors [Q, ...]; a chunk has as many images as fit in the budget at ``query_bytes``
     each: ``PAIR_BYTES``, or ``RECORDED_PAIR_BYTES`` where gradients are recorded. There a chunk is recomputed
-    in the backward pass instead of kept, so extra memory does not grow with Q.
+    in the backward pass instead of kept, so extra memory does not grow with Q. ``others`` are further
+    tensors of the caller that ``function`` reads: the backward pass refuses them and the queries once they
+    have been modified in place.
+
+    torch.compile cannot trace recomputation with symbolic sizes (``dynamic=True``): all queries are one
+    chunk there if gradients are recorded.
     """
-    budget = RECORDED_PAIR_BYTES if torch.is_grad_enabled() else PAIR_BYTES
-    chunk = max(1, budget // max(1, query_bytes))
+    recorded = torch.is_grad_enabled()
+    chunk = max(1, (RECORDED_PAIR_BYTES if recorded else PAIR_BYTES) // max(1, query_bytes))
     Q = queries[0].shape[0]  # not len(), which would make torch.export fix it
-    if chunk >= Q:
+    if chunk >= Q or (recorded and torch.compiler.is_compiling() and not has_static_value(query_bytes)):
         return function(*queries)
     parts: list[tuple[Tensor, ...]] = []
-    recomputed = bound(function)
+    recomputed = bound(_refusing_changes(function, (*queries, *others)))
     for begin in range(0, Q, chunk):
         pieces = [x[begin : begin + chunk] for x in queries]
-        if torch.is_grad_enabled():
+        if recorded:
             parts.append(checkpoint(recomputed, *pieces, use_reentrant=False, preserve_rng_state=False))
         else:
             parts.append(function(*pieces))
     return tuple(torch.cat(column) for column in zip(*parts, strict=True))
+
+
+def _refusing_changes(
+    function: Callable[..., tuple[Tensor, ...]], tensors: Sequence[Tensor]
+) -> Callable[..., tuple[Tensor, ...]]:
+    """Return ``function``, which raises as torch does once one of the ``tensors`` was modified in place.
+
+    torch compares versions of the tensors that autograd saves, but not of what is recomputed instead.
+    """
+    if torch.compiler.is_compiling():
+        return function  # a compiled graph saves its inputs, so torch compares them itself
+    tracked = [x for x in tensors if not x.is_inference()]
+    versions = [x._version for x in tracked]
+
+    def call(*arguments: Tensor) -> tuple[Tensor, ...]:
+        if versions != [x._version for x in tracked]:
+            raise RuntimeError(
+                "features needed for gradient computation have been modified by an inplace operation "
+                "since they were matched: match a copy (clone()) instead"
+            )
+        return function(*arguments)
+
+    return call

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 from torch import Tensor
+from torch.autograd.forward_ad import unpack_dual
 
 from lwfm import _ops as _ops  # importing the module registers the operators
 
@@ -36,7 +37,8 @@ def implementation(name: Implementation) -> Iterator[None]:
     name : str
         ``"kernels"``, the default: the fused kernels, on devices that this build has them for.
         ``"expressions"``: the same mathematics in torch's own operators, on every device. Slower, and more
-        memory, but differentiable any number of times and open to ``torch.compile``. Assignments are solved
+        memory, but differentiable any number of times, by ``torch.func`` too (``grad``, ``jacrev``,
+        ``hessian``, ``vmap`` of the head), and open to ``torch.compile``. Assignments are solved
         by :func:`linear_assignment` in either case.
 
     Raises
@@ -69,9 +71,18 @@ def implementation(name: Implementation) -> Iterator[None]:
         _selected = before
 
 
-def has_kernels(x: Tensor) -> bool:
-    """Whether the kernels are selected and exist for the device of ``x``."""
-    return _selected == "kernels" and x.device.type in KERNEL_DEVICES
+def has_kernels(*tensors: Tensor) -> bool:
+    """Whether kernels compute with ``tensors``: they are selected, and exist for the first one's device.
+
+    Meta tensors have no values; the shapes are those that the operators allocate. No operator has a
+    forward-mode derivative, for which torch would take zero: it is left to the expressions.
+    """
+    device = tensors[0].device.type
+    if device == "meta":
+        return True
+    if any(unpack_dual(x).tangent is not None for x in tensors):  # type: ignore[no-untyped-call]
+        return False
+    return _selected == "kernels" and device in KERNEL_DEVICES
 
 
 def bound(function: Callable[..., Any]) -> Callable[..., Any]:

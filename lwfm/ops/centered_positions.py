@@ -23,7 +23,7 @@ def centered_positions(
     ``maps`` are one tensor [B, sum of C_l, F, F] or one [B, C_l, F_l, F_l] per layer, float32 or float64;
     ``dims`` are the C_l. The mean is taken over the channels of all layers ``together`` or of each alone.
     """
-    if has_kernels(maps[0]):
+    if has_kernels(*maps):
         outputs = torch.ops.lwfm.centered_positions.default(list(maps), list(dims), together)
         return outputs[: len(dims)], outputs[len(dims) :]
     layers = maps if len(maps) == len(dims) else torch.split_with_sizes(maps[0], list(dims), dim=1)

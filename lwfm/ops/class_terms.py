@@ -33,7 +33,7 @@ def class_terms(
     ``images`` [S] lists the support images class by class, ``begin`` [way + 1] is where classes begin in
     that list. Pooling is the mean over positions, a class's weights are averaged over its shots.
     """
-    if has_kernels(a):
+    if has_kernels(a, b, support, query):
         return ClassTerms(*torch.ops.lwfm.class_terms.default(a, b, support, query, images, begin))
     counts = begin.diff()  # [way]
     of_class = torch.arange(len(counts), device=a.device).repeat_interleave(counts)  # [S], of images

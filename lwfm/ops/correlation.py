@@ -58,7 +58,7 @@ def is_one_kernel(support: Tensor, query: Tensor, others: Sequence[Tensor] = ())
     recorded = torch.is_grad_enabled() and any(x.requires_grad for x in (support, query, *others))
     (S, P, _), (Q, M, _) = support.shape, query.shape
     fits = max(P, M) <= MAX_ASSIGNED_POSITIONS and S * P * Q * M <= ONE_KERNEL_PRODUCTS
-    return support.device.type == "cuda" and has_kernels(support) and fits and not recorded
+    return support.device.type == "cuda" and has_kernels(support, query, *others) and fits and not recorded
 
 
 def correlate(

@@ -16,6 +16,7 @@ from lwfm.ops._expressions import (
     pair_blocks,
     raw_correlation,
     squared_norms,
+    without_autocast,
 )
 from lwfm.ops._register import register
 
@@ -63,7 +64,7 @@ def layer_wise_embedding(
     if not temperature > 0:
         raise ValueError(f"temperature must be positive, got {temperature}")
     ((support, query),) = checked_features(support, query, None, None, None)
-    with torch.autocast(support.device.type, enabled=False):
+    with without_autocast(support.device):
         raw = raw_correlation(support, query)
         scales = [correlation_scale(squared_norms(x)) for x in (support, query)]
         correlation = pair_blocks(raw, *scales)
@@ -77,11 +78,11 @@ def embedding_weights(correlation: ScaledBlocks, temperature: float) -> tuple[Te
     ``g_d`` standardizes along d with the unbiased variance. At an infinite temperature all weights are 1,
     whatever the correlations: no gradient reaches them.
     """
-    if math.isinf(temperature):
+    if temperature == math.inf:  # math.isinf cannot be traced with a symbolic temperature
         raw = correlation.raw
         ones = raw.new_ones(())
         return ones.expand(raw.shape[:-1]), ones.expand(raw.shape[:-2] + raw.shape[-1:])
-    if has_pair_kernels(correlation.raw):
+    if has_pair_kernels(*correlation):
         operator = torch.ops.lwfm.embedding_weights.default
         return cast("tuple[Tensor, Tensor]", operator(*correlation, temperature))
     values = correlation.values()

@@ -14,6 +14,7 @@ from lwfm.ops._expressions import (
     has_pair_kernels,
     over_queries,
     paired_blocks,
+    without_autocast,
 )
 from lwfm.ops._register import register
 
@@ -73,7 +74,7 @@ def semantic_pixel_matching(
     """
     features = checked_features(support, query, support_embedded, query_embedded, top_k)
     (support, query), (support_embedded, query_embedded) = features[0], features[-1]
-    with torch.autocast(support.device.type, enabled=False):
+    with without_autocast(support.device):
 
         def match(query: Tensor, query_embedded: Tensor) -> tuple[Tensor, Tensor]:
             cosines = cosine_blocks(support.detach(), query.detach())
@@ -81,7 +82,8 @@ def semantic_pixel_matching(
 
         (S, P, _), M = support.shape, query.shape[1]
         query_bytes = S * P * M * support.element_size()
-        similarity, assignment = over_queries(match, (query, query_embedded), query_bytes)
+        others = support, support_embedded
+        similarity, assignment = over_queries(match, (query, query_embedded), query_bytes, others)
         return similarity, assignment
 
 
@@ -127,7 +129,7 @@ def paired_pixel_matching(
     features = checked_features(support, query, support_embedded, query_embedded, top_k)
     if len(support) != len(query):
         raise ValueError(f"support and query pair up, but there are {len(support)} and {len(query)} images")
-    with torch.autocast(support.device.type, enabled=False):
+    with without_autocast(support.device):
         cosines = paired_blocks(*(x.detach() for x in features[0]))
         return feature_matching(cosines, *features[-1], top_k)
 
@@ -146,7 +148,7 @@ def feature_matching(
     """
     pairs = min(cosines.raw.shape[-2:])
     top_k = pairs if top_k is None else top_k
-    if has_pair_kernels(cosines.raw):
+    if has_pair_kernels(cosines.raw, support, query):
         operator = torch.ops.lwfm.feature_matching.default
         similarity, assignment, _ = operator(*cosines, support, query, top_k)
         return similarity, assignment

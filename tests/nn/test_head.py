@@ -285,8 +285,8 @@ def test_labels_of_every_integer_dtype(dtype: torch.dtype) -> None:
 
 def test_labels_must_be_a_tensor() -> None:
     maps, labels = torch.rand(2, 8, 3, 3), [0, 1]
-    with pytest.raises(TypeError, match="tensor of integers .*, got a list"):
-        lwfm.nn.LWFMHead([8])(maps, labels, maps)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="tensor of integers"):
+        lwfm.nn.LWFMHead([8])(maps, labels, maps)
 
 
 def test_baseline_refuses_labels_like_the_head() -> None:

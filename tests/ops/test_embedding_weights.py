@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -109,6 +110,15 @@ def test_compiles_without_graph_breaks(dynamic: bool) -> None:
         ]
         expected = torch.autograd.grad(loss(*inputs), inputs)
         torch.testing.assert_close(torch.autograd.grad(compiled(*inputs), inputs), expected)
+
+
+@pytest.mark.parametrize("dynamic", [None, True], ids=["second-value", "dynamic"])
+def test_compiles_with_a_symbolic_temperature(dynamic: bool | None) -> None:
+    compiled = torch.compile(layer_wise_embedding, fullgraph=True, backend="eager", dynamic=dynamic)
+    s, q = (torch.rand(n, 4, 6, generator=torch.Generator().manual_seed(n)) for n in (2, 3))
+    for temperature in (5.0, 2.0, 0.5, math.inf):
+        expected = layer_wise_embedding(s, q, temperature=temperature)
+        torch.testing.assert_close(compiled(s, q, temperature=temperature), expected)
 
 
 def test_double_backward_is_refused() -> None:

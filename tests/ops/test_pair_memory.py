@@ -133,3 +133,58 @@ def test_chunks_of_queries_change_nothing(budget: int, monkeypatch: pytest.Monke
         torch.testing.assert_close(semantic_pixel_matching(support, query), matched)
         logits = head(episode.support, episode.labels, episode.query)
     torch.testing.assert_close(list(logits), [x.detach() for x in expected[:2]])
+
+
+def gradients_of_matching(function: Callable[..., tuple[Tensor, Tensor]], queries: int) -> list[Tensor]:
+    inputs = [torch.rand(n, 4, 5, generator=torch.Generator().manual_seed(n)) for n in (3, queries)]
+    for x in inputs:
+        x.requires_grad_()
+    similarity, assignment = function(*inputs, top_k=2)
+    slopes = torch.autograd.grad(similarity.square().sum(), inputs)
+    return [similarity, assignment, *slopes]
+
+
+@pytest.mark.parametrize("dynamic", [None, False, True], ids=["automatic", "static", "dynamic"])
+def test_chunks_compile(dynamic: bool | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lwfm.ops._expressions, "RECORDED_PAIR_BYTES", 400)
+    compiled = torch.compile(semantic_pixel_matching, fullgraph=True, backend="aot_eager", dynamic=dynamic)
+    for queries in (7, 6):
+        expected = gradients_of_matching(semantic_pixel_matching, queries)
+        torch.testing.assert_close(gradients_of_matching(compiled, queries), expected)
+
+
+@pytest.mark.parametrize("changed", ["support", "query", "support_embedded", "query_embedded"])
+@pytest.mark.parametrize("budget", [1, 2**20], ids=["chunks", "at-once"])
+def test_features_modified_in_place_have_no_gradient(
+    changed: str, budget: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Chunks are recomputed in the backward pass: of other numbers, if nothing compared versions."""
+    monkeypatch.setattr(lwfm.ops._expressions, "RECORDED_PAIR_BYTES", budget)
+    leaves = {
+        name: torch.rand(3, 4, 5, requires_grad=True) for name in ("support_embedded", "query_embedded")
+    }
+    plain = {name: torch.rand(3, 4, 5) for name in ("support", "query")}
+    features: Any = {name: x * 1 for name, x in {**plain, **leaves}.items()}
+    similarity, _ = semantic_pixel_matching(**features)
+    features[changed].mul_(-1)
+    if budget > 1 and changed in plain:  # the costs are not read again
+        torch.autograd.backward(similarity.sum())
+        return
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        torch.autograd.backward(similarity.sum())
+
+
+def test_head_keeps_its_own_copy_of_the_maps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lwfm.ops._expressions, "RECORDED_PAIR_BYTES", 1)
+    head = LWFMHead([C], feature_size=2).eval()
+    support, query, labels = torch.rand(3, C, 2, 2), torch.rand(4, C, 2, 2), torch.tensor([0, 1, 1])
+    slopes = []
+    for change in (False, True):
+        maps = support.clone().requires_grad_()
+        inputs = maps * 1, query.clone()
+        logits = head(inputs[0], labels, inputs[1])
+        if change:
+            for x in inputs:
+                x.relu_().mul_(-1)
+        slopes.append(torch.autograd.grad(logits.square().sum(), maps)[0])
+    torch.testing.assert_close(*slopes, rtol=0, atol=0)
