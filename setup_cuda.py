@@ -148,7 +148,7 @@ def number_of(entry: str) -> int:
 
 @dataclass(frozen=True)
 class Architectures:
-    """What the kernels are compiled for, and why."""
+    """Architectures that the kernels are compiled for, and the reason."""
 
     machine: list[int]  # machine code; 75 for compute capability 7.5
     virtual: list[int]  # PTX, which newer GPUs compile when they load it

@@ -66,7 +66,7 @@ FAMILIES: dict[str, tuple[str, Callable[[Shape], Costs]]] = {
 
 
 def right_totals(costs: Costs, totals: Costs, expected: Costs) -> bool:
-    """Whether totals agree up to the rounding of the costs, and of the sums in float64."""
+    """Return whether totals agree up to the rounding of the costs, and of the sums in float64."""
     n, eps = max(costs.shape[1:]), np.finfo(np.float64).eps
     relative = (np.finfo(costs.dtype).eps if costs.dtype.kind == "f" else eps) + n * eps
     tolerance = 4 * n * relative * np.abs(costs[np.isfinite(costs)]).max()

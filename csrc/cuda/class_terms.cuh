@@ -195,7 +195,7 @@ __global__ void __launch_bounds__(kSumThreads, 1)
   const ClassTermsInputs<T>& in = arguments.in;
   const std::int64_t way = in.classes.way, C = in.C;
   for (std::int64_t n = blockIdx.x; n < in.S * in.P; n += gridDim.x) {
-    std::int64_t c = 0;  // the class of the image that stands at n / P of the list
+    std::int64_t c = 0;  // the class of image n / P of the list
     while (c + 1 < way && in.classes.begin[c + 1] <= n / in.P) ++c;
     const ClassOfInputs<T> of(in, c);
     if (!of.valid) continue;

@@ -97,7 +97,7 @@ struct FeatureMatchingGradientArguments {
   T* query_grad;                   // [Q, M, channels]
 };
 
-// Inputs of lwfm::class_terms. The lists of `classes` stand on the device too.
+// Inputs of lwfm::class_terms. The lists of `classes` are in device memory, too.
 template <class T>
 struct ClassTermsInputs {
   std::int64_t Q, S, P, M, C;

@@ -81,7 +81,7 @@ __device__ void order_largest(const Matches<T>& matches, int rows, int top_k) {
   }
 }
 
-// The similarity of a pair, written, from the columns of its rows, which stand in shared memory and
+// The similarity of a pair, written, from the columns of its rows, which are in shared memory and
 // are visible to the group. Ends with a barrier.
 template <class Group, class T, class Pair>
 __device__ void write_similarity(const Pair& compared, int rows, int top_k,

@@ -1,4 +1,4 @@
-// A warp or a block solves an assignment problem of any size; its state stands in shared or global
+// A warp or a block solves an assignment problem of any size; its state is in shared or global
 // memory.
 //
 // The algorithm is that of core/reduction.h and core/shortest_path.h in the same arithmetic. Among

@@ -49,7 +49,7 @@ struct TileMemory {
   }
 };
 
-// Writes where the positions of one side stand: `images` of them from `first` on.
+// Writes the addresses of the positions of one side: `images` of them from `first` on.
 template <class Tile, class In>
 __device__ void locate(const Images<In>& side, std::int64_t first, int images,
                        std::int64_t* offsets) {

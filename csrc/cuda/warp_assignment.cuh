@@ -41,7 +41,7 @@ class WarpSolver {
  private:
   __device__ static int lowest(unsigned word) { return __ffs(static_cast<int>(word)) - 1; }
 
-  // Lanes beyond the last column stand for columns that every row is forbidden.
+  // Lanes beyond the last column act as columns that are forbidden to every row.
   __device__ double entry(int row) const {
     return lane_ < columns_ ? cost_(row, lane_) : kInfinity;
   }

@@ -66,7 +66,7 @@ struct Pairs : lwfm::Pairing {
   std::int64_t query_of(std::int64_t p) const { return paired ? p : p / S; }
   std::int64_t count() const { return paired ? Q : Q * S; }
 
-  // Pairs are worked on in tiles of some queries with some support images: each image's
+  // Pairs are processed in tiles of some queries with some support images: each image's
   // features are fetched into L1 once for many pairs.
   static constexpr std::int64_t kTile = 8;
 

@@ -71,7 +71,7 @@ def plain_value(value: Any) -> Any:
 
 
 def are_names(classes: npt.NDArray[Any]) -> bool:
-    """Whether labels are names, not numbers."""
+    """Return whether labels are names, not numbers."""
     return classes.dtype.kind == "U"
 
 

@@ -45,7 +45,7 @@ _ROWS = f"""\
 
 @dataclass(frozen=True)
 class Demo:
-    """What the demonstration found and wrote.
+    """Results and files of the demonstration.
 
     Attributes
     ----------
@@ -127,7 +127,7 @@ def _evaluate(
 
 
 def _join(result: EvaluationResult, untrained: EvaluationResult) -> EvaluationResult:
-    """Put the rows that are shown into one result."""
+    """Collect the rows that are shown in one result."""
     rows: list[MethodResult] = []
     for shot in SHOTS:
         baseline = result.of(BASELINE, shot)

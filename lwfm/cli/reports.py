@@ -1,4 +1,4 @@
-"""What commands print about their results, where that is more than the result's text."""
+"""Print results of commands, where that is more than the result's text."""
 
 from __future__ import annotations
 

@@ -218,7 +218,7 @@ class TrainingDataModule(lightning.LightningDataModule):
 
     @property
     def resizes_on_device(self) -> bool:
-        """Whether crops are resized a batch at once, where training computes.
+        """Return whether crops are resized a batch at once, where training computes.
 
         On a GPU they are. On the CPU this was measured slower than image by image: see docs/training.md.
         """

@@ -85,7 +85,7 @@ def upright_rgb(image: Image.Image, white: WhiteLevels | None = None) -> Image.I
 
 
 def _is_deep(image: Image.Image) -> bool:
-    """Whether an image is gray of more than 8 bits."""
+    """Return whether an image is gray of more than 8 bits."""
     return image.mode in ("I", "F") or image.mode.startswith("I;16")
 
 

@@ -39,7 +39,7 @@ class Share:
 
     @property
     def is_first(self) -> bool:
-        """Whether this process prints and writes the results (rank 0)."""
+        """Return whether this process prints and writes the results (rank 0)."""
         return self.rank == 0
 
     def shard(self, items: Sequence[Item]) -> Sequence[Item]:

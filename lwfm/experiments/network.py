@@ -43,7 +43,7 @@ class TrainedNetwork:
 
     @property
     def is_trained(self) -> bool:
-        """Whether training is complete."""
+        """Return whether training is complete."""
         return self.finished.is_file()
 
     @property

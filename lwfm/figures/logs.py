@@ -1,4 +1,4 @@
-"""What a training run has logged: the numbers behind its curves."""
+"""Read the logs of a training run: the numbers behind its curves."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ def match(
 ) -> Path:
     """Draw how two images match, layer by layer, and write the figure.
 
-    Both images stand side by side under their layer-wise embedding weights as heat maps; lines join the
+    Both images are drawn side by side under their layer-wise embedding weights as heat maps; lines join the
     positions that semantic-pixel matching pairs, colored by their similarity.
 
     Parameters

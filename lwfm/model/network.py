@@ -201,7 +201,7 @@ def save_model(model: LWFM, path: str | Path) -> None:
 
 
 def _is_model_file(weights: str) -> bool:
-    """Whether weights are the path of what :func:`save_model` wrote."""
+    """Return whether weights are the path of what :func:`save_model` wrote."""
     return weights not in ("none", "imagenet") and holds_description(Path(weights), key=_METADATA_KEY)
 
 

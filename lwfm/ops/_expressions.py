@@ -103,7 +103,7 @@ def cosine_blocks(support: Tensor, query: Tensor) -> ScaledBlocks:
 
 
 def has_pair_kernels(raw: Tensor, *others: Tensor) -> bool:
-    """Whether kernels process blocks [..., P, M]: on CUDA only if shared memory has room for them.
+    """Return whether kernels process blocks [..., P, M]: on CUDA only if shared memory has room for them.
 
     ``others`` are the further tensors of the operator, as in :func:`has_kernels`.
     """

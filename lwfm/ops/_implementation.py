@@ -72,7 +72,7 @@ def implementation(name: Implementation) -> Iterator[None]:
 
 
 def has_kernels(*tensors: Tensor) -> bool:
-    """Whether kernels compute with ``tensors``: they are selected, and exist for the first one's device.
+    """Return whether kernels compute with ``tensors``: selected, and built for the first one's device.
 
     Meta tensors have no values; the shapes are those that the operators allocate. No operator has a
     forward-mode derivative, for which torch would take zero: it is left to the expressions.

@@ -51,7 +51,7 @@ class PairTerms(NamedTuple):
 
 
 def is_one_kernel(support: Tensor, query: Tensor, others: Sequence[Tensor] = ()) -> bool:
-    """Whether :func:`correlate` is one kernel for these features, the faster way, and free of gradients.
+    """Return whether :func:`correlate` is one kernel for these features: faster, and without gradients.
 
     ``others`` are further tensors that a gradient might be recorded for.
     """

@@ -1,4 +1,4 @@
-"""Episode sampling: what stands in an episode, and what it depends on."""
+"""Episode sampling: the images of an episode, and what they depend on."""
 
 from __future__ import annotations
 

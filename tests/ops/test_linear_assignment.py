@@ -1,4 +1,4 @@
-"""lwfm.ops.linear_assignment: the same answers as lwfm.lap, and the manners of a torch operator."""
+"""lwfm.ops.linear_assignment: the answers of lwfm.lap, and autograd, vmap and compile."""
 
 from __future__ import annotations
 

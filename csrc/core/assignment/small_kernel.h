@@ -5,7 +5,7 @@
 // Duals start at the column minima, rows take free tight columns, and each row left over gets a
 // shortest augmenting path; all of it on rows held in registers, one lane for each column, so a
 // step of Dijkstra's algorithm is a handful of instructions, and "the first of the smallest" is a
-// compare and a count of trailing zeros. Lanes that stand for no column have the dual -inf, which
+// compare and a count of trailing zeros. Lanes without a column have the dual -inf, which
 // puts them out of reach. No include guard on purpose.
 
 #include "core/assignment/small_row.h"
@@ -14,7 +14,7 @@ template <int R>
 class SmallSolver {
  public:
   static constexpr int kLanes = R * Vec::kWidth;
-  // How many of a row's vectors can have lanes that stand for no column: see solve_small.
+  // How many of a row's vectors can have lanes without a column: see solve_small.
   static constexpr int kPartial = R > 4 ? 2 : 1;
 
   LWFM_TARGET SmallSolver(SmallState& state, std::int64_t rows, std::int64_t columns)

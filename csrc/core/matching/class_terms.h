@@ -5,7 +5,7 @@
 //   inner = m_s . m_q     square_s = |m_s|^2      square_q = |m_q|^2
 //   feature = mean of m_q over the classes
 //
-// A few queries and a few classes are worked on at a time, so that each image is read once for
+// A few queries and a few classes are processed at a time, so that each image is read once for
 // all of them and no more means exist than those.
 #pragma once
 
@@ -62,7 +62,7 @@ struct QueryRange {
 template <class T>
 class ClassTerms {
  public:
-  // Most queries, and classes, worked on at a time.
+  // Most queries, and classes, processed at a time.
   static constexpr std::int64_t kTile = 8;
 
   template <int kBytes>
@@ -219,7 +219,7 @@ class ClassTerms {
     }
   }
 
-  // The gradients of b of query q, the t-th of those worked on, and what classes
+  // The gradients of b of query q, the t-th of those processed, and what classes
   // c, ..., c + count - 1 add to that of its positions.
   template <int kBytes>
   LWFM_INLINE void write_query(const LayerImages<T>& layer, const ClassImages& classes,

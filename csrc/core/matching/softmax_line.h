@@ -4,7 +4,7 @@
 //
 //   w_k = softmax_k( (x_k - mean x) / sqrt(var x + eps) / t )      variance unbiased
 //
-// Entries and gradients are given as functions of k, so that they may stand anywhere.
+// Entries and gradients are given as functions of k, so that they may be stored in any layout.
 #pragma once
 
 #include <cmath>

@@ -58,7 +58,7 @@ struct LaneTypes<double, kWide> {
 template <class T, int kBytes = kNarrow>
 using Lanes = typename LaneTypes<T, kBytes>::Vector;
 
-// A vector that stands among numbers, at any address.
+// A vector at any address, without alignment.
 template <class T, int kBytes = kNarrow>
 using LanesAnywhere = typename LaneTypes<T, kBytes>::Anywhere;
 
@@ -146,7 +146,7 @@ LWFM_INLINE void exponentiate(Vector& x) {
   const Vector n = shifted - E::kRound;
   Vector value;
   E::of_remainder(x - n * E::kLn2High - n * E::kLn2Low, value);
-  Integers bits;  // n stands in the lowest bits of the shifted number
+  Integers bits;  // the lowest bits of the shifted number hold n
   std::memcpy(&bits, &shifted, sizeof bits);
   bits = (bits + E::kBias) << E::kMantissa;
   Vector power;

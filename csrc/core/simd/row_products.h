@@ -1,4 +1,4 @@
-// Small matrix products whose rows stand anywhere: weighted sums of rows for several sets of
+// Small matrix products with rows at any address: weighted sums of rows for several sets of
 // weights at once, and inner products of rows with several vectors. Every number of bytes gives the
 // same bits.
 #pragma once
@@ -11,7 +11,7 @@
 
 namespace lwfm {
 
-// Vectors that are worked on side by side, so that a row is read once for all of them: as many as
+// Vectors that are processed together, so that a row is read once for all of them: as many as
 // leave room in the registers.
 template <int kBytes>
 constexpr int kSideBySide = kBytes / 8;

@@ -9,7 +9,7 @@
 
 namespace lwfm {
 
-// A few additions stand in line at a time: one takes longer than the next product.
+// Several sums are accumulated side by side: an addition has more latency than a product.
 template <int kBytes, class T>
 LWFM_INLINE T inner_product(const T* x, const T* y, std::int64_t count) {
   CacheLine<T, kBytes> sums, second, third, fourth, a, b;

@@ -1,6 +1,7 @@
 // The SIMT model on one CPU thread: every CUDA thread is a fiber, blocks run in turn, and fibers
 // switch only at barriers, warp collectives and (random schedule) atomics and fences. What kernels
-// call stands in collectives.h and intrinsics.h; this is the runtime beneath and what tests set.
+// call is in collectives.h and intrinsics.h; this is the runtime below them, and the settings of
+// tests.
 #pragma once
 
 #include <cstddef>
@@ -12,7 +13,7 @@
 
 namespace simt {
 
-// Which runnable thread goes on: the next one, the previous one, any. A kernel must not care.
+// Which runnable thread runs next: the next one, the previous one, any. A kernel must not care.
 enum class Schedule { ascending, descending, random };
 
 struct Options {
@@ -40,7 +41,7 @@ struct Place {
   }
 };
 
-// Where the running thread stands, and its block.
+// The indices of the running thread and of its block.
 struct Position {
   uint3 thread;
   unsigned lane, warp;

@@ -1,4 +1,4 @@
-// The solver of the core, as the answer to compare kernels with. It stands in a file of its own,
+// The solver of the core, as the answer to compare kernels with. It has a file of its own,
 // which sanitizers do not instrument: that would take the compiler a minute, and the solver has
 // sanitizer tests of its own.
 #pragma once
