@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from lwfm.cli.commands import Command
     from lwfm.cli.help import Groups
 
+_HIDDEN = {0xDC00 + byte: 0x10FF00 + byte for byte in range(0x80, 0x100)}
+"""Private code points for bytes of file names that are not UTF-8: YAML refuses those that Python has."""
+_SHOWN = {hidden: shown for shown, hidden in _HIDDEN.items()}
 CONFIG_HELP = "YAML file that sets any of the options; those of the command line override it."
 PRESET_HELP = {
     "pretrain": "Configuration that the package brings, by name: lwfm presets lists them.",
@@ -31,30 +34,33 @@ PRESET_HELP = {
 def parse_options(name: str, words: list[str]) -> dict[str, Any]:
     """Parse the words after a command into the arguments of its function."""
     parser = build_parser(name)
-    values = parser.parse_args(join_configurations(name, words))
+    values = parser.parse_args([word.translate(_HIDDEN) for word in join_configurations(name, words)])
     options: dict[str, Any] = parser.instantiate(values).as_dict()
     for configuration in ("config", "preset"):
         options.pop(configuration, None)
-    expanded: dict[str, Any] = _expand_home(options)
+    expanded: dict[str, Any] = _restore_paths(options)
     return expanded
 
 
-def _expand_home(value: Any) -> Any:
-    """Replace a leading ``~/`` in paths, which no shell does in ``--out=~/run``, in quotes and in YAML.
+def _restore_paths(value: Any) -> Any:
+    """Replace a leading ``~/`` and hidden bytes in paths.
+
+    No shell expands ``~/`` in ``--out=~/run``, in quotes and in YAML.
 
     Examples
     --------
-    >>> _expand_home(["~/x", "~y", 3]) == [str(Path.home() / "x"), "~y", 3]
+    >>> _restore_paths(["~/x", "~y", 3]) == [str(Path.home() / "x"), "~y", 3]
     True
     """
-    if isinstance(value, (str, Path)) and str(value).startswith("~/"):
-        return type(value)(Path(value).expanduser())
+    if isinstance(value, (str, Path)):
+        text = str(value).translate(_SHOWN)
+        return type(value)(Path(text).expanduser() if text.startswith("~/") else text)
     if isinstance(value, (list, tuple)):
-        return type(value)(map(_expand_home, value))
+        return type(value)(map(_restore_paths, value))
     if isinstance(value, dict):
-        return {name: _expand_home(each) for name, each in value.items()}
+        return {name: _restore_paths(each) for name, each in value.items()}
     if is_dataclass(value) and not isinstance(value, type):
-        changed = {each.name: _expand_home(getattr(value, each.name)) for each in fields(value)}
+        changed = {each.name: _restore_paths(getattr(value, each.name)) for each in fields(value)}
         return replace(value, **changed)
     return value
 

@@ -127,7 +127,8 @@ def stored_images(images: ImageSet, folder: Path, *, side: int) -> ImageSet:
 def _file_name(images: ImageSet, side: int) -> str:
     """Return a name by the place of the images, not by their content: a file of other content is replaced."""
     name = re.sub(r"[^\w-]+", "-", Path(images.name).name).strip("-")
-    where = hashlib.sha256(f"{Path(images.name).resolve()}\0{images.layout}".encode()).hexdigest()[:8]
+    place = os.fsencode(f"{Path(images.name).resolve()}\0{images.layout}")
+    where = hashlib.sha256(place).hexdigest()[:8]
     return f"{name}-{images.split}-{side}px-{where}.safetensors"
 
 

@@ -28,7 +28,7 @@ from lwfm.data.white_levels import WhiteLevels, choose_white
 from lwfm.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     import numpy.typing as npt
     from PIL.Image import Image
@@ -42,6 +42,8 @@ Unreadable = Literal["stop", "skip"]
 EMOJI = Normalization(mean=(0.83438, 0.80025, 0.75676), std=(0.26391, 0.26011, 0.31014))
 """Statistics of every pixel of the bundled training images (a test computes them again)."""
 
+EMOJI_IMAGES = 6
+"""Images of each class of the bundled emoji."""
 _ARCHIVE = Path(__file__).with_name("emoji84.zip")
 
 
@@ -145,16 +147,40 @@ def open_images(
     if data == "emoji":
         if root is not None:
             raise UserError(
-                f"root={os.fspath(root)!r} was given, but the emoji are bundled: "
-                "choose data=folder or data=auto"
+                f"--root {os.fspath(root)} was given, but the emoji are bundled: "
+                "choose --data folder or --data auto"
             )
         return _open_emoji(split, normalization or EMOJI)
     if root is None:
         what = "train/<class>/<image>, val/... and test/..." if data == "folder" else "the data set"
-        raise UserError(f"data={data} needs root: a directory with {what}")
+        raise UserError(f"--data {data} needs --root, a directory with {what}")
     layout = choose_layout(Path(root), data, class_split=class_split, crop=crop)
     name = str(root) if layout.data == "folder" else layout.data
     return _open_layout(layout, name, split, unreadable, normalization or IMAGENET)
+
+
+def check_emoji_episodes(data: DataName, shots: Iterable[int], queries: int, option: str) -> None:
+    """Refuse more queries than the bundled emoji have, naming the option that sets them; no other data.
+
+    Parameters
+    ----------
+    data
+        Name of the data set.
+    shots, queries
+        Support images, of which the largest number counts, and queries of a class.
+    option
+        The option of `queries`, as it is typed.
+
+    Examples
+    --------
+    >>> check_emoji_episodes("emoji", [1], 5, "--queries")
+    """
+    left = EMOJI_IMAGES - max(shots)
+    if data == "emoji" and 0 < left < queries:
+        raise UserError(
+            f"emoji has {EMOJI_IMAGES} images of each class: with {EMOJI_IMAGES - left} as support, give "
+            f"{option} {left} at most, not {queries}"
+        )
 
 
 def skip_unreadable(problem: str | UserError, unreadable: Unreadable) -> None:

@@ -18,7 +18,7 @@ from lwfm._common.devices import Accelerator, choose_device
 from lwfm._common.files import atomic_path
 from lwfm._common.ranges import check_at_least, check_seed
 from lwfm.data import EpisodeSampler, images_needed, open_images
-from lwfm.data.image_sets import ClassSplit, DataName, Split, Unreadable  # noqa: TC001 - read by the command line
+from lwfm.data.image_sets import ClassSplit, DataName, Split, Unreadable, check_emoji_episodes
 from lwfm.errors import UserError, keeping
 from lwfm.evaluation.cached_maps import compute_maps
 from lwfm.evaluation.distributed import shared_work
@@ -141,6 +141,7 @@ def evaluate(
     images = open_images(data, root, split=split, unreadable=unreadable, class_split=class_split, crop=crop)
     network = open_network(checkpoint, model, images, seed).to(device)
     head_set = make_heads(network, heads or {})
+    check_emoji_episodes(data, shots, queries, "--queries")
     draw = partial(EpisodeSampler, images.labels, queries=queries, episodes=episodes, seed=seed)
     drawn = {(n, k): list(draw(way=n, shot=k, classes=images.classes)) for n, k in product(ways, shots)}
     with shared_work() as share:

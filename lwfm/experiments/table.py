@@ -159,7 +159,7 @@ class ExperimentTable:
     def write(self, folder: Path) -> None:
         """Write table.md and table.json."""
         with atomic_path(folder / "table.md") as temporary:
-            temporary.write_text(self.markdown(), encoding="utf-8")
+            temporary.write_text(self.markdown(), encoding="utf-8", errors="backslashreplace")
         with atomic_path(folder / "table.json") as temporary:
             temporary.write_text(json.dumps(asdict(self), indent=1, allow_nan=False) + "\n", encoding="utf-8")
 

@@ -300,7 +300,7 @@ def _build_fewshot(name: str, layers: tuple[int, ...] | None, weights: str) -> _
     numbers = _check_layers(name, layers, range(1, len(widths) + 1))
     body = build(numbers)
     if weights == "imagenet":
-        raise UserError(f"there are no ImageNet weights for {name}: give weights=none or the path of a file")
+        raise UserError(f"there are no ImageNet weights for {name}: give none or the path of a file")
     if weights != "none":
         load_tensors(body, read_tensors(weights), name=name, source=weights)
     return body, numbers, tuple(widths[n - 1] for n in numbers), None

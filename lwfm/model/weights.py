@@ -158,7 +158,7 @@ def download(name: str, fetch: Callable[[], Any], advice: str) -> Any:
     except Exception as error:
         raise UserError(
             f"cannot get the ImageNet weights of {name} ({first_line(error)}): {advice}, "
-            "or give weights=<path of a file>, or weights=none"
+            "or give the path of a file as weights, or none"
         ) from error
 
 

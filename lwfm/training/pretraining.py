@@ -8,7 +8,7 @@ from pathlib import Path  # noqa: TC003 - read by the command line
 from typing import Any
 
 from lwfm.data import ClassDataModule
-from lwfm.data.image_sets import ClassSplit, DataName, Unreadable  # noqa: TC001 - read by the command line
+from lwfm.data.image_sets import ClassSplit, DataName, Unreadable, check_emoji_episodes
 from lwfm.model import ModelConfig
 from lwfm.training.config import SGDConfig
 from lwfm.training.modules import ClassificationModule
@@ -108,6 +108,7 @@ def pretrain(
     started = time.monotonic()
     run = RunOptions(epochs=epochs, **options)
     run.check(batch=batch, **{"validation.episodes": validation.episodes})
+    check_emoji_episodes(data, [validation.shot], validation.queries, "--validation.queries")
     with opened_run(out, run) as folder:
         images = ClassDataModule(
             data,

@@ -117,7 +117,7 @@ class RunOptions:
     def check(self, **counts: int) -> None:
         """Raise UserError for options out of range; further ``counts`` must be at least 1, too."""
         if self.epochs is None and self.max_time is None:
-            raise UserError("epochs null trains as long as max_time allows: give max_time, in minutes")
+            raise UserError("--epochs null trains as long as --max_time allows: give --max_time, in minutes")
         counts |= {} if self.epochs is None else {"epochs": self.epochs}
         counts |= {"accumulate": self.accumulate}
         counts |= {"devices": self.devices, "nodes": self.nodes}

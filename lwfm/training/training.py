@@ -8,7 +8,7 @@ from pathlib import Path  # noqa: TC003 - read by the command line
 from typing import Any
 
 from lwfm.data import EpisodeDataModule
-from lwfm.data.image_sets import ClassSplit, DataName, Unreadable  # noqa: TC001 - read by the command line
+from lwfm.data.image_sets import ClassSplit, DataName, Unreadable, check_emoji_episodes
 from lwfm.errors import UserError
 from lwfm.model import ModelConfig
 from lwfm.training.config import OptimConfig
@@ -114,6 +114,7 @@ def train(
     started = time.monotonic()
     run = RunOptions(epochs=epochs, **options)
     _check(run, episodes)
+    check_emoji_episodes(data, [episodes.shot], episodes.queries, "--preset emoji, or --episodes.queries")
     with opened_run(out, run) as folder:
         images = EpisodeDataModule(
             data,
@@ -133,6 +134,7 @@ def train(
             decoded=run.decoded_folder(folder.path),
         )
         images.setup("fit")
+        _check_auxiliary_batch(episodes.auxiliary_batch, len(images.train_images))
         module = LWFMModule(
             model,
             optim,
@@ -147,6 +149,14 @@ def train(
         )
         unused = model.embedding and model.matching_weight == 0
         return fit(folder, images, module, run, started=started, unused_parameters=unused)
+
+
+def _check_auxiliary_batch(size: int, images: int) -> None:
+    """Refuse a batch in which images would be repeated, unless it is no larger than the default."""
+    if size > max(images, _EPISODES.auxiliary_batch):
+        raise UserError(
+            f"--episodes.auxiliary_batch {size} is more than the {images} training images: lower it to that"
+        )
 
 
 def _check(run: RunOptions, episodes: EpisodeConfig) -> None:

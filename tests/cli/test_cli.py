@@ -205,6 +205,11 @@ def test_presets_are_listed_and_printed(capsys: pytest.CaptureFixture[str]) -> N
         (["train", "--out", "x", "--workers", "-1"], "workers must be at least 0, not -1"),
         (["evaluate", "--workers", "-1"], "workers must be at least 0, not -1"),
         (["experiment", "ablation", "--workers", "-1"], "workers must be at least 0, not -1"),
+        (["train", "--out", "x"], "with 1 as support, give --preset emoji, or --episodes.queries 5 at most"),
+        (["pretrain", "--out", "x"], "with 1 as support, give --validation.queries 5 at most, not 15"),
+        (["evaluate", "--shot", "[1, 5]"], "with 5 as support, give --queries 1 at most, not 15"),
+        (["train", "--out", "x", "--epochs", "null"], "--epochs null trains as long as --max_time allows"),
+        (["evaluate", "--data", "folder"], "--data folder needs --root"),
         (["import", "nope.pth", "--out", "x.safetensors"], "there is no checkpoint nope.pth"),
         (["report", "r.json", "--out", "r.pdf"], "--out must end in .html, not r.pdf"),
     ],
@@ -214,7 +219,8 @@ def test_presets_are_listed_and_printed(capsys: pytest.CaptureFixture[str]) -> N
         "missing-checkpoint", "missing-folder", "unknown-backbone", "match-without-network",
         "missing-image", "missing-config", "inspect-nothing", "no-birds",
         "negative-seed", "large-seed", "evaluation-seed", "workers", "evaluation-workers",
-        "experiment-workers", "import-nothing", "report-as-pdf",
+        "experiment-workers", "train-alone", "pretrain-alone", "evaluate-alone", "endless", "no-root",
+        "import-nothing", "report-as-pdf",
     ],
 )  # fmt: skip
 def test_mistakes_end_in_a_sentence(

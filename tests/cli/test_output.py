@@ -106,12 +106,12 @@ def with_paths(out: Path, queries: list[Path], nested: Nested) -> None:
     """
 
 
-def test_the_home_folder_is_found_in_quotes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_paths_are_those_of_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Command, "load", lambda _: with_paths)
-    words = ["~/run", "['~/a', b/~/c]", "--nested.weights=~/best.safetensors"]
+    words = ["~/run", "['~/a', b/~/c, \udcff]", "--nested.weights=~/best.safetensors"]
     home = Path.home()
     assert parse_options("info", words) == {
         "out": home / "run",
-        "queries": [home / "a", Path("b/~/c")],
+        "queries": [home / "a", Path("b/~/c"), Path("\udcff")],
         "nested": Nested(str(home / "best.safetensors")),
     }

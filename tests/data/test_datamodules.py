@@ -145,7 +145,7 @@ def test_a_resume_on_other_classes_stops() -> None:
         pytest.param({"workers": -1}, "workers must be at least 0", id="workers"),
         pytest.param({"image_size": 0}, "image_size must be at least 1", id="image-size"),
         pytest.param({"seed": -1}, "seed must be at least 0", id="seed"),
-        pytest.param({"data": "folder"}, "data=folder needs root", id="root"),
+        pytest.param({"data": "folder"}, "--data folder needs --root", id="root"),
     ],
 )
 def test_mistakes_are_found_before_training(options: dict[str, Any], message: str) -> None:

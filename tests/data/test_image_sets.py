@@ -173,8 +173,8 @@ def test_an_image_that_vanishes_is_named(root: Path) -> None:
         pytest.param(
             {"unreadable": "?"}, "unknown unreadable '\\?': choose one of stop, skip", id="unreadable"
         ),
-        pytest.param({"root": None}, "data=folder needs root", id="no-root"),
-        pytest.param({"data": "emoji"}, "the emoji are bundled: choose data=folder", id="root-of-emoji"),
+        pytest.param({"root": None}, "--data folder needs --root", id="no-root"),
+        pytest.param({"data": "emoji"}, "the emoji are bundled: choose --data folder", id="root-of-emoji"),
         pytest.param({"root": "nowhere"}, "no folder nowhere: images are expected in", id="missing-root"),
         pytest.param(
             {"split": "val"}, r"no folder .*val: images .*val/<class>/<image>; .* holds train", id="val"

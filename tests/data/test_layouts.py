@@ -145,7 +145,7 @@ def test_superclasses_are_cifar_100s() -> None:
 )
 def test_class_splits_of_cub_are_named_never_guessed(rule: Any, val: list[int], tmp_path: Path) -> None:
     birds(tmp_path)
-    with pytest.raises(UserError, match="choose class_split=feat, closer-look, frn or meta-dataset"):
+    with pytest.raises(UserError, match="choose --class_split feat, closer-look, frn or meta-dataset"):
         open_images("cub", tmp_path)
     images = open_images("cub", tmp_path, "val", class_split=rule)
     assert images.classes == tuple(BIRDS[number - 1] for number in val)
@@ -185,7 +185,7 @@ def test_birds_are_cropped_to_their_boxes(build: Callable[[Path], None], tmp_pat
         ("miniimagenet", {}, r"no known layout of miniimagenet.*split/train\.csv"),
         ("cub", {}, r"no known layout of cub.*CUB_200_2011"),
         ("cifar-fs", {}, r"no known layout of cifar-fs.*CIFAR_FS_train\.pickle"),
-        ("fc100", {"crop": True}, "class_split and crop are for CUB only, and data is fc100"),
+        ("fc100", {"crop": True}, "--class_split and --crop are for CUB only, and data is fc100"),
         ("miniimagenet", {"class_split": "frn"}, "for CUB only"),
     ],
     ids=["auto", "auto-folder", "mini", "cub", "cifar-fs", "crop", "class-split"],

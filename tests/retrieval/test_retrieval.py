@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from dataclasses import replace
@@ -147,6 +148,19 @@ def test_images_that_changed_since_are_named(
         assert str(path) in printed.out
     assert f"lwfm index {images} --out {index}" in printed.err
     assert figure.stat().st_size > 10_000
+
+
+def test_names_that_are_not_utf_8_are_indexed_and_drawn(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "images").mkdir()
+    image = tmp_path / "images" / os.fsdecode(b"\xff\xfe.png")
+    shutil.copy(place / "images" / "class-0" / "0.png", image)
+    index = tmp_path / "i.safetensors"
+    build_index(tmp_path / "images", out=index, model=str(place / "model.safetensors"))
+    assert load_index(index).path(0) == image
+    assert main(["search", str(index), str(image), "--show", str(tmp_path / "hits.png")]) == 0
+    assert capsys.readouterr().out.splitlines()[1].endswith(r"\udcff\udcfe.png")
 
 
 def test_images_are_found_in_a_moved_folder(

@@ -145,6 +145,12 @@ def test_a_run_stopped_in_its_first_epoch_starts_anew(tiny_images: Path, tmp_pat
     assert (summary.epochs, summary.logs.name) == (1, "version_1")
 
 
+def test_a_batch_larger_than_the_training_set_is_refused(tiny_images: Path, tmp_path: Path) -> None:
+    episodes = replace(EPISODES, auxiliary_batch=100_000)
+    with pytest.raises(UserError, match=r"auxiliary_batch 100000 is more than the \d+ training images"):
+        train_tiny(tmp_path, tiny_images, episodes=episodes)
+
+
 def test_a_progress_bar_is_for_terminals(
     tiny_images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -68,7 +68,7 @@ def choose_layout(
         does not fit.
     """
     if (class_split is not None or crop) and data not in ("auto", "cub"):
-        raise UserError(f"class_split and crop are for CUB only, and data is {data}")
+        raise UserError(f"--class_split and --crop are for CUB only, and data is {data}")
     found = find_layouts(root, data, class_split=class_split, crop=crop)
     if not found:
         raise UserError(_nothing_found(root, data))
@@ -76,7 +76,7 @@ def choose_layout(
     if len(sets) > 1:
         raise UserError(f"{root} holds several data sets: choose data={' or data='.join(sets)}")
     if (class_split is not None or crop) and sets != ["cub"]:
-        raise UserError(f"class_split and crop are for CUB only, and {root} holds {sets[0]}")
+        raise UserError(f"--class_split and --crop are for CUB only, and {root} holds {sets[0]}")
     return found[0]
 
 

@@ -128,7 +128,7 @@ def _refuse(home: Path, listed: Mapping[str, bool]) -> Listing:
     why = f"the lists of {' and '.join(there)} are there" if there else "no list of classes is there"
     raise UserError(
         f"{home} can be split into classes in several ways that contradict each other, and {why}: "
-        f"choose class_split={', '.join(get_args(ClassSplit)[:-1])} or {get_args(ClassSplit)[-1]}"
+        f"choose --class_split {', '.join(get_args(ClassSplit)[:-1])} or {get_args(ClassSplit)[-1]}"
     )
 
 
@@ -139,7 +139,7 @@ def _feat(home: Path, tables: Mapping[str, Path], request: Request) -> dict[str,
         )
     if not tables:
         raise UserError(
-            f"class_split=feat needs its lists: place train.csv, val.csv and test.csv in {home / 'split'}"
+            f"--class_split feat needs its lists: place train.csv, val.csv and test.csv in {home / 'split'}"
         )
     return {
         split: _cropped(partial(read_table, home, table, split), home, request)
@@ -155,7 +155,9 @@ def _read_numbered(home: Path, rule: str, split: str) -> Listing:
 def _read_json(home: Path, split: str) -> Listing:
     path = home / _LISTS
     if not path.is_file():
-        raise UserError(f"class_split=meta-dataset needs its lists: place {_LISTS} of Meta-Dataset at {path}")
+        raise UserError(
+            f"--class_split meta-dataset needs its lists: place {_LISTS} of Meta-Dataset at {path}"
+        )
     key = "valid" if split == "val" else split
     try:
         classes = sorted(map(str, json.loads(path.read_text(encoding="utf-8"))[key]))
