@@ -75,7 +75,9 @@ class Redrawn:
     embedding_map: str | None
 
 
-def redraw(result: EvaluationResult, *, hardest: int, root: Path | None) -> Redrawn:
+def redraw(
+    result: EvaluationResult, *, hardest: int, root: Path | None, checkpoint: Path | None = None
+) -> Redrawn:
     """Recompute the hardest episodes of the method ``lwfm``, for each number of ways and shots.
 
     Parameters
@@ -86,6 +88,8 @@ def redraw(result: EvaluationResult, *, hardest: int, root: Path | None) -> Redr
         Number of episodes for each number of ways and shots.
     root : Path, optional
         Present folder of the data; by default the one of the evaluation.
+    checkpoint : Path, optional
+        Present place of the model; by default the one of the evaluation.
 
     Raises
     ------
@@ -93,7 +97,7 @@ def redraw(result: EvaluationResult, *, hardest: int, root: Path | None) -> Redr
         When the data or the checkpoint are gone, or have changed since the evaluation.
     """
     images = _reopen(result, root)
-    network = _reload(result, images)
+    network = _reload(result, images, checkpoint)
     options = result.options
     episodes: list[HardEpisode] = []
     embedding_map: str | None = None
@@ -133,12 +137,12 @@ def _reopen(result: EvaluationResult, root: Path | None) -> ImageSet:
     return images
 
 
-def _reload(result: EvaluationResult, images: ImageSet) -> LWFM:
-    checkpoint = result.model["checkpoint"]
-    if checkpoint is not None:
-        path = Path(checkpoint)
+def _reload(result: EvaluationResult, images: ImageSet, checkpoint: Path | None) -> LWFM:
+    place = result.model["checkpoint"]
+    if place is not None:
+        path = checkpoint or Path(place)
         if not path.is_file():
-            raise UserError(f"the model {path} is not there any more")
+            raise UserError(f"there is no model {path}: name its present place by --checkpoint FILE")
         if hashlib.sha256(path.read_bytes()).hexdigest() != result.model["sha256"]:
             raise UserError(f"the model {path} is not the one that was evaluated")
         return open_network(path, None, images, result.options["seed"])

@@ -23,7 +23,14 @@ if TYPE_CHECKING:
 _MOST_CONFUSIONS = 20
 
 
-def report(result: Path, *, out: Path | None = None, hardest: int = 3, root: Path | None = None) -> Path:
+def report(
+    result: Path,
+    *,
+    out: Path | None = None,
+    hardest: int = 3,
+    root: Path | None = None,
+    checkpoint: Path | None = None,
+) -> Path:
     """Write an evaluation as one HTML page that needs no network.
 
     It shows accuracies beside the baseline, classes with filters, confusions, the hardest episodes with their
@@ -40,6 +47,8 @@ def report(result: Path, *, out: Path | None = None, hardest: int = 3, root: Pat
         need the data and the model of the evaluation; where these are gone, the page says so.
     root : Path, optional
         The folder of the data set, where it is no longer where it was.
+    checkpoint : Path, optional
+        The model, where it is no longer where it was.
 
     Returns
     -------
@@ -62,18 +71,20 @@ def report(result: Path, *, out: Path | None = None, hardest: int = 3, root: Pat
         raise UserError(f"cannot read the result {result}: {error.strerror or error}") from error
     except UserError as error:
         raise UserError(f"{result}: {error}") from error
-    html = render(found, hardest=hardest, root=root)
+    html = render(found, hardest=hardest, root=root, checkpoint=checkpoint)
     with atomic_path(page) as temporary:
         temporary.write_text(html, encoding="utf-8", errors="backslashreplace")
     return page
 
 
-def render(result: EvaluationResult, *, hardest: int = 3, root: Path | None = None) -> str:
+def render(
+    result: EvaluationResult, *, hardest: int = 3, root: Path | None = None, checkpoint: Path | None = None
+) -> str:
     """Render the page as text; arguments as in :func:`report`."""
     note, redrawn = "", Redrawn([], None)
     if hardest:
         try:
-            redrawn = redraw(result, hardest=hardest, root=root)
+            redrawn = redraw(result, hardest=hardest, root=root, checkpoint=checkpoint)
         except UserError as error:
             note = f"They cannot be drawn again: {error}."
             warnings.warn(f"the hardest episodes are left out of the report: {error}", stacklevel=2)
@@ -96,7 +107,7 @@ def render(result: EvaluationResult, *, hardest: int = 3, root: Path | None = No
         note=note,
         episodes=redrawn.episodes,
         embedding_map=redrawn.embedding_map,
-        curves=_curves(result),
+        curves=_curves(checkpoint or result.model["checkpoint"]),
         facts=facts(result),
     )
 
@@ -122,9 +133,8 @@ def _confusions(method: MethodResult) -> dict[str, Any]:
     }
 
 
-def _curves(result: EvaluationResult) -> str | None:
+def _curves(checkpoint: Path | str | None) -> str | None:
     """Draw the curves of the checkpoint's training run, if its log is still beside it."""
-    checkpoint = result.model["checkpoint"]
     logs = Path(checkpoint).parent / "logs" if checkpoint else None
     if logs is None or not log_files(logs):
         return None

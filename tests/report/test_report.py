@@ -200,6 +200,16 @@ def test_an_image_that_became_unreadable_is_named(folder: Path, tmp_path: Path) 
     assert "--unreadable" not in message
 
 
+def test_a_moved_model_is_named_by_an_option(folder: Path) -> None:
+    result = EvaluationResult.from_json((folder / "result.json").read_text())
+    moved = replace(result, model={**result.model, "checkpoint": "gone.safetensors"})
+    with pytest.warns(UserWarning, match=r"no model gone\.safetensors: name its .* by --checkpoint FILE"):
+        assert '<img id="curves"' not in render(moved, hardest=1)
+    text = render(moved, hardest=1, checkpoint=folder / "best.safetensors")
+    assert 'class="episode"' in text
+    assert '<img id="curves"' in text
+
+
 def test_a_missing_folder_is_named_with_the_option(folder: Path) -> None:
     result = EvaluationResult.from_json((folder / "result.json").read_text())
     with pytest.warns(UserWarning, match="there is no folder gone: name its present place by --root FOLDER"):
