@@ -32,12 +32,16 @@ def dtype(request: pytest.FixtureRequest) -> torch.dtype:
 
 @pytest.fixture(scope="session")
 def tiny_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder data set of 18 classes of 6 images of 24 x 24 pixels: a color each, varied, under noise."""
+    """A folder data set of 18 classes of 6 images of 24 x 24 pixels: a color each, varied, under noise.
+
+    The classes of `val`, on which most tests classify, are called class-0 ... class-4; the others train-0 ...
+    and test-0 ...
+    """
     root: Path = tmp_path_factory.mktemp("images")
     random = np.random.default_rng(0)
-    for split, classes in (("train", 6), ("val", 5), ("test", 7)):
+    for split, prefix, classes in (("train", "train", 6), ("val", "class", 5), ("test", "test", 7)):
         for label in range(classes):
-            folder = root / split / f"class-{label}"
+            folder = root / split / f"{prefix}-{label}"
             folder.mkdir(parents=True)
             color = random.uniform(60, 200, size=3)
             for number in range(6):

@@ -15,6 +15,7 @@ from lwfm.data.decoded_cache import stored_images
 from lwfm.data.device_crops import Crops, CropTransform, resized
 from lwfm.data.episodes import EpisodeSampler, SeededSampler, ShuffledSampler
 from lwfm.data.image_sets import ClassSplit, DataName, ImageSet, Split, Unreadable, open_images
+from lwfm.data.overlap import check_splits
 from lwfm.data.transforms import training_transform
 from lwfm.data.validation_plan import ValidationPlan
 from lwfm.errors import UserError
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     from lwfm.data.dataset import BatchTransform
     from lwfm.data.normalization import Normalization
+    from lwfm.data.overlap import Overlap
 
 AUGMENT_EPISODES, _SHUFFLE, _AUGMENT_SHUFFLED, _VALIDATION = 1, 2, 3, 4
 """Added to ``seed * _STREAMS``: the independent streams of random numbers beside the training episodes."""
@@ -43,6 +45,7 @@ class ImageOptions(TypedDict, total=False):
     unreadable: Unreadable
     class_split: ClassSplit | None
     crop: bool
+    overlap: Overlap
     normalization: Normalization | None
     decoded: str | os.PathLike[str] | None
 
@@ -57,6 +60,8 @@ class TrainingDataModule(lightning.LightningDataModule):
     ----------
     data, root, unreadable, class_split, crop
         Which images, as in :func:`~lwfm.data.image_sets.open_images`.
+    overlap
+        ``stop`` when both splits share a class or an image, or ``allow`` it with a warning.
     validation_way, validation_shot, validation_queries
         Shape of the validation episodes.
     validation_episodes
@@ -94,6 +99,7 @@ class TrainingDataModule(lightning.LightningDataModule):
         unreadable: Unreadable = "stop",
         class_split: ClassSplit | None = None,
         crop: bool = False,
+        overlap: Overlap = "stop",
         normalization: Normalization | None = None,
         decoded: str | os.PathLike[str] | None = None,
     ) -> None:
@@ -105,6 +111,7 @@ class TrainingDataModule(lightning.LightningDataModule):
             open_images, data, root, unreadable=unreadable, class_split=class_split, crop=crop
         )
         self._decoded = decoded
+        self._overlap: Overlap = overlap
         self.validation_shape = {
             "way": validation_way,
             "shot": validation_shot,
@@ -178,6 +185,8 @@ class TrainingDataModule(lightning.LightningDataModule):
             _ = self.train_images
         if stage in (None, "fit", "validate"):
             _ = self.validation_sampler
+        if stage in (None, "fit"):
+            check_splits((self.train_images, self.validation_images), self._overlap)
 
     def val_dataloader(self) -> Batches:
         """Yield every image of the fixed episodes once, in the order of ``plan.indices``."""

@@ -69,6 +69,8 @@ class ImageSet:
         Source of the images.
     layout
         How the data set is laid out, in words; for CUB with the name of its class split.
+    digests
+        SHA-256 of each image, see :class:`~lwfm.data.sources.Checked`.
     """
 
     name: str
@@ -80,6 +82,7 @@ class ImageSet:
     fingerprint: str
     source: ImageSource
     layout: str
+    digests: tuple[bytes, ...]
 
     def __len__(self) -> int:
         return len(self.names)
@@ -308,4 +311,5 @@ def _image_set(
         fingerprint=fingerprint_of(listing.names, digests, listing.source.white),
         source=listing.source,
         layout=layout,
+        digests=tuple(digests),
     )

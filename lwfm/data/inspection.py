@@ -11,6 +11,7 @@ from lwfm._common.tables import text_table
 from lwfm.data.image_sets import DataName, check_images, fingerprint_of, list_split, white_levels
 from lwfm.data.layouts import ClassSplit, Layout, choose_layout, find_layouts
 from lwfm.data.layouts.folders import describe_left_out
+from lwfm.data.overlap import shared_content
 from lwfm.errors import UserError
 
 if TYPE_CHECKING:
@@ -141,7 +142,7 @@ def inspect_data(
     others = tuple(other.form for other in found if other.form != layout.form)
     problems: list[str] = []
     reports: list[SplitReport] = []
-    contents: dict[str, dict[bytes, str]] = {}
+    contents: dict[str, list[tuple[str, bytes]]] = {}
     sizes: dict[str, tuple[int, int]] = {}
     read: dict[str, tuple[Listing, list[Checked]]] = {}
     for split in ("train", "val", "test"):
@@ -162,10 +163,10 @@ def inspect_data(
         if listing.left_out:
             problems.append(f"{split}: {describe_left_out(listing.left_out)}")
         problems += _repeated(split, listing, checked)
-        contents[split] = {check.digest: name for name, check in zip(listing.names, checked, strict=True)}
-        contents[split].pop(b"", None)
+        pairs = zip(listing.names, checked, strict=True)
+        contents[split] = [(name, check.digest) for name, check in pairs if check.digest]
         sizes |= {name: check.size for name, check in zip(listing.names, checked, strict=True) if check.size}
-    problems += _shared(contents)
+    problems += shared_content(contents)
     total = sum(report.images for report in reports)
     if layout.total is not None and total != layout.total:
         problems.append(f"{total} images in all, {layout.total} are expected")
@@ -240,22 +241,6 @@ def _repeated(split: str, listing: Listing, checked: list[Checked]) -> list[str]
     more = "" if len(pairs) <= _SHOWN else f" and {len(pairs) - _SHOWN} more"
     named = ", ".join(pairs[:_SHOWN])
     return [f"{split}: {len(pairs)} images are identical to one of another class: {named}{more}"]
-
-
-def _shared(contents: dict[str, dict[bytes, str]]) -> list[str]:
-    """List which classes and identical images two splits have in common."""
-    problems = []
-    splits = list(contents)
-    for first, second in ((a, b) for i, a in enumerate(splits) for b in splits[i + 1 :]):
-        classes = [{name.split("/")[0] for name in contents[split].values()} for split in (first, second)]
-        if common := sorted(classes[0] & classes[1]):
-            problems.append(
-                f"{first} and {second} have {len(common)} classes in common: {', '.join(common[:_SHOWN])}"
-            )
-        if same := sorted(contents[first].keys() & contents[second].keys()):
-            named = ", ".join(f"{contents[first][one]} = {contents[second][one]}" for one in same[:_SHOWN])
-            problems.append(f"{first} and {second} have {len(same)} identical images: {named}")
-    return problems
 
 
 def _cropped(layout: Layout, sizes: dict[str, tuple[int, int]], *, crop: bool) -> str:

@@ -19,6 +19,7 @@ from lwfm._common.files import atomic_path
 from lwfm._common.ranges import check_at_least, check_seed
 from lwfm.data import EpisodeSampler, images_needed, open_images
 from lwfm.data.image_sets import ClassSplit, DataName, Split, Unreadable, check_emoji_episodes
+from lwfm.data.overlap import Overlap, check_unseen
 from lwfm.errors import UserError, keeping
 from lwfm.evaluation.cached_maps import compute_maps
 from lwfm.evaluation.distributed import shared_work
@@ -60,6 +61,7 @@ def evaluate(
     workers: int = 0,
     accelerator: Accelerator = "auto",
     unreadable: Unreadable = "stop",
+    overlap: Overlap = "stop",
     maps: Path | None = None,
     maps_dtype: MapsDtype = "float32",
     out: Path | None = None,
@@ -113,6 +115,9 @@ def evaluate(
         Where to compute: auto takes a GPU when there is one.
     unreadable : str
         stop at images that cannot be decoded, or skip them with a warning.
+    overlap : str
+        stop when the split has training classes of the checkpoint, by their names, or allow it with a
+        warning. With split train it is always allowed.
     maps : Path, optional
         Folder that caches the maps of all images of the split: they are used again when backbone, weights
         and images are the same, for any head, shots and episodes. Without it, only the images that occur
@@ -140,6 +145,7 @@ def evaluate(
     device = choose_device(accelerator)
     images = open_images(data, root, split=split, unreadable=unreadable, class_split=class_split, crop=crop)
     network = open_network(checkpoint, model, images, seed).to(device)
+    check_unseen(images, network.classes, overlap)
     head_set = make_heads(network, heads or {})
     check_emoji_episodes(data, shots, queries, "--queries")
     draw = partial(EpisodeSampler, images.labels, queries=queries, episodes=episodes, seed=seed)
@@ -160,6 +166,7 @@ def evaluate(
             "batch_size": batch_size,
             "accelerator": accelerator,
             "unreadable": unreadable,
+            "overlap": overlap,
             "maps_dtype": None if maps is None else maps_dtype,
             "sampling": "classes and images without replacement within an episode, episodes independent",
         },

@@ -68,8 +68,9 @@ class EvaluationResult:
     data : dict
         ``name``, ``layout``, ``root``, ``split``, ``fingerprint``, number of ``images``, ``classes``.
     options : dict
-        ways, shots, queries, episodes, seed, batch_size, accelerator, unreadable, maps_dtype, and ``heads``,
-        the options of the further heads; ``sampling`` describes what is drawn with and without replacement.
+        ways, shots, queries, episodes, seed, batch_size, accelerator, unreadable, overlap, maps_dtype, and
+        ``heads``, the options of the further heads; ``sampling`` describes what is drawn with and without
+        replacement.
     versions : dict
         Of lwfm, torch, torchvision, timm, python.
     machine : dict

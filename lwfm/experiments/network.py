@@ -50,7 +50,7 @@ class TrainedNetwork:
     def where(self) -> dict[str, Any]:
         """Return the options of the data set, as `lwfm train` and `lwfm evaluate` take them."""
         found = {"data": self.data.data, "root": self.data.root, "class_split": self.data.class_split}
-        return {**found, "crop": self.data.crop}
+        return {**found, "crop": self.data.crop, "overlap": self.data.overlap}
 
     def train(self, *, workers: int, accelerator: Accelerator, progress: bool) -> None:
         """Train, or resume after the last complete epoch."""

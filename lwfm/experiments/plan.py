@@ -11,13 +11,15 @@ from jsonargparse import ArgumentError, ArgumentParser
 
 from lwfm._common.ranges import check_seed
 from lwfm.data.image_sets import ClassSplit, DataName, Split  # noqa: TC001 - read by the parser
+from lwfm.data.overlap import Overlap  # noqa: TC001 - read by the parser
 from lwfm.errors import UserError
 from lwfm.evaluation.episodes import METHODS
 from lwfm.evaluation.heads import HeadOptions
 from lwfm.presets import preset_path
 from lwfm.training import train
 
-_GIVEN_ELSEWHERE = {"out", "data", "root", "class_split", "crop", "unreadable", "seed", "resume", "decoded"}
+_DATA = {"data", "root", "class_split", "crop", "unreadable", "overlap"}
+_GIVEN_ELSEWHERE = _DATA | {"out", "seed", "resume", "decoded"}
 """Options of `lwfm train` that the plan or the command decides."""
 _NOT_IN_RESULT = {"progress", "workers", "accelerator"}
 """Options of `lwfm train` that do not change what is trained, but for rounding."""
@@ -29,7 +31,7 @@ class DataChoice:
 
     Attributes
     ----------
-    data, root, class_split, crop
+    data, root, class_split, crop, overlap
         As in `lwfm train`; without `root`, the command's is taken.
     split : str
         Part of the data on which rows are evaluated.
@@ -42,6 +44,7 @@ class DataChoice:
     root: Path | None = None
     class_split: ClassSplit | None = None
     crop: bool = False
+    overlap: Overlap = "stop"
     split: Split = "test"
 
 

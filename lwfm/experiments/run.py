@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from lwfm._common.devices import Accelerator  # noqa: TC001 - read by the command line
 from lwfm._common.ranges import check_at_least
 from lwfm.data import open_images
+from lwfm.data.overlap import check_splits
 from lwfm.errors import UserError
 from lwfm.experiments.network import TrainedNetwork, digest
 from lwfm.experiments.plan import DataChoice, Plan, plain_options, read_plan
@@ -132,11 +133,14 @@ def _networks(
 
 
 def _fingerprints(choice: DataChoice) -> dict[str, str]:
-    """Return the fingerprint of the images of each split that the experiment reads."""
+    """Return the fingerprint of the images of each split that the experiment reads.
+
+    UserError where two of them share a class or an image.
+    """
     splits: list[Split] = ["train", "val", choice.split]
-    return {
-        split: open_images(
-            choice.data, choice.root, split, class_split=choice.class_split, crop=choice.crop
-        ).fingerprint
-        for split in splits
-    }
+    opened = [
+        open_images(choice.data, choice.root, split, class_split=choice.class_split, crop=choice.crop)
+        for split in dict.fromkeys(splits)
+    ]
+    check_splits(opened, choice.overlap)
+    return {images.split: images.fingerprint for images in opened}

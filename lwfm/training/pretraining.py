@@ -9,6 +9,7 @@ from typing import Any
 
 from lwfm.data import ClassDataModule
 from lwfm.data.image_sets import ClassSplit, DataName, Unreadable, check_emoji_episodes
+from lwfm.data.overlap import Overlap  # noqa: TC001 - read by the command line
 from lwfm.model import ModelConfig
 from lwfm.training.config import SGDConfig
 from lwfm.training.modules import ClassificationModule
@@ -53,6 +54,7 @@ def pretrain(
     class_split: ClassSplit | None = None,
     crop: bool = False,
     unreadable: Unreadable = "stop",
+    overlap: Overlap = "stop",
     model: ModelConfig = _MODEL,
     batch: int = 128,
     optim: SGDConfig = _OPTIM,
@@ -82,6 +84,9 @@ def pretrain(
         For CUB: whether images are cropped to their bounding boxes.
     unreadable : str
         stop at images that cannot be decoded, or skip them with a warning.
+    overlap : str
+        stop when `train` and `val` share a class or an identical image (of a benchmark: a class), or allow
+        it with a warning.
     model : ModelConfig
         The network, best the same as in `lwfm train`: the classifier reads the averages of all its layers.
     batch : int
@@ -116,6 +121,7 @@ def pretrain(
             class_split=class_split,
             crop=crop,
             unreadable=unreadable,
+            overlap=overlap,
             batch=batch,
             validation_way=validation.way,
             validation_shot=validation.shot,

@@ -9,6 +9,7 @@ from typing import Any
 
 from lwfm.data import EpisodeDataModule
 from lwfm.data.image_sets import ClassSplit, DataName, Unreadable, check_emoji_episodes
+from lwfm.data.overlap import Overlap  # noqa: TC001 - read by the command line
 from lwfm.errors import UserError
 from lwfm.model import ModelConfig
 from lwfm.training.config import OptimConfig
@@ -60,6 +61,7 @@ def train(
     class_split: ClassSplit | None = None,
     crop: bool = False,
     unreadable: Unreadable = "stop",
+    overlap: Overlap = "stop",
     model: ModelConfig = _MODEL,
     episodes: EpisodeConfig = _EPISODES,
     optim: OptimConfig = _OPTIM,
@@ -87,6 +89,9 @@ def train(
         For CUB: whether images are cropped to their bounding boxes.
     unreadable : str
         stop at images that cannot be decoded, or skip them with a warning.
+    overlap : str
+        stop when `train` and `val` share a class or an identical image (of a benchmark: a class), or allow
+        it with a warning.
     model : ModelConfig
         The network.
     episodes : EpisodeConfig
@@ -122,6 +127,7 @@ def train(
             class_split=class_split,
             crop=crop,
             unreadable=unreadable,
+            overlap=overlap,
             way=episodes.way,
             shot=episodes.shot,
             queries=episodes.queries,

@@ -95,14 +95,14 @@ def test_data_inspect_says_what_a_folder_holds(tiny_images: Path, capsys: pytest
     outcome = run(capsys, "data", "inspect", tiny_images)
     assert outcome.status == 0, outcome.err
     assert "7 (unknown)" in outcome.out
-    assert "train and val have 5 classes in common" in outcome.out
+    assert outcome.out.endswith("expected:\nnothing\n")
 
 
 @pytest.mark.parametrize("suffix", ["png", "svg"])
 def test_match_draws(
     trained: Path, tiny_images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], suffix: str
 ) -> None:
-    images = [tiny_images / "test" / "class-0" / f"{number}.png" for number in (0, 1)]
+    images = [tiny_images / "test" / "test-0" / f"{number}.png" for number in (0, 1)]
     figure = tmp_path / f"match.{suffix}"
     outcome = run(capsys, "match", *images, "--checkpoint", trained / "best.safetensors", "--out", figure)
     assert outcome.status == 0, outcome.err
@@ -252,15 +252,15 @@ def test_too_few_images_and_unreadable_ones_are_named(
     common = ["--data", "folder", "--root", root, *TINY]
     outcome = run(capsys, "evaluate", *common, "--way", "3", "--queries", "9", "--episodes", "2")
     assert outcome.status == 2
-    assert "class-0" in outcome.err
-    (root / "test" / "class-1" / "0.png").write_bytes(b"no image")
+    assert "test-0" in outcome.err
+    (root / "test" / "test-1" / "0.png").write_bytes(b"no image")
     few = [*common, "--way", "3", "--queries", "2", "--episodes", "2"]
     outcome = run(capsys, "evaluate", *few)
     assert outcome.status == 2
-    assert str(Path("class-1") / "0.png") in outcome.err
+    assert str(Path("test-1") / "0.png") in outcome.err
     outcome = run(capsys, "evaluate", *few, "--unreadable", "skip")
     assert outcome.status == 0, outcome.err
-    assert "class-1" in outcome.err
+    assert "test-1" in outcome.err
 
 
 def test_a_missing_package_is_named(

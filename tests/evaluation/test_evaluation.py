@@ -118,7 +118,7 @@ def test_statistics(result: EvaluationResult) -> None:
         assert found.difference == pytest.approx(paired.mean())
         assert found.difference_interval == pytest.approx(1.96 * paired.std(ddof=1) / math.sqrt(12), rel=1e-3)
         # 12 episodes x 5 classes x 3 queries: each class counts as often as it was drawn
-        assert set(found.class_accuracy) <= {f"class-{label}" for label in range(7)}
+        assert set(found.class_accuracy) <= {f"test-{label}" for label in range(7)}
     assert result.of("nearest_class_mean", 1).difference == 0
     with pytest.raises(KeyError):
         result.of("lwfm", 2)
@@ -223,3 +223,15 @@ def test_cosine_ignores_scale_of_the_maps() -> None:
     torch.testing.assert_close(
         nearest_class_mean(maps, labels, (maps[0] * 5,)), nearest_class_mean(maps, labels, maps)
     )
+
+
+def test_training_classes_of_the_checkpoint(tiny_images: Path, tmp_path: Path) -> None:
+    classes = open_images("folder", tiny_images, "test").classes[:2]
+    path = tmp_path / "model.safetensors"
+    save_model(LWFM(MODEL, classes), path)
+    with pytest.raises(UserError, match=r"2 of the 7 classes .*of the checkpoint: test-0, test-1\n"):
+        _evaluate(tiny_images, model=None, checkpoint=path)
+    with pytest.warns(UserWarning, match="not that of unseen classes"):
+        allowed = _evaluate(tiny_images, model=None, checkpoint=path, overlap="allow")
+    assert allowed.options["overlap"] == "allow"
+    _evaluate(tiny_images, model=None, checkpoint=path, split="val")

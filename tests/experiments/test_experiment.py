@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -291,3 +292,18 @@ def test_missing_root_and_unknown_data_are_refused(plan: Path, tiny_images: Path
         experiment(plan, out=tmp_path)
     with pytest.raises(UserError, match="no data large; it has tiny"):
         experiment(plan, root=tiny_images, out=tmp_path, data=["large"])
+
+
+def test_splits_that_share_a_class_are_refused_before_training(
+    plan: Path, tiny_images: Path, tmp_path: Path
+) -> None:
+    root = shutil.copytree(tiny_images, tmp_path / "images")
+    shutil.copytree(root / "train/train-0", root / "test/train-0")
+    with pytest.raises(UserError, match="train and test have 1 classes in common: train-0"):
+        run(plan, root, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    one = {**PLAN, "seeds": [0], "rows": PLAN["rows"][:1]}
+    one["data"] = {"tiny": {**PLAN["data"]["tiny"], "overlap": "allow", "queries": {1: 2}}}
+    with pytest.warns(UserWarning, match="training classes of the checkpoint: train-0"):
+        table = run(write(plan, one), root, tmp_path / "out")
+    assert len(table.cells) == 1

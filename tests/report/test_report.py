@@ -38,7 +38,7 @@ def folder(tiny_images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder: Path = tmp_path_factory.mktemp("run")
     shutil.copytree(tiny_images, folder / "images")
     for class_folder in (folder / "images/test").iterdir():
-        if class_folder.name == "class-3":
+        if class_folder.name == "test-3":
             class_folder.rename(class_folder.with_name('<b>"3" & more'))
     save_model(
         LWFM(ModelConfig(backbone="conv4", image_size=24, feature_size=1)), folder / "best.safetensors"
@@ -191,12 +191,12 @@ def test_a_page_is_written_as_html_only(folder: Path, capsys: pytest.CaptureFixt
 
 def test_an_image_that_became_unreadable_is_named(folder: Path, tmp_path: Path) -> None:
     images = shutil.copytree(folder / "images", tmp_path / "images")
-    (images / "test" / "class-0" / "1.png").write_bytes(b"no image")
+    (images / "test" / "test-0" / "1.png").write_bytes(b"no image")
     result = EvaluationResult.from_json((folder / "result.json").read_text())
     with pytest.warns(UserWarning, match="hardest episodes") as warned:
         render(result, root=images, hardest=1)
     (message,) = (str(warning.message) for warning in warned)
-    assert "class-0/1.png" in message
+    assert "test-0/1.png" in message
     assert "--unreadable" not in message
 
 
@@ -261,8 +261,8 @@ def test_the_page_works_in_a_browser(browser: Any, result: EvaluationResult) -> 
     assert [expected[name] for name in visible_classes(browser)] == sorted(expected.values(), reverse=True)
     shown = browser.find_elements("css selector", ".episode")
     assert [e.get_attribute("data-setting") for e in shown if e.is_displayed()] == ["4-3"]
-    browser.find_element("id", "class").send_keys("CLASS-5")
-    assert visible_classes(browser) == ["class-5"]
+    browser.find_element("id", "class").send_keys("TEST-5")
+    assert visible_classes(browser) == ["test-5"]
     assert browser.find_element("id", "shown").text == "1 class"
 
 

@@ -47,7 +47,7 @@ def test_it_learns_the_training_classes(
     assert (pretrained.epochs, pretrained.steps) == (3, 12)
     assert pretrained.val_accuracy == pretrained.val_nearest_class_mean
     model = load_model(pretrained.best)
-    assert model.classes == tuple(f"class-{label}" for label in range(6))
+    assert model.classes == tuple(f"train-{label}" for label in range(6))
     long = pretrain_tiny(tmp_path, tiny_images, epochs=20)
     with (long.logs / "metrics.csv").open() as file:
         accuracy = [float(row["train_accuracy"]) for row in csv.DictReader(file) if row["train_accuracy"]]
@@ -143,8 +143,8 @@ def test_the_test_split_is_never_read(tiny_images: Path, tmp_path: Path) -> None
     root = tmp_path / "images"
     for split in ("train", "val"):
         shutil.copytree(tiny_images / split, root / split)
-    (root / "test" / "class-0").mkdir(parents=True)
-    (root / "test" / "class-0" / "broken.png").write_text("not an image")
+    (root / "test" / "test-0").mkdir(parents=True)
+    (root / "test" / "test-0" / "broken.png").write_text("not an image")
     pretrained = pretrain_tiny(tmp_path / "first", root, epochs=1)
     train_tiny(tmp_path / "second", root, epochs=1, model=replace(MODEL, weights=str(pretrained.best)))
 

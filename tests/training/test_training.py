@@ -39,7 +39,7 @@ def _weights(path: Path) -> dict[str, torch.Tensor]:
 
 def test_run_leaves_model_checkpoint_and_logs(finished: TrainingSummary) -> None:
     assert (finished.epochs, finished.steps) == (3, 12)
-    assert load_model(finished.best).classes == tuple(f"class-{label}" for label in range(6))
+    assert load_model(finished.best).classes == tuple(f"train-{label}" for label in range(6))
     with (finished.logs / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
     logged = [float(row["val_accuracy"]) for row in rows if row["val_accuracy"]]
