@@ -7,7 +7,9 @@
 
 All work under ``torch.compile`` and autocast, on CPU and CUDA tensors. Pairs of images are processed by fused
 kernels, one pass forward and one backward, in chunks of queries where the blocks of all pairs would take much
-memory; they can be differentiated once. Devices without kernels use tensor expressions.
+memory; they can be differentiated once, in reverse mode. Devices without kernels use tensor expressions, and
+so do forward-mode derivatives (``torch.func.jvp``, ``jacfwd``). The other derivatives of ``torch.func``, and
+``vmap`` of the head, need :func:`implementation` ``("expressions")``. Meta tensors give meta tensors.
 """
 
 from __future__ import annotations

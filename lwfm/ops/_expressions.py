@@ -51,11 +51,12 @@ def raw_correlation(support: Tensor, query: Tensor) -> Tensor:
 
 
 def inverse_root(square: Tensor) -> Tensor:
-    """Compute ``1 / max(|x|, eps)`` from the squared norms |x|^2; 0 for a zero vector.
+    """Compute ``1 / max(|x|, eps)`` from the squared norms |x|^2; 0 for a zero vector, NaN for an overflow.
 
     The zero makes the cosine of a zero vector 0 *and* keeps 1 / eps out of its gradient.
     """
-    return square.clamp_min(COSINE_EPS**2).rsqrt().masked_fill(square <= 0, 0.0)
+    root = square.clamp_min(COSINE_EPS**2).rsqrt().masked_fill(square <= 0, 0.0)
+    return _nan_of_overflow(root, square)
 
 
 def squared_norms(x: Tensor) -> Tensor:
@@ -65,8 +66,13 @@ def squared_norms(x: Tensor) -> Tensor:
 
 
 def correlation_scale(squares: Tensor) -> Tensor:
-    """Compute ``1 / sqrt(|x|^2 + eps)`` from the squared norms |x|^2, for correlations."""
-    return (squares + CORRELATION_EPS).rsqrt()
+    """Compute ``1 / sqrt(|x|^2 + eps)`` from the squared norms |x|^2; NaN for an overflow."""
+    return _nan_of_overflow((squares + CORRELATION_EPS).rsqrt(), squares)
+
+
+def _nan_of_overflow(scale: Tensor, squares: Tensor) -> Tensor:
+    """Return NaN where a squared norm is infinite: 1 / inf would make a correlation of 0 of it."""
+    return scale.masked_fill(squares == torch.inf, torch.nan)
 
 
 class ScaledBlocks(NamedTuple):

@@ -56,8 +56,15 @@ def semantic_pixel_matching(
     Raises
     ------
     ValueError
-        For a wrong rank, dtype, device, channel count or ``top_k``, or NaN features: the message names
-        the first pair [query, support].
+        For a wrong rank, dtype, device, channel count or ``top_k``. On the CPU also for NaN or infinite
+        ``support`` and ``query``, or norms whose squares overflow (above 1.8e19 in float32): the message
+        names the first pair [query, support].
+
+    Notes
+    -----
+    CUDA tensors with such values raise no error, which would have to wait for the device: the assignment of
+    their pairs is -1. Neither do embedded features on any device: the similarity is NaN where a matched
+    position has such values. Norms below 1e-8 count as 1e-8.
 
     References
     ----------
@@ -146,6 +153,21 @@ def feature_matching(
     Comparing only the matched positions takes 1 / P of the products of all, so there is no size at which
     products of whole maps would be faster.
     """
+    try:
+        return _assign_and_average(cosines, support, query, top_k)
+    except ValueError as error:
+        if " is nan" not in str(error):
+            raise
+        limit = torch.finfo(cosines.raw.dtype).max ** 0.5
+        raise ValueError(
+            f"{error}; features are NaN or infinite, or the norm of a position is above {limit:.1e}, whose "
+            f"square overflows {cosines.raw.dtype}"
+        ) from None
+
+
+def _assign_and_average(
+    cosines: ScaledBlocks, support: Tensor, query: Tensor, top_k: int | None
+) -> tuple[Tensor, Tensor]:
     pairs = min(cosines.raw.shape[-2:])
     top_k = pairs if top_k is None else top_k
     if has_pair_kernels(cosines.raw, support, query):

@@ -35,10 +35,12 @@ def linear_assignment(cost: Tensor, maximize: bool = False, *, check: bool = Fal
 
     Raises
     ------
+    TypeError
+        ``maximize`` is neither True nor False.
     ValueError
-        ``cost`` has fewer than two dimensions or a complex dtype; an entry is NaN or an infinity of the
-        wrong sign, or a problem has no complete assignment (the message names the first such problem
-        by its index in the batch). The latter two for CUDA tensors only with ``check``.
+        ``cost`` has fewer than two dimensions or a complex or 8-bit floating dtype; an entry is NaN or an
+        infinity of the wrong sign, or a problem has no complete assignment (the message names the first such
+        problem by its index in the batch). The latter two for CUDA tensors only with ``check``.
 
     Notes
     -----
@@ -63,6 +65,10 @@ def linear_assignment(cost: Tensor, maximize: bool = False, *, check: bool = Fal
     tensor([[0, 2, 1],
             [1, 0, 2]])
     """
+    if maximize not in (True, False):
+        raise TypeError(f"maximize must be True or False, got {maximize!r}")
+    if cost.dtype.is_floating_point and cost.dtype.itemsize == 1:
+        raise ValueError(f"linear_assignment: cost is {cost.dtype}, convert it to float32: cost.float()")
     assignment = cast("Tensor", torch.ops.lwfm.linear_assignment.default(cost, maximize))
     if check and cost.is_cuda and not torch.compiler.is_compiling():
         _raise_for_unsolved(cost, maximize, assignment)

@@ -112,6 +112,15 @@ def test_compiles_without_graph_breaks(dynamic: bool) -> None:
         torch.testing.assert_close(torch.autograd.grad(compiled(*inputs), inputs), expected)
 
 
+@pytest.mark.parametrize("name", ["kernels", "expressions"])
+@pytest.mark.parametrize("scales", [(1e20, 1.0), (1.0, 1e20), (1e20, 1e20)], ids=["support", "query", "both"])
+def test_weights_are_nan_where_squares_overflow(name: Any, scales: tuple[float, float]) -> None:
+    s, q = torch.eye(3)[None] * scales[0], torch.eye(3)[None] * scales[1]
+    with implementation(name):
+        assert all(x.isnan().all() for x in layer_wise_embedding(s, q))
+        assert all(x.isfinite().all() for x in layer_wise_embedding(s.double(), q.double()))
+
+
 @pytest.mark.parametrize("dynamic", [None, True], ids=["second-value", "dynamic"])
 def test_compiles_with_a_symbolic_temperature(dynamic: bool | None) -> None:
     compiled = torch.compile(layer_wise_embedding, fullgraph=True, backend="eager", dynamic=dynamic)

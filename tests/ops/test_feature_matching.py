@@ -14,7 +14,7 @@ from torch import Tensor
 import lwfm.reference
 from lwfm.nn import LWFMHead, SemanticPixelMatching
 from lwfm.nn.explain import explain_pair
-from lwfm.ops import paired_pixel_matching, semantic_pixel_matching
+from lwfm.ops import implementation, paired_pixel_matching, semantic_pixel_matching
 from tests.helpers.episodes import random_episode
 
 
@@ -174,6 +174,51 @@ def test_bad_input_is_refused(function: Any, arguments: dict[str, Any], message:
         message = message.replace("cost[0, 0, 0, 0]", "cost[0, 0, 0]")
     with pytest.raises(ValueError, match=re.escape(message)):
         function(**arguments)
+
+
+EYE = torch.eye(3)[None]
+
+
+@pytest.mark.parametrize("name", ["kernels", "expressions"])
+@pytest.mark.parametrize(
+    ("support", "query"),
+    [(EYE * 1e20, EYE), (EYE, EYE * 1e20), (EYE, EYE * torch.inf), (EYE.double(), EYE.double() * 1e200)],
+    ids=["support", "query", "infinite", "float64"],
+)
+def test_squares_that_overflow_are_named(support: Tensor, query: Tensor, name: Any) -> None:
+    dtype = re.escape(str(support.dtype))
+    with implementation(name):
+        for function in (semantic_pixel_matching, paired_pixel_matching):
+            with pytest.raises(ValueError, match=rf"is nan .* whose square overflows {dtype}"):
+                function(support, query)
+    if support.dtype == torch.float32 and query.isfinite().all():
+        assert semantic_pixel_matching(support.double(), query.double())[0].item() == 1
+
+
+@pytest.mark.parametrize("name", ["kernels", "expressions"])
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf, 1e20], ids=str)
+@pytest.mark.parametrize("top_k", [1, 2, None], ids=["top1", "top2", "all"])
+def test_bad_embedded_features_make_their_own_similarity_nan(
+    name: Any, bad: float, top_k: int | None
+) -> None:
+    x, embedded = features(2, 3, 4, dtype=torch.float32), features(2, 3, 5, seed=1, dtype=torch.float32)
+    expected = semantic_pixel_matching(x, x, support_embedded=embedded, query_embedded=embedded, top_k=top_k)
+    changed = embedded.clone()
+    changed[1, 2] = bad
+    with implementation(name):
+        similarity, assignment = semantic_pixel_matching(
+            x, x, support_embedded=embedded, query_embedded=changed, top_k=top_k
+        )
+    assert torch.equal(assignment, expected[1])
+    torch.testing.assert_close(similarity[0], expected[0][0])
+    assert similarity[1].isnan().all()
+
+
+@pytest.mark.parametrize("name", ["kernels", "expressions"])
+def test_norms_below_the_smallest_count_as_that(name: Any) -> None:
+    with implementation(name):
+        similarity, _ = semantic_pixel_matching(EYE * 1e-9, EYE)
+    torch.testing.assert_close(similarity, torch.tensor([[0.1]]))
 
 
 def test_unequal_pairs_are_refused() -> None:

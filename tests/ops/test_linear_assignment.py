@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -149,12 +149,19 @@ def test_without_a_check_unsolved_problems_are_marked(bad: float, size: int) -> 
         (torch.rand(3), r"must be \[\.\.\., N, M\]"),
         (torch.tensor(1.0), r"must be \[\.\.\., N, M\]"),
         (torch.rand(2, 2).to(torch.complex64), "must be a floating-point, integer or bool tensor"),
+        (torch.rand(2, 2).to(torch.float8_e5m2), r"cost is torch.float8_e5m2, convert it to float32"),
     ],
-    ids=["vector", "scalar", "complex"],
+    ids=["vector", "scalar", "complex", "float8"],
 )
 def test_wrong_inputs_are_refused(cost: torch.Tensor, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         linear_assignment(cost)
+
+
+@pytest.mark.parametrize("maximize", [None, "no", 2], ids=str)
+def test_maximize_is_true_or_false(maximize: Any) -> None:
+    with pytest.raises(TypeError, match=f"maximize must be True or False, got {maximize!r}"):
+        linear_assignment(torch.eye(3), maximize)
 
 
 def test_registration_passes_opcheck(device: torch.device, dtype: torch.dtype) -> None:

@@ -16,6 +16,7 @@
 #include "core/assignment/workspace.h"
 #include "core/matching/block.h"
 #include "core/matching/match_order.h"
+#include "core/matching/norms.h"
 #include "core/simd/rows.h"
 
 namespace lwfm {
@@ -89,8 +90,6 @@ T mean_of_matches(const MatchingWorkspace<T>& workspace, std::int64_t top_k) {
   return sum / static_cast<T>(top_k);
 }
 
-constexpr double kSmallestNorm = 1e-8;  // as COSINE_EPS in lwfm/ops/_expressions.py
-
 // Features [positions, channels] of one image, contiguous, and the inverse of their norms.
 template <class T>
 struct Features {
@@ -105,9 +104,7 @@ struct Features {
 template <int kBytes, class T>
 LWFM_INLINE void inverse_norms(const T* x, std::int64_t rows, std::int64_t channels, T* inverse) {
   for (std::int64_t i = 0; i < rows; ++i) {
-    const T square = inner_product<kBytes>(x + i * channels, x + i * channels, channels);
-    const T norm = std::max(std::sqrt(square), static_cast<T>(kSmallestNorm));
-    inverse[i] = square <= T{0} ? T{0} : T{1} / norm;
+    inverse[i] = inverse_norm(inner_product<kBytes>(x + i * channels, x + i * channels, channels));
   }
 }
 
@@ -147,7 +144,7 @@ LWFM_INLINE void matched_cosines_backward(const MatchingWorkspace<T>& workspace,
     add_multiple<kBytes>(other.at(j), share * inverse * other.inverse_norms[j], own.channels,
                          to.values + i * own.channels);
     // A norm below the smallest counts as that one, whatever it is.
-    if (inverse < T{1} / static_cast<T>(kSmallestNorm)) {
+    if (inverse < static_cast<T>(1.0 / kCosineEps)) {
       to.along[i] += share * match.cosine * inverse * inverse;
     }
   }
