@@ -23,6 +23,7 @@ class SemanticPixelMatching(nn.Module):
 
     Examples
     --------
+    >>> import torch
     >>> matching = SemanticPixelMatching(64)
     >>> matching(torch.rand(5, 64, 3, 3), torch.rand(7, 64, 3, 3)).shape
     torch.Size([7, 5])
