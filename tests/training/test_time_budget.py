@@ -50,6 +50,6 @@ def test_less_than_an_epoch_is_announced_as_such(
 
 
 def test_open_epochs_need_a_limit(tiny_images: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="give max_time, in minutes"):
+    with pytest.raises(UserError, match="give --max_time, in minutes"):
         train_tiny(tmp_path / "run", tiny_images, epochs=None)
     assert not (tmp_path / "run").exists()
