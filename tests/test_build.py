@@ -61,6 +61,14 @@ def test_the_numpy_module_does_not_load_torch(statement: str) -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+def test_the_operators_load_no_more_of_torch_than_torch_does() -> None:
+    code = (
+        "import sys, torch; before = 'sympy' in sys.modules; "
+        "import lwfm.ops, lwfm.nn; sys.exit(('sympy' in sys.modules) != before)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
 def test_version_is_written_once() -> None:
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     for name in ("setup.py", "CMakeLists.txt", "lwfm/__init__.py"):

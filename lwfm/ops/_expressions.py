@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.fx.experimental.symbolic_shapes import has_static_value
 from torch.utils.checkpoint import checkpoint
 
 from lwfm import _ops
@@ -144,7 +143,7 @@ def over_queries(
     recorded = torch.is_grad_enabled()
     chunk = max(1, (RECORDED_PAIR_BYTES if recorded else PAIR_BYTES) // max(1, query_bytes))
     Q = queries[0].shape[0]  # not len(), which would make torch.export fix it
-    if chunk >= Q or (recorded and torch.compiler.is_compiling() and not has_static_value(query_bytes)):
+    if chunk >= Q or (recorded and torch.compiler.is_compiling() and _is_symbolic(query_bytes)):
         return function(*queries)
     parts: list[tuple[Tensor, ...]] = []
     recomputed = bound(_refusing_changes(function, (*queries, *others)))
@@ -155,6 +154,13 @@ def over_queries(
         else:
             parts.append(function(*pieces))
     return tuple(torch.cat(column) for column in zip(*parts, strict=True))
+
+
+def _is_symbolic(size: int) -> bool:
+    """Return whether a size has no value while compiling."""
+    from torch.fx.experimental.symbolic_shapes import has_static_value  # imports sympy, 0.4 s
+
+    return not has_static_value(size)
 
 
 def _refusing_changes(
