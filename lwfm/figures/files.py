@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
     from matplotlib.figure import Figure
 
+DPI = 110
+"""Pixels per inch: enough for a screen, and written in three quarters of the time that 150 take."""
+
 
 def check_figure_suffix(path: Path) -> None:
     """Refuse a suffix that Matplotlib cannot write, by a UserError."""
@@ -34,11 +37,11 @@ def save_figure(figure: Figure, path: Path) -> None:
     """
     check_figure_suffix(path)
     with atomic_path(path) as temporary:
-        draw_figure(figure, temporary, dpi=150)
+        draw_figure(figure, temporary)
 
 
-def draw_figure(figure: Figure, place: Path | BinaryIO, *, dpi: int, format: str | None = None) -> None:  # noqa: A002
+def draw_figure(figure: Figure, place: Path | BinaryIO, *, format: str | None = None) -> None:  # noqa: A002
     """Draw a figure into a file, without a warning of letters that the font lacks: they become boxes."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        figure.savefig(place, dpi=dpi, format=format)
+        figure.savefig(place, dpi=DPI, format=format)

@@ -34,7 +34,7 @@ _LINES = ("-", "--", ":", "-.")
 def figure_uri(figure: Figure) -> str:
     """Return a figure as a ``data:`` address."""
     stream = io.BytesIO()
-    draw_figure(figure, stream, dpi=110, format="png")
+    draw_figure(figure, stream, format="png")
     return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()
 
 
