@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from matplotlib.backend_bases import FigureCanvasBase
 
@@ -37,11 +37,16 @@ def save_figure(figure: Figure, path: Path) -> None:
     """
     check_figure_suffix(path)
     with atomic_path(path) as temporary:
-        draw_figure(figure, temporary)
+        # Fast compression saves a tenth of the time of a figure, for a fifth more bytes.
+        options = {"pil_kwargs": {"compress_level": 1}} if path.suffix.lower() == ".png" else {}
+        draw_figure(figure, temporary, **options)
 
 
-def draw_figure(figure: Figure, place: Path | BinaryIO, *, format: str | None = None) -> None:  # noqa: A002
-    """Draw a figure into a file, without a warning of letters that the font lacks: they become boxes."""
+def draw_figure(figure: Figure, place: Path | BinaryIO, **options: Any) -> None:
+    """Draw a figure into a file, without a warning of letters that the font lacks: they become boxes.
+
+    ``options`` are those of Matplotlib's ``savefig``.
+    """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        figure.savefig(place, dpi=DPI, format=format)
+        figure.savefig(place, dpi=DPI, **options)
