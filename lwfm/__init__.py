@@ -21,9 +21,13 @@ if TYPE_CHECKING:
     from lwfm.classifier import FewShotClassifier
 
 _SUBMODULES = (
+    "adapters",
+    "bench",
     "classifier",
     "data",
+    "errors",
     "evaluation",
+    "experiments",
     "figures",
     "lap",
     "model",
@@ -31,6 +35,8 @@ _SUBMODULES = (
     "ops",
     "presets",
     "reference",
+    "report",
+    "retrieval",
     "training",
 )
 

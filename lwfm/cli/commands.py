@@ -36,7 +36,7 @@ class Command(NamedTuple):
     short_options: tuple[str, ...] = ()
     """Parameters of one letter that are also options with one dash."""
     named_only: bool = False
-    """Return whether all arguments are named options, which a file and a preset can set."""
+    """Whether all arguments are named options, which a file and a preset can set."""
     optional_values: tuple[tuple[str, str], ...] = ()
     """Options whose value may be omitted, and the value that is taken then."""
 

@@ -15,7 +15,7 @@ from lwfm.evaluation import evaluate
 from lwfm.evaluation.episodes import BASELINE
 from lwfm.evaluation.heads import HeadOptions
 from lwfm.evaluation.results import percent
-from lwfm.evaluation.statistics import mean_and_interval, paired_test
+from lwfm.evaluation.statistics import paired_test
 from lwfm.figures import match_images, save_figure
 from lwfm.model.backbones import TIMM_PREFIX
 from lwfm.model.default import build_network, pretrained_config
@@ -132,13 +132,17 @@ def _join(result: EvaluationResult, untrained: EvaluationResult) -> EvaluationRe
     for shot in SHOTS:
         baseline = result.of(BASELINE, shot)
         nothing = untrained.of(BASELINE, shot)
-        difference, interval = mean_and_interval(
-            [a - b for a, b in zip(nothing.episode_accuracy, baseline.episode_accuracy, strict=True)]
-        )
+        test = paired_test(nothing.episode_accuracy, baseline.episode_accuracy)
         rows += [
             result.of(_RECOMMENDED, shot),
             replace(result.of("lwfm", shot), method=_PUBLISHED),
             baseline,
-            replace(nothing, method=_UNTRAINED, difference=difference, difference_interval=interval),
+            replace(
+                nothing,
+                method=_UNTRAINED,
+                difference=test.difference,
+                difference_interval=test.interval,
+                difference_bootstrap=test.bootstrap,
+            ),
         ]
     return replace(result, methods=tuple(rows))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -20,8 +20,9 @@ from lwfm.data.decoding import open_image
 from lwfm.data.normalization import IMAGENET
 from lwfm.data.transforms import evaluation_transform
 from lwfm.errors import UserError
-from lwfm.figures.files import save_figure
-from lwfm.model import LWFM, ModelConfig, load_model
+from lwfm.figures.files import check_figure_suffix, save_figure
+from lwfm.model import ModelConfig, load_model
+from lwfm.model.default import build_network
 from lwfm.model.encode import white_levels
 from lwfm.nn.explain import LayerMatch, explain_pair
 
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from lwfm.data.white_levels import WhiteLevels
+    from lwfm.model import LWFM
 
 Box: TypeAlias = tuple[float, float, float, float]
 
@@ -64,7 +66,8 @@ def match(
     checkpoint : Path, optional
         A model that `lwfm train` wrote (best.safetensors).
     model : ModelConfig, optional
-        The network when there is no checkpoint, for example `--model.weights imagenet`.
+        The network when there is no checkpoint, for example `--model.weights imagenet`; without its
+        embedding, which has not been trained.
     out : Path
         The figure; its suffix (png, pdf, svg, ...) chooses the format. An existing file is replaced.
 
@@ -81,9 +84,13 @@ def match(
     """
     if (checkpoint is None) == (model is None):
         raise UserError("say which network matches: either --checkpoint FILE or --model.weights (and others)")
-    figure, _ = match_files(
-        load_model(checkpoint) if checkpoint else LWFM(model or ModelConfig()), support, query
-    )
+    check_figure_suffix(out)
+    if model is not None:
+        network = build_network(replace(model, embedding=False))
+    else:
+        assert checkpoint is not None  # noqa: S101 - for the type checker: one of both is given
+        network = load_model(checkpoint)
+    figure, _ = match_files(network, support, query)
     save_figure(figure, out)
     return out
 

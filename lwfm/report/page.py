@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -107,7 +108,7 @@ def render(
         note=note,
         episodes=redrawn.episodes,
         embedding_map=redrawn.embedding_map,
-        curves=_curves(checkpoint or result.model["checkpoint"]),
+        curves=_curves(result, checkpoint),
         facts=facts(result),
     )
 
@@ -133,9 +134,13 @@ def _confusions(method: MethodResult) -> dict[str, Any]:
     }
 
 
-def _curves(checkpoint: Path | str | None) -> str | None:
-    """Draw the curves of the checkpoint's training run, if its log is still beside it."""
-    logs = Path(checkpoint).parent / "logs" if checkpoint else None
-    if logs is None or not log_files(logs):
+def _curves(result: EvaluationResult, checkpoint: Path | None) -> str | None:
+    """Draw the curves of the evaluated model's training run, if its log is still beside it."""
+    place = result.model["checkpoint"]
+    if place is None:
         return None
-    return figure_uri(curves_figure(logs))
+    path = checkpoint or Path(place)
+    if path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() != result.model["sha256"]:
+        return None  # the log beside it is that of another model
+    logs = path.parent / "logs"
+    return figure_uri(curves_figure(logs)) if log_files(logs) else None

@@ -130,7 +130,7 @@ class ImageIndex:
 
 
 def content_digest(path: Path) -> str:
-    """Return the SHA-256 digest of a file; "" where it cannot be read."""
+    """Return the first 32 hexadecimal digits of a file's SHA-256 digest; "" where it cannot be read."""
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()[:32]

@@ -28,7 +28,17 @@ _COLUMNS, _ROWS = 5, 10  # at most, of the figure
 
 @dataclass(frozen=True)
 class Hits:
-    """Results of a search, the most similar first."""
+    """Results of a search.
+
+    Attributes
+    ----------
+    query : Path
+        The image that was searched with.
+    index : ImageIndex
+        The index that was searched.
+    hits : tuple of Hit
+        The most similar first.
+    """
 
     query: Path
     index: ImageIndex
