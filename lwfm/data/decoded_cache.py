@@ -41,14 +41,21 @@ class StoredSource(ImageSource):
         The file, see :func:`stored_images`.
     sizes
         ``[n, 2]`` int64: width and height of each image.
+    description
+        Description in the file of the images that it was made from.
     rows
         ``[m]`` int64: which of them the images of this source are (default: all).
     """
 
     def __init__(
-        self, path: Path, sizes: npt.NDArray[np.int64], rows: npt.NDArray[np.int64] | None = None
+        self,
+        path: Path,
+        sizes: npt.NDArray[np.int64],
+        description: dict[str, Any],
+        rows: npt.NDArray[np.int64] | None = None,
     ) -> None:
-        self.path, self.sizes = path, sizes
+        self.path, self.sizes, self.description = path, sizes, description
+        self.origin = str(path)
         self.rows = np.arange(len(sizes)) if rows is None else rows
         self.ends = np.cumsum(3 * sizes.prod(1))
         self._pixels: Any = None  # slice of the tensor in the file, mapped on first use
@@ -58,12 +65,9 @@ class StoredSource(ImageSource):
         return self.__dict__ | {"_pixels": None}
 
     def read(self, index: int) -> bytes:
-        """Return the raw pixels, row by row."""
+        """Return the raw pixels, row by row; UserError when the file is gone or now of other images."""
         if self._pixels is None:
-            try:
-                self._pixels = safetensors.safe_open(self.path, framework="np").get_slice("pixels")  # type: ignore[no-untyped-call]
-            except (OSError, safetensors.SafetensorError) as error:
-                raise UserError(f"cannot read the decoded images {self.path}: {error}") from error
+            self._pixels = self._map()
         row = self.rows[index]
         width, height = self.sizes[row]
         content: bytes = self._pixels[
@@ -71,13 +75,24 @@ class StoredSource(ImageSource):
         ].tobytes()
         return content
 
+    def _map(self) -> Any:
+        """Map the pixels, after a check that the sizes are theirs: another run may have replaced the file."""
+        try:
+            file = safetensors.safe_open(self.path, framework="np")
+            if _description(file) != self.description:
+                raise _overwritten(self.path)
+            return file.get_slice("pixels")  # type: ignore[no-untyped-call]
+        except (OSError, safetensors.SafetensorError) as error:
+            raise UserError(f"cannot read the decoded images {self.path}: {error}") from error
+
     def place(self, index: int) -> str:
         """Return the file and the number there."""
         return f"{self.path}[{self.rows[index]}]"
 
     def select(self, indices: Sequence[int]) -> StoredSource:
         """Keep these images, in this order."""
-        return StoredSource(self.path, self.sizes, self.rows[np.asarray(indices, dtype=np.int64)])
+        rows = self.rows[np.asarray(indices, dtype=np.int64)]
+        return StoredSource(self.path, self.sizes, self.description, rows)
 
     def image(self, index: int) -> Image.Image:
         """Return the pixels as an image."""
@@ -93,7 +108,8 @@ def stored_images(images: ImageSet, folder: Path, *, side: int) -> ImageSet:
     images
         The split. Images that are pixels already (of CIFAR's pickles, for example) stay where they are.
     folder
-        Folder of the files: one for each data set, split and `side`. A file of other images is replaced.
+        Folder of the files: one for each place of images, split and `side`. A file of other images is
+        replaced.
     side
         Images whose shorter side is longer than this many pixels are resized to it.
 
@@ -120,14 +136,14 @@ def stored_images(images: ImageSet, folder: Path, *, side: int) -> ImageSet:
         _write(path, images, side, description)
         sizes = _read_sizes(path, description)
     if sizes is None:
-        raise UserError(f"the decoded images {path} were overwritten by another run: start again")
-    return replace(images, source=StoredSource(path, sizes))
+        raise _overwritten(path)
+    return replace(images, source=StoredSource(path, sizes, description))
 
 
 def _file_name(images: ImageSet, side: int) -> str:
     """Return a name by the place of the images, not by their content: a file of other content is replaced."""
     name = re.sub(r"[^\w-]+", "-", Path(images.name).name).strip("-")
-    place = os.fsencode(f"{Path(images.name).resolve()}\0{images.layout}")
+    place = os.fsencode(f"{Path(images.source.origin).resolve()}\0{images.layout}")
     where = hashlib.sha256(place).hexdigest()[:8]
     return f"{name}-{images.split}-{side}px-{where}.safetensors"
 
@@ -136,11 +152,23 @@ def _read_sizes(path: Path, description: dict[str, Any]) -> npt.NDArray[np.int64
     """Read the sizes [n, 2]; None when the file is missing, damaged or made from other images."""
     try:
         with safetensors.safe_open(path, framework="np") as file:
-            if json.loads((file.metadata() or {})[_METADATA_KEY]) != description:
+            if _description(file) != description:
                 return None
             return np.asarray(file.get_tensor("sizes"), dtype=np.int64)
     except (OSError, KeyError, ValueError, safetensors.SafetensorError):
         return None
+
+
+def _description(file: Any) -> Any:
+    """Read the description of the images in an open file; None where it has none."""
+    try:
+        return json.loads((file.metadata() or {})[_METADATA_KEY])
+    except (KeyError, ValueError):
+        return None
+
+
+def _overwritten(path: Path) -> UserError:
+    return UserError(f"the decoded images {path} were overwritten by another run: start again")
 
 
 def _write(path: Path, images: ImageSet, side: int, description: dict[str, Any]) -> None:

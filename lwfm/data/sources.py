@@ -50,10 +50,13 @@ class ImageSource(ABC):
 
     Attributes
     ----------
+    origin
+        Folder or file that holds the images.
     white
         How gray of more than 8 bits is mapped to 8 bits; None: each image by itself.
     """
 
+    origin: str
     white: WhiteLevels | None = None
 
     @abstractmethod
@@ -118,6 +121,7 @@ class FileSource(ImageSource):
         self, folder: Path, files: Sequence[str], boxes: npt.NDArray[np.float64] | None = None
     ) -> None:
         self.folder, self.files, self.boxes = folder, tuple(files), boxes
+        self.origin = str(folder)
 
     def read(self, index: int) -> bytes:
         """Return the file's bytes."""
@@ -163,7 +167,7 @@ class EncodedSource(ImageSource):
     contents
         Bytes, or arrays of uint8, of each image.
     origin
-        The file they come from, for messages.
+        The file they come from.
     """
 
     def __init__(self, contents: Sequence[bytes | npt.NDArray[np.uint8]], origin: str) -> None:
@@ -192,7 +196,7 @@ class PixelSource(ImageSource):
     pixels
         ``[n, H, W, 3]`` uint8, RGB; not copied.
     origin
-        The file they come from, for messages.
+        The file they come from.
     rows
         ``[m]`` int64: which rows of `pixels` the images are (default: all).
     """

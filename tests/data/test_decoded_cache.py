@@ -23,6 +23,7 @@ from lwfm.data.decoded_cache import StoredSource
 from lwfm.data.normalization import IMAGENET
 from lwfm.data.sources import PixelSource
 from lwfm.errors import UserError
+from tests.helpers.miniatures import WORDNET, folders
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -108,6 +109,30 @@ def test_ctrl_c_and_images_that_are_gone_leave_nothing(
     with pytest.raises(UserError, match=r"3\.png"):
         stored_images(images, kept, side=64)
     assert not list(kept.iterdir())
+
+
+def test_a_file_replaced_before_it_is_mapped_is_noticed(root: Path, tmp_path: Path) -> None:
+    """The sizes are read at once, the pixels later: those of another run must not be cut by them."""
+    kept = tmp_path / "kept"
+    stored = stored_images(open_images("folder", root), kept, side=64)
+    Image.new("RGB", (40, 30), "red").save(root / "train" / "class-0" / "0.png")
+    other = stored_images(open_images("folder", root), kept, side=64)
+    (file,) = kept.iterdir()
+    for source in (stored.source, stored.source.select([1])):
+        with pytest.raises(UserError, match=f"{file} were overwritten by another run: start again"):
+            source.read(0)
+    assert other.image(0).getpixel((0, 0)) == (255, 0, 0)
+
+
+def test_two_folders_of_a_benchmark_have_a_file_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for root in ("one", "other"):
+        folders(tmp_path / root, WORDNET)
+        stored_images(open_images("miniimagenet", tmp_path / root), tmp_path / "kept", side=64)
+    before = sorted((tmp_path / "kept").iterdir())
+    assert [path.name.split("-64px-")[0] for path in before] == ["miniimagenet-train"] * 2
+    monkeypatch.chdir(tmp_path / "one")  # the same images from another folder: the same file
+    stored_images(open_images("miniimagenet", "."), tmp_path / "kept", side=64)
+    assert sorted((tmp_path / "kept").iterdir()) == before
 
 
 def test_pixels_stay_where_they_are(tmp_path: Path) -> None:
