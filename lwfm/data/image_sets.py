@@ -54,7 +54,8 @@ class ImageSet:
     Attributes
     ----------
     name, split
-        The data set and which of its parts this is.
+        The data set (of ``folder`` the path, such as ``./cub``, never the name of a known data set), and
+        which of its parts this is.
     classes
         Class names in alphabetical order.
     names
@@ -158,7 +159,7 @@ def open_images(
         what = "train/<class>/<image>, val/... and test/..." if data == "folder" else "the data set"
         raise UserError(f"--data {data} needs --root, a directory with {what}")
     layout = choose_layout(Path(root), data, class_split=class_split, crop=crop)
-    name = str(root) if layout.data == "folder" else layout.data
+    name = _folder_name(root) if layout.data == "folder" else layout.data
     return _open_layout(layout, name, split, unreadable, normalization or IMAGENET)
 
 
@@ -251,6 +252,12 @@ def fingerprint_of(names: Sequence[str], digests: Sequence[bytes], white: WhiteL
     for image, digest in zip(names, digests, strict=True):
         fingerprint.update(image.encode("utf-8", "surrogateescape") + b"\0" + digest)
     return fingerprint.hexdigest()
+
+
+def _folder_name(root: str | os.PathLike[str]) -> str:
+    """Return the path of a class folder data set, written unlike the name of any known data set."""
+    name = os.fspath(root)
+    return f"./{name}" if name in get_args(DataName) else name
 
 
 def _check_choice(option: str, value: str, choices: tuple[str, ...]) -> None:

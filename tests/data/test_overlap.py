@@ -104,6 +104,20 @@ def test_an_image_in_two_splits_of_a_benchmark_is_left_to_inspection(tmp_path: P
         check_splits(images, "stop")
 
 
+@pytest.mark.parametrize("name", ["cub", "emoji"])
+def test_a_folder_named_like_a_data_set_is_none(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a benchmark an image in two splits would be let pass."""
+    folders(tmp_path / name, {"train": ["a"], "val": ["b"]})
+    shutil.copy(tmp_path / name / "train/a/0.png", tmp_path / name / "val/b/copy.png")
+    monkeypatch.chdir(tmp_path)
+    images = [open_images("folder", name, split) for split in ("train", "val")]
+    assert images[0].name == f"./{name}"
+    with pytest.raises(UserError, match=r"1 identical images: a/0\.png = b/copy\.png"):
+        check_splits(images, "stop")
+
+
 def test_the_bundled_emoji_share_nothing() -> None:
     check_splits([open_images(split="train"), open_images(split="val"), open_images(split="test")], "stop")
 
