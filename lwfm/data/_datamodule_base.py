@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 import lightning
 from torch.utils.data import DataLoader
 
+from lwfm._common.ranges import check_at_least
 from lwfm.data.dataset import ImageBatches, identity_collate, image_loader
 from lwfm.data.decoded_cache import stored_images
 from lwfm.data.device_crops import Crops, CropTransform, resized
@@ -104,9 +105,8 @@ class TrainingDataModule(lightning.LightningDataModule):
         decoded: str | os.PathLike[str] | None = None,
     ) -> None:
         super().__init__()
-        for name, value, least in (("image_size", image_size, 1), ("workers", workers, 0), ("seed", seed, 0)):
-            if value < least:
-                raise UserError(f"{name} must be at least {least}, not {value}")
+        check_at_least(1, image_size=image_size)
+        check_at_least(0, workers=workers, seed=seed)
         self._open_split = partial(
             open_images, data, root, unreadable=unreadable, class_split=class_split, crop=crop
         )
@@ -271,5 +271,5 @@ class TrainingDataModule(lightning.LightningDataModule):
                 warnings.warn(f"the resumed run had {name} {state_dict[name]}, now it is {now}", stacklevel=2)
 
     def stream(self, number: int) -> int:
-        """Seed of one of the independent streams of random numbers."""
+        """Return the seed of one of the independent streams of random numbers."""
         return self.seed * _STREAMS + number

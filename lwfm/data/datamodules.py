@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from lightning.pytorch.utilities import CombinedLoader
 
+from lwfm._common.ranges import check_at_least
 from lwfm.data._datamodule_base import AUGMENT_EPISODES, Batches, ImageOptions, TrainingDataModule
 from lwfm.data.episodes import EpisodeSampler
-from lwfm.errors import UserError
 
 if TYPE_CHECKING:
     import os
@@ -81,8 +81,7 @@ class EpisodeDataModule(TrainingDataModule):
             validation_episodes=validation_episodes,
             **options,
         )
-        if auxiliary_batch < 0:
-            raise UserError(f"auxiliary_batch must be at least 0, not {auxiliary_batch}")
+        check_at_least(0, auxiliary_batch=auxiliary_batch)
         self.shape = {"way": way, "shot": shot, "queries": queries}
         self.episodes, self.auxiliary_batch = episodes, auxiliary_batch
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from lwfm._common.ranges import check_at_least
 from lwfm.errors import UserError
 
 if TYPE_CHECKING:
@@ -84,14 +85,9 @@ class EpisodeSampler(torch.utils.data.Sampler[list[int]]):
         seed: int,
         classes: Sequence[str] | None = None,
     ) -> None:
-        for name, value, least in (
-            ("way", way, 2),
-            ("shot", shot, 1),
-            ("queries", queries, 1),
-            ("episodes", episodes, 1),
-            ("seed", seed, 0),
-        ):
-            _check_least(name, value, least)
+        check_at_least(2, way=way)
+        check_at_least(1, shot=shot, queries=queries, episodes=episodes)
+        check_at_least(0, seed=seed)
         self.way, self.shot, self.queries = way, shot, queries
         self.episodes, self.seed, self.epoch = episodes, seed, 0
         self._members = _members(np.asarray(labels), way=way, shot=shot, queries=queries, classes=classes)
@@ -169,13 +165,10 @@ class ShuffledSampler(torch.utils.data.Sampler[list[int]]):
     """
 
     def __init__(self, count: int, *, batch_size: int, batches: int, seed: int) -> None:
-        for name, value, least in (
-            ("number of images", count, 1),
-            ("batch size", batch_size, 1),
-            ("number of batches", batches, 1),
-            ("seed", seed, 0),
-        ):
-            _check_least(name, value, least)
+        check_at_least(
+            1, **{"number of images": count, "batch size": batch_size, "number of batches": batches}
+        )
+        check_at_least(0, seed=seed)
         self.count, self.batch_size, self.batches, self.seed, self.epoch = count, batch_size, batches, seed, 0
 
     def __len__(self) -> int:
@@ -249,11 +242,6 @@ class SeededSampler(torch.utils.data.Sampler[list[tuple[int, int]]]):
 
 def _generator(seed: int, epoch: int, index: int) -> np.random.Generator:
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(epoch, index)))
-
-
-def _check_least(name: str, value: int, least: int) -> None:
-    if value < least:
-        raise UserError(f"{name} must be at least {least}, not {value}")
 
 
 def _members(

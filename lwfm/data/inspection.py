@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from lwfm._common.tables import text_table
+from lwfm._common.text import listed
 from lwfm.data.image_sets import DataName, check_images, fingerprint_of, list_split, white_levels
 from lwfm.data.layouts import ClassSplit, Layout, choose_layout, find_layouts
 from lwfm.data.layouts.folders import describe_left_out
@@ -219,12 +220,9 @@ def _split_problems(
         problems.append(f"{report.split}: {len(uneven)} classes have not {expected:.0f} images: {named}")
     bad = [f"{listing.source.place(i)}: {check.reason}" for i, check in enumerate(checked) if check.reason]
     if bad:
-        more = "" if len(bad) <= _SHOWN else f"\n    and {len(bad) - _SHOWN} more"
-        problems.append(
-            f"{report.split}: {len(bad)} images cannot be read:"
-            + "".join(f"\n    {one}" for one in bad[:_SHOWN])
-            + more
-        )
+        line = "\n    "
+        named = listed(bad, _SHOWN, separator=line, last=line)
+        problems.append(f"{report.split}: {len(bad)} images cannot be read:{line}{named}")
     return problems
 
 
@@ -238,9 +236,8 @@ def _repeated(split: str, listing: Listing, checked: list[Checked]) -> list[str]
             pairs.append(f"{other} = {name}")
     if not pairs:
         return []
-    more = "" if len(pairs) <= _SHOWN else f" and {len(pairs) - _SHOWN} more"
-    named = ", ".join(pairs[:_SHOWN])
-    return [f"{split}: {len(pairs)} images are identical to one of another class: {named}{more}"]
+    named = listed(pairs, _SHOWN)
+    return [f"{split}: {len(pairs)} images are identical to one of another class: {named}"]
 
 
 def _cropped(layout: Layout, sizes: dict[str, tuple[int, int]], *, crop: bool) -> str:

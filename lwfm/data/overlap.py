@@ -8,6 +8,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from lwfm._common.text import listed
 from lwfm.data.layouts import KNOWN_DATASETS
 from lwfm.data.layouts.folders import class_folders, split_folders
 from lwfm.errors import UserError
@@ -39,10 +40,14 @@ def shared_content(splits: Mapping[str, Iterable[tuple[str, bytes]]]) -> list[st
     for first, second in combinations(names, 2):
         classes = [{name.split("/")[0] for name in names[split].values()} for split in (first, second)]
         if common := classes[0] & classes[1]:
-            problems.append(f"{first} and {second} have {len(common)} classes in common: {_listed(common)}")
+            problems.append(
+                f"{first} and {second} have {len(common)} classes in common: {listed(sorted(common), _SHOWN)}"
+            )
         if same := names[first].keys() & names[second].keys():
-            pairs = [f"{names[first][digest]} = {names[second][digest]}" for digest in same]
-            problems.append(f"{first} and {second} have {len(same)} identical images: {_listed(pairs)}")
+            pairs = sorted(f"{names[first][digest]} = {names[second][digest]}" for digest in same)
+            problems.append(
+                f"{first} and {second} have {len(same)} identical images: {listed(pairs, _SHOWN)}"
+            )
     return problems
 
 
@@ -97,7 +102,7 @@ def check_unseen(images: ImageSet, training_classes: Sequence[str], overlap: Ove
     if seen:
         problem = (
             f"{len(seen)} of the {len(images.classes)} classes of {images.name} ({images.split}) are "
-            f"training classes of the checkpoint: {_listed(seen)}"
+            f"training classes of the checkpoint: {listed(sorted(seen), _SHOWN)}"
         )
         _refuse(problem, "allow" if images.split == "train" else overlap)
 
@@ -126,8 +131,3 @@ def _refuse(problem: str, overlap: Overlap) -> None:
             'with --overlap allow (overlap="allow" in Python)'
         )
     warnings.warn(f"{problem}\nThe accuracy is not that of unseen classes", stacklevel=3)
-
-
-def _listed(items: Collection[str]) -> str:
-    more = f" and {len(items) - _SHOWN} more" if len(items) > _SHOWN else ""
-    return ", ".join(sorted(items)[:_SHOWN]) + more

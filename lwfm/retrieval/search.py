@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from lwfm._common.ranges import check_at_least
 from lwfm._common.tables import text_table
-from lwfm._common.text import one_line
+from lwfm._common.text import listed, one_line
 from lwfm.data import open_image
 from lwfm.errors import UserError, keeping
 from lwfm.figures import check_figure_suffix, save_figure
@@ -148,12 +148,11 @@ def _warn_of_changes(images: ImageIndex, hits: list[Hit], index: Path) -> None:
     states = {hit.number: images.state(hit.number) for hit in hits}
     stale = [f"{images.path(number)} ({state})" for number, state in states.items() if state != "same"]
     if stale:
-        more = f" and {len(stale) - 3} more" if len(stale) > 3 else ""
         advice = f"index again: lwfm index {images.root} --out {index}"
         if "gone" in states.values():
             advice = f"if the folder was moved, name its place by --root FOLDER; otherwise {advice}"
         warnings.warn(
-            f"{len(stale)} of {len(hits)} images found are not what was indexed: {', '.join(stale[:3])}"
-            f"{more}; {advice}",
+            f"{len(stale)} of {len(hits)} images found are not what was indexed: {listed(stale, 3)}; "
+            f"{advice}",
             stacklevel=2,
         )

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, NamedTuple
 
+from lwfm._common.text import listed
 from lwfm.data.decoding import image_endings
 from lwfm.data.layouts.layout import SPLIT_NAMES, Layout, Listing
 from lwfm.data.sources import FileSource
@@ -187,6 +188,5 @@ def describe_left_out(left_out: Sequence[str]) -> str:
         )
         if count
     ]
-    more = "" if len(left_out) <= _SHOWN else f" and {len(left_out) - _SHOWN} more"
     verb = "is" if len(left_out) == 1 else "are"
-    return f"{' and '.join(counted)} {verb} left out: {', '.join(left_out[:_SHOWN])}{more}"
+    return f"{' and '.join(counted)} {verb} left out: {listed(left_out, _SHOWN)}"
