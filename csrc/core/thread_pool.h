@@ -13,6 +13,7 @@
 #include <cstdint>
 #include <functional>
 #include <mutex>
+#include <new>
 #include <system_error>
 #include <thread>
 
@@ -98,11 +99,12 @@ class ThreadPool {
     }
   }
 
-  // Where the system refuses a thread, the others do its share.
+  // Where the system refuses a thread, or memory for one, the others do its share.
   void grow(std::int64_t helpers) {
     try {
       for (; threads_ < helpers; ++threads_) std::thread([this] { serve(); }).detach();
     } catch (const std::system_error&) {
+    } catch (const std::bad_alloc&) {
     }
   }
 

@@ -1,6 +1,6 @@
-// The weighted class means of the base term and their gradients: what core/class_terms.h computes,
-// with a block for each query and class. Means stay in registers; the backward pass writes their
-// gradients once, from which those of the images are summed.
+// The weighted class means of the base term and their gradients: what core/matching/class_terms.h
+// computes, with a block for each query and class. Means stay in registers; the backward pass
+// writes their gradients once, from which those of the images are summed.
 #pragma once
 
 #include <cmath>

@@ -1,5 +1,5 @@
 // Layer-wise embedding on the block of every pair, forward and backward: what
-// core/embedding_weights.h computes, with a group of threads for each pair.
+// core/matching/embedding_weights.h computes, with a group of threads for each pair.
 //
 // A line is a row of the block or a column; rows come first. One thread works on one line, alone
 // and in order, so the result is the same for every group, block and grid.

@@ -54,7 +54,7 @@ struct PairBlocks {
   std::int64_t column_stride;
 };
 
-// raw[i, j] * row_scale[i] * column_scale[j], as ScaledBlock of core/block.h.
+// raw[i, j] * row_scale[i] * column_scale[j], as ScaledBlock of core/matching/block.h.
 template <class T>
 struct PairScaledBlocks {
   PairBlocks<const T> raw;

@@ -1,5 +1,5 @@
-// Maps as centered positions and back: what core/positions.h computes, with a warp for each
-// position of each image. Neighboring warps read neighboring numbers of the same channels.
+// Maps as centered positions and back: what core/matching/positions.h computes, with a warp for
+// each position of each image. Neighboring warps read neighboring numbers of the same channels.
 #pragma once
 
 #include "feature_arguments.h"

@@ -1,10 +1,10 @@
 // A warp or a block solves an assignment problem of any size; its state is in shared or global
 // memory.
 //
-// The algorithm is that of core/reduction.h and core/shortest_path.h in the same arithmetic. Among
-// equally good answers the choice is deterministic, a constant matrix gives the identity, but it
-// need not be the core's, which has more ways to begin. Per-column state belongs to one thread, so
-// only what the whole team or its first thread reads needs a barrier.
+// The algorithm is that of reduction.h and shortest_path.h in core/assignment, in the same
+// arithmetic. Among equally good answers the choice is deterministic, a constant matrix gives the
+// identity, but it need not be the core's, which has more ways to begin. Per-column state belongs
+// to one thread, so only what the whole team or its first thread reads needs a barrier.
 #pragma once
 
 #include <cstdint>

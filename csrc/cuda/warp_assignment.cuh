@@ -1,9 +1,9 @@
 // One warp solves an assignment problem of at most 32 columns: a lane owns a column, and the lane
 // of the same number a row. Other kernels call it for problems that they have in shared memory.
 //
-// The algorithm is that of core/small_kernel.h, step by step in the same arithmetic, so that the
-// answer is the same, ties included: duals start at the column minima, rows take free tight
-// columns, and each row left over gets a shortest augmenting path.
+// The algorithm is that of core/assignment/small_kernel.h, step by step in the same arithmetic, so
+// that the answer is the same, ties included: duals start at the column minima, rows take free
+// tight columns, and each row left over gets a shortest augmenting path.
 #pragma once
 
 #include <cstdint>

@@ -1,6 +1,6 @@
 // lwfm::centered_positions: maps of layers [B, C_l, F_l, F_l], or one [B, sum of C_l, F, F]
 //   -> positions [B, P_l, C_l] of each layer, then their squared norms [B, P_l]; see
-//   core/positions.h.
+//   core/matching/positions.h.
 #include "centered_positions.h"
 
 #include <torch/csrc/stable/library.h>

@@ -1,6 +1,6 @@
 // lwfm::class_terms: a [Q, S, P] and b [Q, S, M], support [S, P, C], query [Q, M, C], and the
 // classes as images [S] sorted by class and begin [way + 1]
-//   -> inner, square_s, square_q [Q, way] and features [Q, C]; see core/class_terms.h.
+//   -> inner, square_s, square_q [Q, way] and features [Q, C]; see core/matching/class_terms.h.
 #include "core/matching/class_terms.h"
 
 #include <torch/csrc/stable/library.h>

@@ -2,7 +2,6 @@
 // class_terms.cpp.
 #pragma once
 
-#include <algorithm>
 #include <cstdint>
 #include <vector>
 
@@ -46,11 +45,6 @@ struct ClassInputs {
     return {way, data_of<const std::int64_t>(begin), data_of<const std::int64_t>(images)};
   }
 
-  static bool has_shape(const Tensor& tensor, const std::vector<std::int64_t>& sizes) {
-    const auto actual = tensor.sizes();
-    return std::equal(actual.begin(), actual.end(), sizes.begin(), sizes.end());
-  }
-
   // What a kernel on the host may rely on.
   void require_lists() const {
     const ClassImages list = classes();
@@ -88,12 +82,11 @@ inline ClassOutputs require_term_gradients(const ClassInputs& in, const ClassOut
       torch::stable::contiguous(grads.square_q), torch::stable::contiguous(grads.features)};
   const ScalarType dtype = in.a.scalar_type();
   for (const Tensor* grad : {&from.inner, &from.square_s, &from.square_q}) {
-    require(ClassInputs::has_shape(*grad, {in.Q, in.way}) && grad->scalar_type() == dtype,
+    require(has_shape(*grad, {in.Q, in.way}) && grad->scalar_type() == dtype,
             "gradients must be [Q, way] of the dtype of a");
   }
-  require(
-      ClassInputs::has_shape(from.features, {in.Q, in.C}) && from.features.scalar_type() == dtype,
-      "the gradient of features must be [Q, C] of the dtype of a");
+  require(has_shape(from.features, {in.Q, in.C}) && from.features.scalar_type() == dtype,
+          "the gradient of features must be [Q, C] of the dtype of a");
   return from;
 }
 

@@ -152,6 +152,21 @@ struct PairResults {
         P(columns.size(columns.dim() - 1)),
         top_k(k) {}
 
+  // Throws unless each pair has at least `top_k` matches with positions 0..M-1.
+  void require_matches(std::int64_t M) const {
+    const auto* const columns = lwfm::data_of<const std::int64_t>(assignment);
+    bool valid = true;
+    for (std::int64_t p = 0; p < grad.numel(); ++p) {
+      std::int64_t matched = 0;
+      for (std::int64_t i = p * P; i < (p + 1) * P; ++i) {
+        valid = valid && columns[i] < M;
+        matched += columns[i] >= 0;
+      }
+      valid = valid && matched >= top_k;
+    }
+    lwfm::require(valid, "assignment must have top_k positions of the query or more, -1 elsewhere");
+  }
+
   T share_of(std::int64_t p) const {
     return lwfm::data_of<const T>(grad)[p] / static_cast<T>(top_k);
   }
@@ -201,6 +216,7 @@ Two gradients_of(const Tensor& grad, const Tensor& support, const Tensor& query,
                  const MatchedFeatures& forward, const Pairs& pairing, std::int64_t top_k) {
   const FeatureBatch<T> supports(support), queries(query);
   const PairResults<T> pairs(grad, forward.assignment, forward.cosines, top_k);
+  pairs.require_matches(query.size(1));
   return {gradient_of_side(supports, queries, support, pairing, true, pairs),
           gradient_of_side(queries, supports, query, pairing, false, pairs)};
 }
@@ -209,7 +225,7 @@ Two feature_matching_backward_cpu(const Tensor& grad, const Tensor& support, con
                                   const Tensor& assignment, const Tensor& cosines,
                                   std::int64_t top_k) {
   const MatchedFeatures forward{grad, assignment, cosines};
-  const Pairs pairing(lwfm::require_matching_gradient(grad, support, query, forward));
+  const Pairs pairing(lwfm::require_matching_gradient(grad, support, query, forward, top_k));
   const auto gradients =
       support.scalar_type() == ScalarType::Float ? gradients_of<float> : gradients_of<double>;
   return gradients(grad, support, query, forward, pairing, top_k);

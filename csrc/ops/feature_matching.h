@@ -57,14 +57,29 @@ inline MatchedFeatures empty_matches(const Tensor& raw) {
 
 // Throws unless the arguments of the backward operator belong together.
 inline Pairing require_matching_gradient(const Tensor& grad, const Tensor& support,
-                                         const Tensor& query, const MatchedFeatures& forward) {
+                                         const Tensor& query, const MatchedFeatures& forward,
+                                         std::int64_t top_k) {
   const ScalarType dtype = support.scalar_type();
   const Tensor &assignment = forward.assignment, &cosines = forward.cosines;
-  require(grad.scalar_type() == dtype && cosines.scalar_type() == dtype &&
-              assignment.scalar_type() == ScalarType::Long && assignment.dim() == grad.dim() + 1 &&
-              cosines.dim() == assignment.dim(),
-          "assignment and cosines must be those of the forward pass, grad of its similarity");
-  return {grad.dim() == 1, support.size(0), query.size(0)};
+  require(dtype == ScalarType::Float || dtype == ScalarType::Double,
+          "support must be float32 or float64");
+  require(support.dim() == 3 && query.dim() == 3 && support.size(2) == query.size(2) &&
+              query.scalar_type() == dtype,
+          "support must be [S, P, D] and query [Q, M, D] of one dtype");
+  const Pairing pairing{grad.dim() == 1, support.size(0), query.size(0)};
+  const std::vector<std::int64_t> pairs =
+      pairing.paired ? std::vector{pairing.S} : std::vector{pairing.Q, pairing.S};
+  std::vector<std::int64_t> rows = pairs;
+  rows.push_back(support.size(1));
+  require(!pairing.paired || pairing.S == pairing.Q,
+          "as many support images as queries make pairs");
+  require(grad.scalar_type() == dtype && has_shape(grad, pairs),
+          "grad must have the dtype of support, and the shape [Q, S] or [B] of the similarity");
+  require(assignment.scalar_type() == ScalarType::Long && cosines.scalar_type() == dtype &&
+              has_shape(assignment, rows) && has_shape(cosines, rows),
+          "assignment and cosines must be those of the forward pass, [Q, S, P] or [B, P]");
+  require_top_k(support.size(1), query.size(1), top_k);
+  return pairing;
 }
 
 // Throws for the first pair without an assignment, naming the entry that is to blame.

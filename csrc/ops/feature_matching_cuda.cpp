@@ -111,7 +111,7 @@ std::tuple<Tensor, Tensor> feature_matching_backward_cuda(const Tensor& grad, co
                                                           const Tensor& cosines,
                                                           std::int64_t top_k) {
   const Pairing pairing =
-      lwfm::require_matching_gradient(grad, support, query, {grad, assignment, cosines});
+      lwfm::require_matching_gradient(grad, support, query, {grad, assignment, cosines}, top_k);
   for (const Tensor* tensor : {&grad, &query, &assignment, &cosines}) {
     lwfm::require_same_device(support, *tensor, "every input of the gradient");
   }

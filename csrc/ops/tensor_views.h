@@ -141,6 +141,11 @@ inline void require(bool condition, const std::string& message) {
   if (!condition) throw std::invalid_argument(message);
 }
 
+inline bool has_shape(const Tensor& tensor, const std::vector<std::int64_t>& sizes) {
+  const auto actual = tensor.sizes();
+  return std::equal(actual.begin(), actual.end(), sizes.begin(), sizes.end());
+}
+
 // Throws unless `tensor` has the batch of `raw` and then `inner` entries.
 inline void require_vectors(const Tensor& raw, const Tensor& tensor, std::int64_t inner,
                             const std::string& name) {

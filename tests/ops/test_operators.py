@@ -155,3 +155,55 @@ def test_bad_arguments_are_refused(operator: str, arguments: tuple[Any, ...], me
         arguments = (*arguments[:4], *(torch.tensor(x) for x in arguments[4:]))
     with pytest.raises(ValueError, match=message):
         getattr(torch.ops.lwfm, operator)(*arguments)
+
+
+GRADIENT = {  # of one support image of 3 positions with each of two queries of 4
+    "grad": torch.ones(2, 1),
+    "support": torch.rand(1, 3, 5),
+    "query": torch.rand(2, 4, 5),
+    "assignment": torch.tensor([[[0, 1, 2]], [[3, 2, 1]]]),
+    "cosines": torch.rand(2, 1, 3),
+    "top_k": 2,
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"grad": torch.ones(3, 1)}, "grad must have"),
+        ({"grad": torch.ones(2)}, "as many support images as queries"),
+        ({"grad": torch.ones(2, 1).double()}, "grad must have"),
+        ({"query": torch.rand(2, 4, 6)}, "support must be"),
+        ({"query": torch.rand(4, 5)}, "support must be"),
+        ({"support": torch.rand(1, 4, 5)}, "assignment and cosines must be"),
+        ({"support": torch.rand(1, 3, 5).half()}, "float32 or float64"),
+        ({"assignment": GRADIENT["assignment"][:1]}, "assignment and cosines must be"),
+        ({"assignment": GRADIENT["assignment"].int()}, "assignment and cosines must be"),
+        ({"cosines": torch.rand(2, 1, 2)}, "assignment and cosines must be"),
+        ({"top_k": 0}, "top_k must be 1 to 3"),
+        ({"top_k": 4}, "top_k must be 1 to 3"),
+    ],
+    ids=[
+        "pairs", "paired", "dtype", "channels", "rank", "positions", "half", "queries", "int32", "cosines",
+        "top_k-low", "top_k-high",
+    ],
+)  # fmt: skip
+def test_bad_gradients_of_matching_are_refused(
+    change: dict[str, Any], message: str, device: torch.device
+) -> None:
+    """Of a direct call, whose tensors no forward pass has checked."""
+    arguments = {**GRADIENT, **change}
+    with pytest.raises(ValueError, match=message):
+        torch.ops.lwfm.feature_matching_backward(
+            *(x.to(device) if isinstance(x, Tensor) else x for x in arguments.values())
+        )
+
+
+@pytest.mark.parametrize("columns", [[0, 1, 4], [0, -1, -1]], ids=["outside", "too-few"])
+def test_assignments_of_other_matches_have_no_gradient(columns: list[int]) -> None:
+    """On the CPU; on CUDA tensors this would have to wait for the device."""
+    arguments = {**GRADIENT, "assignment": torch.tensor([[[0, 1, 2]], [columns]])}
+    with pytest.raises(ValueError, match="assignment must have top_k positions"):
+        torch.ops.lwfm.feature_matching_backward(*arguments.values())
+    slopes = torch.ops.lwfm.feature_matching_backward(*GRADIENT.values())
+    assert [x.shape for x in slopes] == [(1, 3, 5), (2, 4, 5)]

@@ -1,4 +1,5 @@
-// The small constants of the mathematics, the same as in lwfm/ops/_expressions.py.
+// The small constants of the mathematics, the same as in lwfm/ops: STANDARDIZE_EPS is in
+// embedding_weights.py, the others are in _expressions.py.
 #pragma once
 
 namespace lwfm {

@@ -1,11 +1,11 @@
 // Groups of pairs with small blocks for layer-wise embedding, as many at a time as the vectors of
-// an instruction set have lanes: see embedding_weights_batched.h.
+// an instruction set have lanes: see embedding_weights_lanes.h.
 #pragma once
 
 #include <algorithm>
 #include <cstdint>
 
-#include "core/matching/embedding_weights_batched.h"
+#include "core/matching/embedding_weights_lanes.h"
 #include "core/simd/dispatch.h"
 #include "core/simd/simd.h"
 
