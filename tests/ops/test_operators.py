@@ -157,7 +157,7 @@ def test_bad_arguments_are_refused(operator: str, arguments: tuple[Any, ...], me
         getattr(torch.ops.lwfm, operator)(*arguments)
 
 
-GRADIENT = {  # of one support image of 3 positions with each of two queries of 4
+GRADIENT: dict[str, Any] = {  # of one support image of 3 positions with each of two queries of 4
     "grad": torch.ones(2, 1),
     "support": torch.rand(1, 3, 5),
     "query": torch.rand(2, 4, 5),
