@@ -5,7 +5,8 @@
 * :mod:`lwfm.training.modules` -- the Lightning modules: training steps and validation;
 * :mod:`lwfm.training.config` -- loss weights, optimizer, learning rate;
 * :mod:`lwfm.training.run`, :mod:`lwfm.training.trainer` -- a run from its folder to its summary;
-* :mod:`lwfm.training.checkpoints`, :mod:`lwfm.training.logs` -- the files of a run.
+* :mod:`lwfm.training.time_budget` -- as many epochs as fit into a time;
+* :mod:`lwfm.training.checkpoints`, :mod:`lwfm.training.run_lock` -- the files of a run, and its lock.
 
 Each name loads its module on first use.
 """

@@ -72,18 +72,23 @@ class RunFolder:
         Only the process that holds the lock may call it: half-written files are removed.
         """
         present = [file.name for file in (self.best, self.last, self.logs) if file.exists()]
+        only_logs = present == [self.logs.name]
+        if present and not only_logs and not self.last.is_file():
+            raise UserError(
+                f"{self.path} already holds {', '.join(present)}, but there is no {self.last.name} to resume "
+                "from; remove those files to start anew, or choose another folder for --out"
+            )
         if resume and not self.last.is_file():
             raise self._nothing_to_resume()
-        if present == [self.logs.name]:
+        if only_logs:
             warnings.warn(
                 f"{self.path} holds only the logs of a run stopped in its first epoch: training starts anew",
                 stacklevel=2,
             )
         elif present and not resume:
-            advice = "continue it with --resume true (resume=True in Python), or " * self.last.is_file()
             raise UserError(
-                f"{self.path} already holds a run ({', '.join(present)}): {advice}choose another folder "
-                "for --out"
+                f"{self.path} already holds a run ({', '.join(present)}): continue it with --resume true "
+                "(resume=True in Python), or choose another folder for --out"
             )
         try:
             for half_written in self.path.glob(".*.part.*"):  # by a process that was killed

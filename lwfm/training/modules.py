@@ -119,11 +119,14 @@ class Learner(lightning.LightningModule):
             group.update(options, initial_lr=options["lr"], lr=options["lr"] * factor)
 
     def _elapsed_fraction(self) -> float:
-        """Return the fraction of `max_time` that has passed (0 without a limit)."""
+        """Return the fraction of `max_time` that has passed, by the clock of rank 0 (0 without a limit).
+
+        With clocks of their own the processes would take steps of different sizes, and their weights diverge.
+        """
         for callback in self.trainer.callbacks:  # type: ignore[attr-defined]  # Trainer has them
             if isinstance(callback, Timer) and (left := callback.time_remaining()) is not None:
                 elapsed = callback.time_elapsed()
-                return elapsed / max(elapsed + left, 1e-9)
+                return float(self.trainer.strategy.broadcast(elapsed / max(elapsed + left, 1e-9)))
         return 0.0
 
     def configure_gradient_clipping(
@@ -148,7 +151,8 @@ class Learner(lightning.LightningModule):
         self, what: str, batch: Mapping[str, Images], batch_idx: int, *values: Tensor
     ) -> None:
         """Raise UserError for NaN or infinite values, and save the batch for inspection."""
-        if all(bool(torch.isfinite(value.detach()).all()) for value in values):
+        finite = torch.stack([torch.isfinite(value.detach()).all() for value in values])
+        if finite.all():  # one wait for the device, however many values
             return
         path = Path(self.trainer.default_root_dir) / "diverged.safetensors"
         tensors = {

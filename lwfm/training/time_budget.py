@@ -26,7 +26,7 @@ class EpochsThatFit(Callback):
     """Choose the number of epochs of a run once its first batches were timed.
 
     The schedule of the learning rate then spans these epochs. The choice is kept in the checkpoint, so that a
-    resumed run keeps its schedule.
+    resumed run keeps its schedule, unless it has other `minutes`: then it chooses anew.
 
     Parameters
     ----------
@@ -41,12 +41,13 @@ class EpochsThatFit(Callback):
         self._began = 0.0
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the choice, None before it was made."""
-        return {"epochs": self.epochs}
+        """Return the choice (None before it was made) and the seconds that it is for."""
+        return {"epochs": self.epochs, "seconds": self.seconds}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over the choice of the run that is resumed."""
-        self.epochs = state_dict["epochs"]
+        """Take over the choice of the run that is resumed, if it is for the same time."""
+        if state_dict["seconds"] == self.seconds:
+            self.epochs = state_dict["epochs"]
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Apply the choice of a resumed run."""

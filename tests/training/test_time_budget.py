@@ -35,6 +35,11 @@ def test_epochs_follow_from_the_time_of_the_first_batches(
     resumed = train_tiny(tmp_path, tiny_images, epochs=None, max_time=1.0, optim=optim, resume=True)
     assert (resumed.epochs, resumed.steps) == (3, 12), "the choice is kept"
 
+    clock = iter((100.0, 122.0))
+    with pytest.warns(UserWarning, match=r"max_time: it was 1\.0 and is now 2\.0"):
+        longer = train_tiny(tmp_path, tiny_images, epochs=None, max_time=2.0, optim=optim, resume=True)
+    assert (longer.epochs, longer.steps) == (6, 24), "another time, another choice"
+
 
 def test_less_than_an_epoch_is_announced_as_such(
     tiny_images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

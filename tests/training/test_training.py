@@ -7,10 +7,13 @@ import math
 import signal
 import threading
 from dataclasses import replace
+from datetime import timedelta
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
+from lightning.pytorch.callbacks import Timer
 
 from lwfm._common import files
 from lwfm.errors import UserError
@@ -131,6 +134,19 @@ def test_folder_of_a_run_is_not_overwritten(finished: TrainingSummary, tiny_imag
     assert finished.best.read_bytes() == before
 
 
+@pytest.mark.parametrize("resume", [False, True], ids=["anew", "resumed"])
+def test_a_model_without_checkpoint_is_not_overwritten(
+    resume: bool, tiny_images: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "best.safetensors").write_bytes(b"a model")
+    message = (
+        r"holds best\.safetensors, but there is no last\.ckpt to resume from; remove those files to start"
+    )
+    with pytest.raises(UserError, match=message):
+        train_tiny(tmp_path, tiny_images, resume=resume)
+    assert (tmp_path / "best.safetensors").read_bytes() == b"a model"
+
+
 def test_nothing_to_resume(tiny_images: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"nothing to resume: .*last\.ckpt is missing"):
         train_tiny(tmp_path, tiny_images, resume=True)
@@ -221,6 +237,21 @@ def test_time_limit_ends_with_a_validation(tiny_images: Path, tmp_path: Path) ->
     assert rate == pytest.approx(0.01 * 0.05)  # the schedule follows the clock when that is what ends the run
     resumed = train_tiny(tmp_path, tiny_images, epochs=summary.epochs + 2, resume=True)
     assert resumed.epochs == summary.epochs + 2
+
+
+def test_the_schedule_follows_the_clock_of_the_first_process() -> None:
+    limit = Timer(timedelta(seconds=100))
+    limit.load_state_dict({"time_elapsed": {"train": 25.0}})
+    sent = []
+
+    def broadcast(own: float) -> float:  # as on another process: rank 0 is further
+        sent.append(own)
+        return 0.5
+
+    trainer = SimpleNamespace(callbacks=[limit], strategy=SimpleNamespace(broadcast=broadcast))
+    module: Any = SimpleNamespace(trainer=trainer)
+    assert LWFMModule._elapsed_fraction(module) == 0.5
+    assert sent == [0.25]
 
 
 def test_ctrl_c_says_where_to_resume(
