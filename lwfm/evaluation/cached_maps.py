@@ -27,7 +27,8 @@ class CachedMaps:
     layers : tuple of Tensor
         [n, C_l, F_l, F_l] each, for the n images that were encoded.
     rows : Tensor
-        [images of the set] int64: row of an image's maps in each layer, -1 for one that was not encoded.
+        [images of the set] int64, on the CPU: row of an image's maps in each layer, -1 for one that was not
+        encoded.
     """
 
     layers: tuple[Tensor, ...]
@@ -41,8 +42,15 @@ class CachedMaps:
         return cls(layers, rows)
 
     def select(self, indices: Sequence[int]) -> tuple[Tensor, ...]:
-        """Return the maps of the images with these indices in the set, in this order, at least float32."""
-        rows = self.rows[torch.as_tensor(indices)].to(self.layers[0].device)
+        """Return the maps of the images with these indices in the set, in this order, at least float32.
+
+        IndexError for an image that was not encoded.
+        """
+        rows = self.rows[torch.as_tensor(indices)]
+        if (rows < 0).any():  # on the CPU: no wait for the device
+            missing = [index for index, row in zip(indices, rows.tolist(), strict=True) if row < 0]
+            raise IndexError(f"images {missing} of the set were not encoded")
+        rows = rows.to(self.layers[0].device)
         return tuple(layer[rows].to(torch.promote_types(layer.dtype, torch.float32)) for layer in self.layers)
 
 

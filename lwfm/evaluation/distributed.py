@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from torch import distributed
@@ -84,7 +85,8 @@ def shared_work() -> Iterator[Share]:
     if size == 1 or not distributed.is_available():
         yield Share()
         return
-    distributed.init_process_group("gloo")
+    # By default a process that waits half an hour gives up; rank 0 may encode a large split for longer.
+    distributed.init_process_group("gloo", timeout=timedelta(days=7))
     try:
         yield Share(distributed.get_rank(), size)
     finally:
