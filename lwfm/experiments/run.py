@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
 from dataclasses import asdict
 from itertools import product
@@ -120,7 +121,8 @@ def _networks(
     prints = {name: _fingerprints(choice) for name, choice in data.items()}
     for seed, (name, choice), network in product(plan.seeds, data.items(), needed):
         learned = [prints[name]["train"], prints[name]["val"]]
-        fingerprint = digest([plain_options(options[network]), learned, seed])
+        trained = plain_options(options[network])
+        described = [trained, learned, seed, *_weights_file(trained)]
         yield TrainedNetwork(
             name=network,
             data_name=name,
@@ -128,8 +130,16 @@ def _networks(
             seed=seed,
             options=options[network],
             images=prints[name][choice.split],
-            folder=out / "networks" / f"{network}-{name}-{seed}-{fingerprint[:8]}",
+            folder=out / "networks" / f"{network}-{name}-{seed}-{digest(described)[:8]}",
         )
+
+
+def _weights_file(options: dict[str, Any]) -> list[str]:
+    """Return the SHA-256 of the file that a network starts from; an empty list where there is none."""
+    weights = (options.get("model") or {}).get("weights", "none")
+    if weights in ("none", "imagenet") or not Path(weights).is_file():
+        return []
+    return [hashlib.sha256(Path(weights).read_bytes()).hexdigest()]
 
 
 def _fingerprints(choice: DataChoice) -> dict[str, str]:

@@ -168,6 +168,25 @@ def test_only_what_is_new_is_done(
     assert evaluated == expected[change]
 
 
+def test_other_weights_in_the_same_file_are_another_network(
+    tiny_images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained = []
+    monkeypatch.setattr(
+        lwfm.experiments.network.TrainedNetwork, "train", lambda network, **_: trained.append(network.folder)
+    )
+    monkeypatch.setattr(lwfm.experiments.network.TrainedNetwork, "results", lambda *_, **__: [])
+    weights = tmp_path / "weights.safetensors"
+    model = {**PLAN["train"]["model"], "weights": str(weights)}
+    plan = {**PLAN, "seeds": [0], "networks": {"paper": {"model": model}}, "rows": PLAN["rows"][:1]}
+    for content in (b"some", b"others", b"some"):
+        weights.write_bytes(content)
+        run(write(tmp_path / "plan.yaml", plan), tiny_images, tmp_path / "out")
+    first, other, again = trained
+    assert first == again
+    assert first != other
+
+
 @pytest.mark.parametrize("where", ["train", "evaluate"])
 def test_an_interrupted_experiment_resumes(
     plan: Path, tiny_images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
