@@ -165,6 +165,8 @@ def evaluate(
             "heads": {name: dict(each) for name, each in (heads or {}).items()},
             "batch_size": batch_size,
             "accelerator": accelerator,
+            "class_split": class_split,
+            "crop": crop,
             "unreadable": unreadable,
             "overlap": overlap,
             "maps_dtype": None if maps is None else maps_dtype,
@@ -246,7 +248,29 @@ def _different(name: str, given: int | list[int]) -> tuple[int, ...]:
 
 
 def open_network(checkpoint: Path | None, model: ModelConfig | None, images: ImageSet, seed: int) -> LWFM:
-    """Load the model of a checkpoint, or build an untrained one."""
+    """Load the model of a checkpoint, or build an untrained one.
+
+    Parameters
+    ----------
+    checkpoint : Path, optional
+        A model that `lwfm train` wrote.
+    model : ModelConfig, optional
+        The network without a checkpoint; by default that of :class:`lwfm.model.ModelConfig`.
+    images : ImageSet
+        Its channel statistics normalize the images of a network without a checkpoint.
+    seed : int
+        Of random weights; the state of torch's generator is restored.
+
+    Returns
+    -------
+    LWFM
+        In evaluation mode, on the CPU.
+
+    Raises
+    ------
+    UserError
+        The checkpoint is missing, damaged or of something else, or the network cannot be built.
+    """
     if checkpoint is not None:
         return load_model(checkpoint)
     with torch.random.fork_rng(devices=[]):

@@ -68,9 +68,9 @@ class EvaluationResult:
     data : dict
         ``name``, ``layout``, ``root``, ``split``, ``fingerprint``, number of ``images``, ``classes``.
     options : dict
-        ways, shots, queries, episodes, seed, batch_size, accelerator, unreadable, overlap, maps_dtype, and
-        ``heads``, the options of the further heads; ``sampling`` describes what is drawn with and without
-        replacement.
+        ways, shots, queries, episodes, seed, batch_size, accelerator, class_split, crop, unreadable, overlap,
+        maps_dtype, and ``heads``, the options of the further heads; ``sampling`` describes what is drawn
+        with and without replacement.
     versions : dict
         Of lwfm, torch, torchvision, timm, python.
     machine : dict

@@ -69,6 +69,18 @@ def score_methods(
 def count_confusions(truth: Tensor, answers: Tensor, classes: int) -> Tensor:
     """Count the queries of class i (row) that were classified as class j (column).
 
+    Parameters
+    ----------
+    truth, answers : Tensor
+        Of one shape, int64 in 0..classes-1: the class of each query, and the one it was classified as.
+    classes : int
+        Number of classes.
+
+    Returns
+    -------
+    Tensor
+        [classes, classes] int64.
+
     Examples
     --------
     >>> count_confusions(torch.tensor([0, 0, 1]), torch.tensor([0, 1, 1]), 2).tolist()

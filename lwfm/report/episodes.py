@@ -130,7 +130,14 @@ def _reopen(result: EvaluationResult, root: Path | None) -> ImageSet:
     # The fingerprint tells whether the same images are left out: no image need be readable.
     with warnings.catch_warnings(record=True) as left_out:
         warnings.simplefilter("always")
-        images = open_images(data, place, split=result.data["split"], unreadable="skip")
+        images = open_images(
+            data,
+            place,
+            split=result.data["split"],
+            unreadable="skip",
+            class_split=result.options.get("class_split"),
+            crop=result.options.get("crop", False),
+        )
     if images.fingerprint != result.data["fingerprint"]:
         details = "".join(f"; {warning.message}" for warning in left_out)
         raise UserError(f"the images of {place or data} are not those that were evaluated{details}")

@@ -80,6 +80,14 @@ def test_each_image_passes_the_backbone_once(tiny_images: Path, monkeypatch: pyt
     assert sum(passed) == 7 * 6
 
 
+def test_an_image_that_was_not_encoded_has_no_maps(tiny_images: Path) -> None:
+    images = open_images("folder", tiny_images, "test")
+    maps = compute_maps(LWFM(MODEL), images, [4, 2])
+    assert len(maps.select([2, 4, 2])[0]) == 3
+    with pytest.raises(IndexError, match=r"images \[0, 3\] of the set were not encoded"):
+        maps.select([2, 0, 3])
+
+
 def test_nearest_class_mean_against_numpy() -> None:
     random = np.random.default_rng(0)
     support = [random.normal(size=(7, c, f, f)) for c, f in ((3, 2), (5, 1))]
@@ -142,6 +150,7 @@ def test_json_round_trip(tiny_images: Path, tmp_path: Path) -> None:
     assert EvaluationResult.from_json(text) == result
     plain = json.loads(text)
     assert plain["options"]["seed"] == 0
+    assert (plain["options"]["class_split"], plain["options"]["crop"]) == (None, False)
     assert plain["data"]["fingerprint"] == open_images("folder", tiny_images, "test").fingerprint
     assert ModelConfig.from_dict(plain["model"]["config"]) == MODEL
     assert plain["versions"]["torch"] == torch.__version__.split("+")[0] or plain["versions"]["torch"]

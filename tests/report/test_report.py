@@ -19,6 +19,7 @@ from lwfm.evaluation.results import EvaluationResult, percent
 from lwfm.figures.logs import read_log
 from lwfm.model import LWFM, ModelConfig, save_model
 from lwfm.report.page import render
+from tests.helpers.miniatures import birds
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -149,6 +150,19 @@ def test_a_network_that_was_never_trained_has_a_report_too(tmp_path: Path) -> No
     assert 'class="episode"' in text
     assert "Training" not in text
     assert '<img id="shots"' not in text  # one number of shots makes no curve
+
+
+def test_birds_are_opened_as_they_were_evaluated(tmp_path: Path) -> None:
+    """Their class split is not decided by the files, and the fingerprint sees the crop."""
+    birds(tmp_path)
+    model = ModelConfig(backbone="conv4", image_size=24, feature_size=1)
+    options: dict[str, Any] = {"class_split": "frn", "crop": True}
+    result = evaluate(
+        model=model, data="cub", root=tmp_path, way=2, queries=1, episodes=2, accelerator="cpu", **options
+    )
+    assert options.items() <= result.options.items()
+    text = render(EvaluationResult.from_json(result.to_json()), hardest=1)
+    assert 'class="episode"' in text
 
 
 def test_several_ways_and_heads_have_a_report(folder: Path) -> None:
