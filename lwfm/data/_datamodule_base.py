@@ -55,7 +55,8 @@ class TrainingDataModule(lightning.LightningDataModule):
     """Training images, and the images of fixed validation episodes, each once.
 
     Subclasses define the training batch. The same settings give the same batches with any number of
-    workers, and when a run is resumed at an epoch's beginning. The test split is never opened.
+    workers, and when a run is resumed at an epoch's beginning. The test split is never read,
+    except to find the white level of images of more than 8 bits.
 
     Parameters
     ----------

@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 class BatchTransform(Protocol):
     """Interface of transforms such as :class:`~lwfm.data.transforms.Transform`."""
 
-    def shape(self, image: Image) -> Any:
-        """Transform one image; randomness comes from torch's default generator."""
+    def crop_image(self, image: Image) -> Any:
+        """Crop one image; randomness comes from torch's default generator."""
 
-    def numbers(self, shaped: Sequence[Any]) -> Any:
-        """Combine results of :meth:`shape` into a batch."""
+    def collate(self, cropped: Sequence[Any]) -> Any:
+        """Combine results of :meth:`crop_image` into a batch."""
 
 
 class ImageBatches(torch.utils.data.Dataset[tuple[Any, torch.Tensor]]):
@@ -50,17 +50,17 @@ class ImageBatches(torch.utils.data.Dataset[tuple[Any, torch.Tensor]]):
     def __getitems__(self, items: Sequence[int | tuple[int, int]]) -> tuple[Any, torch.Tensor]:
         """Return a batch and its labels [B] int64 (the name is torch's)."""
         seeded = [item if isinstance(item, tuple) else (item, None) for item in items]
-        images = self.transform.numbers([self._shaped(index, seed) for index, seed in seeded])
+        images = self.transform.collate([self._cropped(index, seed) for index, seed in seeded])
         return images, torch.from_numpy(self.images.labels[[index for index, _ in seeded]])
 
-    def _shaped(self, index: int, seed: int | None) -> Any:
+    def _cropped(self, index: int, seed: int | None) -> Any:
         image = self.images.image(index)
         if seed is None:
-            return self.transform.shape(image)
+            return self.transform.crop_image(image)
         # CPU only: forked workers must not touch CUDA.
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
-            return self.transform.shape(image)
+            return self.transform.crop_image(image)
 
 
 class ImageDataset(torch.utils.data.Dataset[tuple[torch.Tensor, int]]):
@@ -114,7 +114,41 @@ def image_loader(
     batch_size: int = 64,
     workers: int = 0,
 ) -> DataLoader[tuple[torch.Tensor, torch.Tensor]]:
-    """Load these images in batches (images [B, 3, H, W], labels [B]), transformed as for evaluation."""
+    """Load images in batches, transformed as for evaluation.
+
+    Parameters
+    ----------
+    images
+        The split.
+    indices
+        Which of its images, in this order.
+    image_size
+        Height and width in pixels.
+    normalization
+        Mean and standard deviation per channel, for values in 0..1.
+    batch_size
+        Images in a batch; the last one may be smaller.
+    workers
+        Processes that decode images; 0 uses this one.
+
+    Returns
+    -------
+    loader
+        Yields ``(images [B, 3, image_size, image_size] float32, labels [B] int64)``.
+
+    Raises
+    ------
+    UserError
+        While iterating, if an image can no longer be read.
+
+    Examples
+    --------
+    >>> from lwfm.data import open_images
+    >>> from lwfm.data.normalization import IMAGENET
+    >>> loader = image_loader(open_images("emoji"), [5, 0, 7], image_size=32, normalization=IMAGENET)
+    >>> [tuple(batch.shape) for batch, _ in loader]
+    [(3, 3, 32, 32)]
+    """
     transform = evaluation_transform(image_size=image_size, normalization=normalization)
     return DataLoader(
         ImageBatches(images, transform),

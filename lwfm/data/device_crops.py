@@ -46,7 +46,7 @@ class CropTransform:
     >>> from PIL import Image
     >>> from lwfm.data.normalization import IMAGENET
     >>> transform = CropTransform(84)
-    >>> crops = transform.numbers([transform.shape(Image.new("RGB", (200, 120)))])
+    >>> crops = transform.collate([transform.crop_image(Image.new("RGB", (200, 120)))])
     >>> tuple(resized(crops, image_size=84, normalization=IMAGENET).shape)
     (1, 3, 84, 84)
     """
@@ -54,20 +54,20 @@ class CropTransform:
     def __init__(self, image_size: int) -> None:
         self.augmentation = RandomCropAndFlip(image_size)
 
-    def shape(self, image: Image) -> Crop:
+    def crop_image(self, image: Image) -> Crop:
         """Crop a random part."""
         box, flipped = self.augmentation.draw(image)
         left, top = box["left"], box["top"]
         part = image.crop((left, top, left + box["width"], top + box["height"]))
         return np.asarray(part), flipped
 
-    def numbers(self, shaped: Sequence[Crop]) -> Crops:
+    def collate(self, cropped: Sequence[Crop]) -> Crops:
         """Pad the crops to one size and stack them."""
-        sizes = np.array([pixels.shape[:2] for pixels, _ in shaped])
-        together = np.zeros((len(shaped), *sizes.max(0), 3), dtype=np.uint8)
-        for target, (pixels, _) in zip(together, shaped, strict=True):
+        sizes = np.array([pixels.shape[:2] for pixels, _ in cropped])
+        together = np.zeros((len(cropped), *sizes.max(0), 3), dtype=np.uint8)
+        for target, (pixels, _) in zip(together, cropped, strict=True):
             target[: pixels.shape[0], : pixels.shape[1]] = pixels
-        flips = torch.tensor([flipped for _, flipped in shaped])
+        flips = torch.tensor([flipped for _, flipped in cropped])
         return Crops(torch.from_numpy(together), torch.from_numpy(sizes), flips)
 
 

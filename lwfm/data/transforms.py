@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 
 class Transform:
-    """Transform in two steps: the shape of each image, then the values of the whole batch.
+    """Transform in two steps: crop and resize each image, then convert the whole batch to numbers.
 
     Parameters
     ----------
-    shape
+    crop_image
         From a PIL image (RGB) to one of the size that the backbone reads; may be random, by torch's default
         generator.
     normalization
@@ -34,16 +34,16 @@ class Transform:
     `Normalize`, bit for bit (a test compares); for a whole batch the last three cost a tenth.
     """
 
-    def __init__(self, shape: Callable[[Image], Image], normalization: Normalization) -> None:
-        self.shape, self.normalization = shape, normalization
+    def __init__(self, crop_image: Callable[[Image], Image], normalization: Normalization) -> None:
+        self.crop_image, self.normalization = crop_image, normalization
 
     def __call__(self, image: Image) -> torch.Tensor:
         """Transform one image -> ``[3, H, W]`` float32."""
-        return self.numbers([self.shape(image)])[0]
+        return self.collate([self.crop_image(image)])[0]
 
-    def numbers(self, shaped: Sequence[Image]) -> torch.Tensor:
-        """Convert shaped images of one size -> ``[B, 3, H, W]`` float32, in channels-last memory."""
-        pixels = torch.from_numpy(np.stack([np.asarray(image) for image in shaped]))  # [B, H, W, 3]
+    def collate(self, cropped: Sequence[Image]) -> torch.Tensor:
+        """Convert cropped images of one size -> ``[B, 3, H, W]`` float32, in channels-last memory."""
+        pixels = torch.from_numpy(np.stack([np.asarray(image) for image in cropped]))  # [B, H, W, 3]
         values = functional.to_dtype(pixels.permute(0, 3, 1, 2), torch.float32, scale=True)
         return normalized(values, self.normalization)
 
@@ -79,8 +79,8 @@ class RandomCropAndFlip:
     def __call__(self, image: Image) -> Image:
         """Draw and apply."""
         box, flipped = self.draw(image)
-        shaped: Image = functional.resized_crop(image, **box, size=[self.image_size] * 2)
-        return functional.horizontal_flip(shaped) if flipped else shaped
+        cropped: Image = functional.resized_crop(image, **box, size=[self.image_size] * 2)
+        return functional.horizontal_flip(cropped) if flipped else cropped
 
 
 class _Center:

@@ -66,8 +66,9 @@ def pretrain(
 
     Without ImageNet's weights this is how few-shot networks are usually begun: cross-entropy over all
     training classes on ordinary batches. The best model is the one whose features serve nearest class mean
-    best in episodes of the unseen classes of `val`; `test` is never read. The folder `out` receives the same
-    files as that of `lwfm train`, which starts from it with `--model.weights OUT/best.safetensors`.
+    best in episodes of the unseen classes of `val`; `test` is never read, except to find the white level of
+    images of more than 8 bits. The folder `out` receives the same files as that of `lwfm train`, which starts
+    from it with `--model.weights OUT/best.safetensors`.
 
     Parameters
     ----------
@@ -77,7 +78,8 @@ def pretrain(
         emoji (bundled with the package), folder (images in root/train/CLASS/ and root/val/CLASS/), a
         benchmark in any of its usual layouts, or auto to recognize what root holds; see `lwfm data inspect`.
     root : Path, optional
-        The folder that holds the data set, for all but emoji. Its test part is never read.
+        The folder that holds the data set, for all but emoji. Its test split is never read,
+        except to find the white level of images of more than 8 bits.
     class_split : str, optional
         For CUB: which of its class splits, where its files do not decide it.
     crop : bool

@@ -82,7 +82,8 @@ def train(
         emoji (bundled with the package), folder (images in root/train/CLASS/ and root/val/CLASS/), a
         benchmark in any of its usual layouts, or auto to recognize what root holds; see `lwfm data inspect`.
     root : Path, optional
-        The folder that holds the data set, for all but emoji. Its test part is never read.
+        The folder that holds the data set, for all but emoji. Its test split is never read,
+        except to find the white level of images of more than 8 bits.
     class_split : str, optional
         For CUB: which of its class splits, where its files do not decide it.
     crop : bool

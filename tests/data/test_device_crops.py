@@ -44,7 +44,7 @@ def on_device(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_given_boxes_give_the_crops_of_pil(side: int, flipped: bool, device: torch.device) -> None:
     whole = noise(120, 90)
     parts = [np.asarray(whole)[top : top + h, left : left + w] for top, left, h, w in BOXES]
-    crops = CropTransform(side).numbers([(part, flipped) for part in parts])
+    crops = CropTransform(side).collate([(part, flipped) for part in parts])
     crops = Crops(*(tensor.to(device) for tensor in crops))
     found = resized(crops, image_size=side, normalization=PLAIN).cpu()
     for box, image in zip(BOXES, found, strict=True):
@@ -56,7 +56,7 @@ def test_given_boxes_give_the_crops_of_pil(side: int, flipped: bool, device: tor
 
 
 def test_numbers_are_normalized() -> None:
-    crops = CropTransform(4).numbers([(np.full((5, 6, 3), 51, dtype=np.uint8), False)])
+    crops = CropTransform(4).collate([(np.full((5, 6, 3), 51, dtype=np.uint8), False)])
     image = resized(crops, image_size=4, normalization=Normalization((0.1, 0.2, 0.3), (0.1, 0.2, 0.4)))
     expected = torch.tensor([1.0, 0.0, -0.25])
     torch.testing.assert_close(image[0], expected[:, None, None].expand(3, 4, 4))

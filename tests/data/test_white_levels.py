@@ -109,6 +109,11 @@ def test_all_splits_of_a_data_set_share_one_white_level(tmp_path: Path) -> None:
     }
 
 
+def test_images_of_the_test_split_decide_for_those_of_training(tmp_path: Path) -> None:
+    write_set(tmp_path, {"train": 1000, "val": 1000, "test": 4000})
+    assert open_images("folder", tmp_path, "train").image(1).getpixel((0, 0))[0] == 62  # type: ignore[index]
+
+
 def test_a_changed_white_level_is_another_data_set(tmp_path: Path) -> None:
     """Else decoded images from an earlier run would be taken."""
     write_set(tmp_path, {"train": 4000, "val": 1000})
