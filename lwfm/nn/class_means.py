@@ -1,9 +1,11 @@
 """Classes with several support images, also where shots differ between classes.
 
-Letters: Q queries, S support images, K shots of a class, P positions.
+Letters: Q queries, S support images, K shots of a class.
 """
 
 from __future__ import annotations
+
+from collections import Counter
 
 import torch
 from torch import Tensor
@@ -29,6 +31,8 @@ class ClassShots:
 
     Examples
     --------
+    >>> import torch
+    >>> from lwfm.nn import ClassShots
     >>> ClassShots(torch.tensor([1, 0, 1]), 3).counts
     tensor([1, 2])
     """
@@ -36,33 +40,31 @@ class ClassShots:
     def __init__(self, labels: Tensor, images: int) -> None:
         labels = checked_labels(labels, images)
         counts = torch.bincount(labels)  # [way]
-        if not counts.all():
-            raise ValueError(f"class {int((counts == 0).nonzero()[0])} has no support images")
+        shots: list[int] = counts.tolist()
+        if 0 in shots:
+            raise ValueError(f"class {shots.index(0)} has no support images")
         self.labels, self.counts = labels, counts
         self.order = labels.argsort(stable=True)  # [S], by class
         self.begin = F.pad(counts.cumsum(0), (1, 0))  # [way + 1], where classes begin in that order
         member = labels.unsqueeze(1) == torch.arange(len(counts), device=labels.device)
         self.share = member.double() / counts  # [S, way]: 1 / shots of its class
-
-    def mean_over_class(self, x: Tensor) -> Tensor:
-        """Average x [Q, S, P] over each class's shots -> [Q, way, P]."""
-        return torch.einsum("qsp,sw->qwp", x, self.share.to(x))
-
-    def of_equal_count(self) -> list[Tensor]:
-        """Return the images [classes, K] of all classes with K shots, for each K."""
-        return [
-            torch.stack([self.order[self.begin[c] : self.begin[c] + count] for c in classes])
-            for count, classes in self._classes_by_count()
+        classes_of = Counter(shots)  # how many classes have K shots, by K
+        by_count = counts.argsort(stable=True)  # [way]: classes, those of the fewest shots first
+        self.class_order = by_count.argsort()
+        begin = torch.split(self.begin[by_count], [classes_of[K] for K in sorted(classes_of)])
+        # Images [classes, K] of all classes with K shots, for each K.
+        self.of_equal_count = [
+            self.order[first.unsqueeze(1) + torch.arange(K, device=labels.device)]
+            for K, first in zip(sorted(classes_of), begin, strict=True)
         ]
 
-    def in_class_order(self, x: list[Tensor]) -> Tensor:
-        """Concatenate [Q, classes] of each item of :meth:`of_equal_count`, by class -> [Q, way]."""
-        classes = torch.cat([each for _, each in self._classes_by_count()])
-        return torch.cat(x, dim=1)[:, classes.argsort()]
+    def mean_over_class(self, x: Tensor) -> Tensor:
+        """Average x [Q, S] over each class's shots -> [Q, way]."""
+        return x @ self.share.to(x)
 
-    def _classes_by_count(self) -> list[tuple[int, Tensor]]:
-        """Return each number of shots K that occurs, and the classes that have it."""
-        return [(K, (self.counts == K).nonzero().squeeze(1)) for K in sorted(set(self.counts.tolist()))]
+    def in_class_order(self, x: list[Tensor]) -> Tensor:
+        """Concatenate [Q, classes] of each item of ``of_equal_count``, by class -> [Q, way]."""
+        return torch.cat(x, dim=1)[:, self.class_order]
 
 
 def label_tensor(labels: Tensor | ClassShots) -> Tensor:

@@ -225,7 +225,7 @@ class LWFMHead(nn.Module):
         if matched:
             matching = self._over_layers(torch.stack(matched))
             if not self.merge_shots:
-                matching = shots.mean_over_class(matching.unsqueeze(-1)).squeeze(-1)
+                matching = shots.mean_over_class(matching)
             matching = self.matching_weight * matching
         return EpisodeSimilarities(base, matching, torch.cat([term.features for term in terms], dim=-1))
 

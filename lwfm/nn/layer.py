@@ -113,7 +113,7 @@ class SupportLayer:
             cosines = pair_blocks(raw, self.inverse_norm, inverse_norm)
             return feature_matching(cosines, self.embedded, embedded, top_k)[0]
         similarities = []
-        for images in self.shots.of_equal_count():  # [classes, K]
+        for images in self.shots.of_equal_count:  # [classes, K]
             blocks = raw[:, images].flatten(2, 3)  # [Q, classes, K P, P]
             cosines = pair_blocks(blocks, self.inverse_norm[images].flatten(1), inverse_norm)
             support = self.embedded[images].flatten(1, 2)  # [classes, K P, D]

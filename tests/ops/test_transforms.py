@@ -95,19 +95,20 @@ def test_head_under_vmap_by_expressions() -> None:
 class Classifier(nn.Module):
     """A head with the classes of its support images fixed."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, merge_shots: bool) -> None:
         super().__init__()
-        self.head, self.shots = head_of(), ClassShots(LABELS, 3)
+        self.head, self.shots = head_of(merge_shots=merge_shots), ClassShots(LABELS, 3)
 
     def forward(self, support: Tensor, query: Tensor) -> Any:
         return self.head(support, self.shots, query)
 
 
+@pytest.mark.parametrize("merge", [False, True], ids=["each-shot", "merged"])
 @pytest.mark.parametrize("how", ["export", "compile"])
-def test_head_with_fixed_classes_is_one_graph(how: str) -> None:
+def test_head_with_fixed_classes_is_one_graph(how: str, merge: bool) -> None:
     support, query = normal(3, 7, 2, 2, seed=0), normal(5, 7, 2, 2, seed=1)
-    classifier = Classifier()
-    expected = head_of()(support, LABELS, query)
+    classifier = Classifier(merge_shots=merge)
+    expected = head_of(merge_shots=merge)(support, LABELS, query)
     if how == "export":
         logits = torch.export.export(classifier, (support, query)).module()(support, query)
     else:
