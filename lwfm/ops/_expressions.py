@@ -10,6 +10,7 @@ Letters: Q queries, S support images, P support positions, M query positions, C 
 from __future__ import annotations
 
 import contextlib
+import re
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -20,7 +21,7 @@ from lwfm import _ops
 from lwfm.ops._implementation import bound, has_kernels
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 COSINE_EPS = 1e-8
 """Smallest norm a cosine divides by, as in torch's ``cosine_similarity``."""
@@ -134,8 +135,8 @@ def over_queries(
     ``queries`` are tensors [Q, ...]; a chunk has as many images as fit in the budget at ``query_bytes``
     each: ``PAIR_BYTES``, or ``RECORDED_PAIR_BYTES`` where gradients are recorded. There a chunk is recomputed
     in the backward pass instead of kept, so extra memory does not grow with Q. ``others`` are further
-    tensors of the caller that ``function`` reads: the backward pass refuses them and the queries once they
-    have been modified in place.
+    tensors of the caller that ``function`` reads, weights among them: the backward pass refuses them and the
+    queries once they have been modified in place. Errors name a query by its number among all.
 
     torch.compile cannot trace recomputation with symbolic sizes (``dynamic=True``): all queries are one
     chunk there if gradients are recorded.
@@ -149,11 +150,27 @@ def over_queries(
     recomputed = bound(_refusing_changes(function, (*queries, *others)))
     for begin in range(0, Q, chunk):
         pieces = [x[begin : begin + chunk] for x in queries]
-        if recorded:
-            parts.append(checkpoint(recomputed, *pieces, use_reentrant=False, preserve_rng_state=False))
-        else:
-            parts.append(function(*pieces))
+        with _queries_counted_from(begin):
+            if recorded:
+                parts.append(checkpoint(recomputed, *pieces, use_reentrant=False, preserve_rng_state=False))
+            else:
+                parts.append(function(*pieces))
     return tuple(torch.cat(column) for column in zip(*parts, strict=True))
+
+
+def _queries_counted_from(begin: int) -> contextlib.AbstractContextManager[None]:
+    """Correct the number of the query in the errors of a chunk, which begins with query ``begin``."""
+    # Compiled operators raise their errors without this code.
+    return contextlib.nullcontext() if torch.compiler.is_compiling() else _renumbered(begin)
+
+
+@contextlib.contextmanager
+def _renumbered(begin: int) -> Iterator[None]:
+    try:
+        yield
+    except ValueError as error:
+        message = re.sub(r"(?<=cost\[)\d+", lambda number: str(begin + int(number[0])), str(error))
+        raise ValueError(message) from None
 
 
 def _is_symbolic(size: int) -> bool:
@@ -178,8 +195,8 @@ def _refusing_changes(
     def call(*arguments: Tensor) -> tuple[Tensor, ...]:
         if versions != [x._version for x in tracked]:
             raise RuntimeError(
-                "features needed for gradient computation have been modified by an inplace operation "
-                "since they were matched: match a copy (clone()) instead"
+                "features or weights needed for gradient computation have been modified by an inplace "
+                "operation since they were matched: match a copy (clone()) instead"
             )
         return function(*arguments)
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import lwfm.nn
+import lwfm.ops._expressions
 import lwfm.reference
 from tests.helpers.episodes import Episode, random_episode
 
@@ -303,6 +304,20 @@ def test_nan_is_named_with_its_pair() -> None:
     with pytest.raises(ValueError, match="nan") as error:
         lwfm.nn.LWFMHead(episode.dims, feature_size=3)(episode.support, episode.labels, episode.query)
     assert "2, 0" in str(error.value)
+
+
+@pytest.mark.parametrize("recorded", [True, False], ids=["recorded", "inference"])
+@pytest.mark.parametrize("merge", [True, False], ids=["merged", "each-shot"])
+def test_nan_is_named_with_its_pair_in_chunks(
+    merge: bool, recorded: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("PAIR_BYTES", "RECORDED_PAIR_BYTES"):
+        monkeypatch.setattr(lwfm.ops._expressions, name, 1)
+    episode = random_episode((1, 2, 1), 4)
+    episode.query[0][2, 0, 0, 0] = torch.nan
+    head = lwfm.nn.LWFMHead(episode.dims, feature_size=3, merge_shots=merge)
+    with torch.set_grad_enabled(recorded), pytest.raises(ValueError, match=r"cost\[2, 0, .* is nan"):
+        head(episode.support, episode.labels, episode.query)
 
 
 def test_classify_needs_a_classifier() -> None:

@@ -174,6 +174,25 @@ def test_features_modified_in_place_have_no_gradient(
         torch.autograd.backward(similarity.sum())
 
 
+@pytest.mark.parametrize("matching", [True, False], ids=["matching", "no-matching"])
+@pytest.mark.parametrize("budget", [1, 2**20], ids=["chunks", "at-once"])
+def test_embeddings_modified_in_place_have_no_gradient(
+    budget: int, matching: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lwfm.ops._expressions, "RECORDED_PAIR_BYTES", budget)
+    head = LWFMHead([C], feature_size=2, matching_weight=0.25 if matching else 0.0).eval()
+    maps = torch.rand(3, C, 2, 2, requires_grad=True)
+    logits = head(maps, torch.tensor([0, 1, 1]), torch.rand(4, C, 2, 2))
+    with torch.no_grad():
+        for weight in head.embeddings.parameters():
+            weight.mul_(2)
+    if not matching:  # the weights are not read
+        torch.autograd.backward(logits.square().sum())
+        return
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        torch.autograd.backward(logits.square().sum())
+
+
 def test_head_keeps_its_own_copy_of_the_maps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lwfm.ops._expressions, "RECORDED_PAIR_BYTES", 1)
     head = LWFMHead([C], feature_size=2).eval()
