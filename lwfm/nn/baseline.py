@@ -41,6 +41,8 @@ def nearest_class_mean(support: Sequence[Tensor], support_labels: Tensor, query:
 
     Examples
     --------
+    >>> import torch
+    >>> from lwfm.nn import nearest_class_mean
     >>> maps = (torch.eye(2).reshape(2, 2, 1, 1),)
     >>> nearest_class_mean(maps, torch.tensor([0, 1]), maps)
     tensor([[1., 0.],
@@ -53,5 +55,30 @@ def nearest_class_mean(support: Sequence[Tensor], support_labels: Tensor, query:
 
 
 def global_features(maps: Sequence[Tensor]) -> Tensor:
-    """Return the L2-normalized, concatenated global averages [B, C] of per-layer maps."""
+    """Return the L2-normalized, concatenated global averages [B, C] of per-layer maps.
+
+    Parameters
+    ----------
+    maps : sequence of Tensor
+        Floating maps [B, C_l, F_l, F_l] of each layer, at least one.
+
+    Returns
+    -------
+    Tensor
+        [B, C], C the sum of all C_l.
+
+    Raises
+    ------
+    RuntimeError
+        For integer maps, or layers of different numbers of images.
+    ValueError
+        For no layers.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from lwfm.nn import global_features
+    >>> global_features([torch.ones(1, 3, 2, 2), torch.ones(1, 1, 4, 4)])
+    tensor([[0.5000, 0.5000, 0.5000, 0.5000]])
+    """
     return F.normalize(torch.cat([layer.mean((-2, -1)) for layer in maps], dim=-1), dim=-1)

@@ -20,8 +20,15 @@ class PixelEmbedding(nn.Sequential):
     dim : int
         C_l, at least 2; the hidden layer has ``dim // 2`` channels.
 
+    Raises
+    ------
+    ValueError
+        For fewer than 2 channels, which would leave the hidden layer empty.
+
     Examples
     --------
+    >>> import torch
+    >>> from lwfm.nn import PixelEmbedding
     >>> PixelEmbedding(8)(torch.ones(2, 9, 8)).shape
     torch.Size([2, 9, 8])
     """

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from lwfm.ops import layer_wise_embedding, paired_pixel_matching
-from lwfm.ops._expressions import paired_blocks
+from lwfm.ops._expressions import paired_blocks, without_autocast
 
 if TYPE_CHECKING:
     from lwfm.nn.head import LWFMHead
@@ -70,22 +70,32 @@ def explain_pair(head: LWFMHead, support: Maps, query: Maps) -> tuple[LayerMatch
 
     Examples
     --------
+    >>> import torch
     >>> from lwfm.nn import LWFMHead
+    >>> from lwfm.nn.explain import explain_pair
     >>> head = LWFMHead([4, 8], feature_size=2)
     >>> maps = torch.rand(1, 12, 2, 2)
     >>> [match.assignment.tolist() for match in explain_pair(head, maps, maps)]
     [[0, 1, 2, 3], [0, 1, 2, 3]]
     """
-    pairs = zip(head.layout.positions(support, "support"), head.layout.positions(query, "query"), strict=True)
-    matches = []
-    for layer, ((s, _), (q, _)) in enumerate(pairs):
-        if len(s) != 1 or len(q) != 1:
-            raise ValueError(f"one image each is explained, got {len(s)} and {len(q)}")
-        a, b = layer_wise_embedding(s, q, temperature=head.attention_temperature)
-        assignment = paired_pixel_matching(s, q)[1]
-        if head.embeddings:
-            s, q = head.embeddings[layer](s), head.embeddings[layer](q)
-        similarities = paired_blocks(s, q).values().gather(-1, assignment.unsqueeze(-1)).squeeze(-1)
-        results = (a[0], b[0], assignment, similarities)
-        matches.append(LayerMatch(*(x.squeeze(0).cpu() for x in results)))
-    return tuple(matches)
+    with without_autocast(head.layout.layers(support, "support")[0].device):
+        layers = [
+            head.layout.positions(maps, name) for maps, name in ((support, "support"), (query, "query"))
+        ]
+        pairs = zip(*layers, strict=True)
+        return tuple(
+            _explain_layer(head, layer, s.features, q.features) for layer, (s, q) in enumerate(pairs)
+        )
+
+
+def _explain_layer(head: LWFMHead, layer: int, s: Tensor, q: Tensor) -> LayerMatch:
+    """Match positions [1, P, C_l] of one layer of both images."""
+    if len(s) != 1 or len(q) != 1:
+        raise ValueError(f"one image each is explained, got {len(s)} and {len(q)}")
+    a, b = layer_wise_embedding(s, q, temperature=head.attention_temperature)
+    assignment = paired_pixel_matching(s, q)[1]
+    if head.embeddings:
+        s, q = head.embeddings[layer](s), head.embeddings[layer](q)
+    similarities = paired_blocks(s, q).values().gather(-1, assignment.unsqueeze(-1)).squeeze(-1)
+    results = (a[0], b[0], assignment, similarities)
+    return LayerMatch(*(x.squeeze(0).cpu() for x in results))

@@ -59,12 +59,12 @@ class LWFMHead(nn.Module):
     embedding : bool
         Learn a :class:`PixelEmbedding` per layer for the matched similarity.
     matching_weight : float
-        Weight of the matched similarity beside the base term, at least 0; 0 skips the matching.
+        Weight of the matched similarity beside the base term, finite and at least 0; 0 skips the matching.
     attention_temperature : float or None
         t_attn of layer-wise embedding, positive. The paper: 5, on CUB 2. None: no layer-wise embedding, all
         positions weigh the same.
     temperature : float
-        t that divides the logits, positive.
+        t that divides the logits, positive and finite.
     top_k : int or None
         Matched pairs averaged per layer, at most the smallest F_l^2; None for all.
     layer_reduction : str
@@ -85,6 +85,8 @@ class LWFMHead(nn.Module):
 
     Examples
     --------
+    >>> import torch
+    >>> from lwfm.nn import LWFMHead
     >>> head = LWFMHead([64, 128], feature_size=3).eval()
     >>> support, labels = torch.rand(10, 192, 3, 3), torch.arange(10) % 5  # 5-way 2-shot
     >>> head(support, labels, torch.rand(15, 192, 3, 3)).shape
@@ -119,11 +121,12 @@ class LWFMHead(nn.Module):
         self.classifier = None if num_classes is None else nn.Linear(sum(self.layout.dims), num_classes)
 
     def _check_arguments(self) -> None:
-        if self.matching_weight < 0:
-            raise ValueError(f"matching_weight must be at least 0, got {self.matching_weight}")
-        for name in ("attention_temperature", "temperature"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        if not 0 <= self.matching_weight < math.inf:
+            raise ValueError(f"matching_weight must be finite and at least 0, got {self.matching_weight}")
+        if not 0 < self.temperature < math.inf:
+            raise ValueError(f"temperature must be positive and finite, got {self.temperature}")
+        if not self.attention_temperature > 0:
+            raise ValueError(f"attention_temperature must be positive, got {self.attention_temperature}")
         if self.layer_reduction not in get_args(LayerReduction):
             raise ValueError(f"layer_reduction must be max or mean, got {self.layer_reduction!r}")
         pairs = min(self.layout.sizes) ** 2

@@ -21,9 +21,15 @@ class SemanticPixelMatching(nn.Module):
     top_k : int or None
         Mean of the k most similar matched pairs; 1 is the paper's maximum, None averages all.
 
+    Raises
+    ------
+    ValueError
+        For an embedding of fewer than 2 channels.
+
     Examples
     --------
     >>> import torch
+    >>> from lwfm.nn import SemanticPixelMatching
     >>> matching = SemanticPixelMatching(64)
     >>> matching(torch.rand(5, 64, 3, 3), torch.rand(7, 64, 3, 3)).shape
     torch.Size([7, 5])
@@ -41,7 +47,8 @@ class SemanticPixelMatching(nn.Module):
         Raises
         ------
         ValueError
-            For a wrong rank, channel count, dtype or device, or NaN features (naming the pair).
+            For a wrong rank, channel count, dtype or device, a ``top_k`` larger than the number of matched
+            pairs, or NaN features (naming the pair).
         """
         for name, maps in (("support", support), ("query", query)):
             if maps.ndim != 4 or maps.shape[1] != self.dim:

@@ -47,6 +47,11 @@ def checked_features(
         if s.shape[2] != q.shape[2]:
             raise ValueError(f"{name_s} has {s.shape[2]} channels, but {name_q} has {q.shape[2]}")
     matched = min(support.shape[1], query.shape[1])
-    if matched == 0 or (top_k is not None and not 1 <= top_k <= matched):
+    if matched == 0:
+        raise ValueError(
+            f"images need at least one position, got support {list(support.shape)} "
+            f"and query {list(query.shape)}"
+        )
+    if top_k is not None and not 1 <= top_k <= matched:
         raise ValueError(f"top_k must be 1 to {matched} (matched pairs) or None, got {top_k}")
     return [(compute_dtype(s), compute_dtype(q)) for _, s, _, q in pairs]

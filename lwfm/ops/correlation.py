@@ -99,6 +99,8 @@ def correlate(
 
     Examples
     --------
+    >>> import torch
+    >>> from lwfm.ops.correlation import correlate
     >>> support, query = torch.rand(5, 9, 16), torch.rand(3, 9, 16)
     >>> terms = correlate(support, query, temperature=5.0, top_k=1)
     >>> terms.a.shape, terms.similarity.shape

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Any
 
@@ -229,14 +230,19 @@ def test_cuda_equals_cpu() -> None:
         ({"layer_dims": []}, "at least one layer"),
         ({"feature_size": [3]}, "one per layer"),
         ({"feature_size": 0}, "feature_size"),
-        ({"matching_weight": -0.1}, "matching_weight"),
-        ({"temperature": 0.0}, "temperature"),
+        ({"matching_weight": -0.1}, "matching_weight must be finite and at least 0, got -0.1"),
+        ({"matching_weight": math.nan}, "matching_weight must be finite and at least 0, got nan"),
+        ({"matching_weight": math.inf}, "matching_weight must be finite and at least 0, got inf"),
+        ({"temperature": 0.0}, "temperature must be positive and finite, got 0.0"),
+        ({"temperature": math.nan}, "temperature must be positive and finite, got nan"),
+        ({"temperature": math.inf}, "temperature must be positive and finite, got inf"),
+        ({"attention_temperature": math.nan}, "attention_temperature must be positive, got nan"),
         ({"attention_temperature": -1.0}, "attention_temperature"),
         ({"top_k": 10}, "top_k must be 1 to 9"),
         ({"layer_reduction": "sum"}, "layer_reduction must be max or mean"),
         ({"layer_dims": [1, 8]}, "at least 2 channels"),
     ],
-    ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
+    ids=lambda value: "-".join(f"{name}={x}" for name, x in value.items()) if isinstance(value, dict) else "",
 )
 def test_bad_arguments_are_refused(change: dict[str, Any], message: str) -> None:
     arguments = {"layer_dims": [8, 8], "feature_size": 3, **change}

@@ -138,6 +138,16 @@ def test_explanation_adds_up_to_the_head() -> None:
         assert sorted(match.assignment.tolist()) == list(range(9))
 
 
+def test_explanation_under_autocast_is_that_of_the_head() -> None:
+    episode = random_episode((1,), 1)
+    head = LWFMHead(episode.dims, feature_size=3).eval()
+    expected = explain_pair(head, episode.support, episode.query)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        matches = explain_pair(head, episode.support, episode.query)
+    for match, other in zip(matches, expected, strict=True):
+        torch.testing.assert_close(vars(match), vars(other), rtol=0, atol=0)
+
+
 X = torch.rand(2, 4, 5)
 
 
@@ -151,7 +161,8 @@ X = torch.rand(2, 4, 5)
         ({"support": X, "query": X.to("meta")}, "on meta"),
         ({"support": X, "query": X, "top_k": 0}, "top_k must be 1 to 4"),
         ({"support": X, "query": X, "top_k": 5}, "top_k must be 1 to 4"),
-        ({"support": X[:, :0], "query": X}, "top_k must be 1 to 0"),
+        ({"support": X, "query": X[:, :0]}, "and query [2, 0, 5]"),
+        ({"support": X[:, :0], "query": X}, "images need at least one position, got support [2, 0, 5]"),
         ({"support": X, "query": X, "support_embedded": X}, "both support_embedded and query_embedded"),
         (
             {"support": X, "query": X, "support_embedded": X[:1], "query_embedded": X},
@@ -164,8 +175,8 @@ X = torch.rand(2, 4, 5)
         ({"support": X, "query": X.index_fill(2, torch.tensor(3), torch.nan)}, "cost[0, 0, 0, 0] is nan"),
     ],
     ids=[
-        "rank", "dtype", "channels", "mixed-dtypes", "devices", "top_k-low", "top_k-high", "no-positions",
-        "half-embedded", "embedded-shape", "embedded-channels", "nan",
+        "rank", "dtype", "channels", "mixed-dtypes", "devices", "top_k-low", "top_k-high",
+        "no-query-positions", "no-positions", "half-embedded", "embedded-shape", "embedded-channels", "nan",
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("function", [semantic_pixel_matching, paired_pixel_matching])
