@@ -298,10 +298,12 @@ def test_other_files_are_refused(
 
 
 def test_a_shipped_plan_is_read_by_its_name() -> None:
-    plan, options = read_plan(Path("presets"))
+    plan, options = read_plan(Path("paper-or-recommended"))
     assert set(options) == {"paper", "recommended"}
     assert options["recommended"]["model"].merge_shots
     assert plan.seeds == [0, 1, 2, 3, 4]
+    ablation = read_plan(Path("ablation"))[1]
+    assert {name: ablation[name] for name in options} == options, "the plans can share their networks"
     with pytest.raises(UserError, match="no preset ablatoin; did you mean ablation"):
         read_plan(Path("ablatoin"))
 
