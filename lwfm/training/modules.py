@@ -148,12 +148,18 @@ class Learner(lightning.LightningModule):
         return self.model.encode(images.contiguous(memory_format=torch.channels_last))
 
     def _stop_unless_finite(
-        self, what: str, batch: Mapping[str, Images], batch_idx: int, *values: Tensor
+        self, batch: Mapping[str, Images], batch_idx: int, values: Mapping[str, Sequence[Tensor]]
     ) -> None:
-        """Raise UserError for NaN or infinite values, and save the batch for inspection."""
-        finite = torch.stack([torch.isfinite(value.detach()).all() for value in values])
-        if finite.all():  # one wait for the device, however many values
+        """Raise UserError, naming the first of `values` with a NaN or an infinity, and save the batch."""
+        finite = torch.stack(
+            [
+                torch.stack([torch.isfinite(each.detach()).all() for each in tensors]).all()
+                for tensors in values.values()
+            ]
+        )
+        if finite.all().item():  # the only wait for the device, however many values
             return
+        what = next(name for name, good in zip(values, finite.tolist(), strict=True) if not good)
         path = Path(self.trainer.default_root_dir) / "diverged.safetensors"
         tensors = {
             f"{part}.{name}": tensor
@@ -236,12 +242,17 @@ class LWFMModule(Learner):
         """Compute the loss of one episode and one auxiliary batch, encoded together."""
         images, labels = batch["episode"]
         maps = self.encode(torch.cat([images, batch["auxiliary"][0]]))
-        self._stop_unless_finite("the feature maps", batch, batch_idx, *maps)
-        parts = self._losses(maps, labels, batch["auxiliary"][1])
+        try:
+            parts = self._losses(maps, labels, batch["auxiliary"][1])
+        except ValueError:  # On the CPU the operators refuse NaN; on a GPU it reaches the loss.
+            squares = [layer.detach().float().square().sum(1) for layer in maps]
+            values = {"the feature maps": maps, "the squared norms of the feature maps": squares}
+            self._stop_unless_finite(batch, batch_idx, values)
+            raise
         loss = (
             self.optim.episode_weight * parts["episode_loss"] + parts["query_loss"] + parts["auxiliary_loss"]
         )
-        self._stop_unless_finite("the loss", batch, batch_idx, loss)
+        self._stop_unless_finite(batch, batch_idx, {"the feature maps": maps, "the loss": [loss]})
         self.log("train_loss", loss, prog_bar=True, on_step=True, on_epoch=False)
         self.log_dict(parts, on_step=False, on_epoch=True, batch_size=len(images))
         return loss
@@ -285,7 +296,7 @@ class ClassificationModule(Learner):
         maps = self.encode(images)
         logits = self.model.head.classify(maps)
         loss = F.cross_entropy(logits, labels)
-        self._stop_unless_finite("the loss", {"images": batch}, batch_idx, loss)
+        self._stop_unless_finite({"images": batch}, batch_idx, {"the loss": [loss]})
         self.log("train_loss", loss, prog_bar=True, on_step=True, on_epoch=False)
         accuracy = (logits.detach().argmax(-1) == labels).float().mean()
         self.log("train_accuracy", accuracy, on_step=False, on_epoch=True, batch_size=len(images))

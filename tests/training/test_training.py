@@ -6,6 +6,7 @@ import csv
 import math
 import signal
 import threading
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import timedelta
 from types import SimpleNamespace
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 from lightning.pytorch.callbacks import Timer
+from torch.profiler import profile
 
 from lwfm._common import files
 from lwfm.errors import UserError
@@ -118,8 +120,9 @@ def test_loss_has_three_parts(tiny_images: Path, tmp_path: Path, monkeypatch: py
         grown = 0.0 * sum(parameter.sum() for parameter in self.parameters())
         return {name: value + grown for name, value in parts.items()}
 
-    def note(self: LWFMModule, what: str, batch: Any, step: int, *values: torch.Tensor) -> None:
-        losses.extend(value.item() for value in values if what == "the loss")
+    def note(self: LWFMModule, batch: Any, step: int, values: dict[str, list[torch.Tensor]]) -> None:
+        assert list(values) == ["the feature maps", "the loss"]
+        losses.append(values["the loss"][0].item())
 
     monkeypatch.setattr(LWFMModule, "_losses", known)
     monkeypatch.setattr(LWFMModule, "_stop_unless_finite", note)
@@ -227,6 +230,46 @@ def test_divergence_stops_and_is_located(tiny_images: Path, tmp_path: Path) -> N
         UserError, match=r"diverged: .* at epoch \d, step \d\. Try a smaller learning rate than 1e\+30"
     ):
         train_tiny(tmp_path, tiny_images, optim=OptimConfig(lr=1e30, clip_norm=1e30))
+
+
+@pytest.mark.parametrize(
+    ("factor", "what"),
+    [
+        (math.nan, "the feature maps"),
+        (math.inf, "the feature maps"),
+        (1e30, "the squared norms of the feature maps"),
+    ],
+    ids=["nan", "infinite", "overflow"],
+)
+def test_maps_that_the_operators_refuse_are_a_divergence(
+    factor: float, what: str, tiny_images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encode = LWFMModule.encode
+    monkeypatch.setattr(
+        LWFMModule, "encode", lambda module, images: [factor * layer for layer in encode(module, images)]
+    )
+    with pytest.raises(UserError, match=f"diverged: {what} became NaN or infinite at epoch 0, step 0"):
+        train_tiny(tmp_path, tiny_images)
+
+
+@pytest.mark.parametrize(
+    ("map_value", "loss", "what"),
+    [(1.0, 1.0, None), (1.0, math.nan, "the loss"), (math.inf, math.nan, "the feature maps")],
+    ids=["finite", "loss", "maps"],
+)
+def test_maps_and_loss_are_checked_in_one_wait(
+    map_value: float, loss: float, what: str | None, tmp_path: Path
+) -> None:
+    trainer = SimpleNamespace(default_root_dir=str(tmp_path))
+    module: Any = SimpleNamespace(trainer=trainer, current_epoch=1, seed=0, optim=OptimConfig())
+    maps = [torch.ones(2, 3, 4, 4), torch.full((2, 5, 2, 2), map_value)]
+    values = {"the feature maps": maps, "the loss": [torch.tensor(loss)]}
+    stopped = pytest.raises(UserError, match=f"diverged: {what} became") if what else nullcontext()
+    with profile() as profiled, stopped:
+        LWFMModule._stop_unless_finite(module, {}, 3, values)
+    # Reading a value of a tensor waits for the device, where there is one.
+    reads = [event for event in profiled.events() or () if event.name == "aten::_local_scalar_dense"]
+    assert what or len(reads) == 1
 
 
 def test_time_limit_ends_with_a_validation(tiny_images: Path, tmp_path: Path) -> None:
