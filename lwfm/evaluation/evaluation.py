@@ -270,6 +270,14 @@ def open_network(checkpoint: Path | None, model: ModelConfig | None, images: Ima
     ------
     UserError
         The checkpoint is missing, damaged or of something else, or the network cannot be built.
+
+    Examples
+    --------
+    >>> from lwfm.data import open_images
+    >>> small = ModelConfig(backbone="conv4", image_size=24, feature_size=1)
+    >>> network = open_network(None, small, open_images("emoji"), seed=0)
+    >>> network.config == small, network.training
+    (True, False)
     """
     if checkpoint is not None:
         return load_model(checkpoint)

@@ -33,6 +33,11 @@ def score_methods(
         Names of all classes of the split.
     way, shot : int
         Of the episodes.
+
+    Returns
+    -------
+    list of MethodResult
+        One for each method, in the order of ``answers``.
     """
     truth = episode_labels(way, query_classes.shape[1] // way)  # [Q]
     baseline = (answers[BASELINE] == truth).double().mean(1)
@@ -72,7 +77,8 @@ def count_confusions(truth: Tensor, answers: Tensor, classes: int) -> Tensor:
     Parameters
     ----------
     truth, answers : Tensor
-        Of one shape, int64 in 0..classes-1: the class of each query, and the one it was classified as.
+        Of one shape, int64 in 0..classes-1 (not checked): the class of each query, and the one it was
+        classified as.
     classes : int
         Number of classes.
 
