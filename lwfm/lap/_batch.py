@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
+from typing import TYPE_CHECKING, Any, Literal, cast, overload
 
 import numpy as np
 
@@ -15,27 +15,26 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
-    Cols: TypeAlias = NDArray[np.int64]
-    Reals: TypeAlias = NDArray[np.float64]
+    from lwfm.lap._arguments import Cols, Reals
 
 
-def _ragged(costs: object) -> list[NDArray[Any]] | None:
-    """Return the matrices of a sequence that do not stack into one array; None for any other ``costs``."""
+def _stacked(costs: object) -> object:
+    """Return the matrices of a sequence as one array, or as a list if they do not stack; else ``costs``."""
     if not isinstance(costs, (list, tuple)):
-        return None
+        return costs
     if not costs:
         raise ValueError(
             "costs is an empty sequence, which has no shape: pass np.empty((0, N, M)) for an empty batch"
         )
     for b, cost in enumerate(costs):
         refuse_masked(cost, f"costs[{b}]")
-    if all(isinstance(cost, np.ndarray) for cost in costs):
-        return list(costs) if len({(cost.shape, cost.dtype) for cost in costs}) > 1 else None
+    are_arrays = all(isinstance(cost, np.ndarray) for cost in costs)
+    if are_arrays and len({(cost.shape, cost.dtype) for cost in costs}) > 1:
+        return list(costs)
     try:
-        np.asarray(costs)
+        return np.asarray(costs)
     except ValueError:
-        return [as_costs(cost, 2, f"costs[{b}]") for b, cost in enumerate(costs)]
-    return None
+        return list(costs)
 
 
 @overload
@@ -151,16 +150,16 @@ def solve_batch(
     """
     maximize, return_duals = as_flag(maximize, "maximize"), as_flag(return_duals, "return_duals")
     threads, limit = as_threads(n_threads), as_limit(cost_limit)
-    ragged = _ragged(costs)
-    if ragged is not None:
+    stacked = _stacked(costs)
+    if isinstance(stacked, list):
         if return_duals or warm is not None or out is not None:
             raise ValueError("return_duals, warm and out need problems of one shape and dtype")
-        arrays = [as_costs(cost, 2, f"costs[{b}]") for b, cost in enumerate(ragged)]
+        arrays = [as_costs(cost, 2, f"costs[{b}]") for b, cost in enumerate(stacked)]
         columns = [np.empty(len(array), np.int64) for array in arrays]
         ragged_totals = np.empty(len(arrays))
         _lap.solve_ragged(arrays, maximize, limit, threads, "costs", columns, ragged_totals)
         return columns, ragged_totals
-    array = as_costs(costs, 3, "costs")
+    array = as_costs(cast("ArrayLike", stacked), 3, "costs")
     warm_v, warm_columns = as_warm(warm, array.shape)
     request = Request(
         maximize,

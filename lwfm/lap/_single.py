@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from lwfm.lap._arguments import as_costs, as_flag
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-    Cols: TypeAlias = NDArray[np.int64]
+    from lwfm.lap._arguments import Cols, Reals
 
 
 def simd_level() -> str:
@@ -37,16 +37,14 @@ class Request:
     cost_limit: float = math.inf
     threads: int = 1
     duals: bool = False
-    warm_v: NDArray[np.float64] | None = None
-    warm_columns: NDArray[np.int64] | None = None
-    out: tuple[NDArray[np.int64], NDArray[np.float64]] | None = None
+    warm_v: Reals | None = None
+    warm_columns: Cols | None = None
+    out: tuple[Cols, Reals] | None = None
     name: str = "costs"
     single: bool = False
 
 
-def solve(
-    array: NDArray[Any], request: Request
-) -> tuple[Cols, NDArray[np.float64], NDArray[np.float64] | None, NDArray[np.float64] | None]:
+def solve(array: NDArray[Any], request: Request) -> tuple[Cols, Reals, Reals | None, Reals | None]:
     """Solve costs [B, N, M] from ``as_costs``; return cols [B, N], totals [B], u [B, N], v [B, M]."""
     count, rows, columns = array.shape
     cols, totals = request.out or (np.empty((count, rows), np.int64), np.empty(count))
@@ -69,9 +67,7 @@ def solve(
     return cols, totals, u, v
 
 
-def linear_sum_assignment(
-    cost_matrix: ArrayLike, maximize: bool = False
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def linear_sum_assignment(cost_matrix: ArrayLike, maximize: bool = False) -> tuple[Cols, Cols]:
     """Solve one linear assignment problem, as ``scipy.optimize.linear_sum_assignment`` does.
 
     Parameters
@@ -115,7 +111,7 @@ def linear_sum_assignment(
 
 def lapjv(
     cost: ArrayLike, verbose: object = 0, force_doubles: object = False
-) -> tuple[NDArray[np.int64], NDArray[np.int64], tuple[float, NDArray[np.float64], NDArray[np.float64]]]:
+) -> tuple[Cols, Cols, tuple[float, Reals, Reals]]:
     """Solve one square problem, with dual variables, as ``lapjv.lapjv`` does.
 
     Parameters

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from lwfm.lap._arguments import as_flag, as_real
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    Cols: TypeAlias = NDArray[np.int64]
+    from lwfm.lap._arguments import Cols, Reals
 
 # Larger magnitudes could overflow sums; scaling by a power of two is exact.
 _LARGEST, _SHRINK = 2.0**900, 2.0**-200
@@ -161,7 +161,7 @@ def _check_range(indices: NDArray[Any], size: int, name: str) -> None:
         raise ValueError(f"{name} must be from 0 to {size - 1}, but {name}[{k}] is {indices[k]}")
 
 
-def _allowed_pairs(csr: Any, maximize: bool, transposed: bool) -> tuple[Cols, Cols, NDArray[np.float64]]:
+def _allowed_pairs(csr: Any, maximize: bool, transposed: bool) -> tuple[Cols, Cols, Reals]:
     """Return row starts, columns and costs to minimize of the pairs that are not forbidden."""
     value = _as_float64(csr.data) * (-1.0 if maximize else 1.0)
     allowed = value != np.inf
@@ -178,7 +178,7 @@ def _allowed_pairs(csr: Any, maximize: bool, transposed: bool) -> tuple[Cols, Co
     return before[csr.indptr].astype(np.int64), csr.indices[allowed].astype(np.int64), value[allowed]
 
 
-def _as_float64(entries: NDArray[Any]) -> NDArray[np.float64]:
+def _as_float64(entries: NDArray[Any]) -> Reals:
     """Return entries as float64; 64-bit integers less the smallest, exact if they span less than 2^53.
 
     All complete assignments have the same number of pairs, so the shift does not change the optimum.

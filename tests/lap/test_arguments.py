@@ -121,6 +121,22 @@ def test_out_is_a_pair_of_arrays(out: Any) -> None:
         lap.solve_batch(COSTS[None], out=out)
 
 
+def test_a_list_of_matrices_is_converted_once() -> None:
+    conversions = 0
+
+    class Matrix:
+        def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
+            nonlocal conversions
+            conversions += 1
+            return np.array(COSTS, dtype)
+
+    matrices: Any = [Matrix(), Matrix()]
+    np.asarray(matrices)
+    needed, conversions = conversions, 0
+    lap.solve_batch(matrices)
+    assert conversions == needed > 0
+
+
 def test_nested_lists_may_be_ragged() -> None:
     cols, totals = lap.solve_batch([[[1, 2], [3, 5]], [[3, 1, 2]]])
     assert [c.tolist() for c in cols] == [[1, 0], [1]]
