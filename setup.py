@@ -62,13 +62,13 @@ def import_torch() -> tuple[Path, str, str | None, list[tuple[int, int]]]:
     return root, torch.__version__, torch.version.cuda, gpus
 
 
-def pybind11_folder() -> str:
-    """Return the folder of pybind11's headers."""
+def find_pybind11() -> tuple[str, str]:
+    """Return the folder of pybind11's headers and their version."""
     try:
         import pybind11
     except ImportError:
         fail("pybind11 is not installed in the environment that builds lwfm: pip install 'pybind11>=2.13'.")
-    return str(pybind11.get_include())
+    return str(pybind11.get_include()), str(pybind11.__version__)
 
 
 def cuda_kernels(
@@ -114,14 +114,15 @@ class BuildExtensions(build_ext):
         """Complete both modules' objects and libraries -> whether there are CUDA kernels among them."""
         root, torch_version, torch_cuda, gpus = import_torch()
         kernels, runtime_folder, summary = cuda_kernels(torch_cuda, gpus)
-        compiler = setup_objects.output_of([*command[:1], "--version"])
+        compiler = setup_objects.compiler_version(command)
+        pybind11_include, pybind11_version = find_pybind11()
         common = [*command, *COMPILE_FLAGS, *WARNING_FLAGS, "-Icsrc", f"-I{sysconfig.get_path('include')}"]
 
         def compilation(source: Path, flags: list[str], versions: str) -> Compilation:
             return Compilation(source, setup_objects.with_ccache([*common, *flags], os.environ), versions)
 
         lap = [
-            compilation(source, [f"-I{pybind11_folder()}"], compiler)
+            compilation(source, [f"-I{pybind11_include}"], f"{compiler}pybind11 {pybind11_version}")
             for source in sorted(Path("csrc", "python").glob("*.cpp"))
         ]
         # As system headers: their warnings are not ours, and torch's version says when they change.

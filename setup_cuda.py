@@ -207,8 +207,9 @@ def kernel_compilations(
     targets = [f"-gencode=arch=compute_{number},code=sm_{number}" for number in architectures.machine]
     targets += [f"-gencode=arch=compute_{number},code=compute_{number}" for number in architectures.virtual]
     command = with_ccache([str(toolkit.nvcc), *NVCC_FLAGS, *HOST_FLAGS, *targets], environment)
-    added = [environment.get(f"NVCC_{place}_FLAGS", "") for place in ("PREPEND", "APPEND")]
-    versions = "\n".join([output_of([toolkit.nvcc, "--version"]), *added])
+    added = [environment.get(f"NVCC_{name}", "") for name in ("PREPEND_FLAGS", "APPEND_FLAGS", "CCBIN")]
+    host = output_of([environment.get("NVCC_CCBIN") or "g++", "--version"])
+    versions = "\n".join([output_of([toolkit.nvcc, "--version"]), host, *added])
     sources = sorted(Path("csrc", "cuda").rglob("*.cu"))
     sources.sort(key=lambda source: not source.stem.startswith(SLOWEST))
     return [Compilation(source, command, versions) for source in sources]

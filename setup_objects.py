@@ -69,6 +69,15 @@ def output_of(command: Sequence[str | Path]) -> str:
     return result.stdout + result.stderr
 
 
+def compiler_version(command: Sequence[str]) -> str:
+    """Return the version that a compile command prints.
+
+    The whole command is asked: its first word may be a launcher such as ccache, and flags may choose the
+    compiler.
+    """
+    return output_of([*command, "--version"])
+
+
 def job_count(environment: Mapping[str, str]) -> int:
     """Return how many compilers run at once: MAX_JOBS as in torch's builds, else one for each processor."""
     wanted = environment.get("MAX_JOBS", "")

@@ -8,7 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from setup_objects import Compilation, CompilationError, compile_all, job_count, with_ccache
+from setup_objects import (
+    Compilation,
+    CompilationError,
+    compile_all,
+    compiler_version,
+    job_count,
+    output_of,
+    with_ccache,
+)
 
 COMPILER = shutil.which("c++") or "g++"
 
@@ -83,6 +91,15 @@ def test_ccache_is_used_where_it_is_installed(tmp_path: Path) -> None:
     environment = {"PATH": str(tmp_path)}
     assert with_ccache(["g++", "-O3"], environment) == (str(ccache), "g++", "-O3")
     assert with_ccache(["/usr/bin/ccache", "g++"], environment) == ("/usr/bin/ccache", "g++")
+
+
+def test_version_is_that_of_the_compiler_behind_a_launcher(tmp_path: Path) -> None:
+    launcher = tmp_path / "launcher"
+    launcher.write_text('#!/bin/sh\ntest "$1" = --version && echo launcher || exec "$@"\n')
+    launcher.chmod(0o755)
+    version = output_of([COMPILER, "--version"])
+    assert version
+    assert compiler_version([str(launcher), COMPILER, "-fPIC"]) == version
 
 
 @pytest.mark.parametrize(
