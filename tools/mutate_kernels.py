@@ -12,6 +12,7 @@ sanitizer that is needed the tests must first pass without a fault.
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import signal
 import subprocess
@@ -39,6 +40,13 @@ SANITIZERS = {
     "plain": [],
     "asan": ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"],
     "tsan": ["-fsanitize=thread"],
+}
+# Nothing else of the caller's environment, where CPATH, LIBRARY_PATH, TSAN_OPTIONS and the like would
+# change what is compiled and what a sanitizer reports.
+ENVIRONMENT = {
+    "ASAN_OPTIONS": "detect_leaks=0",
+    "LC_ALL": "C",  # the reports that first_report looks for are in English
+    **{name: os.environ[name] for name in ("PATH", "TMPDIR") if name in os.environ},
 }
 SECONDS = 120  # limit of processor time, so that a busy machine changes no verdict
 
@@ -79,9 +87,9 @@ def run(command: list[str], seconds: int | None = None) -> tuple[int, str]:
         command = ["bash", "-c", f'ulimit -t {seconds}; exec "$@"', "bash", *command]
     result = subprocess.run(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
-        check=False, env={"ASAN_OPTIONS": "detect_leaks=0", "PATH": "/usr/bin:/bin"},
+        check=False, env=ENVIRONMENT,
     )  # fmt: skip
-    if result.returncode in (-signal.SIGXCPU, -signal.SIGKILL):
+    if seconds is not None and result.returncode in (-signal.SIGXCPU, -signal.SIGKILL):
         return result.returncode, f"did not end within {seconds} s"
     return result.returncode, result.stdout
 
@@ -104,7 +112,10 @@ def compile_files(files: list[Path], sources: Path, folder: Path, flags: list[st
 def includes_file(test: Path, name: str) -> bool:
     """Return whether a test includes a file of csrc/cuda and must be recompiled with its fault."""
     folders = [f"-I{ROOT / 'csrc'}", f"-I{ROOT / 'tests'}", f"-I{SIMT / 'kernels'}"]
-    return f"/cuda/{name}" in run(["g++", "-std=c++17", "-MM", *folders, str(test)])[1]
+    status, output = run(["g++", "-std=c++17", "-MM", *folders, str(test)])
+    if status != 0:
+        raise SystemExit(f"the headers of {test} cannot be listed:\n{output}")
+    return f"/cuda/{name}" in output
 
 
 class Bench:
@@ -187,6 +198,8 @@ def main() -> int:
     parser.add_argument("--only", default="", help="only faults whose name contains this text")
     parser.add_argument("--jobs", type=int, default=2, help="faults at a time (default 2)")
     options = parser.parse_args()
+    if shutil.which("g++") is None:
+        raise SystemExit("g++ is not on PATH: install it (Debian, Ubuntu: apt install g++)")
     survivors = total = 0
     with tempfile.TemporaryDirectory() as name:
         built = Path(name)

@@ -1,4 +1,4 @@
-// Which vector instructions the solver uses. The same source, small_kernel.h and scan_kernel.h, is
+// Which vector instructions are used. The same source, core/assignment/small_kernel.h for one, is
 // compiled once for each level below; the choice is made at run time, so one build runs everywhere.
 #pragma once
 
