@@ -1,4 +1,4 @@
-"""Episodes shared among processes give what one process gives."""
+"""Episodes sharded over processes have the results of one process."""
 
 from __future__ import annotations
 
@@ -6,14 +6,16 @@ import json
 import os
 import subprocess
 import sys
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
 import torch
+from torch import distributed
 
 from lwfm.errors import UserError
 from lwfm.evaluation import evaluate
-from lwfm.evaluation.distributed import Share
+from lwfm.evaluation.distributed import Share, shared_work
 from lwfm.model import ModelConfig
 
 if TYPE_CHECKING:
@@ -51,6 +53,19 @@ def test_one_process_keeps_everything() -> None:
     answers = {"lwfm": torch.arange(6).view(3, 2)}
     assert Share().gather(answers) is answers
     assert Share().shard([1, 2, 3]) == [1, 2, 3]
+
+
+def test_other_processes_wait_long_for_rank_0(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half an hour, torch's default, is less than encoding a large split takes."""
+    group: dict[str, timedelta] = {}
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(distributed, "init_process_group", lambda _, **options: group.update(options))
+    monkeypatch.setattr(distributed, "get_rank", lambda: 1)
+    monkeypatch.setattr(distributed, "destroy_process_group", group.clear)
+    with shared_work() as share:
+        assert share == Share(1, 2)
+        assert group["timeout"] >= timedelta(days=1)
+    assert not group, "left at the end"
 
 
 def test_more_processes_than_episodes_are_refused() -> None:
