@@ -19,13 +19,14 @@ class Interruption {
   // constructing thread at most once per kPeriod, and not again after it has returned true.
   explicit Interruption(bool (*poll)()) : poll_(poll), caller_(std::this_thread::get_id()) {}
 
+  // Whether update() on this thread may ever do more than requested().
+  bool polls() const { return poll_ != nullptr && std::this_thread::get_id() == caller_; }
+
   bool requested() const { return requested_.load(std::memory_order_relaxed); }
 
   // Polls if it is time to; returns whether to end the call.
   bool update() {
-    if (poll_ == nullptr || requested() || std::this_thread::get_id() != caller_) {
-      return requested();
-    }
+    if (requested() || !polls()) return requested();
     const Clock::time_point now = Clock::now();
     if (next_ == Clock::time_point{}) next_ = now + kPeriod;  // short calls read no clock
     if (now < next_) return false;

@@ -6,13 +6,16 @@
 #include <torch/csrc/stable/tensor.h>
 
 #include <algorithm>
+#include <condition_variable>
 #include <cstdint>
+#include <mutex>
 #include <new>
 #include <stdexcept>
 #include <vector>
 
 #include "core/assignment.h"
 #include "core/assignment/error_message.h"
+#include "signals.h"
 #include "tensor_views.h"
 
 namespace {
@@ -48,12 +51,41 @@ class Matrices {
   CostMatrix<T> first_;
 };
 
+// Counts the problems that torch's threads have left. The caller waits for them here rather than in
+// torch, so that Ctrl-C ends its waiting too.
+class Progress {
+ public:
+  Progress(std::int64_t problems, lwfm::Interruption& interruption)
+      : left_(problems), interruption_(interruption) {}
+
+  // After this thread's share.
+  void finish(std::int64_t problems) {
+    std::unique_lock<std::mutex> lock(mutex_);
+    left_ -= problems;
+    if (left_ == 0) return done_.notify_one();
+    if (!interruption_.polls()) return;
+    while (!done_.wait_for(lock, lwfm::Interruption::kPeriod, [this] { return left_ == 0; })) {
+      lock.unlock();
+      interruption_.update();
+      lock.lock();
+    }
+  }
+
+ private:
+  std::int64_t left_;  // guarded by mutex_
+  lwfm::Interruption& interruption_;
+  std::mutex mutex_;
+  std::condition_variable done_;
+};
+
 template <class T>
 void solve_all(const Tensor& cost, bool maximize, std::int64_t* assignment) {
   const Matrices<T> matrices(cost);
   std::vector<Status> statuses(static_cast<std::size_t>(matrices.count()), Status::ok);
   // Fewer large problems than threads: one at a time, on all of them.
+  lwfm::Interruption interruption = lwfm::interruption_by_signals();
   lwfm::Options options{maximize};
+  options.interruption = &interruption;
   const auto threads = static_cast<std::int64_t>(torch::stable::get_num_threads());
   const std::int64_t longest_side = std::max(matrices.rows(), matrices.columns());
   const bool together = matrices.count() < threads && lwfm::team_size(longest_side, threads) > 1;
@@ -61,14 +93,17 @@ void solve_all(const Tensor& cost, bool maximize, std::int64_t* assignment) {
   const std::int64_t entries = std::max<std::int64_t>(1, matrices.rows() * matrices.columns());
   const std::int64_t grain =
       together ? matrices.count() : std::max<std::int64_t>(1, 16384 / entries);
+  Progress progress(matrices.count(), interruption);
   torch::stable::parallel_for(
       0, matrices.count(), grain, [&](std::int64_t begin, std::int64_t end) {
-        thread_local lwfm::Workspace workspace;
-        for (std::int64_t b = begin; b < end; ++b) {
+        lwfm::WorkspaceOfThread workspace;
+        for (std::int64_t b = begin; b < end && !interruption.requested(); ++b) {
           statuses[static_cast<std::size_t>(b)] = lwfm::solve(
-              matrices.problem(b), options, workspace, assignment + b * matrices.rows());
+              matrices.problem(b), options, *workspace, assignment + b * matrices.rows());
         }
+        progress.finish(end - begin);
       });
+  if (interruption.requested()) throw std::runtime_error("linear_assignment: interrupted");
   const auto bad = std::find_if(statuses.begin(), statuses.end(),
                                 [](Status status) { return status != Status::ok; });
   if (bad == statuses.end()) return;

@@ -3,13 +3,19 @@
 
 #include "cuda/pair_arguments.h"
 #include "cuda/pair_plan.h"
+#include "signals.h"
 
 PyMODINIT_FUNC PyInit__ops(void) {
+  static PyMethodDef methods[] = {
+      {"call_interruptibly",
+       reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(&lwfm::call_interruptibly)),
+       METH_FASTCALL, nullptr},
+      {nullptr, nullptr, 0, nullptr}};
   static PyModuleDef definition = {PyModuleDef_HEAD_INIT,
                                    "_ops",
                                    "Operators of lwfm; see lwfm.ops.",
                                    -1,
-                                   nullptr,
+                                   methods,
                                    nullptr,
                                    nullptr,
                                    nullptr,

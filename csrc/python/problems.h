@@ -6,7 +6,6 @@
 #include <algorithm>
 #include <cstdint>
 #include <limits>
-#include <optional>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -58,12 +57,7 @@ class ProblemsOf final : public Problems {
 
   void solve(std::int64_t begin, std::int64_t end, const Options& options, const Answers& answers,
              Status* statuses) const noexcept override {
-    thread_local Workspace of_thread;
-    thread_local bool in_use = false;
-    // A signal handler may solve problems while this thread is within another call.
-    std::optional<Workspace> of_call;
-    const bool nested = std::exchange(in_use, true);
-    Workspace& workspace = nested ? of_call.emplace() : of_thread;
+    WorkspaceOfThread workspace;
     for (std::int64_t b = begin; b < end; ++b) {
       const CostMatrix<T> cost = problem(b);
       std::int64_t* columns = answers.columns + b * cost.rows;
@@ -72,10 +66,9 @@ class ProblemsOf final : public Problems {
       Options own = options;
       if (own.warm_v != nullptr) own.warm_v += b * cost.columns;
       if (own.warm_columns != nullptr) own.warm_columns += b * cost.rows;
-      statuses[b] = lwfm::solve(cost, own, workspace, columns, duals);
+      statuses[b] = lwfm::solve(cost, own, *workspace, columns, duals);
       answers.totals[b] = total_cost(cost, columns);
     }
-    in_use = nested;
   }
 
   std::string describe(std::int64_t b, Status status, bool maximize, const std::string& name,

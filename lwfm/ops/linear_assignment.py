@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 from typing import cast
 
 import torch
 from torch import Tensor
 
-from lwfm import _ops as _ops  # importing the module registers the operators
+from lwfm import _ops  # importing the module registers the operators
 
 
 def linear_assignment(cost: Tensor, maximize: bool = False, *, check: bool = False) -> Tensor:
@@ -47,7 +48,8 @@ def linear_assignment(cost: Tensor, maximize: bool = False, *, check: bool = Fal
     The problems of a batch are shared among torch's threads (``torch.set_num_threads``). Ties
     are broken deterministically, whatever the number of threads; on a CUDA device as on the CPU up to 32
     columns, above not always in the same way. See
-    :func:`lwfm.lap.linear_sum_assignment` for the algorithm and its references.
+    :func:`lwfm.lap.linear_sum_assignment` for the algorithm and its references. Ctrl-C ends a call for CPU
+    tensors, however long it is; not within compiled code.
 
     CUDA tensors are solved by kernels on the current stream: a warp for each problem of up to 128 columns, a
     block for each larger one. A call allocates through torch and never waits, so it can be captured in a
@@ -69,17 +71,25 @@ def linear_assignment(cost: Tensor, maximize: bool = False, *, check: bool = Fal
         raise TypeError(f"maximize must be True or False, got {maximize!r}")
     if cost.dtype.is_floating_point and cost.dtype.itemsize == 1:
         raise ValueError(f"linear_assignment: cost is {cost.dtype}, convert it to float32: cost.float()")
-    assignment = cast("Tensor", torch.ops.lwfm.linear_assignment.default(cost, maximize))
+    assignment = _call_operator(cost, maximize)
     if check and cost.is_cuda and not torch.compiler.is_compiling():
         _raise_for_unsolved(cost, maximize, assignment)
     return assignment
+
+
+def _call_operator(cost: Tensor, maximize: bool) -> Tensor:
+    """Call the operator so that Ctrl-C ends it: signals are handled on the main thread of eager code."""
+    operator = torch.ops.lwfm.linear_assignment.default
+    if torch.compiler.is_compiling() or threading.current_thread() is not threading.main_thread():
+        return cast("Tensor", operator(cost, maximize))
+    return cast("Tensor", _ops.call_interruptibly(operator, cost, maximize))
 
 
 def _raise_for_unsolved(cost: Tensor, maximize: bool, assignment: Tensor) -> None:
     """Solve a batch again on the host if a problem in it was marked as unsolved: that raises."""
     assigned = (assignment >= 0).sum(-1)
     if bool((assigned < min(cost.shape[-2:])).any()):
-        torch.ops.lwfm.linear_assignment.default(cost.cpu(), maximize)
+        _call_operator(cost.cpu(), maximize)
 
 
 def _linear_assignment_fake(cost: Tensor, maximize: bool = False) -> Tensor:  # noqa: ARG001

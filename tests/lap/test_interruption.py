@@ -5,30 +5,21 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
-import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from scipy.sparse import csr_array
 
 from lwfm import lap
+from tests.helpers.interruption import DELAY, alarms, check_ctrl_c_ends, needs_timers, product
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from numpy.typing import NDArray
 
-pytestmark = pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs timers")
-
-DELAY, PATIENCE = 0.2, 0.5  # seconds; every call below takes far longer than both
-
-
-def product(n: int, dtype: str = "f4") -> NDArray[Any]:
-    """Return i * j, on which augmenting paths are long."""
-    line = np.arange(1, n + 1, dtype=dtype)
-    return np.multiply.outer(line, line)
-
+pytestmark = needs_timers
 
 LARGE = product(5000)
 MANY = np.broadcast_to(product(900), (500, 900, 900))
@@ -50,31 +41,9 @@ CALLS: dict[str, Callable[[], object]] = {
 }
 
 
-@contextlib.contextmanager
-def alarms(handler: Callable[..., object], *timer: float) -> Iterator[None]:
-    """Call ``handler`` after some seconds, as a signal would."""
-    before = signal.signal(signal.SIGALRM, handler)
-    signal.setitimer(signal.ITIMER_REAL, *timer)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
-
-
 @pytest.mark.parametrize("name", CALLS)
 def test_calls_end_soon_after_ctrl_c(name: str) -> None:
-    arrived: list[float] = []
-
-    def interrupt(*_: object) -> None:
-        arrived.append(time.monotonic())
-        raise KeyboardInterrupt
-
-    begin = time.monotonic()
-    with pytest.raises(KeyboardInterrupt), alarms(interrupt, DELAY):
-        CALLS[name]()
-    assert arrived[0] - begin < 3 * PATIENCE  # of which NumPy and SciPy take some before the solver starts
-    assert time.monotonic() - arrived[0] < PATIENCE  # from the handler to the caller
+    check_ctrl_c_ends(CALLS[name])
 
 
 def test_the_threads_serve_the_next_call() -> None:

@@ -6,6 +6,8 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
+#include <utility>
 #include <vector>
 
 #include "core/assignment/small_state.h"
@@ -112,6 +114,32 @@ struct Workspace {
   }
 
   std::vector<double> memory_;
+};
+
+// The workspace of the calling thread; within a call that uses it, for example in a signal handler
+// that solves problems itself, a new one.
+class WorkspaceOfThread {
+ public:
+  WorkspaceOfThread() : nested_(std::exchange(in_use(), true)) {
+    if (nested_) own_.emplace();
+  }
+  ~WorkspaceOfThread() { in_use() = nested_; }
+  WorkspaceOfThread(const WorkspaceOfThread&) = delete;
+  WorkspaceOfThread& operator=(const WorkspaceOfThread&) = delete;
+
+  Workspace& operator*() {
+    thread_local Workspace of_thread;
+    return nested_ ? *own_ : of_thread;
+  }
+
+ private:
+  static bool& in_use() {
+    thread_local bool used = false;
+    return used;
+  }
+
+  const bool nested_;
+  std::optional<Workspace> own_;
 };
 
 }  // namespace lwfm
