@@ -14,6 +14,7 @@ import safetensors
 import safetensors.torch
 
 from lwfm._common.files import atomic_path, write_bytes_atomically
+from lwfm._common.records import parse_json
 from lwfm.errors import UserError
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ def read_tensor_file(path: Path, *, key: str, what: str) -> tuple[dict[str, Any]
     except (safetensors.SafetensorError, OSError) as error:
         raise UserError(f"{path} is not a readable .safetensors file: {error}") from error
     try:
-        description = dict(json.loads(metadata[key]))
+        description = dict(parse_json(metadata[key]))
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path} holds tensors but no {what} (its metadata lack the key {key!r})") from error
     if description.get("format") != FORMAT:

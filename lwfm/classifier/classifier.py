@@ -297,9 +297,12 @@ class FewShotClassifier(Estimator):
         network, support, state = load_state(path)
         try:
             classifier = cls(network, **{**state["parameters"], "accelerator": accelerator})
+            classifier._check_parameters()
             temperature, answers = float(state["temperature"]), int(state["calibrated_on"])
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(f"{path} does not describe a classifier: {error}") from error
+        if temperature <= 0:
+            raise UserError(f"{path} does not describe a classifier: its temperature is {temperature}")
         device = choose_device(accelerator)
         classifier.network_, classifier.support_ = network.to(device), support.to(device)
         classifier.classes_ = support.classes

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
+import torch
 
+from lwfm._common.records import build_record
 from lwfm._common.tensor_files import read_tensor_file, tensors_under, write_tensor_file
 from lwfm.classifier.labels import check_labels
 from lwfm.classifier.support_set import SupportSet
@@ -38,6 +39,16 @@ def save_state(
     write_tensor_file(Path(path), {**tensors, _LABELS: support.labels}, description, key=_METADATA_KEY)
 
 
+@dataclass(frozen=True)
+class _Description:
+    """What :func:`save_state` writes."""
+
+    model: dict[str, Any]
+    classes: list[Any]
+    names: list[str]
+    white: dict[str, Any]
+
+
 def load_state(path: str | os.PathLike[str]) -> tuple[LWFM, SupportSet, dict[str, Any]]:
     """Read what :func:`save_state` wrote, on the CPU.
 
@@ -52,20 +63,21 @@ def load_state(path: str | os.PathLike[str]) -> tuple[LWFM, SupportSet, dict[str
     state, tensors = read_tensor_file(file, key=_METADATA_KEY, what="lwfm classifier")
     weights = tensors_under(_MODEL, tensors)
     try:
-        network = rebuild_model(state["model"], weights, source=str(file))
+        described = build_record(_Description, state, others=True)
+        network = rebuild_model(described.model, weights, source=str(file))
         maps = tuple(tensors[f"{_MAPS}{layer}"] for layer in range(len(network.backbone.layers)))
-        classes = check_labels(None, state["classes"])
-        white = WhiteLevels(**state["white"])
-        support = SupportSet(maps, tensors[_LABELS], classes, tuple(state["names"]), white)
+        classes = check_labels(None, described.classes)
+        white = build_record(WhiteLevels, described.white)
+        support = SupportSet(maps, tensors[_LABELS], classes, tuple(described.names), white)
         network.head.layout.layers(maps, "the support maps")
+        finite = all(layer.float().square().sum(1).isfinite().all() for layer in maps)
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{file} is not a whole classifier: {error}") from error
-    shots = np.bincount(support.labels.numpy(), minlength=len(classes))
-    if (
-        len(shots) != len(classes)
-        or not shots.all()
-        or shots.sum() != len(maps[0])
-        or len(support.names) != len(maps[0])
-    ):
+    labels = support.labels
+    present = labels.unique().tolist() == list(range(len(classes)))  # type: ignore[no-untyped-call]
+    indices = labels.dtype == torch.int64 and labels.ndim == 1
+    if not (indices and present and len(labels) == len(support.names) == len(maps[0])):
         raise UserError(f"{file} is not a whole classifier: its images, labels and names do not agree")
+    if not finite:
+        raise UserError(f"{file} is not a whole classifier: its support maps hold NaN or infinite values")
     return network, support, state

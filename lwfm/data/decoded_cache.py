@@ -16,6 +16,7 @@ import safetensors
 from PIL import Image
 
 from lwfm._common.progress import progress
+from lwfm._common.records import parse_json
 from lwfm._common.tensor_files import streamed_tensor_file
 from lwfm.data.sources import ImageSource, PixelSource
 from lwfm.errors import UserError
@@ -154,15 +155,20 @@ def _read_sizes(path: Path, description: dict[str, Any]) -> npt.NDArray[np.int64
         with safetensors.safe_open(path, framework="np") as file:
             if _description(file) != description:
                 return None
-            return np.asarray(file.get_tensor("sizes"), dtype=np.int64)
-    except (OSError, KeyError, ValueError, safetensors.SafetensorError):
+            stored, pixels = (file.get_slice(name) for name in ("sizes", "pixels"))
+            if (stored.get_dtype(), pixels.get_dtype(), stored.get_shape()[1:]) != ("I32", "U8", [2]):
+                return None
+            sizes = stored[:].astype(np.int64)
+            whole = (sizes > 0).all() and pixels.get_shape() == [3 * sizes.prod(1).sum()]
+            return sizes if whole else None
+    except (OSError, KeyError, TypeError, ValueError, safetensors.SafetensorError):
         return None
 
 
 def _description(file: Any) -> Any:
     """Read the description of the images in an open file; None where it has none."""
     try:
-        return json.loads((file.metadata() or {})[_METADATA_KEY])
+        return parse_json((file.metadata() or {})[_METADATA_KEY])
     except (KeyError, ValueError):
         return None
 

@@ -210,6 +210,8 @@ def list_split(layout: Layout, split: str) -> Listing:
             f"{layout.data} has no {split} split here: found {', '.join(layout.splits)} ({layout.form})"
         )
     listing = layout.splits[split]()
+    if not listing.names:
+        raise UserError(f"{layout.data} has no image in its {split} split, {listing.source.origin}")
     order = sorted(range(len(listing.names)), key=listing.names.__getitem__)
     return Listing([listing.names[index] for index in order], listing.source.select(order), listing.left_out)
 

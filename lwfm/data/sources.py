@@ -128,8 +128,8 @@ class FileSource(ImageSource):
         path = self.folder / self.files[index]
         try:
             return path.read_bytes()
-        except OSError as error:
-            raise UserError(f"cannot read the image {path}: {error.strerror or error}") from error
+        except (OSError, ValueError) as error:  # ValueError: the character NUL in a name
+            raise UserError(f"cannot read the image {path}: {decoding_problem(error)}") from error
 
     def place(self, index: int) -> str:
         """Return the file's path."""

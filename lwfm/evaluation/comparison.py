@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lwfm._common.files import atomic_path
 from lwfm._common.tables import text_table
 from lwfm.errors import UserError, keeping
 from lwfm.evaluation.results import EvaluationResult, MethodResult, percent
 from lwfm.evaluation.statistics import PairedTest, paired_test
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 _SAME = {
     "data": ("fingerprint", "classes"),
@@ -112,7 +115,7 @@ def compare(first: Path, second: Path, *, out: Path | None = None) -> Comparison
     UserError
         A file is missing or no result, or the episodes differ (naming the difference).
     """
-    results = [_read(path) for path in (first, second)]
+    results = [EvaluationResult.read(path) for path in (first, second)]
     for group, names in _SAME.items():
         for name in names:
             values = [getattr(result, group).get(name) for result in results]
@@ -134,17 +137,6 @@ def compare(first: Path, second: Path, *, out: Path | None = None) -> Comparison
         with keeping(comparison), atomic_path(out) as temporary:
             temporary.write_text(comparison.to_json(), encoding="utf-8")
     return comparison
-
-
-def _read(path: Path) -> EvaluationResult:
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read the result {path}: {error}") from error
-    try:
-        return EvaluationResult.from_json(text)
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from error
 
 
 def _compared(mine: MethodResult, theirs: MethodResult) -> ComparedMethod:

@@ -10,7 +10,7 @@ from functools import partial
 from importlib.metadata import version
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -26,7 +26,7 @@ from lwfm.evaluation.distributed import shared_work
 from lwfm.evaluation.episodes import METHODS, run_episodes
 from lwfm.evaluation.heads import HeadOptions, make_heads
 from lwfm.evaluation.map_store import MapsDtype, stored_maps
-from lwfm.evaluation.results import EvaluationResult, MethodResult
+from lwfm.evaluation.results import EvaluatedData, EvaluatedModel, EvaluationResult, MethodResult
 from lwfm.evaluation.scoring import score_methods
 from lwfm.model import LWFM, ModelConfig, load_model
 
@@ -152,7 +152,11 @@ def evaluate(
     drawn = {(n, k): list(draw(way=n, shot=k, classes=images.classes)) for n, k in product(ways, shots)}
     with shared_work() as share:
         cached = _encode(head_set.encoder, images, drawn, share, maps, maps_dtype, batch_size, workers)
-        methods = _answer(head_set, cached, images, drawn, share)
+        try:
+            methods = _answer(head_set, cached, images, drawn, share)
+        except ValueError as error:
+            source = checkpoint if maps is None else f"the stored maps in {maps}"
+            raise UserError(f"{source or 'the network'}: the maps cannot be compared: {error}") from error
     result = EvaluationResult(
         model=_describe_model(network, checkpoint),
         data=_describe_data(images, root, split),
@@ -286,7 +290,7 @@ def open_network(checkpoint: Path | None, model: ModelConfig | None, images: Ima
         return LWFM(model or ModelConfig(), normalization=images.normalization).eval()
 
 
-def _describe_model(network: LWFM, checkpoint: Path | None) -> dict[str, Any]:
+def _describe_model(network: LWFM, checkpoint: Path | None) -> EvaluatedModel:
     """Describe the network by JSON values (lists, not tuples)."""
     config = {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(network.config).items()}
     normalization = network.normalization
@@ -298,7 +302,7 @@ def _describe_model(network: LWFM, checkpoint: Path | None) -> dict[str, Any]:
     }
 
 
-def _describe_data(images: ImageSet, root: Path | None, split: str) -> dict[str, Any]:
+def _describe_data(images: ImageSet, root: Path | None, split: Split) -> EvaluatedData:
     return {
         "name": images.name,
         "layout": images.layout,

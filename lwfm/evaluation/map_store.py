@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import safetensors
+import torch
 
 from lwfm._common.tensor_files import streamed_tensor_file
 from lwfm.errors import UserError
@@ -92,7 +93,7 @@ def stored_maps(
             path, {f"layer{number}": (dtype, shape) for number, shape in enumerate(shapes)}, batches
         )
     device = next(model.parameters()).device
-    layers = tuple(layer.to(device) for layer in _read_layers(path, shapes))
+    layers = tuple(layer.to(device) for layer in _read_layers(path, shapes, dtype))
     return CachedMaps.build(layers, range(count), count)
 
 
@@ -108,7 +109,7 @@ def _write_layers(
             row += len(batch[0])
 
 
-def _read_layers(path: Path, shapes: Sequence[tuple[int, ...]]) -> list[Tensor]:
+def _read_layers(path: Path, shapes: Sequence[tuple[int, ...]], dtype: MapsDtype) -> list[Tensor]:
     try:
         with safetensors.safe_open(path, framework="pt") as file:  # maps the file, copies nothing
             layers: list[Tensor] = [file.get_tensor(f"layer{number}") for number in range(len(shapes))]
@@ -116,4 +117,6 @@ def _read_layers(path: Path, shapes: Sequence[tuple[int, ...]]) -> list[Tensor]:
         raise UserError(f"the stored maps {path} are damaged ({error}): delete the file") from error
     if [tuple(layer.shape) for layer in layers] != list(shapes):
         raise UserError(f"the stored maps {path} have other shapes: delete the file")
+    if any(layer.dtype != getattr(torch, dtype) for layer in layers):
+        raise UserError(f"the stored maps {path} are not of {dtype}: delete the file")
     return layers

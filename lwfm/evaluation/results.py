@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from pathlib import Path
+from typing import Any, NotRequired, TypedDict
 
+from lwfm._common.records import build_record, parse_json
 from lwfm._common.tables import text_table
+from lwfm.data.image_sets import ClassSplit, Split  # noqa: TC001 - read when a file is checked
 from lwfm.errors import UserError
 
 
@@ -47,13 +50,45 @@ class MethodResult:
     difference_bootstrap: tuple[float, float] | None = None
     confusion: dict[str, dict[str, int]] = field(default_factory=dict)
 
-    @classmethod
-    def from_dict(cls, plain: dict[str, Any]) -> MethodResult:
-        """Build from JSON values, where tuples are lists."""
-        values: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value for name, value in plain.items()
-        }
-        return cls(**values)
+
+class EvaluatedModel(TypedDict):
+    """The network of an evaluation: file and its SHA-256 (null for a network without training), options."""
+
+    checkpoint: str | None
+    sha256: str | None
+    config: dict[str, Any]
+    normalization: dict[str, list[float]] | None
+
+
+class EvaluatedData(TypedDict):
+    """The images of an evaluation."""
+
+    name: str
+    layout: str
+    root: str | None
+    split: Split
+    fingerprint: str
+    images: int
+    classes: list[str]
+
+
+class EvaluationOptions(TypedDict):
+    """The options of an evaluation; ``sampling`` describes what is drawn with and without replacement."""
+
+    ways: list[int]
+    shots: list[int]
+    queries: int
+    episodes: int
+    seed: int
+    heads: dict[str, dict[str, Any]]
+    batch_size: int
+    accelerator: str
+    class_split: NotRequired[ClassSplit | None]
+    crop: NotRequired[bool]
+    unreadable: str
+    overlap: NotRequired[str]
+    maps_dtype: str | None
+    sampling: str
 
 
 @dataclass(frozen=True)
@@ -62,12 +97,12 @@ class EvaluationResult:
 
     Attributes
     ----------
-    model : dict
+    model : EvaluatedModel
         ``checkpoint`` (path or null for a network without training), ``sha256`` of that file,
         ``config`` (see :class:`lwfm.model.ModelConfig`) and ``normalization``.
-    data : dict
+    data : EvaluatedData
         ``name``, ``layout``, ``root``, ``split``, ``fingerprint``, number of ``images``, ``classes``.
-    options : dict
+    options : EvaluationOptions
         ways, shots, queries, episodes, seed, batch_size, accelerator, class_split, crop, unreadable, overlap,
         maps_dtype, and ``heads``, the options of the further heads; ``sampling`` describes what is drawn
         with and without replacement.
@@ -81,9 +116,9 @@ class EvaluationResult:
         For every way, then shot, then method.
     """
 
-    model: dict[str, Any]
-    data: dict[str, Any]
-    options: dict[str, Any]
+    model: EvaluatedModel
+    data: EvaluatedData
+    options: EvaluationOptions
     versions: dict[str, str]
     machine: dict[str, Any]
     seconds: float
@@ -108,22 +143,25 @@ class EvaluationResult:
     def from_json(cls, text: str) -> EvaluationResult:
         """Read what :meth:`to_json` wrote; UserError for anything else."""
         try:
-            plain = json.loads(text)
-            options = plain["options"]
-            way = options.pop("way", None)  # of files from before there were several
-            options.setdefault("ways", [way])
-            methods = tuple(MethodResult.from_dict({"way": way, **each}) for each in plain.pop("methods"))
-            result = cls(**plain, methods=methods)
-            counts = {len(method.episode_accuracy) for method in methods} | {options["episodes"]}
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            plain = dict(parse_json(text))
+            methods = tuple(build_record(MethodResult, each) for each in plain["methods"])
+            common = build_record(_Common, {name: plain[name] for name in plain if name != "methods"})
+        except (ValueError, TypeError, KeyError) as error:
             names = ", ".join(one.name for one in fields(cls))
             raise UserError(f"not an evaluation result (JSON with {names}): {error}") from error
-        if len(counts) > 1:
-            raise UserError(
-                f"not a whole evaluation result: {options['episodes']} episodes, and lists episode_accuracy "
-                f"of {', '.join(str(count) for count in sorted(counts - {options['episodes']}))} values"
-            )
-        return result
+        for method in methods:
+            _check(method, common.options["episodes"])
+        return cls(**vars(common), methods=methods)
+
+    @classmethod
+    def read(cls, path: Path) -> EvaluationResult:
+        """Read a file that `lwfm evaluate --out` wrote; UserError naming it for anything else."""
+        try:
+            return cls.from_json(Path(path).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise UserError(f"cannot read the result {path}: {error.strerror or error}") from error
+        except ValueError as error:  # UserError and UnicodeDecodeError
+            raise UserError(f"{path}: {error}") from error
 
     def __str__(self) -> str:
         options = self.options
@@ -146,6 +184,34 @@ class EvaluationResult:
             )
         titles = ("way", "shot", "method", "accuracy", "minus nearest class mean")
         return f"{heading}\n{text_table('>><>>', titles, rows)}"
+
+
+@dataclass(frozen=True)
+class _Common:
+    """The entries of a result beside its methods."""
+
+    model: EvaluatedModel
+    data: EvaluatedData
+    options: EvaluationOptions
+    versions: dict[str, str]
+    machine: dict[str, Any]
+    seconds: float
+
+
+def _check(method: MethodResult, episodes: int) -> None:
+    """Raise UserError for a method of other episodes, or with numbers that no evaluation has."""
+    found = len(method.episode_accuracy)
+    if found != episodes:
+        raise UserError(
+            f"not a whole evaluation result: {episodes} episodes, and lists episode_accuracy of {found} "
+            "values"
+        )
+    accuracies = (method.accuracy, *method.episode_accuracy, *method.class_accuracy.values())
+    counts = [count for row in method.confusion.values() for count in row.values()]
+    if min(method.way, method.shot) < 1 or min(counts, default=0) < 0:
+        raise UserError(f"not an evaluation result: way, shot or confusion of {method.method} below 1")
+    if not all(0 <= each <= 1 for each in accuracies):
+        raise UserError(f"not an evaluation result: accuracies of {method.method} must lie in 0..1")
 
 
 def percent(value: float, interval: float | None, sign: str = "") -> str:

@@ -93,7 +93,7 @@ class TrainedNetwork:
             if waiting:
                 self._evaluate(waiting, files, episodes, out, workers=workers, accelerator=accelerator)
             for row in rows:
-                found = RowResult.read(files[row.name])
+                found = RowResult.read(files[row.name], plan.episodes)
                 yield RowResult(**{**vars(found), "row": row.name, "data": self.data_name, "seed": self.seed})
 
     def _evaluate(

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from lwfm._common.files import atomic_path
+from lwfm._common.records import build_record, read_json
 from lwfm.errors import UserError
 from lwfm.evaluation.results import percent
 from lwfm.evaluation.statistics import interval_over_runs
@@ -53,13 +54,17 @@ class RowResult:
             temporary.write_text(json.dumps(asdict(self), allow_nan=False) + "\n", encoding="utf-8")
 
     @classmethod
-    def read(cls, path: Path) -> RowResult:
-        """Read a result that :meth:`write` wrote; UserError for a damaged file."""
+    def read(cls, path: Path, episodes: int) -> RowResult:
+        """Read a result of so many episodes that :meth:`write` wrote; UserError for a damaged file."""
         try:
-            plain = json.loads(path.read_text(encoding="utf-8"))
-            return cls(**{**plain, "accuracies": tuple(plain["accuracies"])})
-        except (OSError, ValueError, TypeError, KeyError) as error:
+            found = build_record(cls, read_json(path))
+        except UserError as error:
             raise UserError(f"the row {path} is damaged ({error}): delete the file") from error
+        if len(found.accuracies) != episodes or not all(0 <= each <= 1 for each in found.accuracies):
+            raise UserError(
+                f"the row {path} is damaged (it must have {episodes} accuracies, in 0..1): delete the file"
+            )
+        return found
 
 
 @dataclass(frozen=True)

@@ -68,6 +68,6 @@ def _read_file(path: Path) -> dict[str, Column]:
                         column = columns.setdefault(name, Column([], []))
                         column.steps.append(int(row["step"]))
                         column.values.append(float(value))
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
         raise UserError(f"cannot read the training log {path}: {error}") from error
     return columns

@@ -193,7 +193,10 @@ def encode_images(
     device = next(model.parameters()).device
     waiting: list[tuple[torch.Tensor, ...]] = []
     for batch in image_batches(model, images, batch_size, white=white, unreadable=unreadable):
-        waiting.append(model.encode(batch.to(device, memory_format=torch.channels_last)))
+        maps = model.encode(batch.to(device, memory_format=torch.channels_last))
+        if not all(layer.float().square().sum(1).isfinite().all() for layer in maps):
+            raise UserError("the network computes NaN or huge values for an image: its weights are damaged")
+        waiting.append(maps)
         if len(waiting) * batch_size >= together:
             yield tuple(torch.cat(layer) for layer in zip(*waiting, strict=True))
             waiting = []

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from lwfm._common.records import build_record
 from lwfm._common.tensor_files import holds_description, read_tensor_file, write_tensor_file
 from lwfm.data.normalization import Normalization
 from lwfm.errors import UserError
@@ -72,16 +73,13 @@ class ModelConfig:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> ModelConfig:
-        """Build from plain values (as JSON and checkpoints hold them); UserError at an unknown name."""
+        """Build from plain values (of JSON and checkpoints); UserError at an unknown name or type."""
         names = {field.name for field in fields(cls)}
         if unknown := sorted(set(values) - names):
             raise UserError(
                 f"unknown model option(s) {', '.join(unknown)}; known are {', '.join(sorted(names))}"
             )
-        plain: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value for name, value in values.items()
-        }
-        return cls(**plain)
+        return build_record(cls, values)
 
 
 class LWFM(nn.Module):
@@ -240,6 +238,15 @@ def describe_model(model: LWFM) -> dict[str, Any]:
     }
 
 
+@dataclass(frozen=True)
+class _Description:
+    """What :func:`describe_model` returns."""
+
+    config: dict[str, Any]
+    classes: list[str]
+    normalization: dict[str, list[float]] | None
+
+
 def rebuild_model(description: dict[str, Any], tensors: dict[str, Tensor], *, source: str) -> LWFM:
     """Build the model of a :func:`describe_model` around its state dictionary, in evaluation mode.
 
@@ -249,13 +256,13 @@ def rebuild_model(description: dict[str, Any], tensors: dict[str, Tensor], *, so
         Naming ``source``, when the description is not understood or the tensors do not fit it.
     """
     try:
-        config = ModelConfig.from_dict(description["config"])
-        normalization = description["normalization"] and Normalization(
-            mean=tuple(description["normalization"]["mean"]), std=tuple(description["normalization"]["std"])
-        )
+        described = build_record(_Description, description, others=True)
+        config = ModelConfig.from_dict(described.config)
+        statistics = described.normalization
+        normalization = None if statistics is None else build_record(Normalization, statistics)
         # The tensors hold every weight: the initial weights of the backbone are not read again.
-        model = LWFM(replace(config, weights="none"), description["classes"], normalization)
-    except (KeyError, TypeError, UserError) as error:
+        model = LWFM(replace(config, weights="none"), described.classes, normalization)
+    except (AttributeError, TypeError, ValueError) as error:
         raise UserError(
             f"{source}: its description of the model is not understood by lwfm {version('lwfm')} "
             f"(it was written by {description.get('version', 'an unknown version')}): {error}"
@@ -266,7 +273,13 @@ def rebuild_model(description: dict[str, Any], tensors: dict[str, Tensor], *, so
 
 
 def load_parameters(model: nn.Module, tensors: dict[str, Tensor], *, source: str) -> None:
-    """Load ``tensors`` into ``model``; UserError naming the first name, shape or dtype that differs."""
+    """Load ``tensors`` into ``model``.
+
+    Raises
+    ------
+    UserError
+        Naming the first name, shape or dtype that differs, or the first parameter that is not finite.
+    """
     expected = model.state_dict()
     for name, parameter in expected.items():
         if name not in tensors:
@@ -276,6 +289,11 @@ def load_parameters(model: nn.Module, tensors: dict[str, Tensor], *, source: str
             raise UserError(
                 f"{source} is of another architecture: parameter {name!r} is {found.dtype} "
                 f"{list(found.shape)} there, {parameter.dtype} {list(parameter.shape)} here"
+            )
+        if found.is_floating_point() and not found.isfinite().all():
+            raise UserError(
+                f"{source}: parameter {name!r} holds NaN or infinite values; the file is damaged, or "
+                "training diverged: take an earlier one, or train with a lower learning rate"
             )
     if extra := [name for name in tensors if name not in expected]:
         raise UserError(f"{source} is of another architecture: its parameter {extra[0]!r} has no place here")

@@ -94,4 +94,7 @@ class MapLayout:
         tensors = [maps] if isinstance(maps, Tensor) else list(layers)
         if not all(x.is_floating_point() for x in tensors):
             raise ValueError(f"{name} must be floating tensors, got {[x.dtype for x in tensors]}")
-        return [compute_dtype(x) for x in tensors]
+        tensors = [compute_dtype(x) for x in tensors]
+        if len({x.dtype for x in tensors}) > 1:
+            raise ValueError(f"{name} must be of one dtype, got {[x.dtype for x in tensors]}")
+        return tensors

@@ -228,7 +228,7 @@ def facts(result: EvaluationResult) -> dict[str, dict[str, Any]]:
         "model": {name: value for name, value in result.model.items() if name != "config"},
         "model options": result.model["config"],
         "data": data,
-        "options": result.options,
+        "options": dict(result.options),
         "versions": result.versions,
         "machine": {**result.machine, "seconds": result.seconds},
     }

@@ -66,13 +66,7 @@ def report(
     page = out or result.with_suffix(".html")
     if page.suffix.lower() not in (".html", ".htm"):
         raise UserError(f"the report is an HTML page: --out must end in .html, not {page}")
-    try:
-        found = EvaluationResult.from_json(result.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"cannot read the result {result}: {error.strerror or error}") from error
-    except UserError as error:
-        raise UserError(f"{result}: {error}") from error
-    html = render(found, hardest=hardest, root=root, checkpoint=checkpoint)
+    html = render(EvaluationResult.read(result), hardest=hardest, root=root, checkpoint=checkpoint)
     with atomic_path(page) as temporary:
         temporary.write_text(html, encoding="utf-8", errors="backslashreplace")
     return page

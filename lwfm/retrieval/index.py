@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ from torch import Tensor
 from lwfm._common.devices import Accelerator, choose_device
 from lwfm._common.progress import progress
 from lwfm._common.ranges import check_at_least
+from lwfm._common.records import build_record
 from lwfm._common.tensor_files import read_tensor_file, tensors_under, write_tensor_file
 from lwfm.data.image_sets import Unreadable, skip_unreadable
 from lwfm.data.layouts.folders import WITH_ENDING, scan_tree, warn_left_out
@@ -231,6 +232,17 @@ def _digested(paths: Iterable[Path], digests: list[str]) -> Iterator[Path]:
         yield path
 
 
+@dataclass(frozen=True)
+class _Description:
+    """What :func:`build_index` writes."""
+
+    model: dict[str, Any]
+    root: str
+    names: list[str]
+    digests: list[str]
+    white: dict[str, Any]
+
+
 def load_index(path: Path) -> ImageIndex:
     """Read an index that :func:`build_index` wrote; UserError for a missing or damaged file."""
     if not path.is_file():
@@ -238,14 +250,14 @@ def load_index(path: Path) -> ImageIndex:
     description, tensors = read_tensor_file(path, key=_METADATA_KEY, what="index of images")
     weights = tensors_under(_MODEL, tensors)
     try:
-        network = rebuild_model(description["model"], weights, source=str(path))
+        described = build_record(_Description, description, others=True)
+        network = rebuild_model(described.model, weights, source=str(path))
         maps = tuple(tensors[f"{_MAPS}{number}"] for number in range(len(network.backbone.layers)))
         network.head.layout.layers(maps, "the indexed maps")
-        root = Path(description["root"])
-        names, digests = tuple(description["names"]), tuple(description["digests"])
-        white = WhiteLevels(**description["white"])
+        names, digests = tuple(described.names), tuple(described.digests)
+        white = build_record(WhiteLevels, described.white)
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path} is not a whole index: {error}") from error
     if not len(names) == len(digests) == len(maps[0]):
         raise UserError(f"{path} is not a whole index: {len(names)} names for {len(maps[0])} images")
-    return ImageIndex(network, maps, root, names, digests, white)
+    return ImageIndex(network, maps, Path(described.root), names, digests, white)

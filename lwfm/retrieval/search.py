@@ -134,7 +134,10 @@ def search_index(
     if root is not None:
         images = replace(images, root=root.resolve())
     (maps,) = encode_images(images.network, [image], 1, white=images.white)
-    found = images.nearest(maps, images.features(), k, candidates=candidates)
+    features = images.features()
+    if not features.isfinite().all():
+        raise UserError(f"{index} is not a whole index: its maps hold NaN or infinite values; index again")
+    found = images.nearest(maps, features, k, candidates=candidates)
     _warn_of_changes(images, found, index)
     hits = Hits(image, images, tuple(found))
     if show is not None:

@@ -15,6 +15,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from lwfm._common.files import write_bytes_atomically
 from lwfm.errors import UserError
 from lwfm.model import save_model
+from lwfm.model.network import load_parameters
 
 if TYPE_CHECKING:
     import os
@@ -155,7 +156,11 @@ def epoch_to_resume(path: Path, module: Learner) -> int:
         if name.split(".")[0] not in _MAY_CHANGE:
             raise UserError(f"{path} is of a run with another {name}{shown}; repeat its options to resume it")
         changed.append(f"{name}{shown}")
-    first, epochs = int(checkpoint["epoch"]) + 1, options.get("epochs")
+    try:
+        first, epochs = int(checkpoint["epoch"]) + 1, options.get("epochs")
+        load_parameters(module, dict(checkpoint["state_dict"]), source=str(path))
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path} is not a whole checkpoint of lwfm: {error!r}") from error
     if epochs is not None and first > epochs:
         raise UserError(f"{path} is of a run that has {first} epochs already: epochs must not be {epochs}")
     if changed:

@@ -317,7 +317,30 @@ def test_a_loaded_classifier_predicts_the_same(
     np.testing.assert_array_equal(again.predict_proba(queries), once.predict_proba(queries))
 
 
-@pytest.mark.parametrize("damage", ["missing", "text", "model", "labels", "names", "parameters"])
+TENSORS: dict[str, Callable[[dict[str, torch.Tensor]], object]] = {
+    "labels": lambda tensors: tensors["support_labels"].add_(1),
+    "negative-label": lambda tensors: tensors["support_labels"][0].fill_(-1),
+    "wild-label": lambda tensors: tensors["support_labels"][0].fill_(2**60),
+    "float-labels": lambda tensors: tensors.update(support_labels=tensors["support_labels"].float()),
+    "nan": lambda tensors: tensors["support.0"][0].fill_(float("nan")),
+    "dtypes": lambda tensors: tensors.update({"support.0": tensors["support.0"].double()}),
+}
+"""Changes of a classifier's tensors that make its file unusable."""
+
+DESCRIPTIONS: dict[str, Callable[[dict[str, Any]], object]] = {
+    "names": lambda state: state["names"].pop(),
+    "name": lambda state: state.update(names=3),
+    "parameters": lambda state: state["parameters"].update(color="red"),
+    "batch_size": lambda state: state["parameters"].update(batch_size=0),
+    "temperature": lambda state: state.update(temperature=-1),
+    "white": lambda state: state.update(white={"integers": "x"}),
+    "normalization": lambda state: state["model"].update(normalization={"mean": [0]}),
+    "model-number": lambda state: state.update(model=3),
+}
+"""Such changes of its description."""
+
+
+@pytest.mark.parametrize("damage", ["missing", "text", "model", *TENSORS, *DESCRIPTIONS])
 def test_other_and_damaged_files_are_refused(
     fitted: FewShotClassifier, network: LWFM, tmp_path: Path, damage: str
 ) -> None:
@@ -331,12 +354,10 @@ def test_other_and_damaged_files_are_refused(
         with safetensors.safe_open(path, framework="pt") as file:
             description = json.loads(file.metadata()["lwfm_classifier"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        if damage == "labels":
-            tensors["support_labels"] += 1
-        elif damage == "names":
-            description["names"].pop()
+        if damage in TENSORS:
+            TENSORS[damage](tensors)
         else:
-            description["parameters"]["color"] = "red"
+            DESCRIPTIONS[damage](description)
         safetensors.torch.save_file(tensors, path, metadata={"lwfm_classifier": json.dumps(description)})
     with pytest.raises(UserError, match=r"classifier\.safetensors"):
         FewShotClassifier.load(path)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+import safetensors.numpy
 import torch
 from PIL import Image
 from torchvision.transforms import v2
@@ -71,7 +72,7 @@ def test_chosen_images_are_found(root: Path, tmp_path: Path) -> None:
     assert some.place(0).endswith("[1]")
 
 
-@pytest.mark.parametrize("change", ["nothing", "content", "another", "damage", "cut"])
+@pytest.mark.parametrize("change", ["nothing", "content", "another", "damage", "cut", "sizes", "dtype"])
 def test_the_file_is_made_again_only_when_it_must_be(root: Path, tmp_path: Path, change: str) -> None:
     kept = tmp_path / "kept"
     stored_images(open_images("folder", root), kept, side=64)
@@ -85,6 +86,15 @@ def test_the_file_is_made_again_only_when_it_must_be(root: Path, tmp_path: Path,
         file.write_bytes(b"no images")
     elif change == "cut":
         file.write_bytes(file.read_bytes()[:-5])
+    elif change in ("sizes", "dtype"):
+        with safetensors.safe_open(file, framework="np") as opened:
+            metadata = opened.metadata()
+        tensors = safetensors.numpy.load_file(file)
+        if change == "sizes":
+            tensors["sizes"][0] = -1, 2**30
+        else:
+            tensors["pixels"] = tensors["pixels"].view(np.int8)
+        safetensors.numpy.save_file(tensors, file, metadata)
     before = file.stat().st_mtime_ns
     images = open_images("folder", root)
     stored = stored_images(images, kept, side=64)

@@ -212,3 +212,38 @@ def test_missing_parts_are_named(tmp_path: Path) -> None:
     (tiered / "test_images_png.pkl").unlink()
     with pytest.raises(UserError, match="tieredimagenet has no test split here: found train, val"):
         open_images("tieredimagenet", tiered, "test")
+
+
+def test_a_listed_name_that_is_too_long_is_named(tmp_path: Path) -> None:
+    ravi(tmp_path, "split")
+    for name, message in (("n" * 300, "no such image"), ("a\0b.jpg", "no such image")):
+        (tmp_path / "split" / "train.csv").write_text(f"filename,label\n{name},n01532829\n")
+        with pytest.raises(UserError, match=message):
+            open_images("miniimagenet", tmp_path)
+
+
+@pytest.mark.parametrize(
+    "line", ["2 1 2 3", "2 1 2 nan 4", "2 1 2 0 4", "2 1 2 3 x"], ids=["short", "nan", "empty", "text"]
+)
+def test_a_bounding_box_that_is_none_is_refused(tmp_path: Path, line: str) -> None:
+    birds(tmp_path)
+    lines = (tmp_path / "bounding_boxes.txt").read_text().splitlines()
+    (tmp_path / "bounding_boxes.txt").write_text("\n".join([lines[0], line, *lines[2:]]))
+    with pytest.raises(UserError, match=r"bounding boxes need .*bounding_boxes\.txt"):
+        open_images("cub", tmp_path, class_split="frn", crop=True)
+
+
+@pytest.mark.parametrize(
+    ("lists", "message"),
+    [
+        ("[" * 100_000, "nested too deeply"),
+        ("[]", "must be JSON with lists train"),
+        ('{"train": []}', "no image in its train split"),
+    ],
+    ids=["deep", "list", "empty"],
+)
+def test_lists_of_meta_dataset_that_are_none_are_refused(tmp_path: Path, lists: str, message: str) -> None:
+    meta_dataset(tmp_path)
+    (tmp_path / "cu_birds_splits.json").write_text(lists)
+    with pytest.raises(UserError, match=message):
+        open_images("cub", tmp_path, class_split="meta-dataset")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 
 from lwfm.data import open_images
@@ -18,7 +20,7 @@ from lwfm.evaluation.comparison import compare
 from lwfm.evaluation.map_store import maps_fingerprint, stored_maps
 from lwfm.evaluation.results import EvaluationResult
 from lwfm.evaluation.scoring import score_methods
-from lwfm.model import LWFM, ModelConfig
+from lwfm.model import LWFM, ModelConfig, save_model
 from tests.cli.test_cli import run
 
 if TYPE_CHECKING:
@@ -136,9 +138,8 @@ def test_confusions_by_hand() -> None:
 
 def test_results_without_the_newer_statistics_are_read(tiny_images: Path) -> None:
     plain = json.loads(_evaluate(tiny_images).to_json())
-    plain["options"]["way"] = plain["options"].pop("ways")[0]
     for method in plain["methods"]:
-        for name in ("bootstrap", "difference_bootstrap", "confusion", "way"):
+        for name in ("bootstrap", "difference_bootstrap", "confusion"):
             del method[name]
     result = EvaluationResult.from_json(json.dumps(plain))
     assert result.methods[0].bootstrap is None
@@ -204,3 +205,68 @@ def test_a_result_that_was_cut_short_is_refused(tiny_images: Path, tmp_path: Pat
     message = rf"b\.json: not a whole .*: {count} episodes, and lists episode_accuracy of {count - 1} values"
     with pytest.raises(UserError, match=message):
         compare(tmp_path / "a.json", tmp_path / "b.json")
+
+
+def _changed(plain: dict[str, Any], place: str, value: Any) -> str:
+    """Return a result as JSON with another value at a place like ``methods.0.way``; None removes it."""
+    *parents, last = place.split(".")
+    entry: Any = plain
+    for name in parents:
+        entry = entry[int(name) if isinstance(entry, list) else name]
+    if value is None:
+        del entry[last]
+    else:
+        entry[last] = value
+    return json.dumps(plain)
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "message"),
+    [
+        ("methods", "x", "expected entries by name, got 'x'"),
+        ("methods.0.way", "five", "way"),
+        ("methods.0.way", 0, "way, shot or confusion"),
+        ("methods.0.accuracy", 1.5, "must lie in 0..1"),
+        ("methods.0.accuracy", float("nan"), "NaN is not a finite number"),
+        ("methods.0.class_accuracy", [1], "class_accuracy"),
+        ("methods.0.confusion", {"a": {"a": "x"}}, "confusion"),
+        ("methods.0.confusion", {"a": {"a": -1}}, "way, shot or confusion"),
+        ("methods.0.shot", None, "shot"),
+        ("data.classes", [1, None], '"data": .*Got value: 1'),
+        ("data.split", "all", "Literal"),
+        ("options.episodes", [20], '"options": .*Got value: \[20\]'),
+        ("options.queries", None, "queries"),
+        ("model.checkpoint", 3, '"model": .*Given value: 3'),
+        ("seconds", 10**400, "does not fit into 64 bits"),
+        ("extra", 1, "extra"),
+    ],
+)
+def test_a_damaged_result_is_refused_by_name(
+    tiny_images: Path, tmp_path: Path, place: str, value: Any, message: str
+) -> None:
+    plain = json.loads(_evaluate(tiny_images, episodes=2).to_json())
+    (tmp_path / "a.json").write_text(_changed(plain, place, value))
+    with pytest.raises(UserError, match=rf"a\.json: not .*{message}"):
+        EvaluationResult.read(tmp_path / "a.json")
+
+
+@pytest.mark.parametrize(
+    ("value", "dtype", "message"),
+    [
+        (float("nan"), torch.float32, "maps: the maps cannot be compared"),
+        (0, torch.float8_e4m3fn, "safetensors are not of float32: delete the file"),
+    ],
+    ids=["nan", "float8"],
+)
+def test_damaged_stored_maps_are_named(
+    tiny_images: Path, images: ImageSet, tmp_path: Path, value: float, dtype: torch.dtype, message: str
+) -> None:
+    folder = tmp_path / "maps"
+    save_model(network(), tmp_path / "m.safetensors")
+    again = partial(_evaluate, tiny_images, model=None, checkpoint=tmp_path / "m.safetensors", maps=folder)
+    again()
+    (file,) = folder.iterdir()
+    layers = safetensors.torch.load_file(file)
+    safetensors.torch.save_file({n: torch.full_like(x, value, dtype=dtype) for n, x in layers.items()}, file)
+    with pytest.raises(UserError, match=message):
+        again()

@@ -24,6 +24,7 @@ from lwfm.evaluation.results import EvaluationResult
 from lwfm.evaluation.statistics import interval_over_runs
 from lwfm.experiments.plan import read_plan
 from lwfm.experiments.run import experiment
+from lwfm.experiments.table import RowResult
 
 if TYPE_CHECKING:
     from lwfm.experiments.table import ExperimentTable
@@ -328,3 +329,17 @@ def test_splits_that_share_a_class_are_refused_before_training(
     with pytest.warns(UserWarning, match="training classes of the checkpoint: train-0"):
         table = run(write(plan, one), root, tmp_path / "out")
     assert len(table.cells) == 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"accuracies": "x"}, {"accuracies": [0.5]}, {"accuracies": [0.5, 2]}, {"row": None}, {"train": 3}],
+    ids=["text", "short", "above-1", "null", "number"],
+)
+def test_a_damaged_row_is_named(tmp_path: Path, change: dict[str, Any]) -> None:
+    row = RowResult("row", "net", "emoji", 0, 1, "lwfm", (0.5, 0.25), "lwfm train", "lwfm evaluate")
+    row.write(tmp_path / "row.json")
+    assert RowResult.read(tmp_path / "row.json", 2) == row
+    (tmp_path / "row.json").write_text(json.dumps(vars(row) | change))
+    with pytest.raises(UserError, match=r"row\.json is damaged .*: delete the file"):
+        RowResult.read(tmp_path / "row.json", 2)

@@ -222,7 +222,15 @@ class Harmless:
 @pytest.mark.parametrize("ending", ["safetensors", "pth"])
 def test_damaged_weights_are_refused(tmp_path: Path, ending: str) -> None:
     file = tmp_path / f"weights.{ending}"
-    for content in (b"", b"no weights", b"\0" * 100):
+    # what torch.load raises for them: EOFError, UnpicklingError, UnicodeDecodeError, KeyError, IndexError
+    for content in (
+        b"",
+        b"no weights",
+        b"\0" * 100,
+        b"\x80\x02X\1\0\0\0\xff.",
+        b"\x80\x02h\5.",
+        b"\x80\x02.",
+    ):
         file.write_bytes(content)
         with pytest.raises(UserError, match=f"weights.{ending}"):
             build_backbone("conv4", weights=file)

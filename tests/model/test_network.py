@@ -136,3 +136,41 @@ def test_unknown_option_of_a_newer_version_is_named(model: LWFM, tmp_path: Path)
     _save_described(model, tmp_path / "model.safetensors", {"novelty": 3})
     with pytest.raises(UserError, match=r"unknown model option\(s\) novelty"):
         load_model(tmp_path / "model.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"temperature": "warm"}, "temperature"),
+        ({"temperature": -1.0}, "temperature must be positive"),
+        ({"backbone": None}, "backbone must not be null"),
+        ({"layer_reduction": "sum"}, "layer_reduction"),
+        ({"layers": {"7": 8}}, "layers"),
+    ],
+    ids=["text", "negative", "null", "choice", "group"],
+)
+def test_a_description_with_wrong_values_is_refused(
+    model: LWFM, tmp_path: Path, change: dict[str, object], message: str
+) -> None:
+    _save_described(model, tmp_path / "model.safetensors", change)
+    with pytest.raises(UserError, match=rf"model\.safetensors: its description .* not understood.*{message}"):
+        load_model(tmp_path / "model.safetensors")
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 100_000, '{"format": 1}', "[]", "3"], ids=["deep", "bare", "list", "3"]
+)
+def test_metadata_of_something_else_are_refused(model: LWFM, tmp_path: Path, text: str) -> None:
+    path = tmp_path / "model.safetensors"
+    safetensors.torch.save_file(model.state_dict(), path, metadata={"lwfm": text})
+    with pytest.raises(UserError, match=r"model\.safetensors"):
+        load_model(path)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused(model: LWFM, tmp_path: Path, value: float) -> None:
+    tensors = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    name = next(name for name in tensors if name.endswith("weight"))
+    tensors[name].view(-1)[3] = value
+    with pytest.raises(UserError, match=f"file: parameter '{name}' holds NaN or infinite values"):
+        load_parameters(model, tensors, source="file")

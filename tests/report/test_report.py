@@ -81,7 +81,7 @@ def test_the_page_agrees_with_the_result(page: str, result: EvaluationResult) ->
             row = f'{setting} data-class="{html.escape(name)}"'
             assert re.search(re.escape(row.replace("&quot;", "&#34;")) + f' data-value="{value}"', page)
     for fact in (result.data["fingerprint"], result.model["sha256"], result.versions["torch"]):
-        assert fact in page
+        assert str(fact) in page
     assert page.count('class="episode"') == 2
     assert '<img id="shots"' in page
     assert '<img id="curves"' in page
@@ -100,6 +100,20 @@ def test_a_resumed_run_has_one_curve(folder: Path) -> None:
     assert read_log(folder / "logs/version_0")["train_loss"].steps == [1, 2]
     with pytest.raises(UserError, match=r"no metrics\.csv"):
         read_log(folder)
+
+
+@pytest.mark.parametrize(
+    "row",
+    ["1,2", "1,0.5,0.5,0.5,7,7", "1,1,x,,", "1,1," + "9" * 200_000],
+    ids=["short", "long", "text", "huge"],
+)
+def test_a_damaged_log_is_named(tmp_path: Path, row: str) -> None:
+    (tmp_path / "metrics.csv").write_text(f"step,epoch,train_loss,lr,x\n{row}\n{row}\n")
+    if row == "1,2":
+        assert read_log(tmp_path) == {}
+        return
+    with pytest.raises(UserError, match=r"cannot read the training log .*metrics\.csv"):
+        read_log(tmp_path)
 
 
 def test_the_page_is_self_contained(page: str) -> None:

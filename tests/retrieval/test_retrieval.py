@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sys
@@ -10,11 +11,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from PIL import Image
 
 from benchmarks.speed.bench_retrieval import METHODS, recalls
 from lwfm.cli import main
+from lwfm.errors import UserError
 from lwfm.model import LWFM, ModelConfig, load_model, save_model
 from lwfm.model.encode import encode_images
 from lwfm.nn import nearest_class_mean
@@ -304,3 +307,29 @@ def test_errors_of_the_user_are_explained(
     assert main(arguments) == 2
     assert message in capsys.readouterr().err
     assert not (place / "other.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("names", 3), ("digests", [None]), ("root", None), ("white", []), ("model", 0.5), ("maps", "nan")],
+)
+def test_a_damaged_index_is_named(place: Path, tmp_path: Path, name: str, value: object) -> None:
+    path = tmp_path / "damaged.safetensors"
+    with safetensors.safe_open(place / "i.safetensors", framework="pt") as file:
+        description = json.loads(file.metadata()["lwfm_index"])
+    tensors = safetensors.torch.load_file(place / "i.safetensors")
+    if name == "maps":
+        tensors["maps.0"][0] = float("nan")
+    else:
+        description[name] = value
+    safetensors.torch.save_file(tensors, path, metadata={"lwfm_index": json.dumps(description)})
+    with pytest.raises(UserError, match=r"damaged\.safetensors is not a whole index"):
+        search_index(path, place / "images" / "class-0" / "0.png")
+
+
+def test_a_network_that_computes_nan_is_refused() -> None:
+    network = LWFM(ModelConfig(backbone="conv4", image_size=24, feature_size=1)).eval()
+    with torch.no_grad():
+        next(network.parameters()).fill_(1e38)
+    with pytest.raises(UserError, match="computes NaN or huge values"):
+        list(encode_images(network, [np.full((24, 24, 3), 200, np.uint8)], 1))

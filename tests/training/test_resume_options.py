@@ -180,3 +180,20 @@ def test_every_option_of_a_run_is_compared_or_known_to_be_harmless() -> None:
     harmless = {"resume", "decoded", "workers", "accelerator", "progress"}
     compared = {name for key in RunOptions(epochs=1).settings() for name in key.split(" * ")}
     assert set(asdict(RunOptions(epochs=1))) == harmless | compared | {"seed"}
+
+
+@pytest.mark.parametrize("damage", ["epoch", "state_dict", "shape", "nan"])
+def test_a_damaged_checkpoint_is_named(
+    begun: TrainingSummary, tiny_images: Path, tmp_path: Path, damage: str
+) -> None:
+    shutil.copytree(begun.last.parent, tmp_path / "run")
+    checkpoint = torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)
+    if damage in checkpoint:
+        del checkpoint[damage]
+    else:
+        weights = checkpoint["state_dict"]
+        name = next(name for name in weights if name.endswith("weight"))
+        weights[name] = weights[name][:1] if damage == "shape" else weights[name] * torch.nan
+    torch.save(checkpoint, tmp_path / "run" / "last.ckpt")
+    with pytest.raises(UserError, match=r"last\.ckpt"):
+        train_tiny(tmp_path / "run", tiny_images, optim=OPTIM, patience=9, max_time=60.0, resume=True)

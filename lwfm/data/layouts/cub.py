@@ -22,7 +22,7 @@ References
 
 from __future__ import annotations
 
-import json
+import math
 import re
 from dataclasses import replace
 from functools import partial
@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 
+from lwfm._common.records import read_json
 from lwfm.data.layouts.folders import class_folders, folder_layout, read_classes, split_folders
 from lwfm.data.layouts.layout import SPLITS, ClassSplit, KnownDataset, Layout, Listing, each_split
 from lwfm.data.layouts.tables import find_tables, first_label, read_table
@@ -158,10 +159,10 @@ def _read_json(home: Path, split: str) -> Listing:
         raise UserError(
             f"--class_split meta-dataset needs its lists: place {_LISTS} of Meta-Dataset at {path}"
         )
-    key = "valid" if split == "val" else split
+    key, lists = "valid" if split == "val" else split, read_json(path)
     try:
-        classes = sorted(map(str, json.loads(path.read_text(encoding="utf-8"))[key]))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        classes = sorted(map(str, lists[key]))
+    except (KeyError, TypeError) as error:
         raise UserError(f"{path} must be JSON with lists train, valid and test: {error!r}") from error
     return read_classes(home / "images", classes)
 
@@ -219,12 +220,20 @@ def _boxes(home: Path) -> dict[str, tuple[float, ...]]:
         rows = [
             line.split() for line in (home / "bounding_boxes.txt").read_text().splitlines() if line.strip()
         ]
-        return {images[row[0]].split("/")[-1]: tuple(map(float, row[1:5])) for row in rows}
+        return {images[row[0]].split("/")[-1]: _box(row[1:5]) for row in rows}
     except (OSError, ValueError, KeyError, IndexError) as error:
         raise UserError(
             f"the bounding boxes need {home / 'images.txt'} (number, file) and {home / 'bounding_boxes.txt'} "
             f"(number, x, y, width, height): {error!r}"
         ) from error
+
+
+def _box(words: list[str]) -> tuple[float, ...]:
+    """Return x, y, width, height; ValueError for anything else."""
+    box = tuple(map(float, words))
+    if len(box) != 4 or not all(map(math.isfinite, box)) or min(box[2:]) <= 0:
+        raise ValueError(f"{' '.join(words)!r} is no box")
+    return box
 
 
 def _box_sizes(home: Path) -> dict[str, tuple[float, float]]:

@@ -80,7 +80,7 @@ def read_table(root: Path, table: Path, split: str) -> Listing:
         return place.format(file=row[0], label=row[1], split=split) + ending
 
     def hits(rule: tuple[str, str]) -> int:
-        return sum((root / path(*rule, row)).is_file() for row in sample)
+        return sum(_is_file(root / path(*rule, row)) for row in sample)
 
     best = max(((place, ending) for ending in _ENDINGS for place in _PLACES), key=hits)
     if hits(best) == 0:
@@ -88,3 +88,11 @@ def read_table(root: Path, table: Path, split: str) -> Listing:
         raise UserError(f"{table} lists {rows[0][0]}, but there is no such image: looked for {places}")
     names = [f"{label}/{PurePosixPath(file).name}" for file, label in rows]
     return Listing(names, FileSource(root, [path(*best, row) for row in rows]))
+
+
+def _is_file(path: Path) -> bool:
+    """Return whether there is such a file; a name that is too long for the system is that of none."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
