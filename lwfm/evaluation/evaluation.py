@@ -298,7 +298,9 @@ def _describe_model(network: LWFM, checkpoint: Path | None) -> EvaluatedModel:
         "checkpoint": None if checkpoint is None else str(checkpoint),
         "sha256": None if checkpoint is None else hashlib.sha256(Path(checkpoint).read_bytes()).hexdigest(),
         "config": config,
-        "normalization": normalization and {"mean": list(normalization.mean), "std": list(normalization.std)},
+        "normalization": None
+        if normalization is None
+        else {"mean": list(normalization.mean), "std": list(normalization.std)},
     }
 
 

@@ -123,7 +123,7 @@ def read_plan(path: Path) -> tuple[Plan, dict[str, dict[str, Any]]]:
     parser.add_class_arguments(Plan)
     try:
         plan = Plan(**parser.instantiate(parser.parse_object(values)).as_dict())
-    except (ArgumentError, TypeError, KeyError) as error:
+    except (ArgumentError, TypeError, ValueError, KeyError) as error:
         raise UserError(f"{path}: {error}") from error
     _check(plan, path)
     return plan, {name: _training_options(plan, name, path) for name in plan.networks}
@@ -175,7 +175,10 @@ def _training_options(plan: Plan, name: str, path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: network {name}: either a preset or a config")
     first: dict[str, Any] = {}
     if preset is not None:
-        first = _read_yaml(preset_path(str(preset), "train"))
+        try:
+            first = _read_yaml(preset_path(str(preset), "train"))
+        except UserError as error:
+            raise UserError(f"{path}: network {name}: {error}") from error
     elif config is not None:
         first = _read_yaml(path.parent / str(config))
     merged = _merge(_merge({k: v for k, v in first.items() if k not in _GIVEN_ELSEWHERE}, plan.train), own)
@@ -183,7 +186,7 @@ def _training_options(plan: Plan, name: str, path: Path) -> dict[str, Any]:
     parser.add_function_arguments(train, skip=set(_GIVEN_ELSEWHERE))
     try:
         options: dict[str, Any] = parser.instantiate(parser.parse_object(merged)).as_dict()
-    except (ArgumentError, TypeError, KeyError) as error:
+    except (ArgumentError, TypeError, ValueError, KeyError) as error:
         raise UserError(f"{path}: network {name}: {error}") from error
     return options
 

@@ -234,7 +234,7 @@ def _changed(plain: dict[str, Any], place: str, value: Any) -> str:
         ("methods.0.shot", None, "shot"),
         ("data.classes", [1, None], '"data": .*Got value: 1'),
         ("data.split", "all", "Literal"),
-        ("options.episodes", [20], '"options": .*Got value: \[20\]'),
+        ("options.episodes", [20], r'"options": .*Got value: \[20\]'),
         ("options.queries", None, "queries"),
         ("model.checkpoint", 3, '"model": .*Given value: 3'),
         ("seconds", 10**400, "does not fit into 64 bits"),

@@ -264,6 +264,7 @@ def test_options_of_the_plan_override_the_preset(plan: Path) -> None:
         ({"rows": [{"name": "base", "network": "paper"}]}, "must not be called base"),
         ({"rows": [{"name": "a", "network": "paper", "head": {"topk": 2}}]}, "topk"),
         ({"networks": {"paper": {"modell": 3}}}, "network paper: .*modell"),
+        ({"train": {"optim": {"milestones": [2]}}}, r"plan\.yaml: network .*: optim\.milestones must be"),
         ({"networks": {"paper": {"seed": 3}}}, "network paper: .*seed"),
         ({"networks": {"paper": {"config": "gone.yaml"}}}, r"cannot read .*gone\.yaml"),
         ({"networks": {"paper": {"preset": "papper"}}}, "no preset papper; did you mean paper"),
