@@ -209,7 +209,8 @@ class LWFMHead(nn.Module):
             tensors = [x for layer in query_layers for x in layer]
             query_bytes = sum(support.query_bytes() for support in supports)
             weights = tuple(self.embeddings.parameters()) if self.matching_weight > 0 else ()
-            return EpisodeSimilarities(*over_queries(compare, tensors, query_bytes, weights))
+            numbers = (self.attention_temperature, self.matching_weight)
+            return EpisodeSimilarities(*over_queries(compare, tensors, query_bytes, weights, numbers))
 
     def _compare(
         self, supports: list[SupportLayer], shots: ClassShots, queries: Sequence[Positions]

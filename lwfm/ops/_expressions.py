@@ -129,6 +129,7 @@ def over_queries(
     queries: Sequence[Tensor],
     query_bytes: int,
     others: Sequence[Tensor] = (),
+    numbers: Sequence[float] = (),
 ) -> tuple[Tensor, ...]:
     """Call ``function`` on chunks of query images and concatenate what it returns.
 
@@ -136,15 +137,17 @@ def over_queries(
     each: ``PAIR_BYTES``, or ``RECORDED_PAIR_BYTES`` where gradients are recorded. There a chunk is recomputed
     in the backward pass instead of kept, so extra memory does not grow with Q. ``others`` are further
     tensors of the caller that ``function`` reads, weights among them: the backward pass refuses them and the
-    queries once they have been modified in place. Errors name a query by its number among all.
+    queries once they have been modified in place. ``numbers`` are further numbers that it reads. Errors name
+    a query by its number among all.
 
-    torch.compile cannot trace recomputation with symbolic sizes (``dynamic=True``): all queries are one
-    chunk there if gradients are recorded.
+    torch.compile cannot trace recomputation with symbolic sizes or numbers (``dynamic=True``, a second
+    temperature): all queries are one chunk there if gradients are recorded.
     """
     recorded = torch.is_grad_enabled()
     chunk = max(1, (RECORDED_PAIR_BYTES if recorded else PAIR_BYTES) // max(1, query_bytes))
     Q = queries[0].shape[0]  # not len(), which would make torch.export fix it
-    if chunk >= Q or (recorded and torch.compiler.is_compiling() and _is_symbolic(query_bytes)):
+    one_chunk = recorded and torch.compiler.is_compiling() and _any_symbolic(query_bytes, *numbers)
+    if chunk >= Q or one_chunk:
         return function(*queries)
     parts: list[tuple[Tensor, ...]] = []
     recomputed = bound(_refusing_changes(function, (*queries, *others)))
@@ -173,11 +176,11 @@ def _renumbered(begin: int) -> Iterator[None]:
         raise ValueError(message) from None
 
 
-def _is_symbolic(size: int) -> bool:
-    """Return whether a size has no value while compiling."""
+def _any_symbolic(*numbers: float) -> bool:
+    """Return whether a size or another number has no value while compiling."""
     from torch.fx.experimental.symbolic_shapes import has_static_value  # imports sympy, 0.4 s
 
-    return not has_static_value(size)
+    return not all(has_static_value(number) for number in numbers)
 
 
 def _refusing_changes(

@@ -220,9 +220,13 @@ def test_bad_embedded_features_make_their_own_similarity_nan(
         similarity, assignment = semantic_pixel_matching(
             x, x, support_embedded=embedded, query_embedded=changed, top_k=top_k
         )
+        paired, _ = paired_pixel_matching(
+            x, x, support_embedded=embedded, query_embedded=changed, top_k=top_k
+        )
     assert torch.equal(assignment, expected[1])
     torch.testing.assert_close(similarity[0], expected[0][0])
     assert similarity[1].isnan().all()
+    assert paired.isnan().tolist() == [False, True]
 
 
 @pytest.mark.parametrize("name", ["kernels", "expressions"])

@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_leaves
 
 import lwfm.ops._expressions
 import lwfm.ops._implementation
-from lwfm.nn import LWFMHead
+from lwfm.nn import ClassShots, LWFMHead
 from lwfm.ops import implementation, semantic_pixel_matching
 from lwfm.ops._expressions import PAIR_BYTES
 from lwfm.ops.correlation import ONE_KERNEL_PRODUCTS, is_one_kernel
@@ -151,6 +151,30 @@ def test_chunks_compile(dynamic: bool | None, monkeypatch: pytest.MonkeyPatch) -
     for queries in (7, 6):
         expected = gradients_of_matching(semantic_pixel_matching, queries)
         torch.testing.assert_close(gradients_of_matching(compiled, queries), expected)
+
+
+def random_maps(images: int) -> Tensor:
+    return torch.rand(images, 4, 2, 2, generator=torch.Generator().manual_seed(images))
+
+
+@pytest.mark.parametrize("name", ["attention_temperature", "matching_weight"])
+@pytest.mark.parametrize("dynamic", [None, True], ids=["second-value", "dynamic"])
+def test_chunks_of_a_head_compile(dynamic: bool | None, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Numbers of the head become symbolic: with ``dynamic`` at once, else when they change."""
+    monkeypatch.setattr(lwfm.ops._expressions, "RECORDED_PAIR_BYTES", 400)
+    head = LWFMHead([4], feature_size=2)
+    shots = ClassShots(torch.tensor([0, 1, 1]), 3)
+    support, query = random_maps(3), random_maps(4)
+    compiled = torch.compile(head, fullgraph=True, backend="eager", dynamic=dynamic)
+    for number in (0.5, 0.25):
+        setattr(head, name, number)
+        both = []
+        for call in (head, compiled):
+            logits = call(support, shots, query)
+            both.append(
+                [logits, *torch.autograd.grad(logits.square().sum(), [*head.embeddings.parameters()])]
+            )
+        torch.testing.assert_close(both[1], both[0])
 
 
 @pytest.mark.parametrize("changed", ["support", "query", "support_embedded", "query_embedded"])
