@@ -74,9 +74,9 @@ def load_state(path: str | os.PathLike[str]) -> tuple[LWFM, SupportSet, dict[str
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{file} is not a whole classifier: {error}") from error
     labels = support.labels
-    present = labels.unique().tolist() == list(range(len(classes)))  # type: ignore[no-untyped-call]
     indices = labels.dtype == torch.int64 and labels.ndim == 1
-    if not (indices and present and len(labels) == len(support.names) == len(maps[0])):
+    present = indices and sorted(set(labels.tolist())) == list(range(len(classes)))
+    if not (present and len(labels) == len(support.names) == len(maps[0])):
         raise UserError(f"{file} is not a whole classifier: its images, labels and names do not agree")
     if not finite:
         raise UserError(f"{file} is not a whole classifier: its support maps hold NaN or infinite values")

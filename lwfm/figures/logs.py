@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
+
 from lwfm.errors import UserError
 
 if TYPE_CHECKING:
@@ -66,8 +68,8 @@ def _read_file(path: Path) -> dict[str, Column]:
                 for name, value in row.items():
                     if value and name not in ("step", "epoch"):
                         column = columns.setdefault(name, Column([], []))
-                        column.steps.append(int(row["step"]))
+                        column.steps.append(int(np.int64(row["step"])))
                         column.values.append(float(value))
-    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
+    except (OSError, OverflowError, ValueError, KeyError, TypeError, csv.Error) as error:
         raise UserError(f"cannot read the training log {path}: {error}") from error
     return columns

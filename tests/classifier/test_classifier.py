@@ -322,6 +322,10 @@ TENSORS: dict[str, Callable[[dict[str, torch.Tensor]], object]] = {
     "negative-label": lambda tensors: tensors["support_labels"][0].fill_(-1),
     "wild-label": lambda tensors: tensors["support_labels"][0].fill_(2**60),
     "float-labels": lambda tensors: tensors.update(support_labels=tensors["support_labels"].float()),
+    "float8-labels": lambda tensors: tensors.update(
+        support_labels=tensors["support_labels"].to(torch.float8_e4m3fn)
+    ),
+    "scalar-labels": lambda tensors: tensors.update(support_labels=torch.tensor(0)),
     "nan": lambda tensors: tensors["support.0"][0].fill_(float("nan")),
     "dtypes": lambda tensors: tensors.update({"support.0": tensors["support.0"].double()}),
 }

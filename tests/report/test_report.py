@@ -104,8 +104,8 @@ def test_a_resumed_run_has_one_curve(folder: Path) -> None:
 
 @pytest.mark.parametrize(
     "row",
-    ["1,2", "1,0.5,0.5,0.5,7,7", "1,1,x,,", "1,1," + "9" * 200_000],
-    ids=["short", "long", "text", "huge"],
+    ["1,2", "1,0.5,0.5,0.5,7,7", "1,1,x,,", "1,1," + "9" * 200_000, "9" * 400 + ",1,1"],
+    ids=["short", "long", "text", "huge", "step"],
 )
 def test_a_damaged_log_is_named(tmp_path: Path, row: str) -> None:
     (tmp_path / "metrics.csv").write_text(f"step,epoch,train_loss,lr,x\n{row}\n{row}\n")
