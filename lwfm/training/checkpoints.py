@@ -183,6 +183,11 @@ class RunFiles(Checkpoint):
     def __init__(self, folder: RunFolder) -> None:
         self.folder = folder
         self.best: dict[str, float] = {}
+        self.started = False
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+        """Note that the state of the run is restored, where it is resumed."""
+        self.started = True
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Export the model when it is the best so far."""

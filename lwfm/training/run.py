@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import lightning
 
+from lwfm.errors import UserError
 from lwfm.training.checkpoints import RunFiles, RunFolder, epoch_to_resume
 from lwfm.training.run_lock import exclusive_run
 from lwfm.training.trainer import explained_ctrl_c, is_first_process, make_trainer, quiet_lightning
@@ -115,7 +116,12 @@ def fit(
             folder, files, run, clip_norm=module.optim.clip_norm, unused_parameters=unused_parameters
         )
         start = folder.last if run.resume else None
-        trainer.fit(module, datamodule=images, ckpt_path=start, weights_only=True)
+        try:
+            trainer.fit(module, datamodule=images, ckpt_path=start, weights_only=True)
+        except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
+            if start is None or files.started or isinstance(error, UserError):
+                raise
+            raise UserError(f"the run cannot be resumed from {start}: {error!r}") from error
     return TrainingSummary(
         best=folder.best,
         last=folder.last,

@@ -182,13 +182,17 @@ def test_every_option_of_a_run_is_compared_or_known_to_be_harmless() -> None:
     assert set(asdict(RunOptions(epochs=1))) == harmless | compared | {"seed"}
 
 
-@pytest.mark.parametrize("damage", ["epoch", "state_dict", "shape", "nan"])
+@pytest.mark.parametrize("damage", ["epoch", "state_dict", "shape", "nan", "optimizer", "lr_schedulers"])
 def test_a_damaged_checkpoint_is_named(
     begun: TrainingSummary, tiny_images: Path, tmp_path: Path, damage: str
 ) -> None:
     shutil.copytree(begun.last.parent, tmp_path / "run")
     checkpoint = torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)
-    if damage in checkpoint:
+    if damage == "optimizer":
+        checkpoint["optimizer_states"][0]["param_groups"] = [3]
+    elif damage == "lr_schedulers":
+        checkpoint[damage] = "x"
+    elif damage in checkpoint:
         del checkpoint[damage]
     else:
         weights = checkpoint["state_dict"]
