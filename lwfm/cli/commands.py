@@ -103,6 +103,18 @@ COMMANDS: dict[str, Command] = {
         "list the configurations that the package brings, or print one",
         last_argument=Positional("name", "?", str, "The preset to print; by default all are listed."),
     ),
+    "metric list": Command(
+        "lwfm.metric.command:list_systems", "list the systems of deep metric learning and the data they read"
+    ),
+    "metric evaluate": Command(
+        "lwfm.metric.command:evaluate_system", "measure such a system beside its baselines and ablations"
+    ),
+    "metric fit": Command("lwfm.metric.command:fit_system", "fit such a system on labeled data"),
+    "metric predict": Command(
+        "lwfm.metric.command:predict_with",
+        "apply a fitted system to data without labels",
+        last_argument=Positional("inputs", "+", Path, "The data, of the kind that the system reads."),
+    ),
     "bench assignment": Command(
         "lwfm.bench.command:bench_assignment", "time the assignment solver beside others"
     ),

@@ -20,7 +20,15 @@ from lwfm.errors import UnsavedResultError, UserError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-EXTRAS = {"usearch": "retrieval", "jinja2": "report", "sklearn": "report"}
+EXTRAS = {
+    "usearch": "retrieval",
+    "jinja2": "report",
+    "sklearn": "report",
+    "pytorch_metric_learning": "metric",
+    "wfdb": "ecg",
+    "neurokit2": "ecg",
+    "anndata": "cells",
+}
 """Optional packages and the extras that bring them; `train` brings all others."""
 
 EPILOG = """examples:

@@ -1,0 +1,1 @@
+"""Readers of the fields' own formats."""

@@ -1,0 +1,58 @@
+"""Decisions from embeddings: a vote of the nearest neighbors, with rejection."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from sklearn.neighbors import KNeighborsClassifier
+
+from lwfm._common.progress import progress
+from lwfm.errors import UserError
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+Weights = Literal["uniform", "distance"]
+_AT_ONCE = 4096
+
+
+class NearestNeighbours:
+    """Vote of the k nearest references, by scikit-learn's ``KNeighborsClassifier``.
+
+    Parameters
+    ----------
+    k : int
+        Neighbors that vote; all, where there are fewer references.
+    weights : {"uniform", "distance"}
+        Equal votes, or votes in proportion to 1 / distance.
+
+    Examples
+    --------
+    >>> vote = NearestNeighbours(1).fit(np.eye(2, dtype=np.float32), np.array([0, 1]), 2)
+    >>> vote.probabilities(np.array([[0.9, 0.1]], np.float32)).tolist()
+    [[1.0, 0.0]]
+    """
+
+    def __init__(self, k: int = 5, weights: Weights = "uniform") -> None:
+        if k < 1:
+            raise UserError(f"k must be at least 1, not {k}")
+        self.k, self.weights = k, weights
+
+    def fit(
+        self, references: npt.NDArray[np.float32], codes: npt.NDArray[np.int64], classes: int
+    ) -> NearestNeighbours:
+        """Store references [R, dim] and their classes [R], numbers below `classes`."""
+        self.references, self.codes, self.classes = references, codes, classes
+        k = min(self.k, len(references))
+        self._knn: Any = KNeighborsClassifier(k, weights=self.weights).fit(references, codes)
+        return self
+
+    def probabilities(self, embeddings: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+        """Return the share of the vote [N, classes] that each class gets; each row sums to 1."""
+        shares = np.zeros((len(embeddings), self.classes))
+        starts = progress(range(0, len(embeddings), _AT_ONCE), "comparing", "batch")
+        for start in starts:
+            rows = slice(start, start + _AT_ONCE)
+            shares[rows, self._knn.classes_] = self._knn.predict_proba(embeddings[rows])
+        return shares

@@ -1,0 +1,149 @@
+"""Encoders: networks from one kind of input to an embedding."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class ScaledNorm(nn.Module):
+    """Bring embeddings [B, C] to one length.
+
+    Parameters
+    ----------
+    length : float
+        The length.
+
+    Examples
+    --------
+    >>> ScaledNorm(10.0)(torch.tensor([[3.0, 4.0]]))
+    tensor([[6., 8.]])
+    """
+
+    def __init__(self, length: float = 1.0) -> None:
+        super().__init__()
+        self.length = length
+
+    def forward(self, embeddings: Tensor) -> Tensor:
+        """Return the embeddings, scaled."""
+        return self.length * F.normalize(embeddings, dim=-1)
+
+
+def mlp(widths: Sequence[int], *, dropout: float = 0.0) -> nn.Sequential:
+    """Build linear layers with ReLU and dropout between them.
+
+    Parameters
+    ----------
+    widths : sequence of int
+        Dimensions of the input, of each hidden layer and of the output.
+    dropout : float
+        Probability, after each hidden layer.
+
+    Examples
+    --------
+    >>> mlp([8, 4, 2])(torch.zeros(3, 8)).shape
+    torch.Size([3, 2])
+    """
+    layers: list[nn.Module] = []
+    for inputs, outputs in pairwise(widths):
+        layers += [nn.Linear(inputs, outputs), nn.ReLU(), nn.Dropout(dropout)]
+    return nn.Sequential(*layers[:-2])
+
+
+class ConvEncoder1d(nn.Module):
+    """Convolutional network for waveforms, with a waveform to compare with and further values beside them.
+
+    Four convolutions of stride 2 with batch normalization and ReLU, averages of four stretches, and two
+    linear layers. Each waveform is brought to mean 0 and standard deviation 1 first (z-score). Where there is
+    one to compare with, the difference of both z-scores and the waveform in units of the other's range are
+    further channels.
+
+    Parameters
+    ----------
+    length : int
+        L, samples of a waveform, at least 64.
+    compared : bool
+        Whether a waveform to compare with follows the first.
+    context : int
+        K, further values of each row.
+    dim : int
+        Of the embedding, which has length 1.
+
+    Examples
+    --------
+    >>> ConvEncoder1d(256, context=3, dim=32).eval()(torch.randn(2, 259)).shape
+    torch.Size([2, 32])
+    """
+
+    def __init__(self, length: int, *, compared: bool = False, context: int = 0, dim: int = 32) -> None:
+        super().__init__()
+        self.length, self.compared = length, compared
+        layers: list[nn.Module] = []
+        channels = 3 if compared else 1
+        for inputs, outputs, kernel in ((channels, 32, 9), (32, 64, 7), (64, 64, 5), (64, 96, 5)):
+            convolution = nn.Conv1d(inputs, outputs, kernel, stride=2, padding=kernel // 2)
+            layers += [convolution, nn.BatchNorm1d(outputs), nn.ReLU()]
+        self.waveform = nn.Sequential(*layers, nn.AdaptiveAvgPool1d(4), nn.Flatten(), nn.Dropout(0.2))
+        self.embedding = nn.Sequential(mlp([4 * 96 + context, 96, dim]), ScaledNorm())
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Compute the embeddings [B, dim] of rows [B, L + K] or [B, 2 L + K]."""
+        waveforms = 1 + self.compared
+        first, *other, context = rows.tensor_split(
+            [self.length * (number + 1) for number in range(waveforms)], dim=1
+        )
+        channels = [standardized(first)]
+        if other:
+            scale = (other[0].amax(1, keepdim=True) - other[0].amin(1, keepdim=True)).clamp(min=1e-6)
+            channels += [channels[0] - standardized(other[0]), first / scale]
+        features = self.waveform(torch.stack(channels, dim=1))
+        embedded: Tensor = self.embedding(torch.cat([features, context], dim=1))
+        return embedded
+
+
+def standardized(waveforms: Tensor) -> Tensor:
+    """Return waveforms [..., L] with mean 0 and standard deviation 1; constant ones become 0.
+
+    Examples
+    --------
+    >>> standardized(torch.tensor([[1.0, 3.0], [5.0, 5.0]]))
+    tensor([[-1.,  1.],
+            [ 0.,  0.]])
+    """
+    centered = waveforms - waveforms.mean(-1, keepdim=True)
+    return centered / centered.square().mean(-1, keepdim=True).sqrt().clamp(min=1e-6)
+
+
+class GeM(nn.Module):
+    """Generalized mean of maps over their positions, ``(mean x^p)^(1/p)``, with a learned p [1]_.
+
+    Parameters
+    ----------
+    p : float
+        At the start; 1 is the mean, infinity the maximum.
+
+    References
+    ----------
+    .. [1] F. Radenovic, G. Tolias, O. Chum, "Fine-tuning CNN Image Retrieval with No Human Annotation",
+       TPAMI 41, 2019.
+
+    Examples
+    --------
+    >>> GeM(1.0)(torch.ones(2, 8, 3, 3)).shape
+    torch.Size([2, 8])
+    """
+
+    def __init__(self, p: float = 3.0) -> None:
+        super().__init__()
+        self.p = nn.Parameter(torch.tensor(p))
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Compute the means [B, C] of maps [B, C, H, W]; values below 0.000001 count as that."""
+        return maps.clamp(min=1e-6).pow(self.p).mean((-2, -1)).pow(1 / self.p)

@@ -1,0 +1,73 @@
+"""Losses that pytorch-metric-learning does not have, with its signature ``loss(embeddings, labels)``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pytorch_metric_learning.losses import ContrastiveLoss
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class SquaredContrastiveLoss(ContrastiveLoss):  # type: ignore[misc]  # the library has no types
+    """Contrastive loss of squares, ``D^2 / 2`` of positive and ``[margin - D]+^2 / 2`` of negative pairs.
+
+    The library's own loss has neither square. Its parameters `distance`, `reducer` and the like are taken.
+
+    Parameters
+    ----------
+    margin : float
+        Distance beyond which negative pairs count no more.
+
+    Examples
+    --------
+    >>> import torch
+    >>> loss = SquaredContrastiveLoss(margin=1.0)
+    >>> loss(torch.tensor([[1.0, 0.0], [1.0, 0.0]]), torch.tensor([0, 1])).item()
+    0.5
+    """
+
+    def __init__(self, margin: float = 1.0, **options: object) -> None:
+        super().__init__(pos_margin=0, neg_margin=margin, **options)
+
+    def pos_calc(self, pos_pair_dist: Tensor, margin: float) -> Tensor:
+        """Compute the losses of positive pairs from their distances."""
+        return (pos_pair_dist - margin).clamp(min=0) ** 2 / 2
+
+    def neg_calc(self, neg_pair_dist: Tensor, margin: float) -> Tensor:
+        """Compute the losses of negative pairs from their distances."""
+        return (margin - neg_pair_dist).clamp(min=0) ** 2 / 2
+
+
+class LinearCrossEntropy(nn.Module):
+    """Cross-entropy of a linear classifier on the embeddings.
+
+    Parameters
+    ----------
+    dim : int
+        Of the embeddings.
+    classes : int
+        Number of classes.
+
+    Examples
+    --------
+    >>> import torch
+    >>> LinearCrossEntropy(4, 3)(torch.zeros(2, 4), torch.tensor([0, 2])).shape
+    torch.Size([])
+    """
+
+    def __init__(self, dim: int, classes: int) -> None:
+        super().__init__()
+        self.classifier = nn.Linear(dim, classes)
+
+    def forward(
+        self,
+        embeddings: Tensor,
+        labels: Tensor,
+        indices_tuple: Sequence[Tensor] | None = None,  # noqa: ARG002 - the library's signature
+    ) -> Tensor:
+        """Compute the mean loss of embeddings [B, dim] with labels [B]."""
+        return F.cross_entropy(self.classifier(embeddings), labels)

@@ -1,0 +1,126 @@
+"""Scores of binary decisions, of classes and of retrieval, and their paired differences over seeds."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from sklearn.metrics import f1_score, roc_auc_score
+
+from lwfm.evaluation.statistics import bootstrap_interval
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy.typing as npt
+
+Scores = dict[str, float]
+"""Scores by name, as fractions."""
+
+
+def binary_scores(truth: npt.NDArray[np.bool_], found: npt.NDArray[np.bool_]) -> Scores:
+    """Compute accuracy, sensitivity, specificity, positive predictive value (PPV) and F1.
+
+    Parameters
+    ----------
+    truth, found : ndarray
+        [N] bool: what is positive, and what was taken for it.
+
+    Returns
+    -------
+    dict
+        A ratio without any case (such as the PPV of no finding) is 0.
+
+    Examples
+    --------
+    >>> binary_scores(np.array([True, True, False, False]), np.array([True, False, False, False]))["F1"]
+    0.6666666666666666
+    """
+    hits, misses = int((truth & found).sum()), int((truth & ~found).sum())
+    false, right = int((~truth & found).sum()), int((~truth & ~found).sum())
+    return {
+        "accuracy": _ratio(hits + right, len(truth)),
+        "sensitivity": _ratio(hits, hits + misses),
+        "specificity": _ratio(right, right + false),
+        "PPV": _ratio(hits, hits + false),
+        "F1": _ratio(2 * hits, 2 * hits + false + misses),
+    }
+
+
+def _ratio(part: int, whole: int) -> float:
+    return part / whole if whole else 0.0
+
+
+def class_scores(truth: npt.NDArray[Any], found: npt.NDArray[Any], scored: Sequence[Any]) -> Scores:
+    """Compute the accuracy and the macro-F1 over the classes `scored`.
+
+    Parameters
+    ----------
+    truth, found : ndarray
+        [N] labels.
+    scored : sequence
+        Classes whose F1 is averaged, and whose rows count.
+
+    Examples
+    --------
+    >>> class_scores(np.array(["a", "b"]), np.array(["a", "a"]), ["a", "b"])["accuracy"]
+    0.5
+    """
+    rows = np.isin(truth, list(scored))
+    macro = f1_score(truth[rows], found[rows], labels=list(scored), average="macro", zero_division=0)
+    return {"macro-F1": float(macro), "accuracy": float((truth[rows] == found[rows]).mean())}
+
+
+def unknown_scores(unknown: npt.NDArray[np.bool_], confidence: npt.NDArray[np.float64]) -> Scores:
+    """Compute the AUROC of telling unknown rows by their low confidence [N].
+
+    Examples
+    --------
+    >>> unknown_scores(np.array([True, False]), np.array([0.2, 0.9]))
+    {'AUROC unknown': 1.0}
+    """
+    return {"AUROC unknown": float(roc_auc_score(unknown, -confidence))}
+
+
+def retrieval_scores(
+    order: npt.NDArray[np.int64], labels: npt.NDArray[np.int64], ranks: Sequence[int] = (1, 4)
+) -> Scores:
+    """Compute mAP and Recall@k of rankings of all other rows (leave-one-out).
+
+    Parameters
+    ----------
+    order : ndarray
+        [N, N - 1]: for each row all others, the nearest first.
+    labels : ndarray
+        [N] classes. Rows that are alone in their class are no queries.
+    ranks : sequence of int
+        The k: share of the queries with at least one of their class among the first k.
+
+    Examples
+    --------
+    >>> retrieval_scores(np.array([[1, 2], [0, 2], [0, 1]]), np.array([0, 0, 1]))
+    {'mAP': 1.0, 'Recall@1': 1.0, 'Recall@4': 1.0}
+    """
+    relevant = labels[order] == labels[:, None]
+    relevant = relevant[relevant.any(1)]
+    precision = relevant.cumsum(1) / np.arange(1, relevant.shape[1] + 1)
+    average = (precision * relevant).sum(1) / relevant.sum(1)
+    return {
+        "mAP": float(average.mean()),
+        **{f"Recall@{k}": float(relevant[:, :k].any(1).mean()) for k in ranks},
+    }
+
+
+def paired_difference(first: Sequence[float], second: Sequence[float]) -> dict[str, float | None]:
+    """Return the mean of first minus second over seeds, and the limits of its 95 % bootstrap interval.
+
+    With few seeds such an interval is too narrow rather than too wide. With one seed it is None.
+
+    Examples
+    --------
+    >>> paired_difference([0.75, 0.75], [0.5, 0.5])
+    {'mean': 0.25, 'low': 0.25, 'high': 0.25}
+    """
+    differences = [a - b for a, b in zip(first, second, strict=True)]
+    low, high = bootstrap_interval(differences) or (None, None)
+    return {"mean": float(np.mean(differences)), "low": low, "high": high}

@@ -1,0 +1,120 @@
+"""Reading WFDB records, and the beats cut out of them."""
+
+from __future__ import annotations
+
+import zipfile
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from lwfm.errors import UserError
+from lwfm.metric.data import ecg
+from tests.helpers.ecg_records import write_record
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_the_lead_is_found_by_name_and_beats_are_those_annotated(tmp_path: Path) -> None:
+    pvc = write_record(tmp_path, "100")
+    recording = ecg.read_record(tmp_path / "100")
+    assert recording.lead == "MLII"
+    assert set(recording.symbols.tolist()) == {"N", "V"}  # the rhythm annotation is no beat
+    np.testing.assert_array_equal(recording.peaks[recording.symbols == "V"], pvc)
+    other = ecg.read_record(tmp_path / "100", lead="V5")
+    np.testing.assert_allclose(other.signal, -recording.signal, atol=2e-3)
+
+
+def test_the_r_peak_is_at_its_place_in_the_window(tmp_path: Path) -> None:
+    write_record(tmp_path, "100")
+    beats = ecg.join_beats(ecg.read_records(tmp_path))
+    assert beats.rows.shape == (len(beats.symbols), 2 * 256 + 3)
+    assert beats.rows.dtype == np.float32
+    assert set(beats.shapes[beats.symbols == "N", 60:140].argmax(1).tolist()) <= {39, 40, 41}
+    assert beats.records.tolist() == ["100"] * len(beats.rows)
+
+
+@pytest.mark.parametrize("rate", [128, 250, 500])
+def test_other_rates_are_resampled(tmp_path: Path, rate: int) -> None:
+    write_record(tmp_path, "100", rate=rate)
+    recording = ecg.read_record(tmp_path / "100")
+    assert len(recording.signal) == 60 * 360
+    windows = ecg.beat_rows(recording)[recording.symbols == "N", 60:140]
+    assert np.abs(windows.argmax(1) - 40).max() <= 3
+
+
+def test_peaks_are_detected_without_annotations(tmp_path: Path) -> None:
+    write_record(tmp_path / "with", "100")
+    write_record(tmp_path / "without", "100", annotated=False)
+    annotated = ecg.read_record(tmp_path / "with" / "100")
+    detected = ecg.read_record(tmp_path / "without" / "100")
+    nearest = np.abs(annotated.peaks[:, None] - detected.peaks).min(1)
+    assert (nearest <= 15).mean() > 0.95
+    assert set(detected.symbols.tolist()) == {""}
+
+
+def test_a_zip_reads_as_its_folder_does(tmp_path: Path) -> None:
+    write_record(tmp_path / "records", "100")
+    write_record(tmp_path / "records", "101", seed=1)
+    with zipfile.ZipFile(tmp_path / "records.zip", "w") as archive:
+        for file in (tmp_path / "records").iterdir():
+            archive.write(file, f"mitdb/{file.name}")
+    zipped = ecg.join_beats(ecg.read_records(tmp_path / "records.zip"))
+    np.testing.assert_array_equal(zipped.rows, ecg.join_beats(ecg.read_records(tmp_path / "records")).rows)
+
+
+def test_missing_samples_are_interpolated() -> None:
+    values = ecg._without_gaps(np.array([np.nan, 1.0, np.nan, 3.0]), "100")
+    assert values.tolist() == [1.0, 1.0, 2.0, 3.0]
+
+
+def test_the_split_is_between_patients() -> None:
+    assert len(ecg.DS1) == len(ecg.DS2) == 22
+    assert not ecg.DS1 & ecg.DS2
+    assert "201" in ecg.DS1  # 202 in DS2 is the same person: documented there
+    assert "201" in (ecg.__doc__ or "") or "202" in ecg.DS2
+
+
+def damage(path: Path, kind: str) -> Path:
+    """Damage the record 100 in a folder; return what to read."""
+    if kind == "no data":
+        (path / "100.dat").unlink()
+    elif kind == "short data":
+        (path / "100.dat").write_bytes(b"\0" * 11)
+    elif kind == "header":
+        (path / "100.hea").write_bytes(b"\xff\xfe garbage")
+    elif kind == "no annotations":
+        (path / "100.atr").unlink()
+    elif kind == "no header":
+        (path / "100.hea").unlink()
+    elif kind == "zip":
+        (path / "records.zip").write_bytes(b"PK\3\4 no zip")
+        return path / "records.zip"
+    elif kind == "absent":
+        return path / "nothing"
+    return path
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("no data", r"record .*100 cannot be read"),
+        ("short data", r"record .*100 cannot be read"),
+        ("header", r"record .*100 cannot be read"),
+        ("no annotations", r"annotations .*100\.atr cannot be read"),
+        ("no header", r"holds no WFDB record: there is no \.hea file"),
+        ("zip", r"records\.zip is neither a WFDB record nor a readable zip"),
+        ("absent", r"there is no WFDB record, folder or zip"),
+    ],
+)
+def test_damaged_records_are_refused_with_name_and_reason(tmp_path: Path, kind: str, message: str) -> None:
+    write_record(tmp_path, "100")
+    with pytest.raises(UserError, match=message):
+        ecg.read_records(damage(tmp_path, kind))
+
+
+def test_a_missing_lead_is_refused_with_those_that_exist(tmp_path: Path) -> None:
+    write_record(tmp_path, "100")
+    with pytest.raises(UserError, match="no lead V1: choose one of V5, MLII"):
+        ecg.read_record(tmp_path / "100", lead="V1")

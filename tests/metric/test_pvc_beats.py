@@ -1,0 +1,166 @@
+"""The PVC detector: as an estimator of scikit-learn, on files, and from the command line."""
+
+from __future__ import annotations
+
+import csv
+import json
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import torch
+from sklearn.base import clone
+from sklearn.model_selection import GridSearchCV, GroupKFold
+
+from lwfm.cli import main
+from lwfm.errors import UserError
+from lwfm.metric import PVCDetector
+from lwfm.metric.data import ecg
+from lwfm.metric.systems.pvc_beats import varied
+from tests.helpers.ecg_records import wfdb, write_record
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+QUICK: dict[str, Any] = {"steps": 12, "batch_size": 24, "references": 100}
+
+
+@pytest.fixture(scope="module")
+def records(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two records of each side of the split between patients."""
+    folder: Path = tmp_path_factory.mktemp("records")
+    for seed, name in enumerate(("101", "106", "100", "103")):
+        write_record(folder, name, seconds=90, seed=seed)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def beats(records: Path) -> ecg.Beats:
+    return ecg.join_beats(ecg.read_records(records))
+
+
+@pytest.fixture(scope="module")
+def fitted(beats: ecg.Beats) -> PVCDetector:
+    return PVCDetector(**QUICK).fit(beats.rows, beats.is_pvc, groups=beats.records)
+
+
+def test_wide_beats_are_told_from_narrow_ones(fitted: PVCDetector, beats: ecg.Beats) -> None:
+    assert fitted.score(beats.rows, beats.is_pvc) > 0.97
+    shares = fitted.predict_proba(beats.rows)
+    np.testing.assert_allclose(shares.sum(1), 1)
+    np.testing.assert_allclose(np.linalg.norm(fitted.transform(beats.rows[:5]), axis=1), 1, rtol=1e-5)
+
+
+def test_the_same_seed_repeats_to_the_bit(fitted: PVCDetector, beats: ecg.Beats) -> None:
+    torch.manual_seed(5)  # the global state must not matter
+    state = torch.get_rng_state()
+    again = clone(fitted).fit(beats.rows, beats.is_pvc, groups=beats.records)
+    np.testing.assert_array_equal(again.transform(beats.rows), fitted.transform(beats.rows))
+    assert torch.equal(torch.get_rng_state(), state)
+    other = clone(fitted).set_params(seed=1).fit(beats.rows, beats.is_pvc, groups=beats.records)
+    assert not np.array_equal(other.transform(beats.rows), fitted.transform(beats.rows))
+
+
+def test_a_grid_search_over_patients_runs(beats: ecg.Beats) -> None:
+    search = GridSearchCV(PVCDetector(steps=2, batch_size=16), {"k": [1, 3]}, cv=GroupKFold(2), scoring="f1")
+    search.fit(beats.rows, beats.is_pvc, groups=beats.records)
+    assert search.best_params_["k"] in {1, 3}
+
+
+def test_a_saved_detector_answers_as_before(fitted: PVCDetector, beats: ecg.Beats, tmp_path: Path) -> None:
+    fitted.save(tmp_path / "pvc.safetensors")
+    loaded = PVCDetector.load(tmp_path / "pvc.safetensors")
+    assert loaded.get_params() == fitted.get_params()
+    np.testing.assert_array_equal(loaded.predict_proba(beats.rows), fitted.predict_proba(beats.rows))
+
+
+def test_damaged_models_are_refused(fitted: PVCDetector, tmp_path: Path) -> None:
+    path = tmp_path / "pvc.safetensors"
+    with pytest.raises(UserError, match="there is no model"):
+        PVCDetector.load(path)
+    fitted.save(path)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(UserError, match="not a readable"):
+        PVCDetector.load(path)
+
+
+@pytest.mark.parametrize(
+    ("rows", "labels", "options", "message"),
+    [
+        (np.zeros((4, 256)), np.zeros(3, bool), {}, "4 rows need as many labels"),
+        (np.zeros((4, 256)), np.zeros(4, bool), {}, "at least two classes"),
+        (np.zeros((4, 100)), np.arange(4) > 1, {}, r"beats must be rows \[N, 256\]"),
+        (np.full((4, 256), np.nan), np.arange(4) > 1, {}, "NaN"),
+        (np.zeros((4, 256)), np.arange(4) > 1, {"loss": "contrastive"}, "loss must be one of triplet"),
+        (np.zeros((4, 256)), np.arange(4) > 1, {"seed": -1}, "seed"),
+    ],
+    ids=["labels", "one-class", "length", "nan", "loss", "seed"],
+)
+def test_wrong_input_is_refused(
+    rows: np.ndarray, labels: np.ndarray, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        PVCDetector(**{**QUICK, **options}).fit(rows, labels)
+
+
+def test_variation_keeps_shape_and_leaves_the_input(beats: ecg.Beats) -> None:
+    rows = torch.as_tensor(beats.rows[:8])
+    before = rows.clone()
+    changed = varied(rows)
+    assert changed.shape == rows.shape
+    assert torch.equal(rows, before)
+    similar = torch.cosine_similarity(changed[:, :256], rows[:, :256])
+    assert not torch.equal(changed, rows)
+    assert similar.median() > 0.3
+
+
+def test_the_commands_evaluate_fit_and_predict(records: Path, tmp_path: Path) -> None:
+    result, figure = tmp_path / "result.json", tmp_path / "result.png"
+    options = ["--options", "{steps: 3, batch_size: 16}"]
+    arguments = ["evaluate", "pvc_beats", "--root", str(records), "--seeds", "2", *options]
+    assert main(["metric", *arguments, "--out", str(result), "--figure", str(figure)]) == 0
+    content = json.loads(result.read_text())
+    assert (content["system"], content["seeds"]) == ("pvc_beats", [0, 1])
+    assert {row["role"] for row in content["rows"]} == {"system", "baseline", "ablation"}
+    assert all(len(values) == 2 for row in content["rows"] for values in row["scores"].values())
+    assert {each["metric"] for each in content["differences"]} >= {"F1", "sensitivity", "PPV"}
+    assert figure.stat().st_size > 1000
+
+    model, out = tmp_path / "pvc.safetensors", tmp_path / "answers" / "beats.csv"
+    assert main(["metric", "fit", "pvc_beats", "--root", str(records), "--out", str(model), *options]) == 0
+    strip = tmp_path / "strip.png"
+    inputs = [str(records / "100"), str(records / "103.hea")]
+    assert main(["metric", "predict", str(model), *inputs, "--out", str(out), "--figure", str(strip)]) == 0
+    rows = list(csv.DictReader(out.open()))
+    assert {row["record"] for row in rows} == {"100", "103"}
+    written = wfdb.rdann(str(out.parent / "100"), "pvc")
+    expected = [int(row["sample"]) for row in rows if row["record"] == "100"]
+    assert written.sample.tolist() == expected
+    assert strip.stat().st_size > 1000
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["evaluate", "nothing", "--root", "."], "there is no system nothing: choose one of pvc_beats"),
+        (["evaluate", "pvc_beats", "--root", "absent"], "there is no file or folder absent"),
+        (["evaluate", "pvc_beats", "--root", ".", "--seeds", "0"], "seeds must be at least 1"),
+        (["fit", "pvc_beats", "--root", ".", "--out", "x.pt"], "must have the suffix .safetensors"),
+        (
+            ["fit", "pvc_beats", "--root", ".", "--out", "x.safetensors", "--options", "{kk: 1}"],
+            "no option kk",
+        ),
+        (["predict", "absent.safetensors", "x", "--out", "x.csv"], "there is no model"),
+    ],
+    ids=["system", "root", "seeds", "suffix", "option", "model"],
+)
+def test_mistakes_are_explained(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["metric", *arguments]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_the_list_names_every_system(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["metric", "list"]) == 0
+    assert "pvc_beats" in capsys.readouterr().out
