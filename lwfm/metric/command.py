@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from inspect import signature
 from pathlib import Path  # noqa: TC003 - the command line reads the types
 from typing import TYPE_CHECKING, Any
 
@@ -112,7 +113,14 @@ def fit_system(system: str, *, root: Path, out: Path, options: dict[str, Any] | 
     return f"{system} fitted on {root} in {out}\nnext: lwfm metric predict {out} INPUT --out answers.csv"
 
 
-def predict_with(model: Path, inputs: list[Path], *, out: Path, figure: Path | None = None) -> str:
+def predict_with(
+    model: Path,
+    inputs: list[Path],
+    *,
+    out: Path,
+    figure: Path | None = None,
+    options: dict[str, Any] | None = None,
+) -> str:
     """Apply a fitted system to data without labels.
 
     Parameters
@@ -125,6 +133,8 @@ def predict_with(model: Path, inputs: list[Path], *, out: Path, figure: Path | N
         CSV file of the answers; further files of a system lie beside it.
     figure : Path, optional
         Figure (png, pdf, svg, ...) of the answers.
+    options : dict, optional
+        Of the reader, such as '{orthologues: genes.csv}' for cell_types.
 
     Returns
     -------
@@ -139,7 +149,13 @@ def predict_with(model: Path, inputs: list[Path], *, out: Path, figure: Path | N
     if figure is not None:
         check_figure_suffix(figure)
     system = find_system(saved_system(model))
-    return system.predict(system.estimator.load(model), inputs, out, figure)
+    given = options or {}
+    known = list(signature(system.predict).parameters)[4:]
+    if unknown := [name for name in given if name not in known]:
+        raise UserError(
+            f"predict of {system.name} has no option {unknown[0]}: {', '.join(known) or 'it has none'}"
+        )
+    return system.predict(system.estimator.load(model), inputs, out, figure, **given)
 
 
 def _check_exists(root: Path) -> None:

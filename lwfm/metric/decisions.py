@@ -1,4 +1,4 @@
-"""Decisions from embeddings: a vote of the nearest neighbors, with rejection."""
+"""Decisions from embeddings: a vote of the nearest neighbors, and how far they are."""
 
 from __future__ import annotations
 
@@ -56,3 +56,25 @@ class NearestNeighbours:
             rows = slice(start, start + _AT_ONCE)
             shares[rows, self._knn.classes_] = self._knn.predict_proba(embeddings[rows])
         return shares
+
+    def distances(self, embeddings: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+        """Return the mean distance [N] to the k nearest references: large for what is unlike all of them."""
+        starts = range(0, len(embeddings), _AT_ONCE)
+        found = [self._knn.kneighbors(embeddings[start : start + _AT_ONCE])[0].mean(1) for start in starts]
+        return np.concatenate(found)
+
+    def usual_distance(self, kept: float) -> float:
+        """Return the distance within which a share `kept` of the references lies from the other references.
+
+        Raises
+        ------
+        UserError
+            For a share that is not between 0 and 1.
+        """
+        if not 0 < kept <= 1:
+            raise UserError(f"the share of references to keep must be in (0, 1], not {kept}")
+        if len(self.references) < 2:
+            return float("inf")
+        k = min(self.k, len(self.references) - 1)
+        left_out = self._knn.kneighbors(n_neighbors=k)[0].mean(1)
+        return float(np.quantile(left_out, kept))

@@ -51,35 +51,40 @@ def _ratio(part: int, whole: int) -> float:
     return part / whole if whole else 0.0
 
 
-def class_scores(truth: npt.NDArray[Any], found: npt.NDArray[Any], scored: Sequence[Any]) -> Scores:
-    """Compute the accuracy and the macro-F1 over the classes `scored`.
+def class_scores(truth: npt.NDArray[Any], found: npt.NDArray[Any], frequent: int = 10) -> Scores:
+    """Compute the accuracy, and the macro-F1 over all classes and over those that are frequent enough.
 
     Parameters
     ----------
     truth, found : ndarray
         [N] labels.
-    scored : sequence
-        Classes whose F1 is averaged, and whose rows count.
+    frequent : int
+        Rows of a class from which its F1 counts in the second mean: that of three rows is chance.
 
     Examples
     --------
-    >>> class_scores(np.array(["a", "b"]), np.array(["a", "a"]), ["a", "b"])["accuracy"]
+    >>> class_scores(np.array(["a", "b"]), np.array(["a", "a"]), frequent=1)["accuracy"]
     0.5
     """
-    rows = np.isin(truth, list(scored))
-    macro = f1_score(truth[rows], found[rows], labels=list(scored), average="macro", zero_division=0)
-    return {"macro-F1": float(macro), "accuracy": float((truth[rows] == found[rows]).mean())}
+    names, counts = np.unique(truth, return_counts=True)
+    each = f1_score(truth, found, labels=names, average=None, zero_division=0)
+    enough = counts >= frequent
+    return {
+        "macro-F1": float(each.mean()),
+        f"macro-F1 of {frequent}+": float(each[enough].mean()) if enough.any() else 0.0,
+        "accuracy": float((truth == found).mean()),
+    }
 
 
-def unknown_scores(unknown: npt.NDArray[np.bool_], confidence: npt.NDArray[np.float64]) -> Scores:
-    """Compute the AUROC of telling unknown rows by their low confidence [N].
+def auroc(positive: npt.NDArray[np.bool_], values: npt.NDArray[np.float64]) -> float:
+    """Compute the area under the ROC curve of telling positive rows by large values [N].
 
     Examples
     --------
-    >>> unknown_scores(np.array([True, False]), np.array([0.2, 0.9]))
-    {'AUROC unknown': 1.0}
+    >>> auroc(np.array([True, False]), np.array([0.9, 0.2]))
+    1.0
     """
-    return {"AUROC unknown": float(roc_auc_score(unknown, -confidence))}
+    return float(roc_auc_score(positive, values))
 
 
 def retrieval_scores(

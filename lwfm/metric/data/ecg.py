@@ -92,8 +92,8 @@ class Beats:
     ----------
     rows : ndarray
         [N, 515] float32: the windows [N, 256] in mV; the record's typical beat [256], the median of all
-        its beats; the logarithms of three ratios of RR intervals: before the beat to the local rhythm, after it
-        to the local rhythm, after to before.
+        its beats; the logarithms of three ratios of RR intervals: before the beat to the local rhythm, after
+        it to the local rhythm, after to before.
     symbols, records : ndarray
         [N] annotation and record of each beat.
     """

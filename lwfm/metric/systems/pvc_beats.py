@@ -158,7 +158,7 @@ class PVCDetector(MetricEstimator):
         return self.k, "uniform"
 
     def predict(self, X: Any) -> npt.NDArray[Any]:
-        """Return the label [N]: the second of `classes_` (PVC, True) where its share of the votes is enough."""
+        """Return the label [N]: the second of `classes_` (PVC) where its share of the votes is enough."""
         found: npt.NDArray[Any] = self.classes_[(self.predict_proba(X)[:, 1] > self.share).astype(np.int64)]
         return found
 
@@ -172,7 +172,7 @@ def varied(rows: Tensor) -> Tensor:
     waveforms = rows.shape[1] // _LENGTH
     shift = torch.randint(0, 2 * _SHIFT + 1, (count, 1, 1), device=device)
     places = (torch.arange(_LENGTH, device=device) + shift).expand(-1, waveforms, -1)
-    shapes = rows[:, : waveforms * _LENGTH].unflatten(1, (waveforms, _LENGTH))
+    shapes = rows[:, : waveforms * _LENGTH].reshape(count, waveforms, _LENGTH)
     shapes = F.pad(shapes, (_SHIFT, _SHIFT), mode="replicate").gather(2, places)
     beats, others, context = shapes[:, 0], shapes[:, 1:].flatten(1), rows[:, waveforms * _LENGTH :]
     scale = beats.std(-1, keepdim=True)
@@ -290,9 +290,8 @@ def predict(detector: PVCDetector, inputs: Sequence[Path], out: Path, figure: Pa
                     [recording.name, sample, f"{peak / ecg.RATE:.3f}", vote, int(vote > detector.share)]
                 )
             path = _write_annotations(recording, votes > detector.share, out.parent)
-            lines.append(
-                f"{recording.name}: {int((votes > detector.share).sum())} of {len(votes)} beats are PVC; {path}"
-            )
+            count = int((votes > detector.share).sum())
+            lines.append(f"{recording.name}: {count} of {len(votes)} beats are PVC; {path}")
     if figure is not None:
         save_figure(strips(recordings[0], shares[0] > detector.share), figure)
         lines.append(f"strips of {recordings[0].name} with most PVC: {figure}")

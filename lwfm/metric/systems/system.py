@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 from lwfm.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-    from pathlib import Path
+    from collections.abc import Callable, Mapping
 
     from lwfm.metric.estimator import MetricEstimator
     from lwfm.metric.evaluation import MetricEvaluation
@@ -37,7 +36,7 @@ class System:
     fit : callable
         ``fit(root, **options)``, the options being the parameters of the estimator and of its reader.
     predict : callable
-        ``predict(estimator, inputs, out, figure)`` writes files and returns lines about them.
+        ``predict(estimator, inputs, out, figure, **options)`` writes files and returns lines about them.
     """
 
     name: str
@@ -48,7 +47,7 @@ class System:
     estimator: type[MetricEstimator]
     evaluate: Callable[..., MetricEvaluation]
     fit: Callable[..., MetricEstimator]
-    predict: Callable[[Any, Sequence[Path], Path, Path | None], str]
+    predict: Callable[..., str]
 
 
 def build(estimator: type[MetricEstimator], options: Mapping[str, Any]) -> Any:

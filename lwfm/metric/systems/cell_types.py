@@ -1,0 +1,422 @@
+"""Types of cells from their expressed genes: a metric across protocols, studies and species."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Self, get_args
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from pytorch_metric_learning.distances import CosineSimilarity
+from pytorch_metric_learning.losses import MultipleLosses, TripletMarginLoss
+from sklearn.neighbors import KNeighborsClassifier
+from torch import Tensor, nn
+
+from lwfm._common.files import atomic_path
+from lwfm._common.progress import progress
+from lwfm.errors import UserError
+from lwfm.figures import check_figure_suffix, save_figure
+from lwfm.metric.data.cells import CellFile, open_cells, read_orthologues
+from lwfm.metric.encoders import ScaledNorm, mlp
+from lwfm.metric.estimator import MetricEstimator
+from lwfm.metric.evaluation import MetricEvaluation, Row
+from lwfm.metric.losses import LinearCrossEntropy
+from lwfm.metric.module import MetricModule, shuffled_batches
+from lwfm.metric.scores import Scores, auroc, class_scores
+from lwfm.metric.systems.system import System, build
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    import numpy.typing as npt
+
+    from lwfm._common.devices import Accelerator
+    from lwfm.metric.decisions import Weights
+    from lwfm.metric.evaluation import Role
+    from lwfm.metric.module import Indices
+
+    Values = npt.NDArray[np.float32]
+    Labels = npt.NDArray[Any]
+
+Loss = Literal["joint", "cross_entropy", "triplet"]
+UNKNOWN = "Unknown"
+_BATCH_COLUMNS = ("protocol", "study", "species", "sample", "batch")
+_DRAWN = 1500
+
+
+class CellTypeAnnotator(MetricEstimator):
+    """Types of cells by a metric learned on annotated ones, with "Unknown" for those that fit none.
+
+    A perceptron (G - 256 - 64, dropout, embeddings of length 10) is trained by cross-entropy plus the triplet
+    loss ``[0.5 + d(a, p) - d(a, n)]+`` of cosine distances d over the violating triplets, with normal noise
+    on the input; the 6 nearest annotated cells vote in proportion to 1 / distance. The formula is *exact*:
+    read in the authors' code. That code detaches the triplet term, so that it trains nothing, and never
+    samples the last type; this class trains it and samples all. ``released=True`` repeats both faults.
+    Rejecting cells by their distance is of this package.
+
+    Parameters
+    ----------
+    loss : {"joint", "cross_entropy", "triplet"}
+        The sum, or one of its parts.
+    released : bool
+        Repeat the faults of the released code, as an ablation.
+    hidden, dim : int
+        Widths of the perceptron.
+    dropout, noise : float
+        Probability, and standard deviation of the noise.
+    margin : float
+        Of the triplet loss.
+    k : int
+        Cells that vote.
+    threshold : float
+        A type whose share of the votes is smaller than this is answered as "Unknown"; 0 for never.
+    kept : float, optional
+        Cells that are farther from their neighbors than this share of the annotated cells are from theirs are
+        "Unknown" too; None for never. Across species nearly all cells are far: give None.
+    epochs, batch_size, learning_rate : int, int, float
+        Of stochastic gradient descent with momentum 0.9 and weight decay 0.005.
+    seed : int
+        Of weights, batches and noise; runs on the CPU repeat exactly.
+    accelerator : {"auto", "cpu", "gpu"}
+        Where to compute.
+
+    Examples
+    --------
+    >>> random = np.random.default_rng(0)
+    >>> cells = random.poisson(1.0, (60, 30)).astype(np.float32); cells[30:, :10] += 5
+    >>> types = np.repeat(["alpha", "beta"], 30)
+    >>> annotator = CellTypeAnnotator(epochs=5).fit(np.log1p(cells), types)
+    >>> annotator.predict(np.log1p(cells[:2])).tolist()
+    ['alpha', 'alpha']
+    """
+
+    system = "cell_types"
+
+    def __init__(
+        self,
+        loss: Loss = "joint",
+        released: bool = False,
+        hidden: int = 256,
+        dim: int = 64,
+        dropout: float = 0.5,
+        noise: float = 1.0,
+        margin: float = 0.5,
+        k: int = 6,
+        threshold: float = 0.5,
+        kept: float | None = 0.99,
+        epochs: int = 60,
+        batch_size: int = 128,
+        learning_rate: float = 1e-3,
+        seed: int = 0,
+        accelerator: Accelerator = "auto",
+    ) -> None:
+        self.loss, self.released, self.hidden, self.dim = loss, released, hidden, dim
+        self.dropout, self.noise, self.margin = dropout, noise, margin
+        self.k, self.threshold, self.kept = k, threshold, kept
+        self.epochs, self.batch_size, self.learning_rate = epochs, batch_size, learning_rate
+        self.seed, self.accelerator = seed, accelerator
+
+    def _encoder(self, shape: tuple[int, ...]) -> nn.Module:
+        if len(shape) != 1:
+            raise UserError(f"cells must be an array [N, genes], not {['N', *shape]}")
+        if self.loss not in get_args(Loss):
+            raise UserError(f"loss must be one of {', '.join(get_args(Loss))}, not {self.loss!r}")
+        perceptron = mlp([shape[0], self.hidden, self.dim], dropout=self.dropout)
+        return nn.Sequential(perceptron, ScaledNorm(10.0))
+
+    def _module(self, encoder: nn.Module, classes: int) -> MetricModule:
+        entropy = LinearCrossEntropy(self.dim, classes)
+        triplet = TripletMarginLoss(margin=self.margin, distance=CosineSimilarity())
+        triplet = Detached(triplet) if self.released else triplet
+        losses = {"joint": MultipleLosses([entropy, triplet]), "cross_entropy": entropy, "triplet": triplet}
+        return MetricModule(
+            encoder,
+            losses[self.loss],
+            optimizer=partial(torch.optim.SGD, lr=self.learning_rate, momentum=0.9, weight_decay=5e-3),
+            schedule=partial(torch.optim.lr_scheduler.LambdaLR, lr_lambda=lambda step: 1 / (1 + 1e-4 * step)),
+            augment=lambda cells: cells + self.noise * torch.randn_like(cells),
+        )
+
+    def _batches(self, codes: Indices, groups: npt.NDArray[Any], random: np.random.Generator) -> Indices:
+        del groups
+        sampled = np.flatnonzero(codes < codes.max()) if self.released else np.arange(len(codes))
+        return sampled[shuffled_batches(len(sampled), self.batch_size, self.epochs, random)]
+
+    def _vote(self) -> tuple[int, Weights]:
+        return self.k, "distance"
+
+    def predict(self, X: Any) -> Labels:
+        """Return the type [N] with the largest share of the votes, or "Unknown" where that is too small."""
+        return self.answers(self.transform(X))[0]
+
+    def answers(self, embeddings: Values) -> tuple[Labels, npt.NDArray[np.float64]]:
+        """Return the types [N] of embedded cells [N, dim], and the share of the votes of each [N]."""
+        shares = self.decision_.probabilities(embeddings)
+        names = self.classes_.astype(object)[shares.argmax(1)]
+        names[shares.max(1) < self.threshold] = UNKNOWN
+        if self.kept is not None:
+            names[self.decision_.distances(embeddings) > self.limit_] = UNKNOWN
+        return names, shares.max(1)
+
+    def fit(self, X: Any, y: Any, groups: Any = None) -> Self:
+        """Train on cells [N, genes] of log1p values with types [N]; see :meth:`MetricEstimator.fit`."""
+        super().fit(X, y, groups)
+        self.limit_ = np.inf if self.kept is None else self.decision_.usual_distance(self.kept)
+        return self
+
+    def _described(self) -> dict[str, Any]:
+        limit = self.limit_ if np.isfinite(self.limit_) else None
+        return {"genes": list(getattr(self, "genes_", ())), "limit": limit}
+
+    def _restore(self, description: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+        del tensors
+        self.genes_ = tuple(description["genes"])
+        self.limit_ = np.inf if description["limit"] is None else float(description["limit"])
+
+
+class Detached(nn.Module):
+    """A loss without gradient, as in the released code.
+
+    Parameters
+    ----------
+    loss : nn.Module
+        The loss.
+    """
+
+    def __init__(self, loss: nn.Module) -> None:
+        super().__init__()
+        self.loss = loss
+
+    def forward(self, embeddings: Tensor, labels: Tensor, indices_tuple: Any = None) -> Tensor:
+        """Compute the loss of embeddings [B, dim] and labels [B], without its gradient.
+
+        The zero term keeps the graph, which training by this loss alone needs.
+        """
+        loss: Tensor = self.loss(embeddings.detach(), labels, indices_tuple)
+        return loss + 0 * embeddings.sum()
+
+
+def evaluate(
+    root: Path, seeds: Sequence[int], *, label: str = "cell_type", batch: str | None = None, **options: Any
+) -> MetricEvaluation:
+    """Compare the annotator with its baselines, each value of a column of batches held out in turn.
+
+    Parameters
+    ----------
+    root : Path
+        An .h5ad or .csv.gz file, or a folder of them.
+    seeds : sequence of int
+        Of training.
+    label, batch : str
+        Columns of the types and of the batches (such as protocol, study, species); by default the first of
+        protocol, study, species, sample, batch that exists.
+    **options
+        Parameters of :class:`CellTypeAnnotator`.
+    """
+    template = build(CellTypeAnnotator, options)
+    paths = sorted(root.glob("*.h5ad")) + sorted(root.glob("*.csv*")) if root.is_dir() else [root]
+    if not paths:
+        raise UserError(f"{root} holds no .h5ad and no .csv file")
+    rows = [row for path in paths for row in _compare(open_cells(path), template, seeds, label, batch)]
+    names = ", ".join(path.name for path in paths)
+    return MetricEvaluation("cell_types", names, tuple(seeds), tuple(rows), "macro-F1", SYSTEM.published)
+
+
+def _compare(
+    file: CellFile, template: CellTypeAnnotator, seeds: Sequence[int], label: str, batch: str | None
+) -> list[Row]:
+    """Score all rows on one file."""
+    column = batch or next((name for name in _BATCH_COLUMNS if name in file.columns), "batch")
+    batches, types, values = file.column(column), file.column(label), file.read()
+    kinds: list[tuple[str, Role, dict[str, Any]]] = [
+        ("cross-entropy + triplet", "system", {"loss": "joint"}),
+        ("triplet alone", "ablation", {"loss": "triplet"}),
+        ("as released: triplet detached, last type not sampled", "ablation", {"released": True}),
+        ("cross-entropy", "baseline", {"loss": "cross_entropy"}),
+    ]
+    protocol = f"{file.path.name}: each {column} held out, mean"
+    rows = []
+    for name, role, options in kinds:
+        scores = []
+        for seed in progress(seeds, f"{name}: seeds", "seed"):
+            annotator = CellTypeAnnotator(**{**template.get_params(), **options, "seed": seed})
+            scores.append(_held_out(batches, types, values, annotator.fit))
+        rows.append(Row.over_seeds(protocol, name, role, scores))
+    nothing = _held_out(batches, types, values, partial(_raw_neighbours, k=template.k))
+    rows.append(
+        Row.over_seeds(protocol, "nothing learned: neighbors by cosine", "baseline", [nothing] * len(seeds))
+    )
+    return rows
+
+
+def _raw_neighbours(values: Values, types: Labels, k: int) -> Any:
+    return KNeighborsClassifier(k, weights="distance", metric="cosine").fit(values, types)
+
+
+def _distances(fitted: Any, values: Values) -> npt.NDArray[np.float64]:
+    """Return the mean distance of cells [N, genes] to their neighbors."""
+    if isinstance(fitted, CellTypeAnnotator):
+        return fitted.decision_.distances(fitted.transform(values))
+    found: npt.NDArray[np.float64] = fitted.kneighbors(values)[0].mean(1)
+    return found
+
+
+def _held_out(batches: Labels, types: Labels, values: Values, fit: Callable[[Values, Labels], Any]) -> Scores:
+    """Score the known types of each batch after a fit on all others, and how unknown ones are told."""
+    found: dict[str, list[float]] = {}
+    each: Scores = {}
+    for batch in np.unique(batches):
+        test = batches == batch
+        fitted = fit(values[~test], types[~test])
+        shares, truth = fitted.predict_proba(values[test]), types[test]
+        known = np.isin(truth, fitted.classes_)
+        answers = fitted.classes_[shares.argmax(1)]
+        if not known.any():
+            continue
+        scores = class_scores(truth[known], answers[known])
+        each[f"macro-F1 {batch}"] = scores["macro-F1"]
+        if not known.all():
+            scores["unknown by share"] = auroc(~known, -shares.max(1))
+            scores["unknown by distance"] = auroc(~known, _distances(fitted, values[test]))
+        for name, value in scores.items():
+            found.setdefault(name, []).append(value)
+    return {**{name: float(np.mean(values)) for name, values in found.items()}, **each}
+
+
+def fit(root: Path, *, label: str = "cell_type", **options: Any) -> CellTypeAnnotator:
+    """Fit an annotator on all cells of a file; the column `label` holds their types."""
+    annotator: CellTypeAnnotator = build(CellTypeAnnotator, options)
+    file = open_cells(root)
+    annotator.fit(file.read(), file.column(label))
+    annotator.genes_ = file.genes
+    return annotator
+
+
+def predict(
+    annotator: CellTypeAnnotator,
+    inputs: Sequence[Path],
+    out: Path,
+    figure: Path | None,
+    *,
+    orthologues: str | Path | None = None,
+) -> str:
+    """Annotate the cells of files; write a CSV, beside it a copy of each .h5ad with its types, and the map.
+
+    Cells are read in parts, so that files may be larger than the memory.
+
+    Parameters
+    ----------
+    annotator : CellTypeAnnotator
+        Fitted on a file of cells.
+    inputs : sequence of Path
+        Files of cells.
+    out : Path
+        CSV file: file, cell, cell_type, share_of_votes.
+    figure : Path, optional
+        Map of reference and query in two dimensions.
+    orthologues : Path, optional
+        Table of genes of the inputs and of the model, see :func:`lwfm.metric.data.cells.read_orthologues`.
+    """
+    if figure is not None:
+        check_figure_suffix(figure)
+    names = read_orthologues(Path(orthologues)) if orthologues else {}
+    lines, drawn = [], []
+    with atomic_path(out) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
+        table = csv.writer(stream)
+        table.writerow(["file", "cell", "cell_type", "share_of_votes"])
+        for path in inputs:
+            file = open_cells(path)
+            types, shares, embedded = _annotate(annotator, file, names)
+            table.writerows(zip([path.name] * len(types), file.cells, types, shares, strict=True))
+            unknown = int((types == UNKNOWN).sum())
+            lines.append(f"{path}: {len(types)} cells, {unknown} of them {UNKNOWN}")
+            if path.suffix == ".h5ad":
+                target = out.with_name(f"{path.stem}-annotated.h5ad")
+                _write_columns(path, target, types, shares)
+                lines.append(f"with obs columns lwfm_cell_type and lwfm_share: {target}")
+            drawn.append((embedded, types[: len(embedded)]))
+    if figure is not None:
+        save_figure(cell_map(annotator, *drawn[0]), figure)
+        lines.append(f"map of the reference and {inputs[0].name}: {figure}")
+    return "\n".join([*lines, f"every cell: {out}"])
+
+
+def _annotate(
+    annotator: CellTypeAnnotator, file: CellFile, orthologues: Mapping[str, str]
+) -> tuple[Labels, npt.NDArray[np.float64], Values]:
+    """Return the types [N] of a file, their shares of the votes [N], and the first embeddings, for a map."""
+    types: list[Labels] = []
+    shares: list[npt.NDArray[np.float64]] = []
+    embedded: list[Values] = []
+    for values in file.batches(annotator.genes_, orthologues):
+        embeddings = annotator.transform(values)
+        names, votes = annotator.answers(embeddings)
+        types.append(names)
+        shares.append(votes)
+        embedded.append(embeddings[: max(_DRAWN - sum(len(part) for part in embedded), 0)])
+    return np.concatenate(types), np.concatenate(shares), np.concatenate(embedded)
+
+
+def _write_columns(path: Path, target: Path, types: Labels, shares: npt.NDArray[np.float64]) -> None:
+    """Copy an .h5ad file and add two obs columns to the copy, without reading its values."""
+    import h5py
+    import pandas
+    from anndata.io import read_elem, write_elem
+
+    with atomic_path(target) as temporary:
+        shutil.copyfile(path, temporary)
+        with h5py.File(temporary, "r+") as file:
+            obs = read_elem(file["obs"])
+            obs["lwfm_cell_type"] = pandas.Categorical(types.astype(str))
+            obs["lwfm_share"] = shares
+            write_elem(file, "obs", obs)
+
+
+def cell_map(annotator: CellTypeAnnotator, embeddings: Values, types: Labels) -> Figure:
+    """Draw reference and query [Q, dim] in two dimensions (t-SNE of at most 1500 cells each)."""
+    from sklearn.manifold import TSNE
+
+    decision = annotator.decision_
+    chosen = np.linspace(0, len(decision.references) - 1, min(_DRAWN, len(decision.references))).astype(int)
+    joined = np.concatenate([decision.references[chosen], embeddings])
+    perplexity = min(30.0, (len(joined) - 1) / 3)
+    plane = TSNE(perplexity=perplexity, init="pca", random_state=0).fit_transform(joined)
+    labels = [annotator.classes_[decision.codes[chosen]].astype(str), types.astype(str)]
+    names = [*annotator.classes_.astype(str), UNKNOWN]
+    figure = Figure(figsize=(10, 4.8), layout="constrained")
+    parts = np.split(plane, [len(chosen)])
+    for axes, part, of_part, title in zip(
+        figure.subplots(1, 2, sharex=True, sharey=True),
+        parts,
+        labels,
+        ("reference", "annotated"),
+        strict=True,
+    ):
+        axes.scatter(*plane.T, s=3, color="0.9")
+        for number, name in enumerate(names):
+            color = "black" if name == UNKNOWN else f"C{number % 10}"
+            axes.scatter(*part[of_part == name].T, s=5, color=color, label=name)
+        axes.set_title(title, fontsize=9)
+        axes.set_axis_off()
+    axes.legend(fontsize=7, markerscale=2, loc="center left", bbox_to_anchor=(1, 0.5))
+    return figure
+
+
+SYSTEM = System(
+    name="cell_types",
+    task="annotate cells with their types, across protocols, studies and species",
+    reads="AnnData files (.h5ad), .csv or .csv.gz of cells and genes",
+    formula="exact",
+    published=(
+        "TripletCell: more accurate than other annotators across protocols, species and samples, "
+        "on other data"
+    ),
+    estimator=CellTypeAnnotator,
+    evaluate=evaluate,
+    fit=fit,
+    predict=predict,
+)
