@@ -52,6 +52,9 @@ _FEWSHOT = {
 TIMM_PREFIX = "timm:"
 """Prefix of the name of a timm model."""
 
+LARGEST_IMAGE_SIZE = 2**14
+"""Sides of more pixels are mistakes: a single image would take more than 3 GB."""
+
 NAMES = (*_RESNETS, *_FEWSHOT)
 """The backbones with a name of their own; any timm model is ``timm:<model>``."""
 
@@ -201,6 +204,8 @@ def build_backbone(
     """
     chosen = None if layers is None else tuple(layers)
     source = os.fspath(weights)
+    if image_size is not None and image_size > LARGEST_IMAGE_SIZE:
+        raise UserError(f"image_size must be at most {LARGEST_IMAGE_SIZE}, not {image_size}")
     if name in _RESNETS:
         parts = _build_resnet(name, chosen, source)
     elif name in _FEWSHOT:

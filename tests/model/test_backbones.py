@@ -125,6 +125,7 @@ def test_positions_of_a_vision_transformer_are_its_patches() -> None:
         pytest.param("conv4", 15, "conv4 with layer 4 reads images of 16 x 16 pixels and more", id="conv4"),
         pytest.param("resnet12", 15, "give image_size 16 or more", id="resnet12"),
         pytest.param("resnet18", 0, "give image_size 1 or more", id="zero"),
+        pytest.param("resnet18", 10**6, "image_size must be at most 16384, not 1000000", id="huge"),
         pytest.param("timm:efficientformer_l1", 160, "give image_size 224", id="efficientformer"),
         pytest.param("timm:dla34", 84, "give another image_size, best a multiple of 32", id="dla"),
     ],
