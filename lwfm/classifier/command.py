@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import textwrap
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lwfm._common.devices import Accelerator  # noqa: TC001 - read by the command line
 from lwfm._common.progress import progress
-from lwfm._common.text import one_line
+from lwfm._common.text import listed, one_line
 from lwfm.classifier.answers import Answers, check_suffix
 from lwfm.classifier.classifier import FewShotClassifier
 from lwfm.data import open_image
@@ -189,15 +190,27 @@ def explain_answers(
     *,
     white: WhiteLevels,
 ) -> None:
-    """Draw each image beside the example it resembles most; files are numbered as the answers are."""
+    """Draw each image beside the example it resembles most; files are numbered as the answers are.
+
+    Figures of an earlier run stay in the folder, and a warning names them.
+    """
     from lwfm.figures import match_files, save_figure  # Matplotlib takes half a second to import
 
     digits = len(str(len(images)))
     pairs = list(zip(images, decisions, strict=True))
+    earlier = {path.name for path in folder.glob("[0-9]*-*.png")}
     for number, (image, decision) in enumerate(progress(pairs, "drawing", "figure"), start=1):
         title = explanation_title(image, decision)
         figure, _ = match_files(network, Path(decision.support_name), image, white=white, title=title)
-        save_figure(figure, folder / f"{number:0{digits}}-{_short(image.stem)}.png")
+        name = f"{number:0{digits}}-{_short(image.stem)}.png"
+        save_figure(figure, folder / name)
+        earlier.discard(name)
+    if earlier:
+        count = f"{len(earlier)} figure{'s' * (len(earlier) > 1)}"
+        warnings.warn(
+            f"{folder} holds {count} of an earlier run beside these: {listed(sorted(earlier), 3)}",
+            stacklevel=2,
+        )
 
 
 def _short(stem: str) -> str:

@@ -130,6 +130,17 @@ def test_figures_of_long_names_have_shorter_ones(place: Place, tmp_path: Path) -
     assert f"6-{'ü' * 100}.png" in [path.name for path in (tmp_path / "figures").iterdir()]
 
 
+def test_figures_of_an_earlier_run_are_named(
+    place: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "figures"
+    folder.mkdir()
+    for name in ("01-owl.png", "1-class-0 4.png", "notes.png"):
+        (folder / name).touch()
+    assert run(place, "--explain", folder) == 0
+    assert "figures holds 1 figure of an earlier run beside these: 01-owl.png" in capsys.readouterr().err
+
+
 def test_the_table_is_printed_although_a_figure_fails(
     place: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

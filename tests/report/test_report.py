@@ -295,6 +295,14 @@ def test_the_page_works_in_a_browser(browser: Any, result: EvaluationResult) -> 
 
 
 @needs_browser
+def test_tables_fit_a_narrow_window(browser: Any) -> None:
+    browser.set_window_size(390, 3200)
+    width = browser.execute_script("return document.documentElement.scrollWidth - window.innerWidth")
+    browser.set_window_size(1100, 3200)
+    assert width <= 0
+
+
+@needs_browser
 def test_every_image_is_drawn_and_no_request_leaves_the_page(browser: Any) -> None:
     broken = browser.execute_script(
         "return Array.from(document.images).filter(i => !(i.complete && i.naturalWidth > 0)).length"
