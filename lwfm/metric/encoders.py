@@ -87,11 +87,11 @@ class ConvEncoder1d(nn.Module):
         self.length, self.compared = length, compared
         layers: list[nn.Module] = []
         channels = 3 if compared else 1
-        for inputs, outputs, kernel in ((channels, 32, 9), (32, 64, 7), (64, 64, 5), (64, 96, 5)):
+        for inputs, outputs, kernel in ((channels, 16, 9), (16, 32, 7), (32, 48, 5), (48, 64, 5)):
             convolution = nn.Conv1d(inputs, outputs, kernel, stride=2, padding=kernel // 2)
             layers += [convolution, nn.BatchNorm1d(outputs), nn.ReLU()]
         self.waveform = nn.Sequential(*layers, nn.AdaptiveAvgPool1d(4), nn.Flatten(), nn.Dropout(0.2))
-        self.embedding = nn.Sequential(mlp([4 * 96 + context, 96, dim]), ScaledNorm())
+        self.embedding = nn.Sequential(mlp([4 * 64 + context, 64, dim]), ScaledNorm())
 
     def forward(self, rows: Tensor) -> Tensor:
         """Compute the embeddings [B, dim] of rows [B, L + K] or [B, 2 L + K]."""

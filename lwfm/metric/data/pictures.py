@@ -1,0 +1,90 @@
+"""Images in folders or zips of class folders, with the classes that training must not see."""
+
+from __future__ import annotations
+
+import tempfile
+import zipfile
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lwfm.data.layouts.folders import class_folders, read_folder, split_folders
+from lwfm.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import numpy.typing as npt
+
+
+@dataclass(frozen=True, eq=False)
+class Pictures:
+    """Images and their classes.
+
+    Attributes
+    ----------
+    paths : tuple of Path
+        Files [N].
+    labels : ndarray
+        [N] names of classes.
+    splits : ndarray
+        [N] ``train``, ``val`` or ``test``; "" where the data have no such folders.
+    """
+
+    paths: tuple[Path, ...]
+    labels: npt.NDArray[np.str_]
+    splits: npt.NDArray[np.str_]
+
+    def unseen(self, seed: int) -> npt.NDArray[np.bool_]:
+        """Return which images [N] belong to the classes for testing.
+
+        They are those of ``test``, or of ``val`` where there is no test; without such folders half of the
+        classes, drawn at random.
+        """
+        for split in ("test", "val"):
+            if (self.splits == split).any() and (self.splits != split).any():
+                return np.asarray(self.splits == split)
+        classes = np.unique(self.labels)
+        drawn = np.random.default_rng(seed).permutation(classes)[: len(classes) // 2]
+        return np.isin(self.labels, drawn)
+
+
+@contextmanager
+def open_pictures(root: Path) -> Iterator[Pictures]:
+    """Yield the images of a folder or zip: ``{train,val,test}/<class>/<image>`` or ``<class>/<image>``.
+
+    A single folder around the class folders, whatever its name, is passed through.
+
+    Raises
+    ------
+    UserError
+        For another layout, classes without images, a damaged zip, and fewer than four classes.
+    """
+    if root.is_dir():
+        yield _scan(root, root)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            with zipfile.ZipFile(root) as archive:
+                archive.extractall(folder)  # refuses names that lead out of the folder
+        except (zipfile.BadZipFile, OSError) as error:
+            raise UserError(f"{root} is neither a folder nor a readable zip of images: {error}") from error
+        yield _scan(Path(folder), root)
+
+
+def _scan(folder: Path, root: Path) -> Pictures:
+    splits = split_folders(folder)
+    inner = class_folders(folder)
+    if not splits and len(inner) == 1:
+        return _scan(folder / inner[0], root)
+    listings = {split: read_folder(folder, place) for split, place in (splits or {"": folder}).items()}
+    names = [name for listing in listings.values() for name in listing.names]
+    paths = [splits.get(split, folder) / name for split, each in listings.items() for name in each.names]
+    of_split = [split for split, listing in listings.items() for _ in listing.names]
+    labels = np.array([name.split("/")[0] for name in names])
+    if len(np.unique(labels)) < 4:
+        raise UserError(f"{root} holds fewer than four classes: two to learn from, two to search among")
+    return Pictures(tuple(paths), labels, np.array(of_split))
