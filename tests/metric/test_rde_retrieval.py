@@ -60,7 +60,7 @@ def test_an_added_class_leaves_the_order_of_old_hits(fitted: RDERetriever) -> No
 
 @pytest.mark.parametrize("distance", ["rde", "spm"])
 def test_a_saved_retriever_finds_the_same(distance: str, tmp_path: Path) -> None:
-    retriever = RDERetriever(steps=3, dim=16, distance=distance)  # type: ignore[arg-type]
+    retriever = RDERetriever(steps=3, dim=16, distance=distance)
     retriever.fit(make_maps(), LABELS).save(tmp_path / "r.safetensors")
     loaded = RDERetriever.load(tmp_path / "r.safetensors")
     for ours, theirs in zip(loaded.search(make_maps(1)), retriever.search(make_maps(1)), strict=True):
