@@ -29,17 +29,7 @@ BELOW = {
     "retrieval": {"errors", "_common", "nn", "data", "model", "figures"},
     "training": {"errors", "_common", "nn", "data", "model", "evaluation"},
     "experiments": {"errors", "_common", "presets", "data", "evaluation", "training"},
-    "metric": {
-        "errors",
-        "_common",
-        "data",
-        "model",
-        "evaluation",
-        "figures",
-        "retrieval",
-        "training",
-        "adapters",
-    },
+    "metric": {"errors", "_common", "nn", "adapters", "data", "model", "evaluation", "figures", "training"},
     "report": {"errors", "_common", "data", "model", "evaluation", "figures", "classifier"},
     "reference": set(),
 }
