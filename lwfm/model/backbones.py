@@ -264,7 +264,7 @@ def _wrong_size(name: str, height: int, width: int, error: Exception) -> UserErr
 
 
 def own_image_size(name: str) -> int | None:
-    """Return the size of the images that a timm model was made for, if it is made for one size only."""
+    """Return the size of images that a timm model was made for, if it reads no other or no smaller ones."""
     if not name.startswith(TIMM_PREFIX):
         return None
     timm: Any = importlib.import_module("timm")
@@ -272,7 +272,9 @@ def own_image_size(name: str) -> int | None:
         config = timm.get_pretrained_cfg(name.removeprefix(TIMM_PREFIX), allow_unregistered=True)
     except RuntimeError:  # an unknown name, which building the network explains
         return None
-    return int(config.input_size[-1]) if config is not None and config.fixed_input_size else None
+    if config is None or not (config.fixed_input_size or config.min_input_size == config.input_size):
+        return None
+    return int(config.input_size[-1])
 
 
 _Parts = tuple[nn.Module, tuple[int, ...], tuple[int, ...], Normalization | None]

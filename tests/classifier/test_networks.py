@@ -54,6 +54,7 @@ def test_any_timm_model(shots: tuple[list[Path], list[str]]) -> None:
         ("timm:vit_small_patch14_dinov2", None, 518),
         ("timm:vit_small_patch14_dinov2", 224, 224),
         ("timm:convnext_atto", None, 160),
+        ("timm:bat_resnext26ts", None, 256),
         ("resnet18", None, 160),
         ("resnet18", 96, 96),
     ],

@@ -127,6 +127,7 @@ def test_positions_of_a_vision_transformer_are_its_patches() -> None:
         pytest.param("resnet18", 0, "give image_size 1 or more", id="zero"),
         pytest.param("resnet18", 10**6, "image_size must be at most 16384, not 1000000", id="huge"),
         pytest.param("timm:efficientformer_l1", 160, "give image_size 224", id="efficientformer"),
+        pytest.param("timm:bat_resnext26ts", 160, "give image_size 256", id="bat-resnext"),
         pytest.param("timm:dla34", 84, "give another image_size, best a multiple of 32", id="dla"),
     ],
 )
