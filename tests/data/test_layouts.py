@@ -239,8 +239,10 @@ def test_a_bounding_box_that_is_none_is_refused(tmp_path: Path, line: str) -> No
         ("[" * 100_000, "nested too deeply"),
         ("[]", "must be JSON with lists train"),
         ('{"train": []}', "no image in its train split"),
+        (f'{{"train": ["{"a" * 300}"]}}', "there is no folder .*, though the split lists that class"),
+        ('{"train": ["../images"]}', "there is no folder .*, though the split lists that class"),
     ],
-    ids=["deep", "list", "empty"],
+    ids=["deep", "list", "empty", "long", "outside"],
 )
 def test_lists_of_meta_dataset_that_are_none_are_refused(tmp_path: Path, lists: str, message: str) -> None:
     meta_dataset(tmp_path)

@@ -98,8 +98,9 @@ def read_classes(folder: Path, classes: Sequence[str]) -> Listing:
     """List the images of some class folders of one common folder; UserError where one is missing."""
     names: list[str] = []
     left_out: list[str] = []
+    present = set(class_folders(folder))
     for label in classes:
-        if not (folder / label).is_dir():
+        if label not in present:
             raise UserError(f"there is no folder {folder / label}, though the split lists that class")
         contents = scan_folder(folder / label)
         names += [f"{label}/{file}" for file in contents.images]
