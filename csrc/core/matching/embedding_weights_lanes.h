@@ -37,6 +37,16 @@ class LaneArray {
   std::vector<T> numbers_;
 };
 
+// Blocks [rows, columns] of one support image and several queries, whose numbers are adjacent.
+template <class T>
+struct AdjacentBlocks {
+  const T* raw;
+  std::int64_t rows, columns, row_step, column_step;
+  const T* row_scales;     // [rows]
+  const T* column_scales;  // [columns], scale_step apart
+  std::int64_t scale_step;
+};
+
 // Memory of one thread and the arithmetic in it, for as many pairs as vectors of kBytes have lanes.
 template <class T, int kBytes>
 class LaneWeights {
@@ -49,8 +59,7 @@ class LaneWeights {
   // Of `count` pairs: writes a [count, rows] and b [count, columns].
   LWFM_INLINE void forward(const ScaledBlock<T>* blocks, int count, T temperature, T* a, T* b) {
     read(blocks, count);
-    soften(down_, temperature, a_.data());
-    soften(across_, temperature, b_.data());
+    weigh(temperature);
     scatter(a_, count, a);
     scatter(b_, count, b);
   }
@@ -60,16 +69,59 @@ class LaneWeights {
                             const WeightGradients<T>* from, const BlockGradient<T>* to) {
     read(blocks, count);
     read_gradients(from, count);
+    differentiate(temperature);
+    write(count, to);
+  }
+
+  // The same in steps, for blocks whose lanes are adjacent in memory.
+  //
+  // Reads raw(i, j) at raw + i * row_step + j * column_step, the scale of column j at
+  // column_scales + j * scale_step; that of a row is the same in all lanes.
+  LWFM_INLINE void read(const AdjacentBlocks<T>& blocks) {
+    reserve(blocks.rows, blocks.columns);
+    for (std::int64_t j = 0; j < columns_; ++j) {
+      column_scale_[j] = at(blocks.column_scales + j * blocks.scale_step);
+    }
+    Vectors *raw = raw_.data(), *x = x_.data();
+    for (std::int64_t i = 0; i < rows_; ++i) {
+      const T scale = blocks.row_scales[i];
+      row_scale_[i] = Vector{} + scale;
+      for (std::int64_t j = 0; j < columns_; ++j) {
+        const Vector entry = at(blocks.raw + i * blocks.row_step + j * blocks.column_step);
+        *raw++ = entry;
+        *x++ = entry * scale * column_scale_[j];
+      }
+    }
+  }
+
+  // a and b of the blocks that were read.
+  LWFM_INLINE void weigh(T temperature) {
+    soften(down_, temperature, a_.data());
+    soften(across_, temperature, b_.data());
+  }
+
+  // From a_grad and b_grad to the gradients of the blocks that were read: of the products in
+  // raw_grad, of the row scales in place of a_grad, of the column scales in place of b_grad.
+  LWFM_INLINE void differentiate(T temperature) {
     grad_.clear();
     soften(down_, temperature, a_.data());
     differentiate(down_, temperature, a_grad_.data());
     soften(across_, temperature, b_.data());
     differentiate(across_, temperature, b_grad_.data());
     multiply_out();
-    write(count, to);
   }
 
+  Vectors* a() { return a_.data(); }             // [rows]
+  Vectors* b() { return b_.data(); }             // [columns]
+  Vectors* a_grad() { return a_grad_.data(); }   // [rows]
+  Vectors* b_grad() { return b_grad_.data(); }   // [columns]
+  Vectors* raw_grad() { return grad_.data(); }   // [rows, columns]
+
  private:
+  static LWFM_INLINE const Vectors& at(const T* from) {
+    return *reinterpret_cast<const Vectors*>(from);
+  }
+
   // The lines of a block in one direction: their first entries are `start` apart, the entries of
   // one `step`.
   struct Lines {

@@ -1,0 +1,333 @@
+// Episodes forward: the base term and the matched similarity of every query with every class.
+// Products of positions come from a matrix library; everything after them works on blocks of
+// P x P numbers, a few queries side by side.
+//
+//   base     = sum_l inner / (sqrt(sum_l square_s) sqrt(sum_l square_q))     see class_comparison.h
+//   matching = mean over the class's shots of max_l (or mean_l) of the mean of the top_k largest
+//              cosines of matched positions
+//
+// Deterministic: a result does not depend on threads, on the other episodes, or on the instruction
+// set where the products do not.
+#pragma once
+
+#include <cstdint>
+#include <limits>
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include "core/assignment/error_message.h"
+#include "core/matching/episode_tile.h"
+#include "core/simd/dispatch.h"
+#include "core/simd/row_products.h"
+
+namespace lwfm {
+
+// What the layers of the episodes leave for the sum over layers, and for the backward pass.
+template <class T>
+struct LayerResults {
+  T* terms;         // [E, way, 3, Q]: inner, square_s, square_q
+  T* similarities;  // [E, problems, Q]; null without matching
+  T* features;      // [E, Q, C] in rows of feature_stride; null if not wanted
+  std::int64_t feature_stride;
+  // Of the backward pass; null if there is none.
+  T *a, *b;                  // [E, S, P, Q]
+  std::int32_t* assignment;  // [E, Q, S, P]: position of the query, -1 for none
+  T* cosines;                // [E, Q, S, P]
+};
+
+// Memory of one thread.
+template <class T>
+struct TileWorkspace {
+  TileQueries<T> queries;
+  TileProducts<T> products;
+  std::tuple<ClassComparison<ManyQueries<T, kNarrow>>, ClassComparison<ManyQueries<T, kWide>>,
+             ClassComparison<OneQuery<T>>>
+      comparisons;
+  std::tuple<QueryArray<ManyQueries<T, kNarrow>>, QueryArray<ManyQueries<T, kWide>>,
+             QueryArray<OneQuery<T>>>
+      costs;
+  MatchingWorkspace<T> matching;
+  std::vector<std::int64_t> assignment;
+  std::vector<T> cosines, weights;
+  std::vector<T> query_norms;  // [P] of the embedded positions of one query
+
+  template <class Queries>
+  ClassComparison<Queries>& comparison() {
+    return std::get<ClassComparison<Queries>>(comparisons);
+  }
+};
+
+// Everything that the tiles of one layer share.
+template <class T>
+struct EpisodeLayer {
+  const PoolLayer<T>& pool;
+  const EpisodeImages& images;
+  const EpisodeOptions& options;
+  std::int64_t number;  // of the layer
+};
+
+template <class T>
+std::string describe_no_assignment(Status status, const MatchingWorkspace<T>& workspace,
+                                   const EpisodeLayer<T>& layer, const QueryTile& tile,
+                                   std::int64_t lane, std::int64_t first) {
+  const EpisodeImages& images = layer.images;
+  const std::int64_t P = layer.pool.P;
+  const auto images_of_problem =
+      static_cast<std::int64_t>(workspace.cost.size()) / (P * P);
+  std::int64_t k = 0;  // the image with the first entry that is no number
+  for (const T* cost = workspace.cost.data(); k + 1 < images_of_problem; ++k, cost += P * P) {
+    if (!std::all_of(cost, cost + P * P, [](T entry) { return entry - entry == T{0}; })) break;
+  }
+  std::vector<std::int64_t> index{tile.first + lane, images.classes.images[first + k]};
+  if (images.support != nullptr) index.insert(index.begin(), tile.e);
+  const CostMatrix<T> cost{workspace.cost.data() + k * P * P, P, P, P, 1};
+  const bool wide = sizeof(T) > sizeof(float);
+  return describe_failure(status, cost, false, "cost", index) +
+         "; features are NaN or infinite, or the norm of a position is above " +
+         (wide ? "1.3e+154" : "1.8e+19") + ", whose square overflows float" + (wide ? "64" : "32");
+}
+
+// Matches the positions of `count` sorted support images from `first` on with those of one query
+// and returns their similarity; `costs` [rows, P] of that query are `width` apart.
+template <int kBytes, class T>
+LWFM_INLINE T match_query(TileWorkspace<T>& workspace, const EpisodeLayer<T>& layer,
+                          const EpisodeSupport<T>& support, const MatchTile<T>& tile,
+                          std::int64_t first, std::int64_t lane, const T* costs, int width,
+                          FirstFailure& failure) {
+  const std::int64_t rows = tile.rows, P = tile.P;
+  MatchingWorkspace<T>& matching = workspace.matching;
+  matching.cost.resize(static_cast<std::size_t>(rows * P));
+  for (std::int64_t k = 0; k < rows * P; ++k) matching.cost[k] = costs[k * width];
+  workspace.assignment.resize(static_cast<std::size_t>(rows));
+  workspace.cosines.resize(static_cast<std::size_t>(rows));
+  std::int64_t* const assignment = workspace.assignment.data();
+  const Status status =
+      solve(CostMatrix<T>{matching.cost.data(), rows, P, P, 1}, {}, matching.solver, assignment);
+  const QueryTile& queries = workspace.queries.tile;
+  if (status != Status::ok) {
+    failure.report({queries.e, layer.number, queries.first + lane, first}, [&] {
+      return describe_no_assignment(status, matching, layer, queries, lane, first);
+    });
+    return T{0};
+  }
+  const bool embedded = layer.pool.is_embedded();
+  const std::int64_t image = layer.images.query_image(queries.e, queries.first + lane);
+  for (std::int64_t r = 0; r < rows; ++r) {
+    const std::int64_t j = assignment[r], row = first * P + r;
+    if (j < 0) {
+      workspace.cosines[r] = T{0};
+    } else if (embedded) {
+      workspace.cosines[r] =
+          inner_product<kBytes>(support.embedded_rows[row],
+                                layer.pool.embedded_position(image, j), layer.pool.D) *
+          (support.embedded_norms[row] * workspace.query_norms[lane * P + j]);
+    } else {
+      workspace.cosines[r] = cosine_at(tile, lane, r, j);
+    }
+  }
+  const std::int64_t top_k = layer.options.matched(P);
+  select_matches(matching, workspace.cosines.data(), assignment, rows, top_k);
+  return mean_of_matches(matching, top_k);
+}
+
+// All problems of class c with all queries of the tile.
+template <int kBytes, class Queries, class T>
+LWFM_INLINE void match_class(TileWorkspace<T>& workspace, const EpisodeLayer<T>& layer,
+                             const EpisodeSupport<T>& support, std::int64_t c, const T* raw,
+                             const LayerResults<T>& to, FirstFailure& failure) {
+  const EpisodeImages& images = layer.images;
+  const MatchProblems problems{images, layer.options.merge_shots};
+  const QueryTile tile = workspace.queries.tile;
+  const std::int64_t P = layer.pool.P, shots = problems.shots(c);
+  auto& costs = std::get<QueryArray<Queries>>(workspace.costs);
+  for (std::int64_t k = 0; k < problems.of_class(c); ++k) {
+    const std::int64_t first = images.classes.begin[c] + k;
+    const MatchTile<T> match =
+        match_tile(layer.pool, first, shots, support, workspace.queries, raw + k * P * P * tile.count);
+    T* const similarity =
+        to.similarities +
+        (tile.e * problems.count() + problems.first_of(c) + k) * images.Q + tile.first;
+    for (std::int64_t start = 0; start < tile.count; start += Queries::kWidth) {
+      tile_costs<Queries>(match, start, costs);
+      const std::int64_t end = std::min<std::int64_t>(start + Queries::kWidth, tile.count);
+      for (std::int64_t lane = start; lane < end; ++lane) {
+        similarity[lane] =
+            match_query<kBytes>(workspace, layer, support, match, first, lane,
+                                costs.numbers() + (lane - start), Queries::kWidth, failure);
+        if (to.assignment == nullptr) continue;
+        const std::int64_t at = ((tile.e * images.Q + tile.first + lane) * images.S + first) * P;
+        std::copy_n(workspace.assignment.data(), match.rows, to.assignment + at);
+        std::copy_n(workspace.cosines.data(), match.rows, to.cosines + at);
+      }
+    }
+  }
+}
+
+template <class Queries, class T>
+LWFM_INLINE void weigh_class(TileWorkspace<T>& workspace, const EpisodeLayer<T>& layer,
+                             std::int64_t c, const ClassTile<T>& tile, const LayerResults<T>& to) {
+  const EpisodeImages& images = layer.images;
+  const QueryTile& queries = workspace.queries.tile;
+  auto& comparison = workspace.template comparison<Queries>();
+  for (std::int64_t lane = 0; lane < queries.count; lane += Queries::kWidth) {
+    const auto count = static_cast<int>(std::min<std::int64_t>(Queries::kWidth, queries.count - lane));
+    const ClassTile<T> part = tile.from_query(lane);
+    comparison.weigh(part);
+    comparison.compare(part);
+    T* const terms = to.terms + (queries.e * images.classes.way + c) * 3 * images.Q +
+                     queries.first + lane;
+    write_lanes<Queries>(comparison.inner, count, terms);
+    write_lanes<Queries>(comparison.square_s, count, terms + images.Q);
+    write_lanes<Queries>(comparison.square_q, count, terms + 2 * images.Q);
+    if (to.features != nullptr) {
+      comparison.add_mean_weights(part, images.classes.way, workspace.weights.data() + lane);
+    }
+    if (to.a != nullptr) {
+      const std::int64_t at =
+          (queries.e * images.S + images.classes.begin[c]) * tile.P * images.Q + queries.first +
+          lane;
+      comparison.write_weights(tile.shots * tile.P, images.Q, count, to.a + at, to.b + at);
+    }
+  }
+}
+
+// The weighted mean of each query's positions, averaged over the classes.
+template <int kBytes, class T>
+LWFM_INLINE void write_features(TileWorkspace<T>& workspace, const EpisodeLayer<T>& layer,
+                                const LayerResults<T>& to) {
+  const QueryTile& tile = workspace.queries.tile;
+  const std::int64_t P = layer.pool.P, C = layer.pool.C;
+  for (std::int64_t lane = 0; lane < tile.count; ++lane) {
+    T* const feature =
+        to.features + (tile.e * layer.images.Q + tile.first + lane) * to.feature_stride;
+    std::fill_n(feature, C, T{0});
+    for (std::int64_t j = 0; j < P; ++j) {
+      const T weight =
+          workspace.weights[j * TileQueries<T>::kStride + lane] * (T{1} / static_cast<T>(P));
+      add_multiple<kBytes>(workspace.queries.positions.data() + (j * tile.count + lane) * C,
+                           weight, C, feature);
+    }
+  }
+}
+
+template <int kBytes, class Queries, class T>
+LWFM_INLINE void compare_classes(TileWorkspace<T>& workspace, const EpisodeLayer<T>& layer,
+                                 const EpisodeSupport<T>& support, const ClassRange& classes,
+                                 const LayerResults<T>& to, FirstFailure& failure) {
+  const EpisodeImages& images = layer.images;
+  const std::int64_t P = layer.pool.P, step = P * P * workspace.queries.tile.count;
+  for (std::int64_t c = classes.begin; c < classes.end; ++c) {
+    const std::int64_t image = images.classes.begin[c] - images.classes.begin[classes.begin];
+    const T* const raw = workspace.products.values.data() + image * step;
+    weigh_class<Queries>(workspace, layer, c,
+                         class_tile(layer.pool, images, c, support, workspace.queries, raw,
+                                    layer.options.temperature),
+                         to);
+    if (layer.options.matches()) {
+      match_class<kBytes, Queries>(workspace, layer, support, c, raw, to, failure);
+    }
+  }
+}
+
+// Calls body(VectorBytes, Queries) for the queries of tiles of this width.
+template <class T, class Body>
+void with_lanes(std::int64_t P, const Body& body) {
+  vectorized([&](auto bytes) LWFM_INLINE_LAMBDA {
+    constexpr int kBytes = decltype(bytes)::value;
+    if (tile_queries<T>(P) > 1) {
+      body(bytes, ManyQueries<T, kBytes>{});
+    } else {
+      body(bytes, OneQuery<T>{});
+    }
+  });
+}
+
+// One layer of a tile, all classes.
+template <class T, class Multiply>
+void compare_tile(TileWorkspace<T>& workspace, const EpisodeLayer<T>& layer,
+                  const EpisodeSupport<T>& support, const QueryTile& tile,
+                  const LayerResults<T>& to, FirstFailure& failure, const Multiply& multiply) {
+  const std::int64_t P = layer.pool.P, C = layer.pool.C;
+  const EpisodeImages& images = layer.images;
+  workspace.queries.read(layer.pool, images, tile);
+  workspace.weights.assign(TileQueries<T>::size_of(P), T{0});
+  if (layer.pool.is_embedded()) {
+    workspace.query_norms.resize(static_cast<std::size_t>(tile.count * P));
+    for (std::int64_t lane = 0; lane < tile.count; ++lane) {
+      const std::int64_t image = images.query_image(tile.e, tile.first + lane);
+      for (std::int64_t j = 0; j < P; ++j) {
+        workspace.query_norms[lane * P + j] = inverse_norm(layer.pool.embedded_squares[image * P + j]);
+      }
+    }
+  }
+  for (std::int64_t c = 0; c < images.classes.way;) {
+    const ClassRange classes = classes_from(images, c, P);
+    const std::int64_t first = images.classes.begin[classes.begin],
+                       rows = (images.classes.begin[classes.end] - first) * P;
+    T* const raw = workspace.products.resize(rows, P * tile.count);
+    multiply(support.positions.data() + first * P * C, rows, workspace.queries.positions.data(),
+             P * tile.count, C, raw);
+    with_lanes<T>(P, [&](auto bytes, auto queries) LWFM_INLINE_LAMBDA {
+      compare_classes<decltype(bytes)::value, decltype(queries)>(workspace, layer, support, classes,
+                                                                to, failure);
+    });
+    c = classes.end;
+  }
+  if (to.features != nullptr) {
+    vectorized([&](auto bytes)
+                   LWFM_INLINE_LAMBDA { write_features<decltype(bytes)::value>(workspace, layer, to); });
+  }
+}
+
+// Sums and reductions over the layers for one query and class.
+template <class T>
+struct EpisodeSums {
+  const EpisodeImages& images;
+  const EpisodeOptions& options;
+  const std::vector<LayerResults<T>>& layers;
+
+  T term(std::int64_t which, std::int64_t e, std::int64_t q, std::int64_t c) const {
+    T sum{0};
+    for (const auto& layer : layers) {
+      sum += layer.terms[((e * images.classes.way + c) * 3 + which) * images.Q + q];
+    }
+    return sum;
+  }
+
+  // Matched similarity of problem n over the layers, and the layer it comes from (the first of the
+  // largest; a NaN counts as largest), -1 for the mean.
+  T over_layers(std::int64_t e, std::int64_t q, std::int64_t n, std::int64_t& from) const {
+    const std::int64_t at = (e * MatchProblems{images, options.merge_shots}.count() + n) * images.Q + q;
+    T best = layers[0].similarities[at], sum = best;
+    from = 0;
+    for (std::size_t l = 1; l < layers.size(); ++l) {
+      const T other = layers[l].similarities[at];
+      sum += other;
+      if (other > best || (other != other && best == best)) {
+        best = other;
+        from = static_cast<std::int64_t>(l);
+      }
+    }
+    if (!options.mean_over_layers) return best;
+    from = -1;
+    return sum / static_cast<T>(layers.size());
+  }
+
+  T base(std::int64_t e, std::int64_t q, std::int64_t c) const {
+    return term(0, e, q, c) * inverse_norm(term(1, e, q, c)) * inverse_norm(term(2, e, q, c));
+  }
+
+  T matching(std::int64_t e, std::int64_t q, std::int64_t c) const {
+    if (!options.matches()) return T{0};
+    const MatchProblems problems{images, options.merge_shots};
+    T sum{0};
+    std::int64_t from;
+    for (std::int64_t k = 0; k < problems.of_class(c); ++k) {
+      sum += over_layers(e, q, problems.first_of(c) + k, from);
+    }
+    return sum / static_cast<T>(problems.of_class(c));
+  }
+};
+
+}  // namespace lwfm

@@ -1,0 +1,225 @@
+// lwfm::episodes, the similarities of E episodes: images of n encoded images as lwfm::encode_maps
+// returns them, for each layer
+//   positions [n, P, C], squares [n, P], grams [n, P, P], embedded [n, P, D] and embedded_squares
+//   [n, P] (or none),
+//   support [E, S] and query [E, Q], which images make the episodes (none: one episode, the first S
+//   images and all others), order [S] and begin [way + 1], the support images class by class and
+//   where classes begin
+//   -> base and matching [E, Q, way], features [E, Q, C] or empty; then, if `record`, what the
+//   backward pass reads: see EpisodeOutputs. Without lists there is no dimension E.
+// top_k: 0 for no matching, -1 for all matched positions. See core/matching/episode_forward.h.
+//
+// Only positions and embedded have gradients; those of squares and grams are part of them.
+#include "core/matching/episode_forward.h"
+
+#include <torch/csrc/stable/library.h>
+
+#include <stdexcept>
+
+#include "core/matching/episode_backward.h"
+#include "cpu_products.h"
+#include "episodes.h"
+
+namespace {
+
+using lwfm::EncodedPool;
+using lwfm::EpisodeImages;
+using lwfm::EpisodeLayer;
+using lwfm::EpisodeOptions;
+using lwfm::EpisodeOutputs;
+using lwfm::EpisodeSizes;
+using lwfm::EpisodeSupport;
+using lwfm::FirstFailure;
+using lwfm::in_parallel;
+using lwfm::LayerResults;
+using lwfm::MultiplyRows;
+using lwfm::PoolLayer;
+using lwfm::QueryTile;
+using lwfm::ScalarType;
+using lwfm::Sizes;
+using lwfm::TensorList;
+using lwfm::TileList;
+using torch::stable::Tensor;
+using OptionalTensor = std::optional<Tensor>;
+
+// Bytes of the support images of the episodes that are compared at a time.
+constexpr std::int64_t kEpisodeBytes = 64 << 20;
+
+template <class T>
+std::vector<PoolLayer<T>> pool_layers(const EncodedPool& pool) {
+  std::vector<PoolLayer<T>> layers;
+  for (std::size_t l = 0; l < pool.layers(); ++l) {
+    const bool embedded = !pool.embedded.empty();
+    layers.push_back({pool.P(l), pool.C(l), embedded ? pool.embedded[l].size(2) : 0,
+                      lwfm::data_of<const T>(pool.positions[l]),
+                      lwfm::data_of<const T>(pool.squares[l]),
+                      lwfm::data_of<const T>(pool.grams[l]),
+                      embedded ? lwfm::data_of<const T>(pool.embedded[l]) : nullptr,
+                      embedded ? lwfm::data_of<const T>(pool.embedded_squares[l]) : nullptr});
+  }
+  return layers;
+}
+
+EpisodeImages episode_images(const EncodedPool& pool, const EpisodeSizes& sizes,
+                             const OptionalTensor& support, const OptionalTensor& query,
+                             const Tensor& order, const Tensor& begin) {
+  using Index = const std::int64_t;
+  const auto* const first = lwfm::data_of<Index>(begin);
+  const auto* const images = lwfm::data_of<Index>(order);
+  const auto within = [](Index* list, std::int64_t count, std::int64_t end) {
+    return std::all_of(list, list + count, [&](Index n) { return n >= 0 && n < end; });
+  };
+  lwfm::require(within(images, sizes.S, sizes.S), "order must list images 0..S-1");
+  lwfm::require(first[0] == 0 && first[sizes.way] == sizes.S &&
+                    std::adjacent_find(first, first + sizes.way + 1, std::greater_equal<>()) ==
+                        first + sizes.way + 1,
+                "begin must ascend from 0 to S");
+  EpisodeImages of{sizes.E, sizes.S, sizes.Q, {sizes.way, first, images}, nullptr, nullptr};
+  if (!sizes.listed) return of;
+  of.support = lwfm::data_of<Index>(*support);
+  of.query = lwfm::data_of<Index>(*query);
+  lwfm::require(within(of.support, sizes.E * sizes.S, pool.images()) &&
+                    within(of.query, sizes.E * sizes.Q, pool.images()),
+                "lists of images must name images of the pool");
+  return of;
+}
+
+// As many episodes as have support images of kEpisodeBytes.
+template <class T>
+std::int64_t episodes_at_a_time(const std::vector<PoolLayer<T>>& layers, const EpisodeImages& images) {
+  std::int64_t numbers = 1;
+  for (const auto& layer : layers) {
+    numbers += images.S * layer.P * layer.C + images.gram_begin(images.classes.way, layer.P);
+  }
+  return std::max<std::int64_t>(1, kEpisodeBytes / (numbers * static_cast<std::int64_t>(sizeof(T))));
+}
+
+// The support images of the episodes first, ..., first + count - 1, of all layers.
+template <class T>
+std::vector<EpisodeSupport<T>> read_supports(const std::vector<PoolLayer<T>>& layers,
+                                             const EpisodeImages& images, std::int64_t first,
+                                             std::int64_t count) {
+  const auto L = static_cast<std::int64_t>(layers.size());
+  std::vector<EpisodeSupport<T>> supports(static_cast<std::size_t>(count * L));
+  const std::int64_t way = images.classes.way;
+  for (std::int64_t n = 0; n < count * L; ++n) supports[n].reserve(layers[n % L], images);
+  in_parallel(count * L * way, [&](std::int64_t n) {
+    const std::int64_t at = n / way, l = at % L;
+    supports[at].read_class(layers[l], images, first + at / L, n % way, MultiplyRows{});
+  });
+  return supports;
+}
+
+template <class T>
+std::vector<LayerResults<T>> layer_results(const std::vector<PoolLayer<T>>& layers,
+                                           const EpisodeImages& images,
+                                           const EpisodeOptions& options, std::vector<T>& terms,
+                                           std::vector<T>& similarities) {
+  const lwfm::MatchProblems problems{images, options.merge_shots};
+  const std::int64_t of_terms = images.E * images.classes.way * 3 * images.Q,
+                     of_problems = images.E * problems.count() * images.Q;
+  terms.resize(layers.size() * static_cast<std::size_t>(of_terms));
+  similarities.resize(options.matches() ? layers.size() * static_cast<std::size_t>(of_problems) : 0);
+  std::vector<LayerResults<T>> results;
+  for (std::size_t l = 0; l < layers.size(); ++l) {
+    const auto n = static_cast<std::int64_t>(l);
+    T* const matched = options.matches() ? similarities.data() + n * of_problems : nullptr;
+    results.push_back({terms.data() + n * of_terms, matched, nullptr, 0, nullptr, nullptr, nullptr,
+                       nullptr});
+  }
+  return results;
+}
+
+template <class T>
+void write_sums(const lwfm::EpisodeSums<T>& sums, const EpisodeOutputs& outputs, bool record) {
+  const EpisodeImages& images = sums.images;
+  const std::int64_t way = images.classes.way;
+  T* const base = lwfm::data_of<T>(outputs.base);
+  T* const matching = lwfm::data_of<T>(outputs.matching);
+  torch::stable::parallel_for(0, images.E * images.Q, 256, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t n = begin; n < end; ++n) {
+      const std::int64_t e = n / images.Q, q = n % images.Q;
+      for (std::int64_t c = 0; c < way; ++c) {
+        base[n * way + c] = sums.base(e, q, c);
+        matching[n * way + c] = sums.matching(e, q, c);
+        for (std::int64_t which = 0; record && which < 3; ++which) {
+          lwfm::data_of<T>(outputs.terms)[((e * way + c) * 3 + which) * images.Q + q] =
+              sums.term(which, e, q, c);
+        }
+      }
+    }
+  });
+}
+
+template <class T>
+void compare_episodes(const EncodedPool& pool, const EpisodeImages& images,
+                      const EpisodeOptions& options, bool record, const EpisodeOutputs& outputs) {
+  const std::vector<PoolLayer<T>> layers = pool_layers<T>(pool);
+  std::vector<T> terms, similarities;
+  std::vector<LayerResults<T>> results = layer_results(layers, images, options, terms, similarities);
+  std::int64_t channel = 0;
+  for (std::size_t l = 0; l < layers.size(); channel += layers[l++].C) {
+    if (options.features) {
+      results[l].features = lwfm::data_of<T>(outputs.features) + channel;
+      results[l].feature_stride = pool.channels();
+    }
+    if (!record) continue;
+    results[l].a = lwfm::data_of<T>(outputs.a[l]);
+    results[l].b = lwfm::data_of<T>(outputs.b[l]);
+    if (!options.matches()) continue;
+    results[l].assignment = lwfm::data_of<std::int32_t>(outputs.assignment[l]);
+    results[l].cosines = lwfm::data_of<T>(outputs.cosines[l]);
+  }
+  const TileList<T> tiles(layers, images);
+  const auto L = static_cast<std::int64_t>(layers.size());
+  FirstFailure failure;
+  const std::int64_t group = episodes_at_a_time(layers, images);
+  for (std::int64_t first = 0; first < images.E && images.Q > 0; first += group) {
+    const std::int64_t count = std::min(group, images.E - first);
+    const auto supports = read_supports(layers, images, first, count);
+    in_parallel(count * tiles.per_episode(), [&](std::int64_t n) {
+      thread_local lwfm::TileWorkspace<T> workspace;
+      const std::int64_t e = n / tiles.per_episode();
+      tiles.run(first + e, n % tiles.per_episode(), [&](std::size_t l, const QueryTile& tile) {
+        const EpisodeLayer<T> layer{layers[l], images, options, static_cast<std::int64_t>(l)};
+        lwfm::compare_tile(workspace, layer, supports[e * L + static_cast<std::int64_t>(l)], tile,
+                           results[l], failure, MultiplyRows{});
+      });
+    });
+  }
+  lwfm::require(!failure.failed(), failure.message());
+  write_sums<T>({images, options, results}, outputs, record);
+}
+
+TensorList episodes_cpu(TensorList positions, TensorList squares, TensorList grams,
+                        TensorList embedded, TensorList embedded_squares, OptionalTensor support,
+                        OptionalTensor query, Tensor order, Tensor begin, double temperature,
+                        std::int64_t top_k, bool mean_over_layers, bool merge_shots, bool features,
+                        bool record) {
+  const EncodedPool pool(positions, squares, grams, embedded, embedded_squares);
+  const EpisodeSizes sizes(pool, support, query, order, begin);
+  const EpisodeOptions options =
+      lwfm::episode_options(pool, temperature, top_k, mean_over_layers, merge_shots, features);
+  const EpisodeImages images = episode_images(pool, sizes, support, query, order, begin);
+  const EpisodeOutputs outputs(pool, sizes, options, record);
+  if (pool.positions[0].scalar_type() == ScalarType::Float) {
+    compare_episodes<float>(pool, images, options, record, outputs);
+  } else {
+    compare_episodes<double>(pool, images, options, record, outputs);
+  }
+  return outputs.list();
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_FRAGMENT(lwfm, library) {
+  library.def(
+      "episodes(Tensor[] positions, Tensor[] squares, Tensor[] grams, Tensor[] embedded, "
+      "Tensor[] embedded_squares, Tensor? support, Tensor? query, Tensor order, Tensor begin, "
+      "float temperature, int top_k, bool mean_over_layers, bool merge_shots, bool features, "
+      "bool record) -> Tensor[]");
+}
+
+STABLE_TORCH_LIBRARY_IMPL(lwfm, CPU, library) {
+  library.impl("episodes", TORCH_BOX(&episodes_cpu));
+}
