@@ -30,8 +30,6 @@ template <class T>
 struct MatrixView {
   T* data;
   std::int64_t rows, columns, row_stride, column_stride;
-
-  MatrixView transposed() const { return {data, columns, rows, column_stride, row_stride}; }
 };
 
 template <class T>
@@ -58,11 +56,12 @@ void multiply(const MatrixView<const T>& a, const MatrixView<const T>& b, const 
   (void)torch::stable::detail::to<torch::stable::Tensor>(stack[0]);
 }
 
-// to [a_rows, b_rows] = a b^T with a [a_rows, C], b [b_rows, C], all contiguous.
-struct MultiplyRows {
+// The products that episodes need, of contiguous rows of C numbers.
+struct CpuProducts {
+  // to [a_rows, b_rows] = a b^T
   template <class T>
-  void operator()(const T* a, std::int64_t a_rows, const T* b, std::int64_t b_rows, std::int64_t C,
-                  T* to) const {
+  static void rows(const T* a, std::int64_t a_rows, const T* b, std::int64_t b_rows, std::int64_t C,
+                   T* to) {
     // A call of the matrix library takes as long as some ten thousand products.
     constexpr std::int64_t kFewProducts = 1 << 15;
     if (a_rows * b_rows * C > kFewProducts) {
@@ -74,6 +73,20 @@ struct MultiplyRows {
           [&](std::int64_t r) LWFM_INLINE_LAMBDA { return b + r * C; }, b_rows, {a, a_rows, C}, C,
           {to, a_rows, b_rows});
     });
+  }
+
+  // to [rows, C] = a b with a [rows, columns], its rows a_stride apart, and b [columns, C]
+  template <class T>
+  static void matrices(const T* a, std::int64_t a_stride, std::int64_t rows, std::int64_t columns,
+                       const T* b, std::int64_t C, T* to) {
+    multiply<T>({a, rows, columns, a_stride, 1}, {b, columns, C, C, 1}, {to, rows, C, C, 1});
+  }
+
+  // to [columns, C] = a^T b with a [rows, columns], its rows a_stride apart, and b [rows, C]
+  template <class T>
+  static void transposed(const T* a, std::int64_t a_stride, std::int64_t rows,
+                         std::int64_t columns, const T* b, std::int64_t C, T* to) {
+    multiply<T>({a, columns, rows, 1, a_stride}, {b, rows, C, C, 1}, {to, columns, C, C, 1});
   }
 };
 

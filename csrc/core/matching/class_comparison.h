@@ -48,7 +48,8 @@ template <class T>
 struct ClassTileGradient {
   const T *inner, *square_s, *square_q;  // [scale_step]
   const T* mean_b;                       // [P, scale_step], a further gradient of m; or null
-  T* raw;                                // [K, P, P, queries], written
+  T* raw;                                // [K, P] rows of [P, queries], raw_step apart; written
+  std::int64_t raw_step;
   T* row_squares;                        // [K, P]: what is summed over the queries is added
   T* column_squares;                     // [P, scale_step], added to
   T* query_grams;                        // [P, P, scale_step], added to
@@ -223,9 +224,9 @@ class ClassComparison {
       weights_.differentiate(tile.temperature);
       add_square_gradients(blocks, count, to.row_squares + k * P, to.column_squares);
     }
-    T* raw_grad = to.raw + k * P * step;
     for (std::int64_t i = 0; i < P; ++i) {
       const Value factor = by_inner * a_[k * P + i];
+      T* raw_grad = to.raw + (k * P + i) * to.raw_step;
       for (std::int64_t j = 0; j < P; ++j, raw_grad += tile.queries) {
         Value grad = factor * mean_b_[j];
         if (tile.weighs()) grad += weights_.raw_grad()[i * P + j];

@@ -92,31 +92,32 @@ struct QueryTile {
   std::int64_t e, first, count;
 };
 
-// A tile of each layer is one piece of work.
+// The tiles of queries first, ..., first + count - 1 of an episode; a tile of each layer is one
+// piece of work. `first` is a multiple of kGroup.
 template <class T>
 class TileList {
  public:
-  TileList(const std::vector<PoolLayer<T>>& layers, const EpisodeImages& images) : images_(images) {
+  TileList(const std::vector<PoolLayer<T>>& layers, std::int64_t first, std::int64_t count)
+      : first_(first), end_(first + count) {
     for (const auto& layer : layers) {
       width_.push_back(tile_queries<T>(layer.P));
-      begin_.push_back(begin_.back() + (images.Q + width_.back() - 1) / width_.back());
+      begin_.push_back(begin_.back() + (count + width_.back() - 1) / width_.back());
     }
   }
 
   std::int64_t per_episode() const { return begin_.back(); }
-  std::int64_t per_episode(std::size_t l) const { return begin_[l + 1] - begin_[l]; }
 
   // Calls work(l, tile) for piece `number` of an episode.
   template <class Work>
   void run(std::int64_t e, std::int64_t number, const Work& work) const {
     std::size_t l = 0;
     while (begin_[l + 1] <= number) ++l;
-    const std::int64_t first = (number - begin_[l]) * width_[l];
-    work(l, QueryTile{e, first, std::min(width_[l], images_.Q - first)});
+    const std::int64_t first = first_ + (number - begin_[l]) * width_[l];
+    work(l, QueryTile{e, first, std::min(width_[l], end_ - first)});
   }
 
  private:
-  const EpisodeImages& images_;
+  std::int64_t first_, end_;
   std::vector<std::int64_t> width_, begin_{0};
 };
 

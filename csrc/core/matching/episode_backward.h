@@ -1,1 +1,460 @@
+// Episodes backward: the gradients of positions and of embedded positions from those of the base
+// term, the matched similarity and the queries' features. Products of positions are computed
+// again; weights, assignments and matched cosines are those of the forward pass.
+//
+// The gradient of a pair's products [P, P] is multiplied with the positions of either side; squared
+// norms and products of an image's or a class's own positions X have gradients G [rows, rows], which
+// contribute 2 G X. Every sum is taken in the order of queries and support images, whatever the
+// number of threads.
 #pragma once
+
+#include <cstdint>
+#include <tuple>
+#include <vector>
+
+#include "core/matching/episode_forward.h"
+
+namespace lwfm {
+
+// What comes in from outside, and the sums over layers of the forward pass.
+template <class T>
+struct OuterGradients {
+  const T *base, *matching;  // [E, Q, way]
+  const T* features;         // [E, Q, all channels], or null
+  std::int64_t feature_stride;
+  const T* terms;  // [E, way, 3, Q]
+};
+
+// What the forward pass left of one layer.
+template <class T>
+struct LayerRecord {
+  const T *a, *b;                  // [E, S, P, Q]
+  const std::int32_t* assignment;  // [E, Q, S, P]
+  const T* cosines;                // [E, Q, S, P]
+};
+
+// Gradients of one layer of one episode, and what its support images need of all queries.
+template <class T>
+struct LayerGradient {
+  std::vector<T> similarities;      // [problems, Q]
+  std::vector<T> products;          // [S P, P queries of a chunk], tile by tile
+  std::vector<T> query_positions;   // [P queries of a chunk, C], in the same order
+  std::vector<T> row_squares;       // [tiles, S P]
+  std::vector<T> matches;           // [Q, S, P], of matched cosines
+  std::vector<T> support, query;    // [S, P, C] sorted by class, [Q, P, C]
+  std::vector<T> support_embedded, query_embedded;  // [S, P, D], [Q, P, D]
+
+  void reserve(const PoolLayer<T>& layer, const EpisodeImages& images, const EpisodeOptions& options,
+               std::int64_t chunk) {
+    const auto size = [](std::int64_t count) { return static_cast<std::size_t>(count); };
+    const std::int64_t P = layer.P, width = tile_queries<T>(P);
+    products.resize(size(images.S * P * P * chunk));
+    query_positions.resize(size(P * chunk * layer.C));
+    row_squares.assign(size((images.Q + width - 1) / width * images.S * P), T{0});
+    support.assign(size(images.S * P * layer.C), T{0});
+    query.resize(size(images.Q * P * layer.C));
+    if (!options.matches()) return;
+    similarities.resize(size(MatchProblems{images, options.merge_shots}.count() * images.Q));
+    if (!layer.is_embedded()) return;
+    matches.assign(size(images.Q * images.S * P), T{0});
+    support_embedded.assign(size(images.S * P * layer.D), T{0});
+    query_embedded.assign(size(images.Q * P * layer.D), T{0});
+  }
+};
+
+// Everything that the tiles of one layer of one episode share; the queries of a chunk are
+// first_query, ..., first_query + chunk - 1.
+template <class T>
+struct EpisodeGradientLayer {
+  EpisodeLayer<T> layer;
+  const EpisodeSupport<T>& support;
+  const OuterGradients<T>& outer;
+  const LayerRecord<T>& record;
+  std::int64_t channel;  // of the layer's first one among those of all layers
+  LayerGradient<T>& to;
+  std::int64_t e, first_query, chunk;
+
+  std::int64_t columns() const { return layer.pool.P * chunk; }
+  // Where the columns of a tile begin.
+  std::int64_t column_of(const QueryTile& tile) const {
+    return (tile.first - first_query) * layer.pool.P;
+  }
+  const T* features_of(std::int64_t q) const {
+    return outer.features + (e * layer.images.Q + q) * outer.feature_stride + channel;
+  }
+};
+
+// Memory of one thread.
+template <class T>
+struct TileGradientWorkspace {
+  TileWorkspace<T> forward;
+  std::vector<T> terms;           // [way, 3, kStride]
+  std::vector<T> column_squares;  // [P, kStride]
+  std::vector<T> query_grams;     // [P, P, kStride]
+  std::vector<T> mean_b;          // [P, kStride]
+  std::vector<T> query_rows;      // [P count, C]
+  std::vector<T> own;             // [P, P] of one query, times 2
+  std::vector<T> along;           // [P]
+  std::vector<T> gram;            // [K P, K P] of a class
+  std::vector<T> weights;         // [K P, Q]
+  std::vector<std::int64_t> assignment;
+
+  void reset(const PoolLayer<T>& layer, const EpisodeImages& images, std::int64_t count) {
+    const auto size = TileQueries<T>::size_of;
+    terms.assign(size(images.classes.way * 3), T{0});
+    column_squares.assign(size(layer.P), T{0});
+    query_grams.assign(size(layer.P * layer.P), T{0});
+    mean_b.assign(size(layer.P), T{0});
+    forward.weights.assign(size(layer.P), T{0});
+    query_rows.resize(static_cast<std::size_t>(layer.P * count * layer.C));
+  }
+};
+
+// The derivative of inverse_norm.
+template <class T>
+T inverse_norm_slope(T square) {
+  constexpr T kLeast = static_cast<T>(kCosineEps * kCosineEps);
+  if (square < kLeast) return T{0};
+  const T inverse = inverse_norm(square);
+  return T{-0.5} * inverse * inverse * inverse;
+}
+
+// The gradients of inner, square_s and square_q of all classes and one query.
+template <class T>
+void differentiate_base(const OuterGradients<T>& outer, const EpisodeImages& images, std::int64_t e,
+                        std::int64_t q, T* terms) {
+  const std::int64_t way = images.classes.way, stride = TileQueries<T>::kStride;
+  for (std::int64_t c = 0; c < way; ++c) {
+    const T* const sums = outer.terms + (e * way + c) * 3 * images.Q + q;
+    const T grad = outer.base[(e * images.Q + q) * way + c];
+    const T inner = sums[0], square_s = sums[images.Q], square_q = sums[2 * images.Q];
+    const T by_s = inverse_norm(square_s), by_q = inverse_norm(square_q);
+    T* const to = terms + c * 3 * stride;
+    to[0] = grad * by_s * by_q;
+    to[stride] = grad * inner * by_q * inverse_norm_slope(square_s);
+    to[2 * stride] = grad * inner * by_s * inverse_norm_slope(square_q);
+  }
+}
+
+// The most similar matches of problem images first, ..., of one query into `matching`.
+template <class T>
+void select_recorded(MatchingWorkspace<T>& matching, std::vector<std::int64_t>& assignment,
+                     const EpisodeLayer<T>& layer, const LayerRecord<T>& record, std::int64_t e,
+                     std::int64_t q, std::int64_t first, std::int64_t rows) {
+  const std::int64_t at = ((e * layer.images.Q + q) * layer.images.S + first) * layer.pool.P;
+  assignment.assign(record.assignment + at, record.assignment + at + rows);
+  select_matches(matching, record.cosines + at, assignment.data(), rows,
+                 layer.options.matched(layer.pool.P));
+}
+
+// The gradients of the matched similarities of one query, of all layers.
+template <class T>
+void differentiate_reductions(TileGradientWorkspace<T>& workspace,
+                              const std::vector<EpisodeGradientLayer<T>>& layers, std::int64_t q) {
+  const EpisodeImages& images = layers[0].layer.images;
+  const EpisodeOptions& options = layers[0].layer.options;
+  const MatchProblems problems{images, options.merge_shots};
+  const std::int64_t e = layers[0].e, way = images.classes.way;
+  for (std::int64_t c = 0; c < way; ++c) {
+    const T grad = layers[0].outer.matching[(e * images.Q + q) * way + c] /
+                   static_cast<T>(problems.of_class(c));
+    for (std::int64_t k = 0; k < problems.of_class(c); ++k) {
+      const std::int64_t first = images.classes.begin[c] + k,
+                         at = (problems.first_of(c) + k) * images.Q + q;
+      const T share = options.mean_over_layers ? grad / static_cast<T>(layers.size()) : T{0};
+      for (const auto& each : layers) each.to.similarities[at] = share;
+      if (options.mean_over_layers) continue;
+      std::size_t from = 0;
+      T best{0};
+      for (std::size_t l = 0; l < layers.size(); ++l) {
+        const EpisodeLayer<T>& layer = layers[l].layer;
+        select_recorded(workspace.forward.matching, workspace.assignment, layer, layers[l].record, e,
+                        q, first, problems.shots(c) * layer.pool.P);
+        const T similarity = mean_of_matches(workspace.forward.matching, options.matched(layer.pool.P));
+        if (l > 0 && !is_larger(similarity, best)) continue;
+        best = similarity;
+        from = l;
+      }
+      layers[from].to.similarities[at] = grad;
+    }
+  }
+}
+
+// Gradients of the products, squares and embedded positions of a query through its matches with
+// the support images first, ...; products of one query are `count` apart.
+template <int kBytes, class T>
+LWFM_INLINE void differentiate_matches(TileGradientWorkspace<T>& workspace,
+                                       const EpisodeGradientLayer<T>& of, const QueryTile& tile,
+                                       std::int64_t lane, std::int64_t first, std::int64_t rows,
+                                       T grad, T* row_squares) {
+  const PoolLayer<T>& pool = of.layer.pool;
+  const EpisodeImages& images = of.layer.images;
+  const std::int64_t P = pool.P, q = tile.first + lane, top_k = of.layer.options.matched(P);
+  const TileQueries<T>& queries = workspace.forward.queries;
+  select_recorded(workspace.forward.matching, workspace.assignment, of.layer, of.record, of.e, q,
+                  first, rows);
+  const T share = grad / static_cast<T>(top_k);
+  T* const query_grad =
+      pool.is_embedded() ? of.to.query_embedded.data() + q * P * pool.D : nullptr;
+  constexpr T kGreatest = static_cast<T>(1.0 / kCosineEps);  // a smaller norm counts as eps
+  for (std::int64_t k = 0; k < top_k; ++k) {
+    const auto& match = workspace.forward.matching.matches[static_cast<std::size_t>(k)];
+    const std::int64_t j = workspace.assignment[match.row], row = first * P + match.row;
+    if (pool.is_embedded()) {
+      of.to.matches[q * images.S * P + row] = share;
+      const T inverse = queries.embedded_norms[lane * P + j];
+      add_multiple<kBytes>(of.support.embedded_rows[row],
+                           share * of.support.embedded_norms[row] * inverse, pool.D,
+                           query_grad + j * pool.D);
+      if (inverse < kGreatest) workspace.along[j] += share * match.cosine * inverse * inverse;
+      continue;
+    }
+    const std::int64_t at = j * TileQueries<T>::kStride + lane;
+    const T of_row = of.support.norms[row], of_column = queries.norms[at];
+    of.to.products[row * of.columns() + of.column_of(tile) + j * tile.count + lane] +=
+        share * of_row * of_column;
+    const T half = T{0.5} * share * match.cosine;
+    if (of_row < kGreatest) row_squares[row] -= half * of_row * of_row;
+    if (of_column < kGreatest) workspace.column_squares[at] -= half * of_column * of_column;
+  }
+}
+
+template <int kBytes, class T>
+LWFM_INLINE void differentiate_matching(TileGradientWorkspace<T>& workspace,
+                                        const EpisodeGradientLayer<T>& of, const QueryTile& tile,
+                                        T* row_squares) {
+  const PoolLayer<T>& pool = of.layer.pool;
+  const EpisodeImages& images = of.layer.images;
+  const MatchProblems problems{images, of.layer.options.merge_shots};
+  workspace.along.resize(static_cast<std::size_t>(pool.P));
+  for (std::int64_t lane = 0; lane < tile.count; ++lane) {
+    std::fill(workspace.along.begin(), workspace.along.end(), T{0});
+    const std::int64_t q = tile.first + lane;
+    for (std::int64_t c = 0; c < images.classes.way; ++c) {
+      for (std::int64_t k = 0; k < problems.of_class(c); ++k) {
+        const T grad = of.to.similarities[(problems.first_of(c) + k) * images.Q + q];
+        if (grad == T{0}) continue;
+        differentiate_matches<kBytes>(workspace, of, tile, lane, images.classes.begin[c] + k,
+                                      problems.shots(c) * pool.P, grad, row_squares);
+      }
+    }
+    if (!pool.is_embedded()) continue;
+    const std::int64_t image = images.query_image(of.e, q);
+    const Features<T> own{pool.embedded_position(image, 0), nullptr, pool.D};
+    finish_gradient<kBytes>(own, pool.P,
+                            {of.to.query_embedded.data() + q * pool.P * pool.D, workspace.along.data()});
+  }
+}
+
+template <class Queries, class T>
+LWFM_INLINE void differentiate_classes(TileGradientWorkspace<T>& workspace,
+                                       const EpisodeGradientLayer<T>& of, const QueryTile& tile,
+                                       const ClassRange& classes, T* row_squares) {
+  const EpisodeImages& images = of.layer.images;
+  const std::int64_t P = of.layer.pool.P, stride = TileQueries<T>::kStride;
+  auto& comparison = workspace.forward.template comparison<Queries>();
+  for (std::int64_t c = classes.begin; c < classes.end; ++c) {
+    const std::int64_t row = images.classes.begin[c] * P,
+                       above = images.classes.begin[classes.begin] * P;
+    const T* const raw =
+        workspace.forward.products.values.data() + (row - above) * P * tile.count;
+    const ClassTile<T> all = class_tile(of.layer.pool, images, c, of.support,
+                                        workspace.forward.queries, raw, of.layer.options.temperature);
+    for (std::int64_t lane = 0; lane < tile.count; lane += Queries::kWidth) {
+      const auto count =
+          static_cast<int>(std::min<std::int64_t>(Queries::kWidth, tile.count - lane));
+      const ClassTile<T> part = all.from_query(lane);
+      const std::int64_t at = (of.e * images.S * P + row) * images.Q + tile.first + lane;
+      comparison.read_weights(part, of.record.a + at, of.record.b + at, images.Q, count);
+      const T* const terms = workspace.terms.data() + c * 3 * stride + lane;
+      comparison.backward(part, count,
+                          {terms, terms + stride, terms + 2 * stride,
+                           of.outer.features == nullptr ? nullptr : workspace.mean_b.data() + lane,
+                           of.to.products.data() + row * of.columns() + of.column_of(tile) + lane,
+                           of.columns(), row_squares + row, workspace.column_squares.data() + lane,
+                           workspace.query_grams.data() + lane});
+      if (of.outer.features != nullptr) {
+        comparison.add_mean_weights(part, images.classes.way, workspace.forward.weights.data() + lane);
+      }
+    }
+  }
+}
+
+// The gradients of m of all classes through the features, which are (1/P) sum_j mean_c m_j q_j.
+template <int kBytes, class T>
+LWFM_INLINE void differentiate_features(TileGradientWorkspace<T>& workspace,
+                                        const EpisodeGradientLayer<T>& of, const QueryTile& tile) {
+  const std::int64_t P = of.layer.pool.P, C = of.layer.pool.C;
+  const T share = T{1} / static_cast<T>(P * of.layer.images.classes.way);
+  for (std::int64_t lane = 0; lane < tile.count; ++lane) {
+    const T* const grad = of.features_of(tile.first + lane);
+    for (std::int64_t j = 0; j < P; ++j) {
+      workspace.mean_b[j * TileQueries<T>::kStride + lane] =
+          share * inner_product<kBytes>(
+                      workspace.forward.queries.positions + (j * tile.count + lane) * C, grad, C);
+    }
+  }
+}
+
+// The gradient of the positions of each query of the tile.
+template <int kBytes, class T>
+LWFM_INLINE void write_query_gradients(TileGradientWorkspace<T>& workspace,
+                                       const EpisodeGradientLayer<T>& of, const QueryTile& tile) {
+  const std::int64_t P = of.layer.pool.P, C = of.layer.pool.C, stride = TileQueries<T>::kStride;
+  workspace.own.resize(static_cast<std::size_t>(P * P));
+  for (std::int64_t lane = 0; lane < tile.count; ++lane) {
+    const std::int64_t q = tile.first + lane, image = of.layer.images.query_image(of.e, q);
+    T* const grad = of.to.query.data() + q * P * C;
+    for (std::int64_t j = 0; j < P; ++j) {
+      std::copy_n(workspace.query_rows.data() + (j * tile.count + lane) * C, C, grad + j * C);
+      for (std::int64_t i = 0; i < P; ++i) {
+        workspace.own[j * P + i] = 2 * workspace.query_grams[(j * P + i) * stride + lane];
+      }
+      workspace.own[j * P + j] += 2 * workspace.column_squares[j * stride + lane];
+    }
+    add_weighted_rows<kBytes, T>(
+        [&](std::int64_t j) LWFM_INLINE_LAMBDA { return of.layer.pool.position(image, j); }, P,
+        {workspace.own.data(), P, P}, C, {grad, P, C});
+    for (std::int64_t j = 0; of.outer.features != nullptr && j < P; ++j) {
+      add_multiple<kBytes>(of.features_of(q),
+                           workspace.forward.weights[j * stride + lane] * (T{1} / static_cast<T>(P)),
+                           C, grad + j * C);
+    }
+  }
+}
+
+// One layer of a tile. `products` multiplies matrices: rows(a, a_rows, b, b_rows, C, to) as in
+// EpisodeSupport, and matrices(a, b, to) with views.
+template <class T, class Products>
+void differentiate_tile(TileGradientWorkspace<T>& workspace, const EpisodeGradientLayer<T>& of,
+                        const QueryTile& tile, const Products& products) {
+  const PoolLayer<T>& pool = of.layer.pool;
+  const EpisodeImages& images = of.layer.images;
+  const std::int64_t P = pool.P, C = pool.C, columns = P * tile.count;
+  workspace.reset(pool, images, tile.count);
+  T* const positions = of.to.query_positions.data() + of.column_of(tile) * C;
+  workspace.forward.queries.read(pool, images, tile, positions);
+  for (std::int64_t lane = 0; lane < tile.count; ++lane) {
+    differentiate_base(of.outer, images, of.e, tile.first + lane, workspace.terms.data() + lane);
+  }
+  if (of.outer.features != nullptr) {
+    vectorized([&](auto bytes) LWFM_INLINE_LAMBDA {
+      differentiate_features<decltype(bytes)::value>(workspace, of, tile);
+    });
+  }
+  T* const row_squares =
+      of.to.row_squares.data() + tile.first / tile_queries<T>(P) * images.S * P;
+  for (std::int64_t c = 0; c < images.classes.way;) {
+    const ClassRange classes = classes_from(images, c, P);
+    const std::int64_t first = images.classes.begin[classes.begin],
+                       rows = (images.classes.begin[classes.end] - first) * P;
+    T* const raw = workspace.forward.products.resize(rows, columns);
+    products.rows(of.support.positions.data() + first * P * C, rows, positions, columns, C, raw);
+    with_lanes<T>(P, [&](auto, auto queries) LWFM_INLINE_LAMBDA {
+      differentiate_classes<decltype(queries)>(workspace, of, tile, classes, row_squares);
+    });
+    c = classes.end;
+  }
+  if (of.layer.options.matches()) {
+    vectorized([&](auto bytes) LWFM_INLINE_LAMBDA {
+      differentiate_matching<decltype(bytes)::value>(workspace, of, tile, row_squares);
+    });
+  }
+  products.transposed(of.to.products.data() + of.column_of(tile), of.columns(), images.S * P, columns,
+                      of.support.positions.data(), C, workspace.query_rows.data());
+  vectorized([&](auto bytes) LWFM_INLINE_LAMBDA {
+    write_query_gradients<decltype(bytes)::value>(workspace, of, tile);
+  });
+}
+
+// What the products of the chunk's queries contribute to the support images of class c.
+template <class T, class Products>
+void add_products_of_class(TileGradientWorkspace<T>& workspace, const EpisodeGradientLayer<T>& of,
+                           std::int64_t c, const Products& products) {
+  const EpisodeImages& images = of.layer.images;
+  const std::int64_t P = of.layer.pool.P, C = of.layer.pool.C;
+  const std::int64_t row = images.classes.begin[c] * P, rows = images.classes.shots(c) * P;
+  workspace.query_rows.resize(static_cast<std::size_t>(rows * C));
+  products.matrices(of.to.products.data() + row * of.columns(), of.columns(), rows, of.columns(),
+                    of.to.query_positions.data(), C, workspace.query_rows.data());
+  T* const to = of.to.support.data() + row * C;
+  for (std::int64_t k = 0; k < rows * C; ++k) to[k] += workspace.query_rows[k];
+}
+
+// What the products of the positions of class c with one another, and their squares, contribute.
+template <class T, class Products>
+void add_own_of_class(TileGradientWorkspace<T>& workspace, const EpisodeGradientLayer<T>& of,
+                      std::int64_t c, const Products& products) {
+  const EpisodeImages& images = of.layer.images;
+  const std::int64_t P = of.layer.pool.P, C = of.layer.pool.C, Q = images.Q;
+  const std::int64_t row = images.classes.begin[c] * P, rows = images.classes.shots(c) * P;
+  workspace.terms.resize(TileQueries<T>::size_of(images.classes.way * 3));
+  workspace.gram.resize(static_cast<std::size_t>(rows * rows));
+  workspace.weights.resize(static_cast<std::size_t>(rows * Q));
+  const T* const a = of.record.a + (of.e * images.S * P + row) * Q;
+  for (std::int64_t q = 0; q < Q; ++q) {
+    differentiate_base(of.outer, images, of.e, q, workspace.terms.data());
+    const T factor = workspace.terms[(c * 3 + 1) * TileQueries<T>::kStride] * T{2} /
+                     static_cast<T>(rows * rows);
+    for (std::int64_t r = 0; r < rows; ++r) workspace.weights[r * Q + q] = factor * a[r * Q + q];
+  }
+  products.rows(workspace.weights.data(), rows, a, rows, Q, workspace.gram.data());
+  const std::int64_t tiles = static_cast<std::int64_t>(of.to.row_squares.size()) / (images.S * P);
+  for (std::int64_t tile = 0; tile < tiles; ++tile) {
+    const T* const squares = of.to.row_squares.data() + tile * images.S * P + row;
+    for (std::int64_t r = 0; r < rows; ++r) workspace.gram[r * rows + r] += 2 * squares[r];
+  }
+  T* const to = of.to.support.data() + row * C;
+  vectorized([&](auto bytes) LWFM_INLINE_LAMBDA {
+    add_weighted_rows<decltype(bytes)::value, T>(
+        [&](std::int64_t r) LWFM_INLINE_LAMBDA { return of.support.positions.data() + (row + r) * C; },
+        rows, {workspace.gram.data(), rows, rows}, C, {to, rows, C});
+  });
+}
+
+// The gradient of the embedded positions of sorted support image n, from all queries in turn.
+template <int kBytes, class T>
+LWFM_INLINE void differentiate_embedded(TileGradientWorkspace<T>& workspace,
+                                        const EpisodeGradientLayer<T>& of, std::int64_t n) {
+  const PoolLayer<T>& pool = of.layer.pool;
+  const EpisodeImages& images = of.layer.images;
+  const std::int64_t P = pool.P, D = pool.D;
+  T* const grad = of.to.support_embedded.data() + n * P * D;
+  workspace.along.assign(static_cast<std::size_t>(P), T{0});
+  for (std::int64_t q = 0; q < images.Q; ++q) {
+    const std::int64_t image = images.query_image(of.e, q);
+    for (std::int64_t i = 0; i < P; ++i) {
+      const T share = of.to.matches[(q * images.S + n) * P + i];
+      if (share == T{0}) continue;
+      const std::int64_t at = ((of.e * images.Q + q) * images.S + n) * P + i, j = of.record.assignment[at];
+      const T inverse = of.support.embedded_norms[n * P + i];
+      add_multiple<kBytes>(
+          pool.embedded_position(image, j),
+          share * inverse * inverse_norm(pool.embedded_squares[image * P + j]), D, grad + i * D);
+      if (inverse < static_cast<T>(1.0 / kCosineEps)) {
+        workspace.along[i] += share * of.record.cosines[at] * inverse * inverse;
+      }
+    }
+  }
+  for (std::int64_t i = 0; i < P; ++i) {
+    if (workspace.along[i] == T{0}) continue;
+    add_multiple<kBytes>(of.support.embedded_rows[n * P + i], -workspace.along[i], D, grad + i * D);
+  }
+}
+
+// The support images of class c, once all tiles of a chunk are done; `last`: of the last one.
+template <class T, class Products>
+void differentiate_class(TileGradientWorkspace<T>& workspace, const EpisodeGradientLayer<T>& of,
+                         std::int64_t c, bool last, const Products& products) {
+  const EpisodeImages& images = of.layer.images;
+  add_products_of_class(workspace, of, c, products);
+  if (!last) return;
+  add_own_of_class(workspace, of, c, products);
+  if (!of.layer.options.matches() || !of.layer.pool.is_embedded()) return;
+  for (std::int64_t n = images.classes.begin[c]; n < images.classes.begin[c + 1]; ++n) {
+    vectorized([&](auto bytes)
+                   LWFM_INLINE_LAMBDA { differentiate_embedded<decltype(bytes)::value>(workspace, of, n); });
+  }
+}
+
+}  // namespace lwfm

@@ -49,8 +49,8 @@ struct TileWorkspace {
       costs;
   MatchingWorkspace<T> matching;
   std::vector<std::int64_t> assignment;
-  std::vector<T> cosines, weights;
-  std::vector<T> query_norms;  // [P] of the embedded positions of one query
+  std::vector<T> positions;         // [P, count, C] of the queries
+  std::vector<T> cosines, weights;  // [rows] of a problem, [P, kStride] of the queries
 
   template <class Queries>
   ClassComparison<Queries>& comparison() {
@@ -121,7 +121,7 @@ LWFM_INLINE T match_query(TileWorkspace<T>& workspace, const EpisodeLayer<T>& la
       workspace.cosines[r] =
           inner_product<kBytes>(support.embedded_rows[row],
                                 layer.pool.embedded_position(image, j), layer.pool.D) *
-          (support.embedded_norms[row] * workspace.query_norms[lane * P + j]);
+          (support.embedded_norms[row] * workspace.queries.embedded_norms[lane * P + j]);
     } else {
       workspace.cosines[r] = cosine_at(tile, lane, r, j);
     }
@@ -205,7 +205,7 @@ LWFM_INLINE void write_features(TileWorkspace<T>& workspace, const EpisodeLayer<
     for (std::int64_t j = 0; j < P; ++j) {
       const T weight =
           workspace.weights[j * TileQueries<T>::kStride + lane] * (T{1} / static_cast<T>(P));
-      add_multiple<kBytes>(workspace.queries.positions.data() + (j * tile.count + lane) * C,
+      add_multiple<kBytes>(workspace.queries.positions + (j * tile.count + lane) * C,
                            weight, C, feature);
     }
   }
@@ -244,30 +244,22 @@ void with_lanes(std::int64_t P, const Body& body) {
 }
 
 // One layer of a tile, all classes.
-template <class T, class Multiply>
+template <class T, class Products>
 void compare_tile(TileWorkspace<T>& workspace, const EpisodeLayer<T>& layer,
                   const EpisodeSupport<T>& support, const QueryTile& tile,
-                  const LayerResults<T>& to, FirstFailure& failure, const Multiply& multiply) {
+                  const LayerResults<T>& to, FirstFailure& failure, const Products& products) {
   const std::int64_t P = layer.pool.P, C = layer.pool.C;
   const EpisodeImages& images = layer.images;
-  workspace.queries.read(layer.pool, images, tile);
+  workspace.positions.resize(static_cast<std::size_t>(P * tile.count * C));
+  workspace.queries.read(layer.pool, images, tile, workspace.positions.data());
   workspace.weights.assign(TileQueries<T>::size_of(P), T{0});
-  if (layer.pool.is_embedded()) {
-    workspace.query_norms.resize(static_cast<std::size_t>(tile.count * P));
-    for (std::int64_t lane = 0; lane < tile.count; ++lane) {
-      const std::int64_t image = images.query_image(tile.e, tile.first + lane);
-      for (std::int64_t j = 0; j < P; ++j) {
-        workspace.query_norms[lane * P + j] = inverse_norm(layer.pool.embedded_squares[image * P + j]);
-      }
-    }
-  }
   for (std::int64_t c = 0; c < images.classes.way;) {
     const ClassRange classes = classes_from(images, c, P);
     const std::int64_t first = images.classes.begin[classes.begin],
                        rows = (images.classes.begin[classes.end] - first) * P;
     T* const raw = workspace.products.resize(rows, P * tile.count);
-    multiply(support.positions.data() + first * P * C, rows, workspace.queries.positions.data(),
-             P * tile.count, C, raw);
+    products.rows(support.positions.data() + first * P * C, rows, workspace.queries.positions,
+                  P * tile.count, C, raw);
     with_lanes<T>(P, [&](auto bytes, auto queries) LWFM_INLINE_LAMBDA {
       compare_classes<decltype(bytes)::value, decltype(queries)>(workspace, layer, support, classes,
                                                                 to, failure);
@@ -278,6 +270,13 @@ void compare_tile(TileWorkspace<T>& workspace, const EpisodeLayer<T>& layer,
     vectorized([&](auto bytes)
                    LWFM_INLINE_LAMBDA { write_features<decltype(bytes)::value>(workspace, layer, to); });
   }
+}
+
+// Whether a matched similarity takes the place of the largest so far: the first of the largest
+// counts, and a NaN as largest.
+template <class T>
+bool is_larger(T similarity, T best) {
+  return similarity > best || (similarity != similarity && best == best);
 }
 
 // Sums and reductions over the layers for one query and class.
@@ -295,23 +294,17 @@ struct EpisodeSums {
     return sum;
   }
 
-  // Matched similarity of problem n over the layers, and the layer it comes from (the first of the
-  // largest; a NaN counts as largest), -1 for the mean.
-  T over_layers(std::int64_t e, std::int64_t q, std::int64_t n, std::int64_t& from) const {
-    const std::int64_t at = (e * MatchProblems{images, options.merge_shots}.count() + n) * images.Q + q;
+  // Matched similarity of problem n over the layers.
+  T over_layers(std::int64_t e, std::int64_t q, std::int64_t n) const {
+    const std::int64_t at =
+        (e * MatchProblems{images, options.merge_shots}.count() + n) * images.Q + q;
     T best = layers[0].similarities[at], sum = best;
-    from = 0;
     for (std::size_t l = 1; l < layers.size(); ++l) {
       const T other = layers[l].similarities[at];
       sum += other;
-      if (other > best || (other != other && best == best)) {
-        best = other;
-        from = static_cast<std::int64_t>(l);
-      }
+      if (is_larger(other, best)) best = other;
     }
-    if (!options.mean_over_layers) return best;
-    from = -1;
-    return sum / static_cast<T>(layers.size());
+    return options.mean_over_layers ? sum / static_cast<T>(layers.size()) : best;
   }
 
   T base(std::int64_t e, std::int64_t q, std::int64_t c) const {
@@ -322,9 +315,8 @@ struct EpisodeSums {
     if (!options.matches()) return T{0};
     const MatchProblems problems{images, options.merge_shots};
     T sum{0};
-    std::int64_t from;
     for (std::int64_t k = 0; k < problems.of_class(c); ++k) {
-      sum += over_layers(e, q, problems.first_of(c) + k, from);
+      sum += over_layers(e, q, problems.first_of(c) + k);
     }
     return sum / static_cast<T>(problems.of_class(c));
   }

@@ -29,10 +29,10 @@ struct EpisodeSupport {
     embedded_norms.resize(layer.is_embedded() ? rows : 0);
   }
 
-  // Reads class c; multiply(a, a_rows, b, b_rows, C, to) writes to [a_rows, b_rows] = a b^T.
-  template <class Multiply>
+  // Reads class c; products.rows(a, a_rows, b, b_rows, C, to) writes to [a_rows, b_rows] = a b^T.
+  template <class Products>
   void read_class(const PoolLayer<T>& layer, const EpisodeImages& images, std::int64_t e,
-                  std::int64_t c, const Multiply& multiply) {
+                  std::int64_t c, const Products& products) {
     const std::int64_t P = layer.P, C = layer.C;
     const std::int64_t begin = images.classes.begin[c], end = images.classes.begin[c + 1];
     for (std::int64_t n = begin; n < end; ++n) {
@@ -49,7 +49,7 @@ struct EpisodeSupport {
     }
     const T* const of_class = positions.data() + begin * P * C;
     const std::int64_t rows = (end - begin) * P;
-    multiply(of_class, rows, of_class, rows, C, grams.data() + images.gram_begin(c, P));
+    products.rows(of_class, rows, of_class, rows, C, grams.data() + images.gram_begin(c, P));
   }
 };
 
@@ -60,23 +60,29 @@ struct TileQueries {
   static constexpr std::int64_t kStride = kGroup<T>;
 
   QueryTile tile;
-  std::vector<T> positions;      // [P, count, C]
+  T* positions;                  // [P, count, C]
   std::vector<T> scales, norms;  // [P, kStride]
   std::vector<T> grams;          // [P, P, kStride]
+  std::vector<T> embedded_norms; // [count, P]: 1 / |embedded|
 
-  void read(const PoolLayer<T>& layer, const EpisodeImages& images, const QueryTile& which) {
+  // Copies the positions to memory of the caller.
+  void read(const PoolLayer<T>& layer, const EpisodeImages& images, const QueryTile& which,
+            T* copied_positions) {
     tile = which;
+    positions = copied_positions;
     const std::int64_t P = layer.P, C = layer.C;
-    positions.resize(static_cast<std::size_t>(P * tile.count * C));
+    embedded_norms.resize(layer.is_embedded() ? static_cast<std::size_t>(P * tile.count) : 0);
     for (auto* of_rows : {&scales, &norms}) of_rows->assign(size_of(P), T{0});
     grams.assign(size_of(P * P), T{0});
     for (std::int64_t lane = 0; lane < tile.count; ++lane) {
       const std::int64_t image = images.query_image(tile.e, tile.first + lane);
       for (std::int64_t p = 0; p < P; ++p) {
-        std::copy_n(layer.position(image, p), C, positions.data() + (p * tile.count + lane) * C);
+        std::copy_n(layer.position(image, p), C, positions + (p * tile.count + lane) * C);
         const T square = layer.squares[image * P + p];
         scales[p * kStride + lane] = correlation_scale(square);
         norms[p * kStride + lane] = inverse_norm(square);
+        if (!layer.is_embedded()) continue;
+        embedded_norms[lane * P + p] = inverse_norm(layer.embedded_squares[image * P + p]);
       }
       const T* gram = layer.grams + image * P * P;
       for (std::int64_t k = 0; k < P * P; ++k) grams[k * kStride + lane] = gram[k];
