@@ -1,0 +1,278 @@
+// lwfm::encode_maps: maps of several batches (see MapBatches) and the weights W1, W2 of each layer's
+// embedding (none: no embedding)
+//   -> for each layer positions [n, P, C] centered over the channels of all layers `together` or of
+//   its own, their squared norms [n, P] and inner products within an image [n, P, P]; with an
+//   embedding also embedded positions [n, P, C] and their squared norms [n, P]; if `record` what
+//   the backward pass reads, hidden [n, P, H] and rectified [n, P, C]. All of the first kind, then
+//   all of the second, and so on.
+// Only positions and embedded have gradients. See core/matching/positions.h.
+#include "encode_maps.h"
+
+#include <torch/csrc/stable/library.h>
+
+#include <vector>
+
+#include "core/matching/positions.h"
+#include "core/simd/dispatch.h"
+#include "core/simd/rows.h"
+#include "cpu_products.h"
+
+namespace {
+
+using lwfm::CpuProducts;
+using lwfm::EmbeddingWeightsOfLayers;
+using lwfm::EncodedGradients;
+using lwfm::EncodedOutputs;
+using lwfm::in_parallel;
+using lwfm::MapBatches;
+using lwfm::ScalarType;
+using lwfm::Sizes;
+using lwfm::TensorList;
+using torch::stable::Tensor;
+
+// Images whose positions are multiplied with the weights together.
+constexpr std::int64_t kTileImages = 16;
+
+std::int64_t tiles_of(std::int64_t images) { return (images + kTileImages - 1) / kTileImages; }
+
+// The rows of one layer that belong to a tile of images.
+struct TileRows {
+  std::int64_t first, count;
+
+  TileRows(std::int64_t tile, std::int64_t images, std::int64_t P)
+      : first(tile * kTileImages * P),
+        count((std::min(images, (tile + 1) * kTileImages) - tile * kTileImages) * P) {}
+};
+
+// Calls work(VectorBytes, first layer, count) for layers that are centered together.
+template <class Work>
+void for_centered(std::size_t layers, bool together, const Work& work) {
+  const std::size_t count = together ? layers : 1;
+  for (std::size_t l = 0; l < layers; l += count) {
+    lwfm::vectorized([&](auto bytes) LWFM_INLINE_LAMBDA { work(bytes, l, count); });
+  }
+}
+
+template <class T>
+void center_image(const MapBatches& maps, bool together, const EncodedOutputs& to, std::int64_t image) {
+  std::vector<lwfm::LayerPositions<T>> layers;
+  for (std::size_t l = 0; l < maps.layers(); ++l) {
+    layers.push_back({maps.view<const T>(image, l),
+                      lwfm::data_of<T>(to.positions[l]) + image * maps.P(l) * maps.C(l),
+                      lwfm::data_of<T>(to.squares[l]) + image * maps.P(l)});
+  }
+  for_centered(maps.layers(), together, [&](auto bytes, std::size_t first, std::size_t count)
+                                            LWFM_INLINE_LAMBDA {
+    lwfm::centered_positions<decltype(bytes)::value>(layers.data() + first,
+                                                     static_cast<std::int64_t>(count));
+    for (std::size_t l = first; l < first + count; ++l) {
+      const std::int64_t P = maps.P(l), C = maps.C(l);
+      const T* const x = layers[l].positions;
+      lwfm::products_with_rows<decltype(bytes)::value, T>(
+          [&](std::int64_t p) LWFM_INLINE_LAMBDA { return x + p * C; }, P, {x, P, C}, C,
+          {lwfm::data_of<T>(to.grams[l]) + image * P * P, P, P});
+    }
+  });
+}
+
+template <class T>
+void rectify(std::vector<T>& x) {
+  for (T& number : x) number = number < T{0} ? T{0} : number;  // a NaN stays
+}
+
+// Embeds the rows of a tile of one layer.
+template <class T>
+void embed_rows(const EmbeddingWeightsOfLayers& weights, const EncodedOutputs& to, std::size_t l,
+                std::int64_t C, const TileRows& rows) {
+  thread_local std::vector<T> hidden, rectified;
+  const std::int64_t H = weights.hidden(l);
+  const auto size = [](std::int64_t count) { return static_cast<std::size_t>(count); };
+  hidden.resize(size(rows.count * H));
+  rectified.resize(size(rows.count * C));
+  const T* const x = lwfm::data_of<const T>(to.positions[l]) + rows.first * C;
+  CpuProducts::rows(x, rows.count, lwfm::data_of<const T>(weights.first[l]), H, C, hidden.data());
+  rectify(hidden);
+  CpuProducts::rows(hidden.data(), rows.count, lwfm::data_of<const T>(weights.second[l]), C, H,
+                    rectified.data());
+  rectify(rectified);
+  T* const embedded = lwfm::data_of<T>(to.embedded[l]) + rows.first * C;
+  for (std::int64_t k = 0; k < rows.count * C; ++k) embedded[k] = x[k] + rectified[k];
+  T* const squares = lwfm::data_of<T>(to.embedded_squares[l]) + rows.first;
+  lwfm::vectorized([&](auto bytes) LWFM_INLINE_LAMBDA {
+    for (std::int64_t r = 0; r < rows.count; ++r) {
+      squares[r] = lwfm::inner_product<decltype(bytes)::value>(embedded + r * C, embedded + r * C, C);
+    }
+  });
+  if (to.hidden.empty()) return;
+  std::copy(hidden.begin(), hidden.end(), lwfm::data_of<T>(to.hidden[l]) + rows.first * H);
+  std::copy(rectified.begin(), rectified.end(), lwfm::data_of<T>(to.rectified[l]) + rows.first * C);
+}
+
+template <class T>
+void encode_all(const MapBatches& maps, bool together, const EmbeddingWeightsOfLayers& weights,
+                const EncodedOutputs& to) {
+  in_parallel(tiles_of(maps.images()), [&](std::int64_t tile) {
+    const std::int64_t end = std::min(maps.images(), (tile + 1) * kTileImages);
+    for (std::int64_t image = tile * kTileImages; image < end; ++image) {
+      center_image<T>(maps, together, to, image);
+    }
+    for (std::size_t l = 0; weights.exist() && l < maps.layers(); ++l) {
+      embed_rows<T>(weights, to, l, maps.C(l), TileRows(tile, maps.images(), maps.P(l)));
+    }
+  });
+}
+
+TensorList encode_maps_cpu(TensorList tensors, Sizes dims, bool joined, bool together,
+                           TensorList all_weights, bool record) {
+  const MapBatches maps(tensors, dims, joined);
+  const EmbeddingWeightsOfLayers weights(all_weights, dims, maps.like().scalar_type());
+  const EncodedOutputs outputs(maps, weights, record);
+  const auto encode = maps.like().scalar_type() == ScalarType::Float ? encode_all<float> : encode_all<double>;
+  encode(maps, together, weights, outputs);
+  return outputs.list();
+}
+
+// Gradients of all rows of a layer that both sides of a weight need.
+template <class T>
+struct EmbeddingGradient {
+  std::vector<T> rectified, hidden;  // [n P, C], [n P, H]: before the rectifiers
+  std::vector<T> positions;          // [n P, C]
+};
+
+// grad where x > 0, else 0
+template <class T>
+void mask(const T* grad, const T* x, std::int64_t count, T* to) {
+  for (std::int64_t k = 0; k < count; ++k) to[k] = x[k] > T{0} ? grad[k] : T{0};
+}
+
+template <class T>
+void differentiate_rows(const EncodedGradients& from, std::size_t l, const TileRows& rows,
+                        EmbeddingGradient<T>& to) {
+  const std::int64_t C = from.maps.C(l), H = from.weights.hidden(l);
+  const T* const grad = lwfm::data_of<const T>(from.embedded_grads[l]) + rows.first * C;
+  T *const rectified = to.rectified.data() + rows.first * C,
+          *const hidden = to.hidden.data() + rows.first * H,
+          *const positions = to.positions.data() + rows.first * C;
+  mask(grad, lwfm::data_of<const T>(from.rectified[l]) + rows.first * C, rows.count * C, rectified);
+  CpuProducts::matrices(rectified, C, rows.count, C, lwfm::data_of<const T>(from.weights.second[l]), H, hidden);
+  mask(hidden, lwfm::data_of<const T>(from.hidden[l]) + rows.first * H, rows.count * H, hidden);
+  CpuProducts::matrices(hidden, H, rows.count, H, lwfm::data_of<const T>(from.weights.first[l]), C, positions);
+  const T* const own = lwfm::data_of<const T>(from.positions_grads[l]) + rows.first * C;
+  for (std::int64_t k = 0; k < rows.count * C; ++k) positions[k] += grad[k] + own[k];
+}
+
+// to [a_columns, b_columns] = a^T b of all rows; a block of some rows of `to` is one piece of work.
+template <class T>
+struct WeightGradient {
+  static constexpr std::int64_t kBlock = 128;
+  const T* a;
+  const T* b;
+  std::int64_t rows, a_columns, b_columns;
+  T* to;
+
+  std::int64_t blocks() const { return (a_columns + kBlock - 1) / kBlock; }
+  void multiply_block(std::int64_t n) const {
+    const std::int64_t first = n * kBlock, count = std::min(kBlock, a_columns - first);
+    CpuProducts::transposed(a + first, a_columns, rows, count, b, b_columns, to + first * b_columns);
+  }
+};
+
+template <class T>
+void multiply_weight_gradients(const EncodedGradients& from, const std::vector<EmbeddingGradient<T>>& grads,
+                               const TensorList& to) {
+  std::vector<WeightGradient<T>> all;
+  std::vector<std::int64_t> begin{0};
+  for (std::size_t l = 0; l < grads.size(); ++l) {
+    const std::int64_t C = from.maps.C(l), H = from.weights.hidden(l),
+                       rows = from.maps.images() * from.maps.P(l);
+    all.push_back({grads[l].hidden.data(), lwfm::data_of<const T>(from.positions[l]), rows, H, C,
+                   lwfm::data_of<T>(to[2 * l])});
+    all.push_back({grads[l].rectified.data(), lwfm::data_of<const T>(from.hidden[l]), rows, C, H,
+                   lwfm::data_of<T>(to[2 * l + 1])});
+  }
+  for (const auto& each : all) begin.push_back(begin.back() + each.blocks());
+  in_parallel(begin.back(), [&](std::int64_t n) {
+    const auto after = std::upper_bound(begin.begin(), begin.end(), n);
+    all[after - begin.begin() - 1].multiply_block(n - *(after - 1));
+  });
+}
+
+// The gradients of the maps from those of the positions.
+template <class T>
+void differentiate_centering(const EncodedGradients& from, bool together,
+                             const std::vector<const T*>& positions_grads) {
+  const std::size_t L = from.maps.layers();
+  in_parallel(from.maps.images(), [&](std::int64_t image) {
+    std::vector<lwfm::LayerPositionsGradient<T>> layers;
+    for (std::size_t l = 0; l < L; ++l) {
+      const std::int64_t size = from.maps.P(l) * from.maps.C(l);
+      layers.push_back({lwfm::data_of<const T>(from.positions[l]) + image * size,
+                        positions_grads[l] + image * size, nullptr, from.maps.view<T>(image, l)});
+    }
+    for_centered(L, together,
+                 [&](auto bytes, std::size_t first, std::size_t count) LWFM_INLINE_LAMBDA {
+                   lwfm::centered_positions_backward<decltype(bytes)::value>(
+                       layers.data() + first, static_cast<std::int64_t>(count));
+                 });
+  });
+}
+
+template <class T>
+void encode_all_backward(const EncodedGradients& from, bool together, const TensorList& weight_grads) {
+  const std::size_t L = from.maps.layers(), embedded = from.weights.exist() ? L : 0;
+  std::vector<EmbeddingGradient<T>> grads(embedded);
+  std::vector<const T*> positions_grads;
+  for (std::size_t l = 0; l < L; ++l) {
+    positions_grads.push_back(lwfm::data_of<const T>(from.positions_grads[l]));
+    if (embedded == 0) continue;
+    const auto rows = static_cast<std::size_t>(from.maps.images() * from.maps.P(l));
+    const auto C = static_cast<std::size_t>(from.maps.C(l));
+    grads[l].rectified.resize(rows * C);
+    grads[l].positions.resize(rows * C);
+    grads[l].hidden.resize(rows * static_cast<std::size_t>(from.weights.hidden(l)));
+    positions_grads[l] = grads[l].positions.data();
+  }
+  if (embedded > 0) {
+    in_parallel(tiles_of(from.maps.images()) * static_cast<std::int64_t>(L), [&](std::int64_t n) {
+      const auto l = static_cast<std::size_t>(n) % L;
+      const TileRows rows(n / static_cast<std::int64_t>(L), from.maps.images(), from.maps.P(l));
+      differentiate_rows(from, l, rows, grads[l]);
+    });
+    multiply_weight_gradients(from, grads, weight_grads);
+  }
+  differentiate_centering(from, together, positions_grads);
+}
+
+// grads: of positions, then of embedded; images: of each batch; heights: of the maps of each layer.
+// -> gradients of the maps, then of the weights.
+TensorList encode_maps_backward_cpu(TensorList grads, TensorList positions, TensorList weights,
+                                    TensorList hidden, TensorList rectified, Sizes images,
+                                    Sizes heights, bool joined, bool together) {
+  const EncodedGradients from(grads, positions, weights, hidden, rectified, images, heights, joined);
+  TensorList weight_grads;
+  for (const Tensor& weight : weights) {
+    weight_grads.push_back(torch::stable::new_empty(weight, weight.sizes(), weight.scalar_type()));
+  }
+  const auto backward = from.positions[0].scalar_type() == ScalarType::Float ? encode_all_backward<float>
+                                                                             : encode_all_backward<double>;
+  backward(from, together, weight_grads);
+  TensorList all = from.maps.tensors();
+  all.insert(all.end(), weight_grads.begin(), weight_grads.end());
+  return all;
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_FRAGMENT(lwfm, library) {
+  library.def(
+      "encode_maps(Tensor[] maps, int[] dims, bool joined, bool together, Tensor[] weights, "
+      "bool record) -> Tensor[]");
+  library.def(
+      "encode_maps_backward(Tensor[] grads, Tensor[] positions, Tensor[] weights, Tensor[] hidden, "
+      "Tensor[] rectified, int[] images, int[] heights, bool joined, bool together) -> Tensor[]");
+}
+
+STABLE_TORCH_LIBRARY_IMPL(lwfm, CPU, library) {
+  library.impl("encode_maps", TORCH_BOX(&encode_maps_cpu));
+  library.impl("encode_maps_backward", TORCH_BOX(&encode_maps_backward_cpu));
+}
