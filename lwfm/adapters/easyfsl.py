@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 if TYPE_CHECKING:
     from lwfm.nn import LWFMHead
-    from lwfm.nn.positions import Maps
+    from lwfm.nn.map_layout import Maps
 
 
 class LWFMClassifier(FewShotClassifier):  # type: ignore[misc]  # the library has no types

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from lwfm.nn.baseline import global_features, nearest_class_mean
-from lwfm.nn.class_means import ClassShots
 from lwfm.nn.embedding import PixelEmbedding
 from lwfm.nn.head import EpisodeSimilarities, LayerReduction, LWFMHead
 from lwfm.nn.matching import SemanticPixelMatching
+from lwfm.ops.class_lists import ClassLists
+from lwfm.ops.encode_maps import EncodedMaps
 
 __all__ = [
-    "ClassShots",
+    "ClassLists",
+    "EncodedMaps",
     "EpisodeSimilarities",
     "LWFMHead",
     "LayerReduction",

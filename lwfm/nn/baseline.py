@@ -7,15 +7,19 @@ from typing import TYPE_CHECKING
 import torch
 import torch.nn.functional as F
 
-from lwfm.nn.class_means import ClassShots
+from lwfm.ops.class_lists import class_lists
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from torch import Tensor
 
+    from lwfm.ops.class_lists import ClassLists
 
-def nearest_class_mean(support: Sequence[Tensor], support_labels: Tensor, query: Sequence[Tensor]) -> Tensor:
+
+def nearest_class_mean(
+    support: Sequence[Tensor], support_labels: Sequence[int] | Tensor | ClassLists, query: Sequence[Tensor]
+) -> Tensor:
     """Return the cosine between each query's mean feature and the mean of each class's support features.
 
     An image's feature is the global average of every layer's map, concatenated and L2-normalized.
@@ -24,7 +28,7 @@ def nearest_class_mean(support: Sequence[Tensor], support_labels: Tensor, query:
     ----------
     support, query : sequence of Tensor
         Per-layer maps [S, C_l, F_l, F_l] and [Q, C_l, F_l, F_l].
-    support_labels : Tensor
+    support_labels : sequence of int, Tensor or ClassLists
         [S] integers 0..way-1; each class at least once, shots may differ.
 
     Returns
@@ -35,7 +39,7 @@ def nearest_class_mean(support: Sequence[Tensor], support_labels: Tensor, query:
     Raises
     ------
     TypeError
-        For labels that are not a tensor.
+        For labels that are not integers.
     ValueError
         For labels of the wrong shape, dtype, number or range, or a class without support images.
 
@@ -49,7 +53,8 @@ def nearest_class_mean(support: Sequence[Tensor], support_labels: Tensor, query:
             [0., 1.]])
     """
     support_features, query_features = global_features(support), global_features(query)
-    share = ClassShots(support_labels, len(support_features)).share.to(support_features.dtype)  # [S, way]
+    classes = class_lists(support_labels, len(support_features), support_features.device)
+    share = classes.share.to(support_features.dtype)  # [S, way]
     means = share.T @ support_features  # [way, C]
     return query_features @ F.normalize(means, dim=-1).T
 

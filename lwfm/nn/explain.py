@@ -17,7 +17,8 @@ from lwfm.ops._expressions import paired_blocks, without_autocast
 
 if TYPE_CHECKING:
     from lwfm.nn.head import LWFMHead
-    from lwfm.nn.positions import Maps
+    from lwfm.nn.map_layout import Maps
+    from lwfm.ops.encode_maps import EncodedMaps
 
 
 @dataclass(frozen=True)
@@ -78,24 +79,21 @@ def explain_pair(head: LWFMHead, support: Maps, query: Maps) -> tuple[LayerMatch
     >>> [match.assignment.tolist() for match in explain_pair(head, maps, maps)]
     [[0, 1, 2, 3], [0, 1, 2, 3]]
     """
-    with without_autocast(head.layout.layers(support, "support")[0].device):
-        layers = [
-            head.layout.positions(maps, name) for maps, name in ((support, "support"), (query, "query"))
-        ]
-        pairs = zip(*layers, strict=True)
-        return tuple(
-            _explain_layer(head, layer, s.features, q.features) for layer, (s, q) in enumerate(pairs)
-        )
+    both = head.encode(support), head.encode(query)
+    for images in both:
+        if len(images) != 1:
+            raise ValueError(f"one image each is explained, got {len(both[0])} and {len(both[1])}")
+    with without_autocast(both[0].device):
+        return tuple(_explain_layer(head, layer, *both) for layer in range(len(both[0].positions)))
 
 
-def _explain_layer(head: LWFMHead, layer: int, s: Tensor, q: Tensor) -> LayerMatch:
+def _explain_layer(head: LWFMHead, layer: int, support: EncodedMaps, query: EncodedMaps) -> LayerMatch:
     """Match positions [1, P, C_l] of one layer of both images."""
-    if len(s) != 1 or len(q) != 1:
-        raise ValueError(f"one image each is explained, got {len(s)} and {len(q)}")
+    s, q = support.positions[layer], query.positions[layer]
     a, b = layer_wise_embedding(s, q, temperature=head.attention_temperature)
     assignment = paired_pixel_matching(s, q)[1]
-    if head.embeddings:
-        s, q = head.embeddings[layer](s), head.embeddings[layer](q)
+    if support.embedded:
+        s, q = support.embedded[layer], query.embedded[layer]
     similarities = paired_blocks(s, q).values().gather(-1, assignment.unsqueeze(-1)).squeeze(-1)
     results = (a[0], b[0], assignment, similarities)
     return LayerMatch(*(x.squeeze(0).cpu() for x in results))

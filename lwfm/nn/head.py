@@ -5,7 +5,6 @@ Letters in shape comments: Q queries, S support images, P positions (F x F), C c
 
 from __future__ import annotations
 
-import functools
 import math
 from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
@@ -13,16 +12,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lwfm.nn.class_means import ClassShots, label_tensor
 from lwfm.nn.embedding import PixelEmbedding
-from lwfm.nn.layer import SupportLayer
-from lwfm.nn.positions import MapLayout, Positions
-from lwfm.ops._expressions import inverse_root, over_queries, without_autocast
+from lwfm.nn.map_layout import MapLayout
+from lwfm.ops._expressions import without_autocast
+from lwfm.ops.class_lists import class_lists
+from lwfm.ops.encode_maps import EncodedMaps, encode_maps
+from lwfm.ops.episodes import EpisodeOptions, compare_episodes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from lwfm.nn.positions import Maps
+    from lwfm.nn.map_layout import Maps
+    from lwfm.ops.class_lists import ClassLists
 
 LayerReduction = Literal["max", "mean"]
 """Reduction of the matched similarities of several layers to one."""
@@ -32,11 +33,11 @@ class EpisodeSimilarities(NamedTuple):
     """Terms of the logits of an episode: ``logits = (base + matching) / temperature``."""
 
     base: Tensor
-    """[Q, way]: cosine of the LWE-weighted means, in -1..1."""
+    """[Q, way], of several episodes [E, Q, way]: cosine of the LWE-weighted means, in -1..1."""
     matching: Tensor
-    """[Q, way]: matched similarity times ``matching_weight``; zeros where that is 0."""
-    query_features: Tensor
-    """[Q, C]: LWE-weighted mean of each query, the input of the classifier."""
+    """Of the same shape: matched similarity times ``matching_weight``; zeros where that is 0."""
+    query_features: Tensor | None = None
+    """[Q, C] or [E, Q, C]: LWE-weighted mean of each query, the input of the classifier; None if not wanted."""
 
 
 class LWFMHead(nn.Module):
@@ -134,7 +135,7 @@ class LWFMHead(nn.Module):
             raise ValueError(f"top_k must be 1 to {pairs} (positions of the smallest map), got {self.top_k}")
 
     def forward(
-        self, support: Maps, support_labels: Tensor | ClassShots, query: Maps
+        self, support: Maps, support_labels: Sequence[int] | Tensor | ClassLists, query: Maps
     ) -> Tensor | tuple[Tensor, Tensor]:
         """Classify the queries of one episode.
 
@@ -142,12 +143,11 @@ class LWFMHead(nn.Module):
         ----------
         support : Tensor or sequence of Tensor
             [S, C, F, F], or one [S, C_l, F_l, F_l] per layer; any floating dtype.
-        support_labels : Tensor or ClassShots
-            [S] integers 0..way-1, in any order; each class at least once, shots may differ. Or
-            :class:`ClassShots` made of them beforehand, where many episodes have the same labels: then a
-            call on CUDA tensors never waits for the device, so that a CUDA graph can capture it, and the
-            head can be exported and compiled without a graph break. Their values are needed for meta maps
-            too: keep them on the CPU.
+        support_labels : sequence of int, Tensor or ClassLists
+            [S] integers 0..way-1, in any order; each class at least once, shots may differ. Labels on another
+            device than the CPU are waited for; :class:`ClassLists` made of them beforehand are not, so
+            that a CUDA graph can capture the head, and it can be exported and compiled without a graph
+            break.
         query : Tensor or sequence of Tensor
             [Q, C, F, F] or per layer; Q may be 0.
 
@@ -159,84 +159,177 @@ class LWFMHead(nn.Module):
         Raises
         ------
         TypeError
-            For labels that are neither a tensor nor :class:`ClassShots`.
+            For labels that are not integers.
         ValueError
-            For maps or labels of the wrong shape, dtype or device, a class without support images, or
-            NaN features (naming the first pair [query, support]).
+            For maps or labels of the wrong shape, dtype or device, a class without support images, or, on
+            the CPU, NaN features (naming the first pair [query, support]).
         """
-        episode = self.similarities(support, support_labels, query)
+        classified = self.training and self.classifier is not None
+        episode = self.similarities(support, support_labels, query, features=classified)
         logits = (episode.base + episode.matching) / self.temperature
-        if self.training and self.classifier is not None:
+        if episode.query_features is not None:
             return logits, self._classify(episode.query_features)
         return logits
 
     def similarities(
-        self, support: Maps, support_labels: Tensor | ClassShots, query: Maps
+        self,
+        support: Maps,
+        support_labels: Sequence[int] | Tensor | ClassLists,
+        query: Maps,
+        *,
+        features: bool = False,
     ) -> EpisodeSimilarities:
-        """Compute the terms of the logits; arguments and errors as in :meth:`forward`."""
-        labels = label_tensor(support_labels)
-        device = labels.device
-        with without_autocast(device):
-            support_layers = self.layout.positions(support, "support")
-            query_layers = self.layout.positions(query, "query")
-            only_shapes = all(x.device.type == "meta" for x, _ in (*support_layers, *query_layers))
-            for name, layers in (("support", support_layers), ("query", query_layers)):
-                if any(x.device != device for x, _ in layers) and not only_shapes:
-                    raise ValueError(
-                        f"{name} is on {layers[0].features.device}, but support_labels are on {device}"
-                    )
-                if any(x.dtype != support_layers[0].features.dtype for x, _ in layers):
-                    raise ValueError("mixed dtypes: either all maps are float64 or none")
-            images = len(support_layers[0].features)
-            shots = support_labels if isinstance(support_labels, ClassShots) else ClassShots(labels, images)
-            if len(labels) != images:
-                raise ValueError(f"{images} support images need as many labels, got {len(labels)}")
-            supports = [
-                SupportLayer(
-                    s,
-                    shots,
-                    embed=self.embeddings[layer] if self.embeddings else None,
-                    matching=self.matching_weight > 0,
-                    merged=self.merge_shots,
-                )
-                for layer, s in enumerate(support_layers)
-            ]
+        """Compute the terms of the logits, and the queries' ``features`` if wanted; else as :meth:`forward`."""
+        sides = {"support": support, "query": query}
+        batches = [self.layout.checked(maps, name) for name, maps in sides.items()]
+        classes = class_lists(support_labels, len(batches[0][0]), self._device_of(batches, support_labels))
+        return self._compare(self._encode(batches), classes, features=features)
 
-            def compare(*queries: Tensor) -> EpisodeSimilarities:
-                pairs = zip(queries[::2], queries[1::2], strict=True)
-                return self._compare(supports, shots, [Positions(*pair) for pair in pairs])
+    def encode(self, maps: Maps) -> EncodedMaps:
+        """Encode images, so that episodes compare them without centering and embedding them again.
 
-            tensors = [x for layer in query_layers for x in layer]
-            query_bytes = sum(support.query_bytes() for support in supports)
-            weights = tuple(self.embeddings.parameters()) if self.matching_weight > 0 else ()
-            numbers = (self.attention_temperature, self.matching_weight)
-            return EpisodeSimilarities(*over_queries(compare, tensors, query_bytes, weights, numbers))
+        Parameters
+        ----------
+        maps : Tensor or sequence of Tensor
+            [n, C, F, F], or one [n, C_l, F_l, F_l] per layer; any floating dtype.
+
+        Returns
+        -------
+        EncodedMaps
+            float64 for float64 maps, else float32; for this head's layers, centering and embedding.
+
+        Raises
+        ------
+        ValueError
+            For maps of the wrong shape or dtype.
+
+        Examples
+        --------
+        >>> import torch
+        >>> from lwfm.nn import ClassLists, LWFMHead
+        >>> head = LWFMHead([64, 128], feature_size=3).eval()
+        >>> images = head.encode(torch.rand(30, 192, 3, 3))
+        >>> head.compare(images[:10], ClassLists([0, 1] * 5), images[10:]).base.shape
+        torch.Size([20, 2])
+        """
+        return self._encode([self.layout.checked(maps, "maps")])
+
+    def compare(
+        self,
+        support: EncodedMaps,
+        classes: Sequence[int] | Tensor | ClassLists,
+        query: EncodedMaps,
+        *,
+        features: bool = False,
+    ) -> EpisodeSimilarities:
+        """Compare encoded queries with the classes of encoded support images.
+
+        Parameters
+        ----------
+        support, query : EncodedMaps
+            S and Q images that this head has encoded.
+        classes : sequence of int, Tensor or ClassLists
+            Labels of the support images, as in :meth:`forward`.
+        features : bool
+            Whether the queries' features are wanted.
+
+        Returns
+        -------
+        EpisodeSimilarities
+        """
+        lists = class_lists(classes, len(support), support.device)
+        return self._compare(EncodedMaps.cat([support, query]), lists, features=features)
+
+    def compare_episodes(
+        self,
+        images: EncodedMaps,
+        support: Tensor,
+        query: Tensor,
+        classes: Sequence[int] | Tensor | ClassLists,
+        *,
+        features: bool = False,
+    ) -> EpisodeSimilarities:
+        """Compare the queries and classes of several episodes that share encoded images.
+
+        Parameters
+        ----------
+        images : EncodedMaps
+            n images that this head has encoded.
+        support, query : Tensor
+            [E, S] and [E, Q] integers 0..n-1: the images of each episode. On the CPU, or on the device of the
+            images; there they are not checked.
+        classes : sequence of int, Tensor or ClassLists
+            Labels of the S support images, the same in every episode.
+        features : bool
+            Whether the queries' features are wanted.
+
+        Returns
+        -------
+        EpisodeSimilarities
+            base and matching [E, Q, way].
+
+        Raises
+        ------
+        ValueError
+            For lists of the wrong shape, or that name images which are not there.
+
+        Examples
+        --------
+        >>> import torch
+        >>> from lwfm.nn import LWFMHead
+        >>> head = LWFMHead([64, 128], feature_size=3).eval()
+        >>> images = head.encode(torch.rand(30, 192, 3, 3))
+        >>> episodes = torch.randint(30, (7, 12))
+        >>> head.compare_episodes(images, episodes[:, :2], episodes[:, 2:], [0, 1]).base.shape
+        torch.Size([7, 10, 2])
+        """
+        lists = tuple(_checked_list(x, name, images) for name, x in (("support", support), ("query", query)))
+        if len(lists[0]) != len(lists[1]):
+            raise ValueError(f"support lists {len(lists[0])} episodes, query {len(lists[1])}")
+        grouped = class_lists(classes, lists[0].shape[1], images.device)
+        return self._compare(images, grouped, (lists[0], lists[1]), features=features)
+
+    def _device_of(
+        self, batches: Sequence[Sequence[Tensor]], labels: Sequence[int] | Tensor | ClassLists
+    ) -> torch.device:
+        """Return the device of maps and labels; ValueError if there are several, or mixed dtypes."""
+        first = batches[0][0]
+        for name, layers in zip(("support", "query"), batches, strict=True):
+            if any(x.device != first.device for x in layers):
+                raise ValueError(f"{name} is on {layers[-1].device}, but support on {first.device}")
+            if any(x.dtype != first.dtype for x in layers):
+                raise ValueError("mixed dtypes: either all maps are float64 or none")
+        # Maps without values may be on the meta device; labels have values in any case.
+        if isinstance(labels, Tensor) and labels.device != first.device and not first.is_meta:
+            raise ValueError(f"support is on {first.device}, but support_labels are on {labels.device}")
+        return labels.device if first.is_meta and hasattr(labels, "device") else first.device
+
+    def _encode(self, batches: Sequence[Sequence[Tensor]]) -> EncodedMaps:
+        first = batches[0][0]
+        weights = [w.to(first.dtype) for w in self.embeddings.parameters()] if self.matching_weight > 0 else []
+        with without_autocast(first.device):
+            return encode_maps(batches, self.layout.dims, together=self.layout.shared, weights=weights)
 
     def _compare(
-        self, supports: list[SupportLayer], shots: ClassShots, queries: Sequence[Positions]
+        self,
+        images: EncodedMaps,
+        classes: ClassLists,
+        lists: tuple[Tensor, Tensor] | None = None,
+        *,
+        features: bool,
     ) -> EpisodeSimilarities:
-        """Compute the similarities of some of the queries, given for each layer."""
-        terms, matched = [], []
-        for support, query in zip(supports, queries, strict=True):
-            term, similarity = support.compare(query, self.attention_temperature, self.top_k)
-            terms.append(term)
-            if similarity is not None:
-                matched.append(similarity)
-        inner, square_s, square_q = (
-            functools.reduce(torch.add, column) for column in list(zip(*terms, strict=True))[:3]
+        matched = self.matching_weight > 0
+        options = EpisodeOptions(
+            self.attention_temperature,
+            self.top_k if matched else 0,
+            self.layer_reduction == "mean",
+            self.merge_shots,
         )
-        base = inner * inverse_root(square_s) * inverse_root(square_q)
-        matching = torch.zeros_like(base)
-        if matched:
-            matching = self._over_layers(torch.stack(matched))
-            if not self.merge_shots:
-                matching = shots.mean_over_class(matching)
-            matching = self.matching_weight * matching
-        return EpisodeSimilarities(base, matching, torch.cat([term.features for term in terms], dim=-1))
-
-    def _over_layers(self, similarities: Tensor) -> Tensor:
-        """Reduce matched similarities over the layers: [L, Q, S] -> [Q, S], merged [L, Q, way]."""
-        return similarities.max(0).values if self.layer_reduction == "max" else similarities.mean(0)
+        with without_autocast(images.device):
+            base, matching, means = compare_episodes(images, classes, lists, options, features=features)
+            if matched:
+                matching = self.matching_weight * matching
+        return EpisodeSimilarities(base, matching, means if features else None)
 
     def classify(self, maps: Maps) -> Tensor:
         """Compute class logits [B, num_classes] of ordinary images from their globally averaged maps.
@@ -254,3 +347,17 @@ class LWFMHead(nn.Module):
         weight, bias = (x.to(features.dtype) for x in (self.classifier.weight, self.classifier.bias))
         with without_autocast(features.device):
             return F.linear(features, weight, bias)
+
+
+def _checked_list(indices: Tensor, name: str, images: EncodedMaps) -> Tensor:
+    """Return lists [E, k] of images as int64 on their device; ValueError for impossible ones."""
+    if indices.ndim != 2 or indices.dtype.is_floating_point or indices.dtype.is_complex:
+        raise ValueError(
+            f"{name} must list images, integers [episodes, images], got {indices.dtype} {list(indices.shape)}"
+        )
+    if indices.device.type == "cpu" and indices.numel():
+        lowest, highest = (int(x) for x in indices.aminmax())
+        if lowest < 0 or highest >= len(images):
+            wrong = lowest if lowest < 0 else highest
+            raise ValueError(f"{name} must list images 0..{len(images) - 1}, got {wrong}")
+    return indices.to(images.device, torch.int64, non_blocking=True).contiguous()

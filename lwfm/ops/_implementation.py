@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 from torch import Tensor
-from torch.autograd.forward_ad import unpack_dual
+from torch.autograd import forward_ad
 
 from lwfm import _ops as _ops  # importing the module registers the operators
 
@@ -16,12 +16,15 @@ if TYPE_CHECKING:
 
 Implementation = Literal["kernels", "expressions"]
 
-KERNEL_DEVICES = frozenset(
-    device
-    for device, key in (("cpu", "CPU"), ("cuda", "CUDA"))
-    if torch._C._dispatch_has_kernel_for_dispatch_key("lwfm::embedding_weights", key)
-)
-"""Device types for which this build has kernels."""
+KERNEL_DEVICES = {
+    operator: frozenset(
+        device
+        for device, key in (("cpu", "CPU"), ("cuda", "CUDA"))
+        if torch._C._dispatch_has_kernel_for_dispatch_key(f"lwfm::{operator}", key)
+    )
+    for operator in ("embedding_weights", "feature_matching", "encode_maps", "episodes")
+}
+"""Device types for which this build has kernels of an operator."""
 
 # A plain global rather than a context variable: torch.compile guards on it in every supported version, and
 # the threads of autograd, where a checkpointed chunk is computed again, read the same value.
@@ -71,18 +74,22 @@ def implementation(name: Implementation) -> Iterator[None]:
         _selected = before
 
 
-def has_kernels(*tensors: Tensor) -> bool:
-    """Return whether kernels compute with ``tensors``: selected, and built for the first one's device.
+def has_kernels(*tensors: Tensor, operator: str = "embedding_weights") -> bool:
+    """Return whether kernels of ``lwfm::operator`` compute with ``tensors``.
 
-    Meta tensors have no values; the shapes are those that the operators allocate. No operator has a
-    forward-mode derivative, for which torch would take zero: it is left to the expressions.
+    They do where they are selected, and built for the first one's device. Meta tensors have no values; the
+    shapes are those that the operators allocate. No operator has a forward-mode derivative, for which torch
+    would take zero: it is left to the expressions.
     """
     device = tensors[0].device.type
     if device == "meta":
         return True
-    if any(unpack_dual(x).tangent is not None for x in tensors):  # type: ignore[no-untyped-call]
+    if forward_ad._current_level >= 0 and any(
+        forward_ad.unpack_dual(x).tangent is not None  # type: ignore[no-untyped-call]
+        for x in tensors
+    ):
         return False
-    return _selected == "kernels" and device in KERNEL_DEVICES
+    return _selected == "kernels" and device in KERNEL_DEVICES[operator]
 
 
 def bound(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -211,9 +211,11 @@ def _embedding_map(
     labels = torch.as_tensor(images.labels[drawn[:supports]])
     _, support_labels = labels.unique(return_inverse=True)  # type: ignore[no-untyped-call]
     query = maps.select(drawn[supports:])
-    weighted = network.head.similarities(maps.select(drawn[:supports]), support_labels, query).query_features
-    positions = network.head.layout.positions(query, "query")
-    plain = torch.cat([layer.features.mean(1) for layer in positions], dim=-1)  # [Q, C], centered
+    head = network.head
+    encoded = head.encode(query)
+    support = head.encode(maps.select(drawn[:supports]))
+    weighted = head.compare(support, support_labels, encoded, features=True).query_features
+    plain = torch.cat([layer.mean(1) for layer in encoded.positions], dim=-1)  # [Q, C], centered
     names = [images.names[index].split("/")[0] for index in drawn[supports:]]
     try:
         return figure_uri(embedding_figure(plain, weighted, names)) if len(names) > 3 else None

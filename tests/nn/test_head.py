@@ -268,7 +268,7 @@ LABELS = torch.tensor([0, 1])
         (torch.rand(2, 8, 3, 3), torch.tensor([0.0, 1.0]), torch.rand(1, 8, 3, 3), "must be integers"),
         (torch.rand(0, 8, 3, 3), LABELS[:0], torch.rand(1, 8, 3, 3), "0 support images"),
         (torch.rand(2, 8, 3, 3).double(), LABELS, torch.rand(1, 8, 3, 3), "mixed dtypes"),
-        (torch.rand(2, 8, 3, 3, device="meta"), LABELS, torch.rand(1, 8, 3, 3), "support is on meta"),
+        (torch.rand(2, 8, 3, 3, device="meta"), LABELS, torch.rand(1, 8, 3, 3), "but support on meta"),
     ],
     ids=[
         "channels", "rank", "size", "integer-maps", "label-count", "missing-class", "negative-label",

@@ -1,30 +1,19 @@
-"""Split backbone maps into layers of centered positions.
+"""Layers of backbone maps: their channels and resolutions.
 
-Letters: B images, P positions (F x F), C channels, l a layer.
+Letters: B images, C channels, F side of a map, l a layer.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from lwfm.ops._expressions import compute_dtype
-from lwfm.ops.centered_positions import centered_positions
 
 Maps = Tensor | Sequence[Tensor]
 """One tensor [B, C, F, F] with the layers' channels side by side, or one [B, C_l, F_l, F_l] per layer."""
-
-
-class Positions(NamedTuple):
-    """Positions of one layer of some images."""
-
-    features: Tensor
-    """[B, P, C_l], centered."""
-    squares: Tensor
-    """[B, P]: their squared norms."""
 
 
 class MapLayout:
@@ -66,20 +55,20 @@ class MapLayout:
         ValueError
             Naming ``name`` and what was expected, for a wrong shape or dtype.
         """
-        tensors = self._checked(maps, name)
+        tensors = self.checked(maps, name)
         return tensors if len(tensors) == len(self.dims) else list(self._split(tensors[0]))
-
-    def positions(self, maps: Maps, name: str) -> list[Positions]:
-        """Split maps into layers of centered positions; errors as in :meth:`layers`."""
-        tensors = self._checked(maps, name)
-        features, squares = centered_positions(tensors, self.dims, self.shared)
-        return [Positions(*layer) for layer in zip(features, squares, strict=True)]
 
     def _split(self, maps: Tensor) -> tuple[Tensor, ...]:
         return torch.split_with_sizes(maps, list(self.dims), dim=1)
 
-    def _checked(self, maps: Maps, name: str) -> list[Tensor]:
-        """Return the maps, one tensor or one per layer, in the dtype the head computes in."""
+    def checked(self, maps: Maps, name: str) -> list[Tensor]:
+        """Return the maps, one tensor or one per layer, in the dtype the head computes in.
+
+        Raises
+        ------
+        ValueError
+            As :meth:`layers`.
+        """
         if isinstance(maps, Tensor):
             if maps.ndim != 4 or maps.shape[1] != sum(self.dims):
                 raise ValueError(f"{name} must be maps [B, {sum(self.dims)}, F, F], got {list(maps.shape)}")
