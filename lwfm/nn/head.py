@@ -306,7 +306,9 @@ class LWFMHead(nn.Module):
 
     def _encode(self, batches: Sequence[Sequence[Tensor]]) -> EncodedMaps:
         first = batches[0][0]
-        weights = [w.to(first.dtype) for w in self.embeddings.parameters()] if self.matching_weight > 0 else []
+        weights = (
+            [w.to(first.dtype) for w in self.embeddings.parameters()] if self.matching_weight > 0 else []
+        )
         with without_autocast(first.device):
             return encode_maps(batches, self.layout.dims, together=self.layout.shared, weights=weights)
 

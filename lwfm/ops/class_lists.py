@@ -110,7 +110,9 @@ class ClassLists:
         for count in self.shots:
             begin.append(begin[-1] + count)
         return [
-            _on_device([order[begin[c] : begin[c + 1]] for c in range(self.way) if self.shots[c] == K], self.device)
+            _on_device(
+                [order[begin[c] : begin[c + 1]] for c in range(self.way) if self.shots[c] == K], self.device
+            )
             for K in sorted(set(self.shots))
         ]
 

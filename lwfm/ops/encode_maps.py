@@ -208,7 +208,11 @@ class EncodeMaps:
         n = sum(x.shape[0] for x in maps[::of_batch])
         shapes = [(maps[0 if joined else number].shape, C) for number, C in enumerate(dims)]
         rows = [((n, shape[2] * shape[3]), C) for shape, C in shapes]
-        kinds = [[(*row, C) for row, C in rows], [row for row, _ in rows], [(*row, row[1]) for row, _ in rows]]
+        kinds: list[list[tuple[int, ...]]] = [
+            [(*row, C) for row, C in rows],
+            [row for row, _ in rows],
+            [(*row, row[1]) for row, _ in rows],
+        ]
         if weights:
             kinds += kinds[:2]
             if record:
@@ -233,9 +237,7 @@ class EncodeMaps:
         layers = [(sum(channels), positions[0], heights[0])]
         if not joined:
             layers = list(zip(channels, positions, heights, strict=True))
-        maps = [
-            x.new_empty(n, C, height, x.shape[1] // height) for n in images for C, x, height in layers
-        ]
+        maps = [x.new_empty(n, C, height, x.shape[1] // height) for n in images for C, x, height in layers]
         return maps + [w.new_empty(w.shape) for w in weights]
 
     @staticmethod

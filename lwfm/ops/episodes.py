@@ -74,7 +74,9 @@ def compare_episodes(
         none. Differentiable with respect to positions and embedded positions.
     """
     if has_kernels(*images.positions, *images.embedded, operator="episodes"):
-        record = torch.is_grad_enabled() and any(x.requires_grad for x in (*images.positions, *images.embedded))
+        record = torch.is_grad_enabled() and any(
+            x.requires_grad for x in (*images.positions, *images.embedded)
+        )
         outputs = torch.ops.lwfm.episodes.default(
             *(list(part) for part in images.parts()),
             *((None, None) if lists is None else lists),
