@@ -10,6 +10,7 @@
 
 #include <torch/csrc/stable/library.h>
 
+#include <memory>
 #include <vector>
 
 #include "core/matching/positions.h"
@@ -76,36 +77,42 @@ void center_image(const MapBatches& maps, bool together, const EncodedOutputs& t
 }
 
 template <class T>
-void rectify(std::vector<T>& x) {
-  for (T& number : x) number = number < T{0} ? T{0} : number;  // a NaN stays
+void rectify(T* x, std::int64_t count) {
+  lwfm::vectorized([&](auto) LWFM_INLINE_LAMBDA {
+    for (std::int64_t k = 0; k < count; ++k) x[k] = x[k] < T{0} ? T{0} : x[k];  // a NaN stays
+  });
+}
+
+// Where a tile's rows are written that only the backward pass reads: memory of the thread without one.
+template <class T>
+T* recorded_rows(const TensorList& recorded, std::size_t l, std::int64_t first, std::int64_t count,
+                 std::int64_t columns, std::vector<T>& of_thread) {
+  if (!recorded.empty()) return lwfm::data_of<T>(recorded[l]) + first * columns;
+  of_thread.resize(static_cast<std::size_t>(count * columns));
+  return of_thread.data();
 }
 
 // Embeds the rows of a tile of one layer.
 template <class T>
 void embed_rows(const EmbeddingWeightsOfLayers& weights, const EncodedOutputs& to, std::size_t l,
                 std::int64_t C, const TileRows& rows) {
-  thread_local std::vector<T> hidden, rectified;
+  thread_local std::vector<T> hidden_rows, rectified_rows;
   const std::int64_t H = weights.hidden(l);
-  const auto size = [](std::int64_t count) { return static_cast<std::size_t>(count); };
-  hidden.resize(size(rows.count * H));
-  rectified.resize(size(rows.count * C));
+  T* const hidden = recorded_rows(to.hidden, l, rows.first, rows.count, H, hidden_rows);
+  T* const rectified = recorded_rows(to.rectified, l, rows.first, rows.count, C, rectified_rows);
   const T* const x = lwfm::data_of<const T>(to.positions[l]) + rows.first * C;
-  CpuProducts::rows(x, rows.count, lwfm::data_of<const T>(weights.first[l]), H, C, hidden.data());
-  rectify(hidden);
-  CpuProducts::rows(hidden.data(), rows.count, lwfm::data_of<const T>(weights.second[l]), C, H,
-                    rectified.data());
-  rectify(rectified);
+  CpuProducts::rows(x, rows.count, lwfm::data_of<const T>(weights.first[l]), H, C, hidden);
+  rectify(hidden, rows.count * H);
+  CpuProducts::rows(hidden, rows.count, lwfm::data_of<const T>(weights.second[l]), C, H, rectified);
   T* const embedded = lwfm::data_of<T>(to.embedded[l]) + rows.first * C;
-  for (std::int64_t k = 0; k < rows.count * C; ++k) embedded[k] = x[k] + rectified[k];
   T* const squares = lwfm::data_of<T>(to.embedded_squares[l]) + rows.first;
+  rectify(rectified, rows.count * C);
   lwfm::vectorized([&](auto bytes) LWFM_INLINE_LAMBDA {
+    for (std::int64_t k = 0; k < rows.count * C; ++k) embedded[k] = x[k] + rectified[k];
     for (std::int64_t r = 0; r < rows.count; ++r) {
       squares[r] = lwfm::inner_product<decltype(bytes)::value>(embedded + r * C, embedded + r * C, C);
     }
   });
-  if (to.hidden.empty()) return;
-  std::copy(hidden.begin(), hidden.end(), lwfm::data_of<T>(to.hidden[l]) + rows.first * H);
-  std::copy(rectified.begin(), rectified.end(), lwfm::data_of<T>(to.rectified[l]) + rows.first * C);
 }
 
 template <class T>
@@ -132,33 +139,36 @@ TensorList encode_maps_cpu(TensorList tensors, Sizes dims, bool joined, bool tog
   return outputs.list();
 }
 
-// Gradients of all rows of a layer that both sides of a weight need.
+// Gradients of all rows of a layer before the rectifiers, which the weights need.
 template <class T>
 struct EmbeddingGradient {
-  std::vector<T> rectified, hidden;  // [n P, C], [n P, H]: before the rectifiers
-  std::vector<T> positions;          // [n P, C]
+  std::unique_ptr<T[]> rectified, hidden;  // [n P, C], [n P, H]
 };
 
 // grad where x > 0, else 0
 template <class T>
 void mask(const T* grad, const T* x, std::int64_t count, T* to) {
-  for (std::int64_t k = 0; k < count; ++k) to[k] = x[k] > T{0} ? grad[k] : T{0};
+  lwfm::vectorized([&](auto) LWFM_INLINE_LAMBDA {
+    for (std::int64_t k = 0; k < count; ++k) to[k] = x[k] > T{0} ? grad[k] : T{0};
+  });
 }
 
+// Adds to `positions`, the gradient of the rows of a tile, what comes through the embedding.
 template <class T>
 void differentiate_rows(const EncodedGradients& from, std::size_t l, const TileRows& rows,
-                        EmbeddingGradient<T>& to) {
+                        EmbeddingGradient<T>& to, T* positions) {
   const std::int64_t C = from.maps.C(l), H = from.weights.hidden(l);
   const T* const grad = lwfm::data_of<const T>(from.embedded_grads[l]) + rows.first * C;
-  T *const rectified = to.rectified.data() + rows.first * C,
-          *const hidden = to.hidden.data() + rows.first * H,
-          *const positions = to.positions.data() + rows.first * C;
+  T *const rectified = to.rectified.get() + rows.first * C,
+          *const hidden = to.hidden.get() + rows.first * H;
   mask(grad, lwfm::data_of<const T>(from.rectified[l]) + rows.first * C, rows.count * C, rectified);
   CpuProducts::matrices(rectified, C, rows.count, C, lwfm::data_of<const T>(from.weights.second[l]), H, hidden);
   mask(hidden, lwfm::data_of<const T>(from.hidden[l]) + rows.first * H, rows.count * H, hidden);
   CpuProducts::matrices(hidden, H, rows.count, H, lwfm::data_of<const T>(from.weights.first[l]), C, positions);
   const T* const own = lwfm::data_of<const T>(from.positions_grads[l]) + rows.first * C;
-  for (std::int64_t k = 0; k < rows.count * C; ++k) positions[k] += grad[k] + own[k];
+  lwfm::vectorized([&](auto) LWFM_INLINE_LAMBDA {
+    for (std::int64_t k = 0; k < rows.count * C; ++k) positions[k] += grad[k] + own[k];
+  });
 }
 
 // to [a_columns, b_columns] = a^T b of all rows; a block of some rows of `to` is one piece of work.
@@ -185,9 +195,9 @@ void multiply_weight_gradients(const EncodedGradients& from, const std::vector<E
   for (std::size_t l = 0; l < grads.size(); ++l) {
     const std::int64_t C = from.maps.C(l), H = from.weights.hidden(l),
                        rows = from.maps.images() * from.maps.P(l);
-    all.push_back({grads[l].hidden.data(), lwfm::data_of<const T>(from.positions[l]), rows, H, C,
+    all.push_back({grads[l].hidden.get(), lwfm::data_of<const T>(from.positions[l]), rows, H, C,
                    lwfm::data_of<T>(to[2 * l])});
-    all.push_back({grads[l].rectified.data(), lwfm::data_of<const T>(from.hidden[l]), rows, C, H,
+    all.push_back({grads[l].rectified.get(), lwfm::data_of<const T>(from.hidden[l]), rows, C, H,
                    lwfm::data_of<T>(to[2 * l + 1])});
   }
   for (const auto& each : all) begin.push_back(begin.back() + each.blocks());
@@ -197,50 +207,58 @@ void multiply_weight_gradients(const EncodedGradients& from, const std::vector<E
   });
 }
 
-// The gradients of the maps from those of the positions.
+// The gradients of the maps of one image from those of its positions in each layer.
 template <class T>
-void differentiate_centering(const EncodedGradients& from, bool together,
+void differentiate_centering(const EncodedGradients& from, bool together, std::int64_t image,
                              const std::vector<const T*>& positions_grads) {
   const std::size_t L = from.maps.layers();
-  in_parallel(from.maps.images(), [&](std::int64_t image) {
-    std::vector<lwfm::LayerPositionsGradient<T>> layers;
-    for (std::size_t l = 0; l < L; ++l) {
-      const std::int64_t size = from.maps.P(l) * from.maps.C(l);
-      layers.push_back({lwfm::data_of<const T>(from.positions[l]) + image * size,
-                        positions_grads[l] + image * size, nullptr, from.maps.view<T>(image, l)});
-    }
-    for_centered(L, together,
-                 [&](auto bytes, std::size_t first, std::size_t count) LWFM_INLINE_LAMBDA {
-                   lwfm::centered_positions_backward<decltype(bytes)::value>(
-                       layers.data() + first, static_cast<std::int64_t>(count));
-                 });
+  std::vector<lwfm::LayerPositionsGradient<T>> layers;
+  for (std::size_t l = 0; l < L; ++l) {
+    const std::int64_t size = from.maps.P(l) * from.maps.C(l);
+    layers.push_back({lwfm::data_of<const T>(from.positions[l]) + image * size, positions_grads[l],
+                      nullptr, from.maps.view<T>(image, l)});
+  }
+  for_centered(L, together, [&](auto bytes, std::size_t first, std::size_t count) LWFM_INLINE_LAMBDA {
+    lwfm::centered_positions_backward<decltype(bytes)::value>(layers.data() + first,
+                                                              static_cast<std::int64_t>(count));
   });
+}
+
+// The gradients of the maps of a tile of images, and of its rows before the rectifiers.
+template <class T>
+void differentiate_tile(const EncodedGradients& from, bool together, std::int64_t tile,
+                        std::vector<EmbeddingGradient<T>>& grads) {
+  thread_local std::vector<std::vector<T>> positions;
+  const std::size_t L = from.maps.layers();
+  positions.resize(std::max(positions.size(), L));
+  std::vector<const T*> of_tile(L);  // gradients of the tile's positions
+  for (std::size_t l = 0; l < L; ++l) {
+    const TileRows rows(tile, from.maps.images(), from.maps.P(l));
+    const std::int64_t C = from.maps.C(l);
+    of_tile[l] = lwfm::data_of<const T>(from.positions_grads[l]) + rows.first * C;
+    if (grads.empty()) continue;
+    positions[l].resize(static_cast<std::size_t>(rows.count * C));
+    differentiate_rows(from, l, rows, grads[l], positions[l].data());
+    of_tile[l] = positions[l].data();
+  }
+  const std::int64_t end = std::min(from.maps.images(), (tile + 1) * kTileImages);
+  for (std::int64_t image = tile * kTileImages; image < end; ++image) {
+    differentiate_centering(from, together, image, of_tile);
+    for (std::size_t l = 0; l < L; ++l) of_tile[l] += from.maps.P(l) * from.maps.C(l);
+  }
 }
 
 template <class T>
 void encode_all_backward(const EncodedGradients& from, bool together, const TensorList& weight_grads) {
-  const std::size_t L = from.maps.layers(), embedded = from.weights.exist() ? L : 0;
-  std::vector<EmbeddingGradient<T>> grads(embedded);
-  std::vector<const T*> positions_grads;
-  for (std::size_t l = 0; l < L; ++l) {
-    positions_grads.push_back(lwfm::data_of<const T>(from.positions_grads[l]));
-    if (embedded == 0) continue;
+  std::vector<EmbeddingGradient<T>> grads(from.weights.exist() ? from.maps.layers() : 0);
+  for (std::size_t l = 0; l < grads.size(); ++l) {
     const auto rows = static_cast<std::size_t>(from.maps.images() * from.maps.P(l));
-    const auto C = static_cast<std::size_t>(from.maps.C(l));
-    grads[l].rectified.resize(rows * C);
-    grads[l].positions.resize(rows * C);
-    grads[l].hidden.resize(rows * static_cast<std::size_t>(from.weights.hidden(l)));
-    positions_grads[l] = grads[l].positions.data();
+    grads[l].rectified.reset(new T[rows * static_cast<std::size_t>(from.maps.C(l))]);
+    grads[l].hidden.reset(new T[rows * static_cast<std::size_t>(from.weights.hidden(l))]);
   }
-  if (embedded > 0) {
-    in_parallel(tiles_of(from.maps.images()) * static_cast<std::int64_t>(L), [&](std::int64_t n) {
-      const auto l = static_cast<std::size_t>(n) % L;
-      const TileRows rows(n / static_cast<std::int64_t>(L), from.maps.images(), from.maps.P(l));
-      differentiate_rows(from, l, rows, grads[l]);
-    });
-    multiply_weight_gradients(from, grads, weight_grads);
-  }
-  differentiate_centering(from, together, positions_grads);
+  in_parallel(tiles_of(from.maps.images()),
+              [&](std::int64_t tile) { differentiate_tile(from, together, tile, grads); });
+  if (!grads.empty()) multiply_weight_gradients(from, grads, weight_grads);
 }
 
 // grads: of positions, then of embedded; images: of each batch; heights: of the maps of each layer.

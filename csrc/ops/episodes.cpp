@@ -214,7 +214,8 @@ TensorList episodes_cpu(TensorList positions, TensorList squares, TensorList gra
 template <class T>
 class PoolGradients {
  public:
-  explicit PoolGradients(const EncodedPool& pool) : written_(static_cast<std::size_t>(pool.images())) {
+  PoolGradients(const EncodedPool& pool, const EpisodeImages& images)
+      : images_(images), written_(static_cast<std::size_t>(pool.images())) {
     for (const TensorList* inputs : {&pool.positions, &pool.embedded}) {
       for (const Tensor& input : *inputs) {
         tensors_.push_back(torch::stable::new_empty(input, input.sizes(), input.scalar_type()));
@@ -224,27 +225,38 @@ class PoolGradients {
 
   const TensorList& tensors() const { return tensors_; }
 
+  // Where the gradients of the queries go directly, without lists of images; else null.
+  T* queries(std::size_t n) const {
+    if (images_.query != nullptr || n >= tensors_.size()) return nullptr;
+    return lwfm::data_of<T>(tensors_[n]) + images_.S * size_of(n);
+  }
+
   // Adds those of episodes first, first + 1, ..., given layer by layer for each.
-  void add(const EpisodeImages& images, std::int64_t first,
-           const std::vector<lwfm::LayerGradient<T>>& gradients, std::size_t layers) {
+  void add(std::int64_t first, const std::vector<lwfm::LayerGradient<T>>& gradients,
+           std::size_t layers) {
     std::vector<std::vector<Use>> uses(written_.size());
     const auto count = static_cast<std::int64_t>(gradients.size() / layers);
     for (std::int64_t e = 0; e < count; ++e) {
-      for (std::int64_t n = 0; n < images.S; ++n) {
-        uses[images.support_image(first + e, n)].push_back({e, n, true});
+      for (std::int64_t n = 0; n < images_.S; ++n) {
+        uses[images_.support_image(first + e, n)].push_back({e, n, true});
       }
-      for (std::int64_t q = 0; q < images.Q; ++q) {
-        uses[images.query_image(first + e, q)].push_back({e, q, false});
+      for (std::int64_t q = 0; q < images_.Q; ++q) {
+        const std::int64_t image = images_.query_image(first + e, q);
+        if (images_.query == nullptr) {
+          written_[image] = 1;
+        } else {
+          uses[image].push_back({e, q, false});
+        }
       }
     }
     in_parallel(static_cast<std::int64_t>(uses.size()), [&](std::int64_t image) {
       for (const Use& use : uses[image]) {
         for (std::size_t l = 0; l < layers; ++l) {
           const auto& of = gradients[use.e * layers + l];
-          write(tensors_[l], image, use.number, use.is_support ? of.support : of.query);
+          write(l, image, use.number, use.is_support ? of.support.data() : of.query);
           if (tensors_.size() == layers) continue;
-          write(tensors_[layers + l], image, use.number,
-                use.is_support ? of.support_embedded : of.query_embedded);
+          write(layers + l, image, use.number,
+                use.is_support ? of.support_embedded.data() : of.query_embedded);
         }
         written_[image] = 1;
       }
@@ -255,9 +267,9 @@ class PoolGradients {
   void finish() {
     for (std::size_t image = 0; image < written_.size(); ++image) {
       if (written_[image]) continue;
-      for (const Tensor& to : tensors_) {
-        const std::int64_t size = to.size(1) * to.size(2);
-        std::fill_n(lwfm::data_of<T>(to) + static_cast<std::int64_t>(image) * size, size, T{0});
+      for (std::size_t n = 0; n < tensors_.size(); ++n) {
+        std::fill_n(lwfm::data_of<T>(tensors_[n]) + static_cast<std::int64_t>(image) * size_of(n),
+                    size_of(n), T{0});
       }
     }
   }
@@ -268,17 +280,20 @@ class PoolGradients {
     bool is_support;
   };
 
-  // `from` is empty where nothing is matched.
-  void write(const Tensor& tensor, std::int64_t image, std::int64_t number, const std::vector<T>& from) {
-    const std::int64_t size = tensor.size(1) * tensor.size(2);
-    T* const to = lwfm::data_of<T>(tensor) + image * size;
-    const T* const given = from.empty() ? nullptr : from.data() + number * size;
-    for (std::int64_t k = 0; k < size; ++k) {
-      const T grad = given == nullptr ? T{0} : given[k];
-      to[k] = written_[image] ? to[k] + grad : grad;
+  std::int64_t size_of(std::size_t n) const { return tensors_[n].size(1) * tensors_[n].size(2); }
+
+  void write(std::size_t n, std::int64_t image, std::int64_t number, const T* from) {
+    const std::int64_t size = size_of(n);
+    T* const to = lwfm::data_of<T>(tensors_[n]) + image * size;
+    const T* const grad = from + number * size;
+    if (!written_[image]) {
+      std::copy_n(grad, size, to);
+    } else {
+      for (std::int64_t k = 0; k < size; ++k) to[k] += grad[k];
     }
   }
 
+  const EpisodeImages& images_;
   TensorList tensors_;
   std::vector<char> written_;
 };
@@ -351,7 +366,7 @@ class EpisodesBackward {
         outer_{lwfm::data_of<const T>(inputs.grads[0]), lwfm::data_of<const T>(inputs.grads[1]),
                options.features ? lwfm::data_of<const T>(inputs.grads[2]) : nullptr, pool.channels(),
                lwfm::data_of<const T>(inputs.recorded[0])},
-        gradients_(pool) {
+        gradients_(pool, images) {
     for (std::size_t l = 0; l < layers_.size(); ++l) records_.push_back(inputs.of_layer<T>(l));
   }
 
@@ -378,7 +393,8 @@ class EpisodesBackward {
     const auto supports = read_supports(layers_, images_, first, count);
     std::vector<lwfm::LayerGradient<T>> gradients(supports.size());
     in_parallel(static_cast<std::int64_t>(gradients.size()), [&](std::int64_t n) {
-      gradients[n].reserve(layers_[n % L], images_, options_, chunk);
+      gradients[n].reserve(layers_[n % L], images_, options_, chunk, gradients_.queries(n % L),
+                           gradients_.queries(L + n % L));
     });
     std::vector<Layers> episodes(static_cast<std::size_t>(count));
     for (std::int64_t e = 0; e < count; ++e) {
@@ -398,7 +414,7 @@ class EpisodesBackward {
     for (std::int64_t begin = 0; begin < images_.Q; begin += chunk) {
       differentiate_chunk(episodes, begin, std::min(chunk, images_.Q - begin));
     }
-    gradients_.add(images_, first, gradients, L);
+    gradients_.add(first, gradients, L);
   }
 
   void differentiate_chunk(std::vector<Layers>& episodes, std::int64_t begin, std::int64_t chunk) {

@@ -9,6 +9,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <tuple>
 #include <vector>
 
@@ -33,32 +34,60 @@ struct LayerRecord {
   const T* cosines;                // [E, Q, S, P]
 };
 
+// Memory that is not set to zero.
+template <class T>
+class Uninitialized {
+ public:
+  void reserve(std::int64_t count) {
+    if (count <= count_) return;
+    numbers_.reset(new T[static_cast<std::size_t>(count)]);
+    count_ = count;
+  }
+  T* data() const { return numbers_.get(); }
+
+ private:
+  std::unique_ptr<T[]> numbers_;
+  std::int64_t count_ = 0;
+};
+
 // Gradients of one layer of one episode, and what its support images need of all queries.
 template <class T>
 struct LayerGradient {
-  std::vector<T> similarities;      // [problems, Q]
-  std::vector<T> products;          // [S P, P queries of a chunk], tile by tile
-  std::vector<T> query_positions;   // [P queries of a chunk, C], in the same order
-  std::vector<T> row_squares;       // [tiles, S P]
-  std::vector<T> matches;           // [Q, S, P], of matched cosines
-  std::vector<T> support, query;    // [S, P, C] sorted by class, [Q, P, C]
-  std::vector<T> support_embedded, query_embedded;  // [S, P, D], [Q, P, D]
+  Uninitialized<T> similarities;       // [problems, Q]
+  Uninitialized<T> products;           // [S P, P queries of a chunk], tile by tile
+  Uninitialized<T> query_positions;    // [P queries of a chunk, C], in the same order
+  std::vector<T> row_squares;          // [tiles, S P]
+  std::vector<T> matches;              // [Q, S, P], of matched cosines
+  std::vector<T> support;              // [S, P, C], sorted by class
+  std::vector<T> support_embedded;     // [S, P, D]
+  T *query, *query_embedded;           // [Q, P, C], [Q, P, D]: where they are wanted, or own memory
+  Uninitialized<T> own_query, own_query_embedded;
 
+  // Gradients of queries go to `query` and `query_embedded` unless these are null.
   void reserve(const PoolLayer<T>& layer, const EpisodeImages& images, const EpisodeOptions& options,
-               std::int64_t chunk) {
+               std::int64_t chunk, T* to_query, T* to_query_embedded) {
     const auto size = [](std::int64_t count) { return static_cast<std::size_t>(count); };
     const std::int64_t P = layer.P, width = tile_queries<T>(P);
-    products.resize(size(images.S * P * P * chunk));
-    query_positions.resize(size(P * chunk * layer.C));
+    products.reserve(images.S * P * P * chunk);
+    query_positions.reserve(P * chunk * layer.C);
     row_squares.assign(size((images.Q + width - 1) / width * images.S * P), T{0});
     support.assign(size(images.S * P * layer.C), T{0});
-    query.resize(size(images.Q * P * layer.C));
+    query = place(to_query, own_query, images.Q * P * layer.C);
+    query_embedded = nullptr;
+    if (layer.is_embedded()) {
+      query_embedded = place(to_query_embedded, own_query_embedded, images.Q * P * layer.D);
+      std::fill_n(query_embedded, images.Q * P * layer.D, T{0});
+      support_embedded.assign(size(images.S * P * layer.D), T{0});
+    }
     if (!options.matches()) return;
-    similarities.resize(size(MatchProblems{images, options.merge_shots}.count() * images.Q));
-    if (!layer.is_embedded()) return;
-    matches.assign(size(images.Q * images.S * P), T{0});
-    support_embedded.assign(size(images.S * P * layer.D), T{0});
-    query_embedded.assign(size(images.Q * P * layer.D), T{0});
+    similarities.reserve(MatchProblems{images, options.merge_shots}.count() * images.Q);
+    if (layer.is_embedded()) matches.assign(size(images.Q * images.S * P), T{0});
+  }
+
+ private:
+  static T* place(T* wanted, Uninitialized<T>& own, std::int64_t count) {
+    if (wanted == nullptr) own.reserve(count);
+    return wanted == nullptr ? own.data() : wanted;
   }
 };
 
@@ -162,7 +191,7 @@ void differentiate_reductions(TileGradientWorkspace<T>& workspace,
       const std::int64_t first = images.classes.begin[c] + k,
                          at = (problems.first_of(c) + k) * images.Q + q;
       const T share = options.mean_over_layers ? grad / static_cast<T>(layers.size()) : T{0};
-      for (const auto& each : layers) each.to.similarities[at] = share;
+      for (const auto& each : layers) each.to.similarities.data()[at] = share;
       if (options.mean_over_layers) continue;
       std::size_t from = 0;
       T best{0};
@@ -175,7 +204,7 @@ void differentiate_reductions(TileGradientWorkspace<T>& workspace,
         best = similarity;
         from = l;
       }
-      layers[from].to.similarities[at] = grad;
+      layers[from].to.similarities.data()[at] = grad;
     }
   }
 }
@@ -195,7 +224,7 @@ LWFM_INLINE void differentiate_matches(TileGradientWorkspace<T>& workspace,
                   first, rows);
   const T share = grad / static_cast<T>(top_k);
   T* const query_grad =
-      pool.is_embedded() ? of.to.query_embedded.data() + q * P * pool.D : nullptr;
+      pool.is_embedded() ? of.to.query_embedded + q * P * pool.D : nullptr;
   constexpr T kGreatest = static_cast<T>(1.0 / kCosineEps);  // a smaller norm counts as eps
   for (std::int64_t k = 0; k < top_k; ++k) {
     const auto& match = workspace.forward.matching.matches[static_cast<std::size_t>(k)];
@@ -211,7 +240,7 @@ LWFM_INLINE void differentiate_matches(TileGradientWorkspace<T>& workspace,
     }
     const std::int64_t at = j * TileQueries<T>::kStride + lane;
     const T of_row = of.support.norms[row], of_column = queries.norms[at];
-    of.to.products[row * of.columns() + of.column_of(tile) + j * tile.count + lane] +=
+    of.to.products.data()[row * of.columns() + of.column_of(tile) + j * tile.count + lane] +=
         share * of_row * of_column;
     const T half = T{0.5} * share * match.cosine;
     if (of_row < kGreatest) row_squares[row] -= half * of_row * of_row;
@@ -232,7 +261,7 @@ LWFM_INLINE void differentiate_matching(TileGradientWorkspace<T>& workspace,
     const std::int64_t q = tile.first + lane;
     for (std::int64_t c = 0; c < images.classes.way; ++c) {
       for (std::int64_t k = 0; k < problems.of_class(c); ++k) {
-        const T grad = of.to.similarities[(problems.first_of(c) + k) * images.Q + q];
+        const T grad = of.to.similarities.data()[(problems.first_of(c) + k) * images.Q + q];
         if (grad == T{0}) continue;
         differentiate_matches<kBytes>(workspace, of, tile, lane, images.classes.begin[c] + k,
                                       problems.shots(c) * pool.P, grad, row_squares);
@@ -242,7 +271,7 @@ LWFM_INLINE void differentiate_matching(TileGradientWorkspace<T>& workspace,
     const std::int64_t image = images.query_image(of.e, q);
     const Features<T> own{pool.embedded_position(image, 0), nullptr, pool.D};
     finish_gradient<kBytes>(own, pool.P,
-                            {of.to.query_embedded.data() + q * pool.P * pool.D, workspace.along.data()});
+                            {of.to.query_embedded + q * pool.P * pool.D, workspace.along.data()});
   }
 }
 
@@ -304,7 +333,7 @@ LWFM_INLINE void write_query_gradients(TileGradientWorkspace<T>& workspace,
   workspace.own.resize(static_cast<std::size_t>(P * P));
   for (std::int64_t lane = 0; lane < tile.count; ++lane) {
     const std::int64_t q = tile.first + lane, image = of.layer.images.query_image(of.e, q);
-    T* const grad = of.to.query.data() + q * P * C;
+    T* const grad = of.to.query + q * P * C;
     for (std::int64_t j = 0; j < P; ++j) {
       std::copy_n(workspace.query_rows.data() + (j * tile.count + lane) * C, C, grad + j * C);
       for (std::int64_t i = 0; i < P; ++i) {

@@ -48,9 +48,10 @@ struct TileWorkspace {
              QueryArray<OneQuery<T>>>
       costs;
   MatchingWorkspace<T> matching;
-  std::vector<std::int64_t> assignment;
-  std::vector<T> positions;         // [P, count, C] of the queries
-  std::vector<T> cosines, weights;  // [rows] of a problem, [P, kStride] of the queries
+  std::vector<std::int64_t> assignment;  // [count, rows] of the problems of all queries
+  std::vector<T> cosines;                // the same
+  std::vector<T> positions;              // [P, count, C] of the queries
+  std::vector<T> weights;                // [P, kStride] of the queries
 
   template <class Queries>
   ClassComparison<Queries>& comparison() {
@@ -88,47 +89,66 @@ std::string describe_no_assignment(Status status, const MatchingWorkspace<T>& wo
          (wide ? "1.3e+154" : "1.8e+19") + ", whose square overflows float" + (wide ? "64" : "32");
 }
 
-// Matches the positions of `count` sorted support images from `first` on with those of one query
-// and returns their similarity; `costs` [rows, P] of that query are `width` apart.
-template <int kBytes, class T>
-LWFM_INLINE T match_query(TileWorkspace<T>& workspace, const EpisodeLayer<T>& layer,
-                          const EpisodeSupport<T>& support, const MatchTile<T>& tile,
-                          std::int64_t first, std::int64_t lane, const T* costs, int width,
-                          FirstFailure& failure) {
-  const std::int64_t rows = tile.rows, P = tile.P;
+// Assigns the positions of consecutive sorted support images from `first` on to those of query
+// `lane`, whose costs [rows, P] are `width` apart; no position where that is impossible.
+template <class T>
+void assign_query(TileWorkspace<T>& workspace, const EpisodeLayer<T>& layer, std::int64_t rows,
+                  std::int64_t first, std::int64_t lane, const T* costs, int width,
+                  FirstFailure& failure) {
+  const std::int64_t P = layer.pool.P;
   MatchingWorkspace<T>& matching = workspace.matching;
   matching.cost.resize(static_cast<std::size_t>(rows * P));
   for (std::int64_t k = 0; k < rows * P; ++k) matching.cost[k] = costs[k * width];
-  workspace.assignment.resize(static_cast<std::size_t>(rows));
-  workspace.cosines.resize(static_cast<std::size_t>(rows));
-  std::int64_t* const assignment = workspace.assignment.data();
-  const Status status =
-      solve(CostMatrix<T>{matching.cost.data(), rows, P, P, 1}, {}, matching.solver, assignment);
+  const Status status = solve(CostMatrix<T>{matching.cost.data(), rows, P, P, 1}, {},
+                              matching.solver, workspace.assignment.data() + lane * rows);
+  if (status == Status::ok) return;
+  std::fill_n(workspace.assignment.data() + lane * rows, rows, std::int64_t{-1});
   const QueryTile& queries = workspace.queries.tile;
-  if (status != Status::ok) {
-    failure.report({queries.e, layer.number, queries.first + lane, first}, [&] {
-      return describe_no_assignment(status, matching, layer, queries, lane, first);
-    });
-    return T{0};
+  failure.report({queries.e, layer.number, queries.first + lane, first}, [&] {
+    return describe_no_assignment(status, matching, layer, queries, lane, first);
+  });
+}
+
+// The cosines of all matched positions of the tile's queries, by their embedded positions. A row of
+// a support image is compared with several queries at a time, so that it is read once for them.
+template <int kBytes, class T>
+LWFM_INLINE void compare_embedded(TileWorkspace<T>& workspace, const EpisodeLayer<T>& layer,
+                                  const EpisodeSupport<T>& support, std::int64_t first,
+                                  std::int64_t rows) {
+  const PoolLayer<T>& pool = layer.pool;
+  const QueryTile& tile = workspace.queries.tile;
+  const T* others[TileQueries<T>::kStride];
+  T products[TileQueries<T>::kStride];
+  const T* images[TileQueries<T>::kStride];
+  for (std::int64_t lane = 0; lane < tile.count; ++lane) {
+    images[lane] =
+        pool.embedded_position(layer.images.query_image(tile.e, tile.first + lane), 0);
   }
-  const bool embedded = layer.pool.is_embedded();
-  const std::int64_t image = layer.images.query_image(queries.e, queries.first + lane);
   for (std::int64_t r = 0; r < rows; ++r) {
-    const std::int64_t j = assignment[r], row = first * P + r;
-    if (j < 0) {
-      workspace.cosines[r] = T{0};
-    } else if (embedded) {
-      workspace.cosines[r] =
-          inner_product<kBytes>(support.embedded_rows[row],
-                                layer.pool.embedded_position(image, j), layer.pool.D) *
-          (support.embedded_norms[row] * workspace.queries.embedded_norms[lane * P + j]);
-    } else {
-      workspace.cosines[r] = cosine_at(tile, lane, r, j);
+    const std::int64_t row = first * pool.P + r;
+    for (std::int64_t lane = 0; lane < tile.count; ++lane) {
+      const std::int64_t j = workspace.assignment[lane * rows + r];
+      others[lane] = images[lane] + std::max<std::int64_t>(j, 0) * pool.D;
+    }
+    products_with_vectors<kBytes>(support.embedded_rows[row], others, tile.count, pool.D, products);
+    for (std::int64_t lane = 0; lane < tile.count; ++lane) {
+      const std::int64_t j = workspace.assignment[lane * rows + r];
+      const T norm = workspace.queries.embedded_norms[lane * pool.P + std::max<std::int64_t>(j, 0)];
+      workspace.cosines[lane * rows + r] =
+          j < 0 ? T{0} : products[lane] * (support.embedded_norms[row] * norm);
     }
   }
-  const std::int64_t top_k = layer.options.matched(P);
-  select_matches(matching, workspace.cosines.data(), assignment, rows, top_k);
-  return mean_of_matches(matching, top_k);
+}
+
+// The same by the products of the positions themselves.
+template <class T>
+LWFM_INLINE void compare_products(TileWorkspace<T>& workspace, const MatchTile<T>& tile) {
+  for (std::int64_t lane = 0; lane < tile.queries; ++lane) {
+    for (std::int64_t r = 0; r < tile.rows; ++r) {
+      const std::int64_t j = workspace.assignment[lane * tile.rows + r];
+      workspace.cosines[lane * tile.rows + r] = j < 0 ? T{0} : cosine_at(tile, lane, r, j);
+    }
+  }
 }
 
 // All problems of class c with all queries of the tile.
@@ -139,27 +159,39 @@ LWFM_INLINE void match_class(TileWorkspace<T>& workspace, const EpisodeLayer<T>&
   const EpisodeImages& images = layer.images;
   const MatchProblems problems{images, layer.options.merge_shots};
   const QueryTile tile = workspace.queries.tile;
-  const std::int64_t P = layer.pool.P, shots = problems.shots(c);
+  const std::int64_t P = layer.pool.P, rows = problems.shots(c) * P, top_k = layer.options.matched(P);
   auto& costs = std::get<QueryArray<Queries>>(workspace.costs);
+  workspace.assignment.resize(static_cast<std::size_t>(tile.count * rows));
+  workspace.cosines.resize(static_cast<std::size_t>(tile.count * rows));
   for (std::int64_t k = 0; k < problems.of_class(c); ++k) {
     const std::int64_t first = images.classes.begin[c] + k;
-    const MatchTile<T> match =
-        match_tile(layer.pool, first, shots, support, workspace.queries, raw + k * P * P * tile.count);
+    const MatchTile<T> match = match_tile(layer.pool, first, problems.shots(c), support,
+                                          workspace.queries, raw + k * P * P * tile.count);
+    for (std::int64_t start = 0; start < tile.count; start += Queries::kWidth) {
+      tile_costs<Queries>(match, start, costs);
+      for (std::int64_t lane = start; lane < std::min(start + Queries::kWidth, tile.count); ++lane) {
+        assign_query(workspace, layer, rows, first, lane, costs.numbers() + (lane - start),
+                     Queries::kWidth, failure);
+      }
+    }
+    if (layer.pool.is_embedded()) {
+      compare_embedded<kBytes>(workspace, layer, support, first, rows);
+    } else {
+      compare_products(workspace, match);
+    }
     T* const similarity =
         to.similarities +
         (tile.e * problems.count() + problems.first_of(c) + k) * images.Q + tile.first;
-    for (std::int64_t start = 0; start < tile.count; start += Queries::kWidth) {
-      tile_costs<Queries>(match, start, costs);
-      const std::int64_t end = std::min<std::int64_t>(start + Queries::kWidth, tile.count);
-      for (std::int64_t lane = start; lane < end; ++lane) {
-        similarity[lane] =
-            match_query<kBytes>(workspace, layer, support, match, first, lane,
-                                costs.numbers() + (lane - start), Queries::kWidth, failure);
-        if (to.assignment == nullptr) continue;
-        const std::int64_t at = ((tile.e * images.Q + tile.first + lane) * images.S + first) * P;
-        std::copy_n(workspace.assignment.data(), match.rows, to.assignment + at);
-        std::copy_n(workspace.cosines.data(), match.rows, to.cosines + at);
-      }
+    for (std::int64_t lane = 0; lane < tile.count; ++lane) {
+      const std::int64_t* const assignment = workspace.assignment.data() + lane * rows;
+      const T* const cosines = workspace.cosines.data() + lane * rows;
+      if (*std::max_element(assignment, assignment + rows) < 0) continue;  // the failure is reported
+      select_matches(workspace.matching, cosines, assignment, rows, top_k);
+      similarity[lane] = mean_of_matches(workspace.matching, top_k);
+      if (to.assignment == nullptr) continue;
+      const std::int64_t at = ((tile.e * images.Q + tile.first + lane) * images.S + first) * P;
+      std::copy_n(assignment, rows, to.assignment + at);
+      std::copy_n(cosines, rows, to.cosines + at);
     }
   }
 }
