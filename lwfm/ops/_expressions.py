@@ -10,18 +10,13 @@ Letters: Q queries, S support images, P support positions, M query positions, C 
 from __future__ import annotations
 
 import contextlib
-import re
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from lwfm import _ops
-from lwfm.ops._implementation import bound, has_kernels
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+from lwfm.ops._implementation import has_kernels
 
 COSINE_EPS = 1e-8
 """Smallest norm a cosine divides by, as in torch's ``cosine_similarity``."""
@@ -29,10 +24,6 @@ CORRELATION_EPS = 1e-6
 """Added to squared norms in the correlation of layer-wise embedding."""
 MAX_PAIR_POSITIONS = _ops.max_pair_positions
 """Positions of both images for which the CUDA kernels have room."""
-PAIR_BYTES = 64 * 2**20
-"""Budget for the blocks of all pairs that exist at once; more queries are processed in chunks."""
-RECORDED_PAIR_BYTES = 256 * 2**20
-"""The same where gradients are recorded: a second chunk means that pairs are computed twice."""
 
 
 def compute_dtype(x: Tensor) -> Tensor:
@@ -108,13 +99,13 @@ def cosine_blocks(support: Tensor, query: Tensor) -> ScaledBlocks:
     return pair_blocks(raw_correlation(support, query), *scales)
 
 
-def has_pair_kernels(raw: Tensor, *others: Tensor) -> bool:
-    """Return whether kernels process blocks [..., P, M]: on CUDA only if shared memory has room for them.
+def has_pair_kernels(P: int, M: int, *tensors: Tensor, operator: str) -> bool:
+    """Return whether kernels process blocks [P, M]: on CUDA only if shared memory has room for them.
 
-    ``others`` are the further tensors of the operator, as in :func:`has_kernels`.
+    ``tensors`` are those of the operator, as in :func:`has_kernels`.
     """
-    fits = raw.device.type != "cuda" or sum(raw.shape[-2:]) <= MAX_PAIR_POSITIONS
-    return fits and has_kernels(raw, *others)
+    fits = tensors[0].device.type != "cuda" or P + M <= MAX_PAIR_POSITIONS
+    return fits and has_kernels(*tensors, operator=operator)
 
 
 def without_autocast(device: torch.device) -> contextlib.AbstractContextManager[object]:
@@ -122,85 +113,3 @@ def without_autocast(device: torch.device) -> contextlib.AbstractContextManager[
     if device.type == "meta":
         return contextlib.nullcontext()
     return torch.autocast(device.type, enabled=False)
-
-
-def over_queries(
-    function: Callable[..., tuple[Tensor, ...]],
-    queries: Sequence[Tensor],
-    query_bytes: int,
-    others: Sequence[Tensor] = (),
-    numbers: Sequence[float] = (),
-) -> tuple[Tensor, ...]:
-    """Call ``function`` on chunks of query images and concatenate what it returns.
-
-    ``queries`` are tensors [Q, ...]; a chunk has as many images as fit in the budget at ``query_bytes``
-    each: ``PAIR_BYTES``, or ``RECORDED_PAIR_BYTES`` where gradients are recorded. There a chunk is recomputed
-    in the backward pass instead of kept, so extra memory does not grow with Q. ``others`` are further
-    tensors of the caller that ``function`` reads, weights among them: the backward pass refuses them and the
-    queries once they have been modified in place. ``numbers`` are further numbers that it reads. Errors name
-    a query by its number among all.
-
-    torch.compile cannot trace recomputation with symbolic sizes or numbers (``dynamic=True``, a second
-    temperature): all queries are one chunk there if gradients are recorded.
-    """
-    recorded = torch.is_grad_enabled()
-    chunk = max(1, (RECORDED_PAIR_BYTES if recorded else PAIR_BYTES) // max(1, query_bytes))
-    Q = queries[0].shape[0]  # not len(), which would make torch.export fix it
-    one_chunk = recorded and torch.compiler.is_compiling() and _any_symbolic(query_bytes, *numbers)
-    if chunk >= Q or one_chunk:
-        return function(*queries)
-    parts: list[tuple[Tensor, ...]] = []
-    recomputed = bound(_refusing_changes(function, (*queries, *others)))
-    for begin in range(0, Q, chunk):
-        pieces = [x[begin : begin + chunk] for x in queries]
-        with _queries_counted_from(begin):
-            if recorded:
-                parts.append(checkpoint(recomputed, *pieces, use_reentrant=False, preserve_rng_state=False))
-            else:
-                parts.append(function(*pieces))
-    return tuple(torch.cat(column) for column in zip(*parts, strict=True))
-
-
-def _queries_counted_from(begin: int) -> contextlib.AbstractContextManager[None]:
-    """Correct the number of the query in the errors of a chunk, which begins with query ``begin``."""
-    # Compiled operators raise their errors without this code.
-    return contextlib.nullcontext() if torch.compiler.is_compiling() else _renumbered(begin)
-
-
-@contextlib.contextmanager
-def _renumbered(begin: int) -> Iterator[None]:
-    try:
-        yield
-    except ValueError as error:
-        message = re.sub(r"(?<=cost\[)\d+", lambda number: str(begin + int(number[0])), str(error))
-        raise ValueError(message) from None
-
-
-def _any_symbolic(*numbers: float) -> bool:
-    """Return whether a size or another number has no value while compiling."""
-    from torch.fx.experimental.symbolic_shapes import has_static_value  # imports sympy, 0.4 s
-
-    return not all(has_static_value(number) for number in numbers)
-
-
-def _refusing_changes(
-    function: Callable[..., tuple[Tensor, ...]], tensors: Sequence[Tensor]
-) -> Callable[..., tuple[Tensor, ...]]:
-    """Return ``function``, which raises as torch does once one of the ``tensors`` was modified in place.
-
-    torch compares versions of the tensors that autograd saves, but not of what is recomputed instead.
-    """
-    if torch.compiler.is_compiling():
-        return function  # a compiled graph saves its inputs, so torch compares them itself
-    tracked = [x for x in tensors if not x.is_inference()]
-    versions = [x._version for x in tracked]
-
-    def call(*arguments: Tensor) -> tuple[Tensor, ...]:
-        if versions != [x._version for x in tracked]:
-            raise RuntimeError(
-                "features or weights needed for gradient computation have been modified by an inplace "
-                "operation since they were matched: match a copy (clone()) instead"
-            )
-        return function(*arguments)
-
-    return call

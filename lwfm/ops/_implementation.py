@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ from torch.autograd import forward_ad
 from lwfm import _ops as _ops  # importing the module registers the operators
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
 Implementation = Literal["kernels", "expressions"]
 
@@ -26,8 +26,7 @@ KERNEL_DEVICES = {
 }
 """Device types for which this build has kernels of an operator."""
 
-# A plain global rather than a context variable: torch.compile guards on it in every supported version, and
-# the threads of autograd, where a checkpointed chunk is computed again, read the same value.
+# A plain global rather than a context variable: torch.compile guards on it in every supported version.
 _selected: Implementation = "kernels"
 
 
@@ -74,7 +73,7 @@ def implementation(name: Implementation) -> Iterator[None]:
         _selected = before
 
 
-def has_kernels(*tensors: Tensor, operator: str = "embedding_weights") -> bool:
+def has_kernels(*tensors: Tensor, operator: str) -> bool:
     """Return whether kernels of ``lwfm::operator`` compute with ``tensors``.
 
     They do where they are selected, and built for the first one's device. Meta tensors have no values; the
@@ -90,19 +89,3 @@ def has_kernels(*tensors: Tensor, operator: str = "embedding_weights") -> bool:
     ):
         return False
     return _selected == "kernels" and device in KERNEL_DEVICES[operator]
-
-
-def bound(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return ``function`` under the implementation selected now, whenever it is called.
-
-    In compiled code the choice is part of the graph already.
-    """
-    if torch.compiler.is_compiling():
-        return function
-    name = _selected
-
-    def call(*arguments: Any) -> Any:
-        with implementation(name):
-            return function(*arguments)
-
-    return call

@@ -82,7 +82,7 @@ def embedding_weights(correlation: ScaledBlocks, temperature: float) -> tuple[Te
         raw = correlation.raw
         ones = raw.new_ones(())
         return ones.expand(raw.shape[:-1]), ones.expand(raw.shape[:-2] + raw.shape[-1:])
-    if has_pair_kernels(*correlation):
+    if has_pair_kernels(*correlation.raw.shape[-2:], *correlation, operator="embedding_weights"):
         operator = torch.ops.lwfm.embedding_weights.default
         return cast("tuple[Tensor, Tensor]", operator(*correlation, temperature))
     values = correlation.values()

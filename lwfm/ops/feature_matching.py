@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+import contextlib
+import re
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -12,11 +14,20 @@ from lwfm.ops._expressions import (
     ScaledBlocks,
     cosine_blocks,
     has_pair_kernels,
-    over_queries,
+    inverse_root,
+    pair_blocks,
     paired_blocks,
+    raw_correlation,
+    squared_norms,
     without_autocast,
 )
 from lwfm.ops._register import register
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PAIR_BYTES = 64 * 2**20
+"""Budget of :func:`semantic_pixel_matching` for the blocks of all pairs that exist at once."""
 
 
 def semantic_pixel_matching(
@@ -81,16 +92,14 @@ def semantic_pixel_matching(
     """
     features = checked_features(support, query, support_embedded, query_embedded, top_k)
     (support, query), (support_embedded, query_embedded) = features[0], features[-1]
+    support, query = support.detach(), query.detach()
+    tensors = support, query, support_embedded, query_embedded
+    P, M = support.shape[1], query.shape[1]
     with without_autocast(support.device):
-
-        def match(query: Tensor, query_embedded: Tensor) -> tuple[Tensor, Tensor]:
-            cosines = cosine_blocks(support.detach(), query.detach())
-            return feature_matching(cosines, support_embedded, query_embedded, top_k)
-
-        (S, P, _), M = support.shape, query.shape[1]
-        query_bytes = S * P * M * support.element_size()
-        others = support, support_embedded
-        similarity, assignment = over_queries(match, (query, query_embedded), query_bytes, others)
+        if not has_pair_kernels(P, M, *tensors, operator="feature_matching"):
+            return feature_matching(cosine_blocks(support, query), support_embedded, query_embedded, top_k)
+        operator = torch.ops.lwfm.semantic_pixel_matching.default
+        similarity, assignment, _ = operator(*tensors, min(P, M) if top_k is None else top_k)
         return similarity, assignment
 
 
@@ -153,15 +162,23 @@ def feature_matching(
     Comparing only the matched positions takes 1 / P of the products of all, so there is no size at which
     products of whole maps would be faster.
     """
-    try:
+    with _explained(cosines.raw.dtype):
         return _assign_and_average(cosines, support, query, top_k)
+
+
+@contextlib.contextmanager
+def _explained(dtype: torch.dtype, first_query: int = 0) -> Iterator[None]:
+    """Add to the error of a pair where its NaN comes from; its queries are counted from ``first_query``."""
+    try:
+        yield
     except ValueError as error:
         if " is nan" not in str(error):
             raise
-        limit = torch.finfo(cosines.raw.dtype).max ** 0.5
+        limit = torch.finfo(dtype).max ** 0.5
+        pair = re.sub(r"(?<=cost\[)\d+", lambda number: str(first_query + int(number[0])), str(error))
         raise ValueError(
-            f"{error}; features are NaN or infinite, or the norm of a position is above {limit:.1e}, whose "
-            f"square overflows {cosines.raw.dtype}"
+            f"{pair}; features are NaN or infinite, or the norm of a position is above {limit:.1e}, whose "
+            f"square overflows {dtype}"
         ) from None
 
 
@@ -170,7 +187,8 @@ def _assign_and_average(
 ) -> tuple[Tensor, Tensor]:
     pairs = min(cosines.raw.shape[-2:])
     top_k = pairs if top_k is None else top_k
-    if has_pair_kernels(cosines.raw, support, query):
+    tensors = cosines.raw, support, query
+    if has_pair_kernels(*cosines.raw.shape[-2:], *tensors, operator="feature_matching"):
         operator = torch.ops.lwfm.feature_matching.default
         similarity, assignment, _ = operator(*cosines, support, query, top_k)
         return similarity, assignment
@@ -211,4 +229,49 @@ class FeatureMatching:
     def backward(ctx: Any, grad: Tensor, *_others: Any) -> tuple[Tensor | None, ...]:
         """Differentiate with respect to the features."""
         operator = torch.ops.lwfm.feature_matching_backward.default
-        return (None, None, None, *operator(grad, *ctx.saved_tensors, ctx.top_k), None)
+        others = [None] * (len(ctx.needs_input_grad) - 3)
+        return (*others, *operator(grad, *ctx.saved_tensors, ctx.top_k), None)
+
+
+def _match_in_chunks(
+    support: Tensor, query: Tensor, support_embedded: Tensor, query_embedded: Tensor, top_k: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Compute ``lwfm::semantic_pixel_matching``, with as many queries at a time as fit in ``PAIR_BYTES``."""
+    (S, P, _), (Q, M, _) = support.shape, query.shape
+    support_scale, query_scale = (inverse_root(squared_norms(x)) for x in (support, query))
+    chunk = max(1, PAIR_BYTES // max(1, S * P * M * support.element_size()))
+    parts: list[tuple[Tensor, Tensor, Tensor]] = []
+    for begin in range(0, max(1, Q), chunk):
+        some = slice(begin, begin + chunk)
+        blocks = pair_blocks(raw_correlation(support, query[some]), support_scale, query_scale[some])
+        with _explained(support.dtype, begin):
+            operator = torch.ops.lwfm.feature_matching.default
+            parts.append(operator(*blocks, support_embedded, query_embedded[some], top_k))
+    if len(parts) == 1:
+        return parts[0]
+    similarity, assignment, cosines = (torch.cat(column) for column in zip(*parts, strict=True))
+    return similarity, assignment, cosines
+
+
+def _match_fake(
+    support: Tensor, query: Tensor, *_others: Any
+) -> tuple[Tensor, Tensor, Tensor]:
+    rows = query.shape[0], support.shape[0], support.shape[1]
+    return (
+        support.new_empty(rows[:2]),
+        support.new_empty(rows, dtype=torch.int64),
+        support.new_empty(rows),
+    )
+
+
+torch.library.define(
+    "lwfm::semantic_pixel_matching",
+    "(Tensor support, Tensor query, Tensor support_embedded, Tensor query_embedded, int top_k) "
+    "-> (Tensor similarity, Tensor assignment, Tensor cosines)",
+)
+torch.library.impl("lwfm::semantic_pixel_matching", ("cpu", "cuda"), _match_in_chunks)
+torch.library.register_fake("lwfm::semantic_pixel_matching", _match_fake)
+# No gradient flows through the assignment, so nothing of the chunks is needed beside what is returned.
+torch.library.register_autograd(
+    "lwfm::semantic_pixel_matching", FeatureMatching.backward, setup_context=FeatureMatching.setup_context
+)

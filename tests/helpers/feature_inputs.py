@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lwfm.nn import ClassShots
+from lwfm.nn import ClassLists
 from lwfm.ops._expressions import cosine_blocks
 
 DIMS = (6, 5)
@@ -22,46 +22,77 @@ def leaf(
     return values.to(device, dtype).requires_grad_()
 
 
-def maps_in(layout: str, device: torch.device, dtype: torch.dtype) -> list[Tensor]:
-    """Return maps of 3 images as leaves: one tensor, or one per layer."""
-    if layout == "per-layer":
-        return [leaf(3, C_l, 2, 4, device=device, dtype=dtype, seed=C_l) for C_l in DIMS]
-    one = leaf(3, sum(DIMS), 2, 4, device=device, dtype=dtype)
-    if layout == "channels-last":
-        one = one.detach().to(memory_format=torch.channels_last).requires_grad_()
-    return [one]
+def detached(arguments: Any) -> Any:
+    """Return arguments whose tensors, in lists too, are copies that need no gradient."""
+    return with_gradients(arguments, of=False)
 
 
-def terms_inputs(
-    device: torch.device, dtype: torch.dtype = torch.float64, C: int = 37
-) -> tuple[list[Tensor], ClassShots]:
-    labels = torch.tensor([1, 0, 2, 1, 1, 1], device=device)
-    shapes = [(4, 6, 3), (4, 6, 3), (6, 3, C), (4, 3, C)]  # of a, b, s, q
-    leaves = [leaf(*shape, device=device, dtype=dtype, seed=seed) for seed, shape in enumerate(shapes)]
-    return leaves, ClassShots(labels, 6)
+def with_gradients(arguments: Any, *, of: bool = True) -> Any:
+    """Return arguments whose floating tensors, in lists too, are copies that need gradients."""
+    if isinstance(arguments, (list, tuple)):
+        return type(arguments)(with_gradients(x, of=of) for x in arguments)
+    if isinstance(arguments, Tensor) and arguments.is_floating_point():
+        return arguments.detach().clone().requires_grad_(of)
+    return arguments
+
+
+def encoding_arguments(device: torch.device, dtype: torch.dtype) -> tuple[Any, ...]:
+    """Arguments of ``lwfm::encode_maps``: two batches, two layers of their own resolution, an embedding."""
+    maps = [
+        leaf(n, C_l, F_l, F_l, device=device, dtype=dtype, seed=n * C_l)
+        for n in (3, 4)
+        for C_l, F_l in zip(DIMS, (2, 3), strict=True)
+    ]
+    shapes = [shape for C_l in DIMS for shape in ((C_l // 2, C_l), (C_l, C_l // 2))]
+    weights = [leaf(*shape, device=device, dtype=dtype, seed=k) for k, shape in enumerate(shapes)]
+    return detached((maps, list(DIMS), False, False, weights, True))
+
+
+def episode_arguments(device: torch.device, dtype: torch.dtype, *, listed: bool = True) -> tuple[Any, ...]:
+    """Arguments of ``lwfm::episodes`` on the images of :func:`encoding_arguments`."""
+    outputs = torch.ops.lwfm.encode_maps.default(*encoding_arguments(device, dtype))
+    encoded = [[x.detach() for x in outputs[2 * k : 2 * k + 2]] for k in range(5)]
+    classes = ClassLists([1, 0, 1], device=device)
+    lists = [torch.tensor(x, device=device) for x in ([[0, 1, 6], [2, 2, 5]], [[3, 4], [5, 1]])]
+    options = (2.0, 2, False, False, True, True)
+    return (*encoded, *(lists if listed else (None, None)), classes.order, classes.begin, *options)
 
 
 def operators(gradient: bool, device: torch.device, dtype: torch.dtype) -> dict[Any, tuple[Any, ...]]:
     """Return each operator with arguments, and its backward with those of a forward pass."""
-    maps = [x.detach() for x in maps_in("per-layer", device, dtype)]
-    outputs = torch.ops.lwfm.centered_positions.default(maps, list(DIMS), True)
+    ops = torch.ops.lwfm
     s = leaf(3, 4, 5, device=device, dtype=dtype).detach()
     q = leaf(2, 6, 5, device=device, dtype=dtype, seed=1).detach()
     cosines = cosine_blocks(s, q)
-    similarity, assignment, matched = torch.ops.lwfm.feature_matching.default(*cosines, s, q, 2)
-    inputs, shots = terms_inputs(device, dtype)
-    detached = [x.detach() for x in inputs]
-    terms = torch.ops.lwfm.class_terms.default(*detached, shots.order, shots.begin)
+    matched = ops.feature_matching.default(*cosines, s, q, 2)
+    maps, dims, joined, together, weights, _ = encoding = encoding_arguments(device, dtype)
+    encoded, episodes = ops.encode_maps.default(*encoding), episode_arguments(device, dtype)
+    compared = ops.episodes.default(*episodes)
+    L = len(dims)
+    positions = encoded[:L]
+    heights = [x.shape[2] for x in maps[:L]]
     backward = {
-        torch.ops.lwfm.centered_positions_backward.default: (outputs, outputs[:2], [2, 2], True),
-        torch.ops.lwfm.feature_matching_backward.default: (similarity, s, q, assignment, matched, 2),
-        torch.ops.lwfm.class_terms_backward.default: (*terms, *detached, shots.order, shots.begin),
+        ops.feature_matching_backward.default: (matched[0], s, q, *matched[1:], 2),
+        ops.encode_maps_backward.default: (
+            [*positions, *positions], positions, weights, encoded[5 * L : 6 * L], encoded[6 * L :], [3, 4],
+            heights, joined, together,
+        ),
+        ops.episodes_backward.default: (compared[:3], *episodes[:9], compared[3:], *episodes[9:-1]),
+    }  # fmt: skip
+    forward = {
+        ops.feature_matching.default: (*cosines, s, q, 2),
+        ops.semantic_pixel_matching.default: (s, q, s.clone(), q.clone(), 2),
+        ops.encode_maps.default: encoding,
+        ops.episodes.default: episodes,
     }
-    if gradient:
-        maps, (s, q), detached = ([x.clone().requires_grad_() for x in y] for y in (maps, (s, q), detached))
-    return {
-        torch.ops.lwfm.centered_positions.default: (maps, list(DIMS), True),
-        torch.ops.lwfm.feature_matching.default: (*cosines, s, q, 2),
-        torch.ops.lwfm.class_terms.default: (*detached, shots.order, shots.begin),
-        **({} if gradient else backward),
-    }
+    if not gradient:
+        return {**forward, **backward}
+    differentiable = {
+        ops.feature_matching.default: (*cosines, *with_gradients((s, q)), 2),
+        ops.semantic_pixel_matching.default: (s, q, *with_gradients((s, q)), 2),
+        ops.encode_maps.default: with_gradients(encoding),
+        ops.episodes.default: (
+            with_gradients(episodes[0]), *episodes[1:3], with_gradients(episodes[3]), *episodes[4:]
+        ),
+    }  # fmt: skip
+    return differentiable

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import lwfm.nn
-import lwfm.ops._expressions
 import lwfm.reference
 from tests.helpers.episodes import Episode, random_episode
 
@@ -314,11 +313,7 @@ def test_nan_is_named_with_its_pair() -> None:
 
 @pytest.mark.parametrize("recorded", [True, False], ids=["recorded", "inference"])
 @pytest.mark.parametrize("merge", [True, False], ids=["merged", "each-shot"])
-def test_nan_is_named_with_its_pair_in_chunks(
-    merge: bool, recorded: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in ("PAIR_BYTES", "RECORDED_PAIR_BYTES"):
-        monkeypatch.setattr(lwfm.ops._expressions, name, 1)
+def test_nan_is_named_with_its_pair_or_class(merge: bool, recorded: bool) -> None:
     episode = random_episode((1, 2, 1), 4)
     episode.query[0][2, 0, 0, 0] = torch.nan
     head = lwfm.nn.LWFMHead(episode.dims, feature_size=3, merge_shots=merge)

@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import lwfm.nn
-import lwfm.ops._expressions
 import lwfm.reference
 from lwfm.ops import layer_wise_embedding, semantic_pixel_matching
 from tests.helpers.episodes import Episode, random_episode
@@ -96,10 +95,9 @@ def test_every_number_of_threads_gives_the_same_bits() -> None:
         torch.testing.assert_close(other, results[0], rtol=0, atol=0)
 
 
-def peak_of(way: int, queries: int, size: int, budget: int) -> int:
+def peak_of(way: int, queries: int, size: int) -> int:
     """Growth of the peak memory of this process by one training step of the head; for a fresh process."""
     torch.set_num_threads(1)
-    lwfm.ops._expressions.RECORDED_PAIR_BYTES = budget
     head = lwfm.nn.LWFMHead([4], feature_size=size)
     support = torch.rand(way, 4, size, size)
 

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from lwfm.ops import linear_assignment
 from lwfm.ops._expressions import ScaledBlocks
-from lwfm.ops.correlation import correlate
 from lwfm.ops.embedding_weights import embedding_weights
 from lwfm.ops.feature_matching import feature_matching
 from tests.helpers.feature_inputs import operators
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 pytestmark = pytest.mark.gpu
-NAMES = [name + suffix for name in ("centered_positions", "feature_matching", "class_terms")
+NAMES = [name + suffix for name in ("feature_matching", "encode_maps", "episodes")
          for suffix in ("", "_backward")]  # fmt: skip
 ROOMY = torch.cuda.is_available() and torch.cuda.get_device_properties(0).total_memory > 60 * 2**30
 
@@ -71,13 +70,6 @@ def test_the_second_device(name: str) -> None:
         actual = named(name, "cuda:1")()
     assert all(x.device == torch.device("cuda:1") for x in actual)
     assert all(torch.equal(x.cpu(), y.cpu()) for x, y in zip(actual, expected, strict=True))
-
-
-@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
-def test_the_correlation_on_the_second_device() -> None:
-    s, q = (torch.rand(n, 9, 20, generator=torch.Generator().manual_seed(n)) for n in (3, 4))
-    first, second = (correlate(s.to(d), q.to(d), temperature=5.0, top_k=1) for d in ("cuda:0", "cuda:1"))
-    assert all(torch.equal(x.cpu(), y.cpu()) for x, y in zip(first, second, strict=True))
 
 
 @pytest.mark.skipif(not ROOMY, reason="needs a GPU of more than 60 GiB")

@@ -1,4 +1,4 @@
-"""Centered positions, feature matching, class terms: equal to expressions, complete operators."""
+"""Feature matching equals the expressions; every operator is complete."""
 
 from __future__ import annotations
 
@@ -9,42 +9,16 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from lwfm.nn.positions import MapLayout
 from lwfm.ops import implementation
 from lwfm.ops._expressions import cosine_blocks, paired_blocks
-from lwfm.ops.centered_positions import centered_positions
-from lwfm.ops.class_terms import class_terms
 from lwfm.ops.feature_matching import feature_matching
-from tests.helpers.feature_inputs import DIMS, leaf, maps_in, operators, terms_inputs
+from tests.helpers.feature_inputs import leaf, operators
 
 
 def gradients(outputs: list[Tensor], inputs: list[Tensor]) -> tuple[Tensor, ...]:
     """Gradients of a sum that weighs every output differently."""
     weights = [torch.linspace(-1, 2, x.numel()).to(x).view_as(x) for x in outputs]
     return torch.autograd.grad([(w * x).sum() for w, x in zip(weights, outputs, strict=True)], inputs)
-
-
-@pytest.mark.parametrize("layout", ["one-tensor", "channels-last", "per-layer"])
-@pytest.mark.parametrize("together", [True, False], ids=["together", "each-layer"])
-def test_positions_are_centered(
-    layout: str, together: bool, device: torch.device, dtype: torch.dtype
-) -> None:
-    maps = maps_in(layout, device, dtype)
-    features, squares = centered_positions(maps, DIMS, together)
-    actual = [*features, *squares]
-    layers = maps if len(maps) > 1 else list(torch.split_with_sizes(maps[0], list(DIMS), 1))
-    features = [x.flatten(2).transpose(1, 2) for x in layers]
-    if together:
-        mean = torch.cat(features, -1).mean(-1, keepdim=True)
-        features = [x - mean for x in features]
-    else:
-        features = [x - x.mean(-1, keepdim=True) for x in features]
-    expected = features + [x.square().sum(-1) for x in features]
-    torch.testing.assert_close(actual, expected, atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(gradients(actual, maps), gradients(expected, maps), atol=1e-5, rtol=1e-5)
-    with implementation("expressions"):
-        features, squares = centered_positions(maps, DIMS, together)
-    torch.testing.assert_close([*features, *squares], expected, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("top_k", [1, 3, None], ids=["top1", "top3", "all"])
@@ -80,19 +54,6 @@ def test_tiny_and_zero_features(device: torch.device) -> None:
     torch.testing.assert_close(slopes, gradients([expected], [es, eq]))
 
 
-@pytest.mark.parametrize("C", [37, 600])
-def test_class_terms_equal_the_expressions(C: int, device: torch.device, dtype: torch.dtype) -> None:
-    inputs, shots = terms_inputs(device, dtype, C)
-    a, b, s, q = inputs
-    actual = list(class_terms(a, b, s, q, shots.order, shots.begin))
-    slopes = gradients(actual, inputs)
-    with implementation("expressions"):
-        expected = list(class_terms(a, b, s, q, shots.order, shots.begin))
-    tolerance = 1e-3 if dtype == torch.float32 else 1e-9
-    torch.testing.assert_close(actual, expected, atol=tolerance, rtol=tolerance)
-    torch.testing.assert_close(slopes, gradients(expected, inputs), atol=tolerance, rtol=tolerance)
-
-
 @pytest.mark.parametrize("gradient", [True, False], ids=["gradient", "plain"])
 def test_opcheck(device: torch.device, dtype: torch.dtype, gradient: bool) -> None:
     for operator, arguments in operators(gradient, device, dtype).items():
@@ -100,27 +61,18 @@ def test_opcheck(device: torch.device, dtype: torch.dtype, gradient: bool) -> No
 
 
 def test_gradcheck(device: torch.device) -> None:
-    maps = maps_in("per-layer", device, torch.float64)
-    assert torch.autograd.gradcheck(
-        lambda *x: tuple(torch.ops.lwfm.centered_positions(list(x), list(DIMS), True)), maps
-    )
     s, q = leaf(2, 3, 9, device=device), leaf(2, 3, 9, device=device, seed=1)
     cosines = cosine_blocks(s.detach(), q.detach())
     assert torch.autograd.gradcheck(lambda s, q: feature_matching(cosines, s, q, 2)[0], (s, q))
-    inputs, shots = terms_inputs(device, C=3)
-    operator = torch.ops.lwfm.class_terms
-    assert torch.autograd.gradcheck(lambda *x: operator(*x, shots.order, shots.begin), inputs)
 
 
 def test_empty_batches(device: torch.device) -> None:
-    layers = MapLayout(DIMS, 2).positions(torch.rand(0, 11, 2, 2, device=device), "query")
-    assert [list(x.features.shape) for x in layers] == [[0, 4, 6], [0, 4, 5]]
     s, q = torch.rand(3, 4, 5, device=device), torch.rand(0, 6, 5, device=device)
     similarity, assignment = feature_matching(cosine_blocks(s, q), s, q, 1)
     assert (similarity.shape, assignment.shape) == ((0, 3), (0, 3, 4))
 
 
-@pytest.mark.parametrize("operator", ["centered_positions", "feature_matching", "class_terms"])
+@pytest.mark.parametrize("operator", ["feature_matching", "encode_maps", "episodes"])
 def test_double_backward_is_refused(operator: str) -> None:
     name = getattr(torch.ops.lwfm, operator).default
     arguments = operators(True, torch.device("cpu"), torch.float64)[name]
@@ -131,30 +83,21 @@ def test_double_backward_is_refused(operator: str) -> None:
         torch.autograd.backward(slope.sum())
 
 
-MAPS = torch.rand(2, 3, 2, 2)
-WEIGHTS, IMAGES = torch.rand(2, 2, 3), torch.rand(2, 3, 4)
+IMAGES = torch.rand(2, 3, 4)
 COSINES = cosine_blocks(IMAGES, IMAGES)
 
 
 @pytest.mark.parametrize(
-    ("operator", "arguments", "message"),
+    ("arguments", "message"),
     [
-        ("centered_positions", ([MAPS], [2], True), "maps must be"),
-        ("centered_positions", ([MAPS.half()], [3], True), "float32 or float64"),
-        ("centered_positions", ([MAPS, MAPS], [3], True), "one tensor or one per layer"),
-        ("feature_matching", (*COSINES, *[torch.rand(2, 4, 4)] * 2, 1), "support must be"),
-        ("feature_matching", (*COSINES, IMAGES, IMAGES, 4), "top_k must be 1 to 3"),
-        ("class_terms", (*[WEIGHTS] * 2, *[IMAGES] * 2, [0, 1], [0, 1]), "list every class"),
-        ("class_terms", (*[WEIGHTS] * 2, *[IMAGES] * 2, [0, 2], [0, 2]), "list every class"),
-        ("class_terms", (*[WEIGHTS[:, :1]] * 2, *[IMAGES] * 2, [0, 1], [0, 2]), "a must be"),
+        ((*COSINES, *[torch.rand(2, 4, 4)] * 2, 1), "support must be"),
+        ((*COSINES, IMAGES, IMAGES, 4), "top_k must be 1 to 3"),
     ],
-    ids=["channels", "half", "layers", "positions", "top_k", "classes", "images", "weights"],
+    ids=["positions", "top_k"],
 )
-def test_bad_arguments_are_refused(operator: str, arguments: tuple[Any, ...], message: str) -> None:
-    if operator == "class_terms":
-        arguments = (*arguments[:4], *(torch.tensor(x) for x in arguments[4:]))
+def test_bad_arguments_are_refused(arguments: tuple[Any, ...], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        getattr(torch.ops.lwfm, operator)(*arguments)
+        torch.ops.lwfm.feature_matching(*arguments)
 
 
 GRADIENT: dict[str, Any] = {  # of one support image of 3 positions with each of two queries of 4
