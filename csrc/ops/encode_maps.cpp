@@ -132,6 +132,7 @@ void encode_all(const MapBatches& maps, bool together, const EmbeddingWeightsOfL
 TensorList encode_maps_cpu(TensorList tensors, Sizes dims, bool joined, bool together,
                            TensorList all_weights, bool record) {
   const MapBatches maps(tensors, dims, joined);
+  maps.require_centering(together);
   const EmbeddingWeightsOfLayers weights(all_weights, dims, maps.like().scalar_type());
   const EncodedOutputs outputs(maps, weights, record);
   const auto encode = maps.like().scalar_type() == ScalarType::Float ? encode_all<float> : encode_all<double>;
@@ -267,6 +268,7 @@ TensorList encode_maps_backward_cpu(TensorList grads, TensorList positions, Tens
                                     TensorList hidden, TensorList rectified, Sizes images,
                                     Sizes heights, bool joined, bool together) {
   const EncodedGradients from(grads, positions, weights, hidden, rectified, images, heights, joined);
+  from.maps.require_centering(together);
   TensorList weight_grads;
   for (const Tensor& weight : weights) {
     weight_grads.push_back(torch::stable::new_empty(weight, weight.sizes(), weight.scalar_type()));

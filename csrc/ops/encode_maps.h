@@ -55,6 +55,14 @@ class MapBatches {
     }
   }
 
+  // Layers that are centered together have their positions in common.
+  void require_centering(bool together) const {
+    for (std::size_t l = 0; together && l < layers(); ++l) {
+      require(of(0, l).size(2) == of(0, 0).size(2) && of(0, l).size(3) == of(0, 0).size(3),
+              "layers that are centered together must have maps of the same sides");
+    }
+  }
+
   const Tensor& like() const { return maps_[0]; }
   const TensorList& tensors() const { return maps_; }
   std::size_t layers() const { return dims_.size(); }
@@ -148,7 +156,7 @@ struct EncodedGradients {
                    const TensorList& all_weights, const TensorList& all_hidden,
                    const TensorList& all_rectified, const Sizes& images, const Sizes& heights,
                    bool joined)
-      : weights(all_weights, dims_of(all_positions), all_positions[0].scalar_type()),
+      : weights(all_weights, dims_of(all_positions), dtype_of(all_positions)),
         maps(empty_maps(all_positions, images, heights, joined), dims_of(all_positions), joined) {
     const std::size_t L = all_positions.size(), embedded = weights.exist() ? L : 0;
     require(grads.size() == L + embedded && all_hidden.size() == embedded &&
@@ -162,6 +170,8 @@ struct EncodedGradients {
     };
     for (std::size_t l = 0; l < L; ++l) {
       const Tensor& x = all_positions[l];
+      require(x.size(0) == maps.images() && x.size(1) == maps.P(l),
+              "positions must be those of the images and heights");
       add(positions_grads, grads[l], x, x.size(2));
       add(positions, x, x, x.size(2));
       if (embedded == 0) continue;
@@ -172,8 +182,12 @@ struct EncodedGradients {
   }
 
  private:
-  static Sizes dims_of(const TensorList& positions) {
+  static ScalarType dtype_of(const TensorList& positions) {
     require(!positions.empty(), "there must be positions of at least one layer");
+    return positions[0].scalar_type();
+  }
+
+  static Sizes dims_of(const TensorList& positions) {
     Sizes dims;
     for (const Tensor& x : positions) {
       require(x.dim() == 3, "positions must be [n, P, C]");

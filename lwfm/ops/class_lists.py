@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import operator
 from collections import Counter
+from collections.abc import Mapping, Set
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -181,11 +183,13 @@ def checked_labels(labels: Sequence[int] | Tensor, images: int | None) -> list[i
 
 def _integers(labels: Any) -> list[int]:
     try:
+        if isinstance(labels, (str, bytes, bytearray, Set, Mapping)):  # no sequence of integers
+            raise TypeError
         values = list(labels)
-        if any(isinstance(value, bool) or value != int(value) for value in values):
-            raise ValueError
-        return [int(value) for value in values]
-    except (TypeError, ValueError, OverflowError):
+        if any(isinstance(value, bool) for value in values):
+            raise TypeError
+        return [operator.index(value) for value in values]
+    except TypeError:
         raise TypeError(
             f"support_labels must be integers [S], a tensor or a sequence, got a {type(labels).__name__}"
         ) from None

@@ -253,9 +253,7 @@ def _match_in_chunks(
     return similarity, assignment, cosines
 
 
-def _match_fake(
-    support: Tensor, query: Tensor, *_others: Any
-) -> tuple[Tensor, Tensor, Tensor]:
+def _match_fake(support: Tensor, query: Tensor, *_others: Any) -> tuple[Tensor, Tensor, Tensor]:
     rows = query.shape[0], support.shape[0], support.shape[1]
     return (
         support.new_empty(rows[:2]),

@@ -289,10 +289,12 @@ def test_labels_of_every_integer_dtype(dtype: torch.dtype) -> None:
     torch.testing.assert_close(head(episode.support, episode.labels.to(dtype), episode.query), expected)
 
 
-def test_labels_must_be_a_tensor() -> None:
-    maps, labels = torch.rand(2, 8, 3, 3), [0, 1]
-    with pytest.raises(TypeError, match="tensor of integers"):
-        lwfm.nn.LWFMHead([8])(maps, labels, maps)
+def test_labels_may_be_a_sequence_of_integers() -> None:
+    episode = random_episode((1, 2), 3)
+    head = lwfm.nn.LWFMHead(episode.dims, feature_size=3).eval()
+    expected = head(episode.support, episode.labels, episode.query)
+    assert torch.equal(head(episode.support, episode.labels.tolist(), episode.query), expected)
+    assert torch.equal(head(episode.support, lwfm.nn.ClassLists(episode.labels), episode.query), expected)
 
 
 def test_baseline_refuses_labels_like_the_head() -> None:

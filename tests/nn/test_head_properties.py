@@ -105,7 +105,7 @@ def peak_of(way: int, queries: int, size: int) -> int:
         logits = head(support, torch.arange(way), torch.rand(queries, 4, size, size))
         torch.autograd.backward(logits.sum())
 
-    step(max(3, queries // 5))  # several chunks already: what torch loads for those is not ours to count
+    step(2)  # what torch loads for a step is not ours to count
     before = peak_bytes()
     step(queries)
     return peak_bytes() - before
@@ -118,15 +118,14 @@ def peak_bytes() -> int:
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc")
 @pytest.mark.parametrize(
-    ("way", "queries", "size"), [(200, 200, 3), (8, 60, 14)], ids=["200-classes", "196-positions"]
+    ("way", "queries", "size"), [(200, 250, 7), (8, 450, 14)], ids=["200-classes", "196-positions"]
 )
-def test_memory_is_bounded_by_the_budget(way: int, queries: int, size: int) -> None:
-    budget = 2 * 2**20
+def test_memory_does_not_grow_with_the_blocks_of_pairs(way: int, queries: int, size: int) -> None:
     blocks = way * queries * size**4 * 4
-    assert blocks > 6 * budget  # kept whole, the blocks alone would break the bound below
+    assert blocks > 400 * 2**20
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        peak = pool.submit(peak_of, way, queries, size, budget).result()
-    assert peak < 6 * budget
+        peak = pool.submit(peak_of, way, queries, size).result()
+    assert peak < 240 * 2**20  # of which the backward pass may use 128 MiB for the products of a chunk
 
 
 def test_operators_can_be_exported() -> None:
