@@ -37,7 +37,7 @@ class EpisodeSimilarities(NamedTuple):
     matching: Tensor
     """Of the same shape: matched similarity times ``matching_weight``; zeros where that is 0."""
     query_features: Tensor | None = None
-    """[Q, C] or [E, Q, C]: LWE-weighted mean of each query, the input of the classifier; None if not wanted."""
+    """[Q, C] or [E, Q, C]: LWE-weighted mean of each query, the classifier's input; None if not wanted."""
 
 
 class LWFMHead(nn.Module):
@@ -179,7 +179,7 @@ class LWFMHead(nn.Module):
         *,
         features: bool = False,
     ) -> EpisodeSimilarities:
-        """Compute the terms of the logits, and the queries' ``features`` if wanted; else as :meth:`forward`."""
+        """Compute the terms of the logits, and the queries' ``features`` if wanted; see :meth:`forward`."""
         sides = {"support": support, "query": query}
         batches = [self.layout.checked(maps, name) for name, maps in sides.items()]
         classes = class_lists(support_labels, len(batches[0][0]), self._device_of(batches, support_labels))

@@ -147,7 +147,8 @@ def class_lists(labels: Sequence[int] | Tensor | ClassLists, images: int, device
         raise ValueError(f"{images} support images need as many labels, got {len(labels)}")
     if labels.device != device:
         raise ValueError(
-            f"the class lists are on {labels.device}, but the maps on {device}: move the lists there with .to()"
+            f"the class lists are on {labels.device}, but the maps on {device}: "
+            "move the lists there with .to()"
         )
     return labels
 
@@ -182,14 +183,16 @@ def checked_labels(labels: Sequence[int] | Tensor, images: int | None) -> list[i
 
 
 def _integers(labels: Any) -> list[int]:
+    error = TypeError(
+        f"support_labels must be integers [S], a tensor or a sequence, got a {type(labels).__name__}"
+    )
+    if isinstance(labels, (str, bytes, bytearray, Set, Mapping)):  # iterable, but no sequence of labels
+        raise error
     try:
-        if isinstance(labels, (str, bytes, bytearray, Set, Mapping)):  # no sequence of integers
-            raise TypeError
         values = list(labels)
-        if any(isinstance(value, bool) for value in values):
-            raise TypeError
-        return [operator.index(value) for value in values]
+        integers = [operator.index(value) for value in values]
     except TypeError:
-        raise TypeError(
-            f"support_labels must be integers [S], a tensor or a sequence, got a {type(labels).__name__}"
-        ) from None
+        raise error from None
+    if any(isinstance(value, bool) for value in values):
+        raise error
+    return integers

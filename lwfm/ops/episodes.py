@@ -70,8 +70,8 @@ def compare_episodes(
     Returns
     -------
     base, matching, features : Tensor
-        [E, Q, way] twice, and [E, Q, C], empty if not wanted; matching is not weighted, and zero where there is
-        none. Differentiable with respect to positions and embedded positions.
+        [E, Q, way] twice, and [E, Q, C], empty if not wanted; matching is not weighted, and zero where there
+        is none. Differentiable with respect to positions and embedded positions.
     """
     if has_kernels(*images.positions, *images.embedded, operator="episodes"):
         record = torch.is_grad_enabled() and any(

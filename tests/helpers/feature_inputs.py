@@ -87,7 +87,7 @@ def operators(gradient: bool, device: torch.device, dtype: torch.dtype) -> dict[
     }
     if not gradient:
         return {**forward, **backward}
-    differentiable = {
+    return {
         ops.feature_matching.default: (*cosines, *with_gradients((s, q)), 2),
         ops.semantic_pixel_matching.default: (s, q, *with_gradients((s, q)), 2),
         ops.encode_maps.default: with_gradients(encoding),
@@ -95,4 +95,3 @@ def operators(gradient: bool, device: torch.device, dtype: torch.dtype) -> dict[
             with_gradients(episodes[0]), *episodes[1:3], with_gradients(episodes[3]), *episodes[4:]
         ),
     }  # fmt: skip
-    return differentiable

@@ -90,8 +90,10 @@ def test_moved_to_another_device() -> None:
         ([0, 2, 2], ValueError, "class 1 has no support images"),
     ],
     ids=[
-        "float", "bool", "nan", "infinity", "none-in-list", "strings", "string", "bytes", "set", "dict", "number",
-        "none", "nested", "float-array", "bool-array", "matrix", "float-tensor", "bool-tensor", "complex-tensor",
+        "float", "bool", "nan", "infinity", "none-in-list", "strings", "string", "bytes", "set", "dict",
+        "number",
+        "none", "nested", "float-array", "bool-array", "matrix", "float-tensor", "bool-tensor",
+        "complex-tensor",
         "scalar-tensor", "tensor-matrix", "meta", "empty", "negative", "too-high", "wild", "beyond-int64",
         "wild-tensor", "first-missing", "middle-missing",
     ],

@@ -229,10 +229,10 @@ def test_nan_is_named_by_episode_query_and_support_image(layer: int, merge: bool
 
 
 def changed(**changes: Any) -> tuple[Any, ...]:
-    names = (
-        "positions squares grams embedded embedded_squares support query order begin "
-        "temperature top_k mean merge features record"
-    ).split()
+    names = [
+        "positions", "squares", "grams", "embedded", "embedded_squares", "support", "query", "order", "begin",
+        "temperature", "top_k", "mean", "merge", "features", "record",
+    ]  # fmt: skip
     arguments = dict(zip(names, episode_arguments(torch.device("cpu"), torch.float32), strict=True))
     for name, change in changes.items():
         arguments[name] = change(arguments[name])
@@ -291,7 +291,7 @@ def test_bad_gradients_are_refused(number: int) -> None:
     arguments = list(operators(False, torch.device("cpu"), torch.float64)[operator])
     at = 10 if number == -1 else number
     arguments[at] = [x[:1] for x in arguments[at]]
-    with pytest.raises(ValueError, match="must (have|be)"):
+    with pytest.raises(ValueError, match=r"must (have|be)"):
         operator(*arguments)
 
 

@@ -1,4 +1,4 @@
-"""Matching of all pairs in chunks of queries: bounded memory, the same results, gradients of what was read."""
+"""Matching of all pairs in chunks of queries: bounded memory, equal results, gradients."""
 
 from __future__ import annotations
 
