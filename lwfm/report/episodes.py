@@ -215,7 +215,7 @@ def _embedding_map(
     encoded = head.encode(query)
     support = head.encode(maps.select(drawn[:supports]))
     weighted = head.compare(support, support_labels, encoded, features=True).query_features
-    assert weighted is not None  # noqa: S101: asked for
+    assert weighted is not None  # noqa: S101
     plain = torch.cat([layer.mean(1) for layer in encoded.positions], dim=-1)  # [Q, C], centered
     names = [images.names[index].split("/")[0] for index in drawn[supports:]]
     try:
