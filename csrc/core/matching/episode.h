@@ -121,8 +121,8 @@ class TileList {
   std::vector<std::int64_t> width_, begin_{0};
 };
 
-// Why the first problem without an assignment has none; the first in the order of episodes, layers,
-// queries and support images, whichever thread meets it first.
+// Why the first problem without an assignment has none; the first in the order of episodes,
+// queries, support images and layers, whichever thread meets it first.
 class FirstFailure {
  public:
   using Key = std::vector<std::int64_t>;

@@ -104,7 +104,8 @@ void assign_query(TileWorkspace<T>& workspace, const EpisodeLayer<T>& layer, std
   if (status == Status::ok) return;
   std::fill_n(workspace.assignment.data() + lane * rows, rows, std::int64_t{-1});
   const QueryTile& queries = workspace.queries.tile;
-  failure.report({queries.e, layer.number, queries.first + lane, first}, [&] {
+  const std::int64_t image = layer.images.classes.images[first];
+  failure.report({queries.e, queries.first + lane, image, layer.number}, [&] {
     return describe_no_assignment(status, matching, layer, queries, lane, first);
   });
 }
