@@ -59,7 +59,8 @@ class EncodedMaps:
     def __getitem__(self, images: Sequence[int] | Tensor | slice) -> EncodedMaps:
         """Select images by a list of indices, a tensor [k] int64 or a slice."""
         if not isinstance(images, slice):
-            images = torch.as_tensor(images, device=self.device)
+            dtype = images.dtype if isinstance(images, Tensor) else torch.int64
+            images = torch.as_tensor(images, dtype=dtype, device=self.device)
         return self._each(lambda x: x[images])
 
     @property
@@ -208,16 +209,17 @@ class EncodeMaps:
         n = sum(x.shape[0] for x in maps[::of_batch])
         shapes = [(maps[0 if joined else number].shape, C) for number, C in enumerate(dims)]
         rows = [((n, shape[2] * shape[3]), C) for shape, C in shapes]
-        kinds: list[list[tuple[int, ...]]] = [
-            [(*row, C) for row, C in rows],
-            [row for row, _ in rows],
-            [(*row, row[1]) for row, _ in rows],
-        ]
+        positions: list[tuple[int, ...]] = [(*row, C) for row, C in rows]
+        squares: list[tuple[int, ...]] = [row for row, _ in rows]
+        grams: list[tuple[int, ...]] = [(*row, row[1]) for row, _ in rows]
+        kinds = [positions, squares, grams]
         if weights:
-            kinds += kinds[:2]
+            kinds += [positions, squares]
             if record:
-                hidden = [(*row, w1.shape[0]) for (row, _), w1 in zip(rows, weights[::2], strict=True)]
-                kinds += [hidden, kinds[0]]
+                hidden: list[tuple[int, ...]] = [
+                    (*row, w1.shape[0]) for (row, _), w1 in zip(rows, weights[::2], strict=True)
+                ]
+                kinds += [hidden, positions]
         return [maps[0].new_empty(shape) for kind in kinds for shape in kind]
 
     @staticmethod

@@ -45,7 +45,8 @@ def encoding_arguments(device: torch.device, dtype: torch.dtype) -> tuple[Any, .
     ]
     shapes = [shape for C_l in DIMS for shape in ((C_l // 2, C_l), (C_l, C_l // 2))]
     weights = [leaf(*shape, device=device, dtype=dtype, seed=k) for k, shape in enumerate(shapes)]
-    return detached((maps, list(DIMS), False, False, weights, True))
+    arguments: tuple[Any, ...] = detached((maps, list(DIMS), False, False, weights, True))
+    return arguments
 
 
 def episode_arguments(device: torch.device, dtype: torch.dtype, *, listed: bool = True) -> tuple[Any, ...]:

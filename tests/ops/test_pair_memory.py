@@ -11,6 +11,7 @@ from torch import Tensor
 import lwfm.ops.feature_matching
 from lwfm.nn import ClassLists, LWFMHead
 from lwfm.ops import semantic_pixel_matching
+from lwfm.ops._expressions import raw_correlation
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,7 +24,7 @@ def set_budget(patch: pytest.MonkeyPatch, budget: int) -> None:
 
 
 def test_blocks_of_pairs_stay_within_the_budget(monkeypatch: pytest.MonkeyPatch) -> None:
-    compute, sizes = lwfm.ops.feature_matching.raw_correlation, []
+    compute, sizes = raw_correlation, []
 
     def watched(support: Tensor, query: Tensor) -> Tensor:
         raw = compute(support, query)
