@@ -199,18 +199,21 @@ class TrainingDataModule(lightning.LightningDataModule):
             workers=self.workers,
         )
 
-    def shuffled_loader(self, *, batch_size: int, batches: int) -> Batches:
+    def shuffled_loader(self, *, batch_size: int, batches: int, together: int = 1) -> Batches:
         """Yield ordinary shuffled training images, beginning with `first_epoch`."""
         shuffled = ShuffledSampler(
             len(self.train_images), batch_size=batch_size, batches=batches, seed=self.stream(_SHUFFLE)
         )
-        return self.training_loader(shuffled, seed=self.stream(_AUGMENT_SHUFFLED))
+        return self.training_loader(shuffled, seed=self.stream(_AUGMENT_SHUFFLED), together=together)
 
-    def training_loader(self, sampler: EpisodeSampler | ShuffledSampler, *, seed: int) -> Batches:
-        """Yield augmented training images in a sampler's batches, beginning with `first_epoch`.
+    def training_loader(
+        self, sampler: EpisodeSampler | ShuffledSampler, *, seed: int, together: int = 1
+    ) -> Batches:
+        """Yield augmented training images, beginning with `first_epoch`.
 
-        With several processes, each gets its shard. The epoch is set here, because
-        Lightning tells the samplers theirs only after workers have begun to fetch it.
+        A batch joins `together` batches of the sampler: their images do not depend on it. With several
+        processes, each gets its shard. The epoch is set here, because Lightning tells the samplers theirs
+        only after workers have begun to fetch it.
         """
         sampler.set_epoch(self.first_epoch)
         transform: BatchTransform = CropTransform(self.image_size)
@@ -220,7 +223,7 @@ class TrainingDataModule(lightning.LightningDataModule):
         shard = {"process": trainer.global_rank, "processes": trainer.world_size} if trainer else {}
         return DataLoader(
             ImageBatches(self.train_images, transform),
-            batch_sampler=SeededSampler(sampler, seed=seed, **shard),
+            batch_sampler=SeededSampler(sampler, seed=seed, together=together, **shard),
             num_workers=self.workers,
             persistent_workers=self.workers > 0,
             collate_fn=identity_collate,

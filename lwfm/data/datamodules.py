@@ -10,6 +10,7 @@ from lightning.pytorch.utilities import CombinedLoader
 from lwfm._common.ranges import check_at_least
 from lwfm.data._datamodule_base import AUGMENT_EPISODES, Batches, ImageOptions, TrainingDataModule
 from lwfm.data.episodes import EpisodeSampler
+from lwfm.errors import UserError
 
 if TYPE_CHECKING:
     import os
@@ -22,7 +23,8 @@ class EpisodeDataModule(TrainingDataModule):
     """Training episodes with auxiliary batches, and a fixed set of validation episodes.
 
     A training batch is ``{"episode": (images, labels), "auxiliary": (images, labels)}``; the second entry is
-    missing when `auxiliary_batch` is 0. An episode is ``way * shot`` support images followed by
+    missing when `auxiliary_batch` is 0. With `per_step` they are so many episodes and auxiliary batches one
+    after another, the same ones as without it. An episode is ``way * shot`` support images followed by
     ``way * queries`` queries, shot-major: the labels within the episode are
     :func:`~lwfm.data.episodes.episode_labels`. Validation gives every image of its fixed episodes once, in
     the order of ``plan.indices``, as batches ``(images, labels)``: each passes the backbone once, however
@@ -39,7 +41,9 @@ class EpisodeDataModule(TrainingDataModule):
     validation_way, validation_shot, validation_queries
         Shape of the validation episodes (default: the same).
     episodes
-        Training episodes in an epoch.
+        Training episodes in an epoch, a multiple of `per_step`.
+    per_step
+        Training episodes in a batch.
     validation_episodes
         Validation episodes, the same ones after every epoch.
     auxiliary_batch
@@ -68,6 +72,7 @@ class EpisodeDataModule(TrainingDataModule):
         validation_shot: int | None = None,
         validation_queries: int | None = None,
         episodes: int = 100,
+        per_step: int = 1,
         validation_episodes: int = 100,
         auxiliary_batch: int = 64,
         **options: Unpack[ImageOptions],
@@ -82,8 +87,11 @@ class EpisodeDataModule(TrainingDataModule):
             **options,
         )
         check_at_least(0, auxiliary_batch=auxiliary_batch)
+        check_at_least(1, per_step=per_step)
+        if episodes % per_step:
+            raise UserError(f"episodes must be a multiple of per_step={per_step}, got {episodes}")
         self.shape = {"way": way, "shot": shot, "queries": queries}
-        self.episodes, self.auxiliary_batch = episodes, auxiliary_batch
+        self.episodes, self.per_step, self.auxiliary_batch = episodes, per_step, auxiliary_batch
 
     @cached_property
     def train_sampler(self) -> EpisodeSampler:
@@ -104,11 +112,12 @@ class EpisodeDataModule(TrainingDataModule):
         super().setup(stage)
 
     def train_dataloader(self) -> CombinedLoader:
-        """Yield episodes and auxiliary batches side by side; both last `episodes` batches."""
-        loaders = {"episode": self.training_loader(self.train_sampler, seed=self.stream(AUGMENT_EPISODES))}
+        """Yield episodes and auxiliary batches side by side, `per_step` of each together."""
+        seed = self.stream(AUGMENT_EPISODES)
+        loaders = {"episode": self.training_loader(self.train_sampler, seed=seed, together=self.per_step)}
         if self.auxiliary_batch:
             loaders["auxiliary"] = self.shuffled_loader(
-                batch_size=self.auxiliary_batch, batches=self.episodes
+                batch_size=self.auxiliary_batch, batches=self.episodes, together=self.per_step
             )
         return CombinedLoader(loaders, "min_size")
 

@@ -203,9 +203,12 @@ class SeededSampler(torch.utils.data.Sampler[list[tuple[int, int]]]):
         Batches of indices.
     seed
         Non-negative.
+    together
+        Batches of the sampler, with their seeds, that are joined to one; those of an incomplete last one are
+        left out.
     process, processes
-        This process, and the number of processes: its shard is every batch whose number is `process` modulo
-        `processes`.
+        This process, and the number of processes: its shard is every joined batch whose number is `process`
+        modulo `processes`.
 
     Examples
     --------
@@ -222,22 +225,27 @@ class SeededSampler(torch.utils.data.Sampler[list[tuple[int, int]]]):
         sampler: EpisodeSampler | ShuffledSampler,
         *,
         seed: int,
+        together: int = 1,
         process: int = 0,
         processes: int = 1,
     ) -> None:
-        self.sampler, self.seed = sampler, seed
+        self.sampler, self.seed, self.together = sampler, seed, together
         self.process, self.processes = process, processes
 
     def __len__(self) -> int:
-        return len(range(self.process, len(self.sampler), self.processes))
+        return len(range(self.process, len(self.sampler) // self.together, self.processes))
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         epoch = self.sampler.epoch
+        joined: list[tuple[int, int]] = []
         for number, indices in enumerate(self.sampler):
-            if number % self.processes != self.process:
+            if number // self.together % self.processes != self.process:
                 continue
             seeds = _generator(self.seed, epoch, number).integers(2**63, size=len(indices))
-            yield list(zip(indices, seeds.tolist(), strict=True))
+            joined += zip(indices, seeds.tolist(), strict=True)
+            if (number + 1) % self.together == 0:
+                yield joined
+                joined = []
 
 
 def _generator(seed: int, epoch: int, index: int) -> np.random.Generator:

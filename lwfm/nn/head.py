@@ -166,10 +166,14 @@ class LWFMHead(nn.Module):
         """
         classified = self.training and self.classifier is not None
         episode = self.similarities(support, support_labels, query, features=classified)
-        logits = (episode.base + episode.matching) / self.temperature
+        logits = self.logits(episode)
         if episode.query_features is not None:
-            return logits, self._classify(episode.query_features)
+            return logits, self.classify_features(episode.query_features)
         return logits
+
+    def logits(self, episode: EpisodeSimilarities) -> Tensor:
+        """Compute logits [Q, way], of several episodes [E, Q, way], from their terms."""
+        return (episode.base + episode.matching) / self.temperature
 
     def similarities(
         self,
@@ -341,9 +345,17 @@ class LWFMHead(nn.Module):
         ValueError
             If the head was built without ``num_classes``, or the maps have the wrong shape.
         """
-        return self._classify(torch.cat([x.mean((2, 3)) for x in self.layout.layers(maps, "maps")], dim=1))
+        layers = self.layout.layers(maps, "maps")
+        return self.classify_features(torch.cat([x.mean((2, 3)) for x in layers], dim=1))
 
-    def _classify(self, features: Tensor) -> Tensor:
+    def classify_features(self, features: Tensor) -> Tensor:
+        """Compute class logits [..., num_classes] of features [..., C], as ``query_features`` are.
+
+        Raises
+        ------
+        ValueError
+            If the head was built without ``num_classes``.
+        """
         if self.classifier is None:
             raise ValueError("this head has no classifier: build it with num_classes")
         weight, bias = (x.to(features.dtype) for x in (self.classifier.weight, self.classifier.bias))

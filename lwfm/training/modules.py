@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, cast
 
 import lightning
 import numpy as np
@@ -19,6 +19,7 @@ from lwfm.errors import UserError
 from lwfm.evaluation.cached_maps import CachedMaps
 from lwfm.evaluation.episodes import BASELINE, accuracy_of, run_episodes
 from lwfm.model import LWFM, ModelConfig
+from lwfm.nn import ClassLists
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -189,11 +190,32 @@ class Learner(lightning.LightningModule):
         self.log("val_nearest_class_mean", accuracy_of(answers[BASELINE], plan.way), prog_bar=True)
 
 
+class _StepLists(NamedTuple):
+    """Which images of a step are support images and queries, and their labels within the episodes."""
+
+    classes: ClassLists
+    support: Tensor
+    """[E, S] int64: images of the step."""
+    query: Tensor
+    """[E, Q] int64."""
+    targets: Tensor
+    """[E Q] int64: class of each query within its episode."""
+
+    @classmethod
+    def make(cls, way: int, shot: int, episodes: int, images: int, device: torch.device) -> _StepLists:
+        """Make the lists of episodes, support images first, of which all have as many images."""
+        rows = torch.arange(images).view(episodes, -1)  # [E, S + Q]
+        support, query = torch.tensor_split(rows, [way * shot], dim=1)
+        targets = episode_labels(way, query.shape[1] // way).repeat(episodes)
+        classes = ClassLists(episode_labels(way, shot), device=device)
+        return cls(classes, *(x.contiguous().to(device) for x in (support, query, targets)))
+
+
 class LWFMModule(Learner):
-    """LWFM-SPM under training: ``episode_weight * CE(episode) + CE(queries) + CE(auxiliary)``.
+    """LWFM-SPM under training: ``episode_weight * CE(episodes) + CE(queries) + CE(auxiliary)``.
 
     The last two terms come from the linear classifier over all training classes, on the queries of the
-    episode and on a batch of ordinary training images.
+    episodes and on ordinary training images. Each term is the mean over the episodes of a step.
 
     Parameters
     ----------
@@ -201,6 +223,8 @@ class LWFMModule(Learner):
         Loss weight, optimizer and schedule.
     way, shot : int
         Classes of the training episodes, and support images of each.
+    per_step : int
+        Episodes of a training step.
     model, classes, normalization, steps, seed, validation, settings
         As for :class:`Learner`.
 
@@ -220,6 +244,7 @@ class LWFMModule(Learner):
         *,
         way: int,
         shot: int,
+        per_step: int = 1,
         steps: int,
         seed: int,
         validation: ValidationPlan,
@@ -237,9 +262,11 @@ class LWFMModule(Learner):
         )
         self.way = way
         self.shot = shot
+        self.per_step = per_step
+        self._lists: dict[tuple[int, torch.device], _StepLists] = {}
 
     def training_step(self, batch: dict[str, Images], batch_idx: int) -> Tensor:
-        """Compute the loss of one episode and one auxiliary batch, encoded together."""
+        """Compute the loss of the step's episodes and auxiliary images, which pass the backbone together."""
         images, labels = batch["episode"]
         maps = self.encode(torch.cat([images, batch["auxiliary"][0]]))
         try:
@@ -258,21 +285,27 @@ class LWFMModule(Learner):
         return loss
 
     def _losses(self, maps: Sequence[Tensor], labels: Tensor, auxiliary_labels: Tensor) -> dict[str, Tensor]:
-        """Compute the unweighted parts of the loss, and the episode's accuracy; its images come first."""
-        shots, count, head = self.way * self.shot, len(labels), self.model.head
-        logits, class_logits = head(
-            tuple(layer[:shots] for layer in maps),
-            episode_labels(self.way, self.shot).to(labels.device),
-            tuple(layer[shots:count] for layer in maps),
+        """Compute the unweighted parts of the loss, and the accuracy; images of the episodes come first."""
+        head, lists = self.model.head, self._lists_of(len(labels), labels.device)
+        parts = (torch.split(layer, [len(labels), len(auxiliary_labels)]) for layer in maps)
+        images, auxiliary = zip(*parts, strict=True)
+        compared = head.compare_episodes(
+            head.encode(images), lists.support, lists.query, lists.classes, features=True
         )
-        auxiliary_logits = head.classify(tuple(layer[count:] for layer in maps))
-        targets = episode_labels(self.way, (count - shots) // self.way).to(labels.device)
+        logits = head.logits(compared).flatten(0, 1)  # [E Q, way]
+        class_logits = head.classify_features(cast("Tensor", compared.query_features)).flatten(0, 1)
         return {
-            "episode_loss": F.cross_entropy(logits, targets),
-            "query_loss": F.cross_entropy(class_logits, labels[shots:]),
-            "auxiliary_loss": F.cross_entropy(auxiliary_logits, auxiliary_labels),
-            "train_accuracy": (logits.detach().argmax(-1) == targets).float().mean(),
+            "episode_loss": F.cross_entropy(logits, lists.targets),
+            "query_loss": F.cross_entropy(class_logits, labels[lists.query.flatten()]),
+            "auxiliary_loss": F.cross_entropy(head.classify(auxiliary), auxiliary_labels),
+            "train_accuracy": (logits.detach().argmax(-1) == lists.targets).float().mean(),
         }
+
+    def _lists_of(self, images: int, device: torch.device) -> _StepLists:
+        """Return the lists of the episodes of a step, made at the first step on a device."""
+        if (images, device) not in self._lists:
+            self._lists[images, device] = _StepLists.make(self.way, self.shot, self.per_step, images, device)
+        return self._lists[images, device]
 
 
 class ClassificationModule(Learner):

@@ -64,7 +64,8 @@ class RunOptions:
     precision : str
         Number format; mixed precision is faster on a GPU.
     accumulate : int
-        Batches (of `train`: episodes) whose gradients are averaged before each step of the optimizer.
+        Batches (of `train`: of `episodes.per_step` episodes) whose gradients are averaged before each step
+        of the optimizer.
     patience : int, optional
         Stop early when this many epochs in a row have not improved the validation accuracy.
     devices : int

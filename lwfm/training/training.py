@@ -34,8 +34,10 @@ class EpisodeConfig:
         Query images per class.
     auxiliary_batch : int
         Ordinary training images with each episode, for the classifier's loss.
+    per_step : int
+        Episodes of a training step, whose images pass the network together; the loss is their mean.
     train : int
-        Episodes (steps) in an epoch.
+        Episodes in an epoch, a multiple of `per_step`.
     validation : int
         Episodes of the validation after each epoch: always the same ones.
     """
@@ -44,6 +46,7 @@ class EpisodeConfig:
     shot: int = 1
     queries: int = 15
     auxiliary_batch: int = 128
+    per_step: int = 1
     train: int = 600
     validation: int = 600
 
@@ -133,6 +136,7 @@ def train(
             shot=episodes.shot,
             queries=episodes.queries,
             episodes=episodes.train,
+            per_step=episodes.per_step,
             validation_episodes=episodes.validation,
             auxiliary_batch=episodes.auxiliary_batch,
             image_size=model.image_size,
@@ -149,7 +153,8 @@ def train(
             images.normalization,
             way=episodes.way,
             shot=episodes.shot,
-            steps=run.steps(episodes.train),
+            per_step=episodes.per_step,
+            steps=run.steps(episodes.train // episodes.per_step),
             seed=run.seed,
             validation=images.plan,
             settings={"episodes": asdict(episodes), **run.settings()},
@@ -168,10 +173,13 @@ def _check_auxiliary_batch(size: int, images: int) -> None:
 
 def _check(run: RunOptions, episodes: EpisodeConfig) -> None:
     """Raise UserError for options that cannot work, before any work is done."""
-    counted = ("train", "validation", "auxiliary_batch")
+    counted = ("train", "validation", "auxiliary_batch", "per_step")
     run.check(**{f"episodes.{name}": getattr(episodes, name) for name in counted})
-    if episodes.train % run.processes:
+    together = run.processes * episodes.per_step
+    if episodes.train % together:
+        sharing = f"{run.processes} processes" if run.processes > 1 else "steps"
+        sharing += f" of {episodes.per_step} episodes" if episodes.per_step > 1 else ""
         raise UserError(
-            f"{run.processes} processes cannot share {episodes.train} episodes evenly: make episodes.train a "
-            f"multiple of {run.processes}"
+            f"{sharing} cannot share {episodes.train} episodes evenly: make episodes.train a multiple of "
+            f"{together}"
         )

@@ -92,6 +92,23 @@ def test_validation_episodes_are_fixed_and_have_their_own_shape() -> None:
     assert labels.tolist() == data.validation_images.labels[data.plan.indices].tolist()
 
 
+@pytest.mark.parametrize("workers", [0, 2], ids=["in-process", "two-workers"])
+def test_several_episodes_a_step_are_the_same_ones(workers: int) -> None:
+    """Images and labels to the bit, their augmentation included."""
+    one = EpisodeDataModule(**{**SMALL, "episodes": 4})
+    two = EpisodeDataModule(**{**SMALL, "episodes": 4, "per_step": 2, "workers": workers})
+    for module in (one, two):
+        module.first_epoch = 3
+        module.setup("fit")
+    single, joined = ([batch for batch, *_ in module.train_dataloader()] for module in (one, two))
+    assert len(joined) == 2
+    for number, batch in enumerate(joined):
+        for part, values in batch.items():
+            parts = [each[part] for each in single[2 * number : 2 * number + 2]]
+            for value, expected in zip(values, zip(*parts, strict=True), strict=True):
+                assert torch.equal(value, torch.cat(expected))
+
+
 def test_no_auxiliary_batch() -> None:
     data = EpisodeDataModule(**{**SMALL, "auxiliary_batch": 0})
     data.setup("fit")
@@ -142,6 +159,8 @@ def test_a_resume_on_other_classes_stops() -> None:
         pytest.param({"validation_queries": 9}, "class 'aerial-tramway' has 6 images", id="validation"),
         pytest.param({"validation_way": 61}, "only 60", id="way"),
         pytest.param({"auxiliary_batch": -1}, "auxiliary_batch must be at least 0", id="auxiliary"),
+        pytest.param({"per_step": 0}, "per_step must be at least 1", id="per-step"),
+        pytest.param({"per_step": 2}, "episodes must be a multiple of per_step=2, got 3", id="steps"),
         pytest.param({"workers": -1}, "workers must be at least 0", id="workers"),
         pytest.param({"image_size": 0}, "image_size must be at least 1", id="image-size"),
         pytest.param({"seed": -1}, "seed must be at least 0", id="seed"),

@@ -152,3 +152,17 @@ def test_every_image_of_an_epoch_has_a_seed_of_its_own() -> None:
     assert len(seeds) == 100
     sampler.set_epoch(1)
     assert not seeds & {seed for batch in seeded for _, seed in batch}
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_joined_batches_keep_their_seeds_and_are_shared_whole(processes: int) -> None:
+    """Seven batches, joined by threes: two, and the seventh is left out."""
+    sampler = ShuffledSampler(30, batch_size=2, batches=7, seed=0)
+    single = list(SeededSampler(sampler, seed=3))
+    shards = [
+        SeededSampler(sampler, seed=3, together=3, process=process, processes=processes)
+        for process in range(processes)
+    ]
+    assert [len(shard) for shard in shards] == [2 // processes] * processes
+    joined = [batch for shard in shards for batch in shard]
+    assert joined == [[item for batch in single[k : k + 3] for item in batch] for k in (0, 3)]

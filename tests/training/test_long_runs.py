@@ -249,8 +249,17 @@ def test_a_batch_that_diverges_is_kept(tiny_images: Path, tmp_path: Path) -> Non
         ({"accumulate": 0}, "accumulate must be at least 1"),
         ({"patience": 0}, "patience must be at least 1"),
         ({"devices": 3}, "3 processes cannot share 4 episodes evenly: make episodes.train a multiple of 3"),
+        (
+            {"devices": 3, "episodes": replace(EPISODES, per_step=2)},
+            "3 processes of 2 episodes cannot share 4 episodes evenly: make episodes.train a multiple of 6",
+        ),
+        (
+            {"episodes": replace(EPISODES, per_step=3)},
+            "steps of 3 episodes cannot share 4 episodes evenly: make episodes.train a multiple of 3",
+        ),
+        ({"episodes": replace(EPISODES, per_step=0)}, "episodes.per_step must be at least 1"),
     ],
-    ids=["accumulate", "patience", "devices"],
+    ids=["accumulate", "patience", "devices", "devices-and-steps", "steps", "per-step"],
 )
 def test_options_that_cannot_work(
     options: dict[str, Any], message: str, tiny_images: Path, tmp_path: Path

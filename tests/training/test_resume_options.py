@@ -52,7 +52,8 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "seed": ({"seed": 5}, "seed: it was 0 and is now 5"),
     "accumulate": ({"accumulate": 2}, r"accumulate \* devices \* nodes: it was 1 and is now 2"),
 }
-for _name, _value in {"way": 4, "shot": 2, "queries": 3, "auxiliary_batch": 9, "train": 5}.items():
+_OTHER = {"way": 4, "shot": 2, "queries": 3, "auxiliary_batch": 9, "per_step": 2, "train": 5}
+for _name, _value in _OTHER.items():
     _before = getattr(EPISODES, _name)
     _message = f"episodes.{_name}: it was {_before} and is now {_value}"
     REFUSED[_name] = {"episodes": replace(EPISODES, **{_name: _value})}, _message

@@ -15,16 +15,19 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 from lightning.pytorch.callbacks import Timer
+from torch.nn import functional as F
 from torch.profiler import profile
 
 from lwfm._common import files
+from lwfm.data import EpisodeDataModule
 from lwfm.errors import UserError
 from lwfm.figures import curves_figure
 from lwfm.model import load_model
+from lwfm.nn import ClassLists
 from lwfm.training import OptimConfig, TrainingSummary, checkpoints
 from lwfm.training.checkpoints import AtomicCheckpointIO
 from lwfm.training.modules import LWFMModule
-from tests.helpers.tiny_training import EPISODES, train_tiny
+from tests.helpers.tiny_training import EPISODES, MODEL, train_tiny
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -128,6 +131,117 @@ def test_loss_has_three_parts(tiny_images: Path, tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(LWFMModule, "_stop_unless_finite", note)
     train_tiny(tmp_path, tiny_images, epochs=1, optim=OptimConfig(episode_weight=0.5))
     assert losses == pytest.approx([0.5 * 2 + 3 + 5] * 4)
+
+
+def _two_batches(root: Path) -> tuple[EpisodeDataModule, list[dict[str, Any]]]:
+    shape: dict[str, Any] = {"way": 3, "shot": 2, "queries": 2, "episodes": 2, "validation_episodes": 2}
+    data = EpisodeDataModule("folder", root, **shape, auxiliary_batch=8, image_size=24)
+    data.setup("fit")
+    return data, [batch for batch, *_ in data.train_dataloader()]
+
+
+def _module(data: EpisodeDataModule, per_step: int = 1) -> LWFMModule:
+    torch.manual_seed(0)
+    return LWFMModule(
+        MODEL, OptimConfig(), data.classes, data.normalization,
+        way=3, shot=2, per_step=per_step, steps=1, seed=0, validation=data.plan,
+    )  # fmt: skip
+
+
+def test_the_loss_of_two_episodes_is_the_mean_of_their_losses(tiny_images: Path) -> None:
+    data, batches = _two_batches(tiny_images)
+    one, both = _module(data), _module(data, per_step=2)
+    for module in (one, both):
+        module.model.backbone.eval()  # else batch normalization sees other images together
+
+    def losses(module: LWFMModule, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
+        maps = module.encode(torch.cat([batch["episode"][0], batch["auxiliary"][0]]))
+        return module._losses(maps, batch["episode"][1], batch["auxiliary"][1])
+
+    joined = {
+        part: [torch.cat(pair) for pair in zip(*(batch[part] for batch in batches), strict=True)]
+        for part in batches[0]
+    }
+    several = losses(both, joined)
+    single = [losses(one, batch) for batch in batches]
+    for name, value in several.items():
+        expected = torch.stack([each[name] for each in single]).mean()
+        assert value.item() == pytest.approx(expected.item(), rel=1e-5), name
+    parts = ("episode_loss", "query_loss", "auxiliary_loss")
+    torch.autograd.backward([several[name] for name in parts])
+    torch.autograd.backward([each[name] / 2 for each in single for name in parts])
+    for x, y in zip(both.parameters(), one.parameters(), strict=True):
+        torch.testing.assert_close(x.grad, y.grad, rtol=1e-4, atol=1e-6)
+
+
+def test_the_step_is_that_of_the_head(tiny_images: Path) -> None:
+    """Logits and class logits of one episode, from maps that the head encodes and labels that it sorts."""
+    data, batches = _two_batches(tiny_images)
+    module = _module(data)
+    (images, labels), (others, their_labels) = batches[0]["episode"], batches[0]["auxiliary"]
+    maps = [layer.detach() for layer in module.encode(torch.cat([images, others]))]
+    losses = module._losses(maps, labels, their_labels)
+    head = module.model.head
+    logits, class_logits = head([x[:6] for x in maps], [0, 1, 2] * 2, [x[6:12] for x in maps])
+    expected = {
+        "episode_loss": F.cross_entropy(logits, torch.arange(6) % 3),
+        "query_loss": F.cross_entropy(class_logits, labels[6:]),
+        "auxiliary_loss": F.cross_entropy(head.classify([x[12:] for x in maps]), their_labels),
+        "train_accuracy": (logits.argmax(1) == torch.arange(6) % 3).float().mean(),
+    }
+    assert losses == expected
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("per_step", [1, 2])
+def test_losses_of_the_second_step_do_not_wait_for_the_device(tiny_images: Path, per_step: int) -> None:
+    data, batches = _two_batches(tiny_images)
+    module = _module(data, per_step).cuda()
+    parts = {
+        name: [torch.cat([each[name][n] for each in batches[:per_step]]).cuda() for n in (0, 1)]
+        for name in ("episode", "auxiliary")
+    }
+
+    def step() -> None:
+        maps = module.encode(torch.cat([images for images, _ in parts.values()]))
+        losses = module._losses(maps, parts["episode"][1], parts["auxiliary"][1])
+        torch.autograd.backward([value for name, value in losses.items() if name.endswith("loss")])
+
+    step()  # which makes the lists
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        step()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def test_no_list_of_labels_is_made_again_in_the_second_step(
+    tiny_images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[int] = []
+
+    class Counted(ClassLists):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            made.append(1)
+            super().__init__(*arguments, **options)
+
+    monkeypatch.setattr("lwfm.training.modules.ClassLists", Counted)
+    train_tiny(tmp_path, tiny_images, epochs=2)
+    assert len(made) == 1
+
+
+def test_a_run_of_several_episodes_a_step_resumes_exactly(tiny_images: Path, tmp_path: Path) -> None:
+    episodes = replace(EPISODES, per_step=2)
+    whole = train_tiny(tmp_path / "whole", tiny_images, episodes=episodes)
+    assert whole.steps == 2 * 2
+    options = torch.load(whole.last, weights_only=True)["hyper_parameters"]
+    assert options["episodes"]["per_step"] == 2
+    train_tiny(tmp_path / "parts", tiny_images, episodes=episodes, epochs=1)
+    with pytest.warns(UserWarning, match="epochs: it was 1 and is now 2"):
+        resumed = train_tiny(tmp_path / "parts", tiny_images, episodes=episodes, resume=True)
+    assert resumed.steps == whole.steps
+    for name, tensor in _weights(resumed.last).items():
+        torch.testing.assert_close(tensor, _weights(whole.last)[name], rtol=0, atol=0)
 
 
 def test_folder_of_a_run_is_not_overwritten(finished: TrainingSummary, tiny_images: Path) -> None:
