@@ -30,7 +30,7 @@ BELOW = {
     "training": {"errors", "_common", "nn", "data", "model", "evaluation"},
     "experiments": {"errors", "_common", "presets", "data", "evaluation", "training"},
     "metric": {"errors", "_common", "nn", "adapters", "data", "model", "evaluation", "figures", "training"},
-    "report": {"errors", "_common", "data", "model", "evaluation", "figures", "classifier"},
+    "report": {"errors", "_common", "nn", "data", "model", "evaluation", "figures", "classifier"},
     "reference": set(),
 }
 ABOVE = ("__init__", "__main__", "cli")  # may import every package; only __main__ imports cli

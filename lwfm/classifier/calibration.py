@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
 LEAST_ANSWERS = 10
 """With fewer held-out shots than this there is no calibration."""
@@ -99,19 +99,13 @@ def hold_out(labels: Tensor, *, seed: int = 0) -> list[tuple[Tensor, Tensor]]:
     return splits
 
 
-def calibrate(
-    classify: Callable[[Sequence[Tensor], Tensor, Sequence[Tensor]], Tensor],
-    maps: Sequence[Tensor],
-    labels: Tensor,
-) -> tuple[float, int]:
+def calibrate(classify: Callable[[Tensor, Tensor], Tensor], labels: Tensor) -> tuple[float, int]:
     """Fit the temperature of a classifier on shots held out of its support set.
 
     Parameters
     ----------
     classify : callable
-        From support maps, support labels and query maps to logits [Q, way].
-    maps : sequence of Tensor
-        [S, C_l, F_l, F_l] for each layer.
+        From indices of support images and of queries, int64 on the CPU, to logits [Q, way].
     labels : Tensor
         [S] int64 in 0..way-1.
 
@@ -122,10 +116,10 @@ def calibrate(
         answers come from fewer shots than the classifier will have, so that probabilities tend to be too low.
     """
     logits, truth = [], []
-    for kept, asked in hold_out(labels.cpu()):
-        support, query = ([layer[rows.to(layer.device)] for layer in maps] for rows in (kept, asked))
-        logits.append(classify(support, labels[kept.to(labels.device)], query).cpu())
-        truth.append(labels.cpu()[asked])
+    labels = labels.cpu()
+    for kept, asked in hold_out(labels):
+        logits.append(classify(kept, asked).cpu())
+        truth.append(labels[asked])
     if not logits or int(labels.max()) == 0:
         return 1.0, 0
     answers = torch.cat(truth)

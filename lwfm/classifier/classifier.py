@@ -20,7 +20,7 @@ from lwfm.classifier.decision import Decision
 from lwfm.classifier.labels import check_labels, plain_value, replace_unknown, unknown_label
 from lwfm.classifier.sklearn_api import Estimator
 from lwfm.classifier.storage import load_state, save_state
-from lwfm.classifier.support_set import SupportSet
+from lwfm.classifier.support_set import SupportSet, most_similar
 from lwfm.errors import UserError
 from lwfm.model.default import ModelChoice, build_network, network_name
 from lwfm.model.encode import NO_WHITE, check_collection, encode_images, white_levels
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from lwfm.model import LWFM
     from lwfm.model.encode import ImageLike
+    from lwfm.nn import EncodedMaps
 
 _COMPARED_TOGETHER = 256
 """Queries that the head compares at once: terms of the support images alone are then computed once."""
@@ -41,9 +42,10 @@ _COMPARED_TOGETHER = 256
 class FewShotClassifier(Estimator):
     """A classifier that learns from a few images per class, without training.
 
-    Images pass the network once; queries are then compared with the support images by layer-wise
-    embedding and semantic-pixel matching (:class:`lwfm.nn.LWFMHead`). It follows scikit-learn's
-    conventions, so that its ``clone``, ``cross_val_score`` and searches work; scikit-learn is not needed.
+    Images pass the network once, and support images are encoded for its head once; queries are then compared
+    with them by layer-wise embedding and semantic-pixel matching (:class:`lwfm.nn.LWFMHead`). It follows
+    scikit-learn's conventions, so that its ``clone``, ``cross_val_score`` and searches work; scikit-learn is
+    not needed.
 
     Parameters
     ----------
@@ -73,7 +75,7 @@ class FewShotClassifier(Estimator):
     network_ : LWFM
         The network that compares the images.
     support_ : SupportSet
-        Maps, labels and names of the images it was fitted on.
+        Maps, encoded maps, labels and names of the images it was fitted on.
     temperature_ : float
         Divides the logits of the network's head.
     calibrated_on_ : int
@@ -175,8 +177,14 @@ class FewShotClassifier(Estimator):
         """Calibrate, then set the fitted attributes: an error leaves the classifier unchanged."""
         temperature, answers = 1.0, 0
         if self.calibrate:
+            head, labels = network.head, support.labels.cpu()
+
+            def classify(kept: Tensor, asked: Tensor) -> Tensor:
+                rows = kept.unsqueeze(0), asked.unsqueeze(0)
+                return head.logits(head.compare_episodes(support.encoded, *rows, labels[kept]))[0]
+
             with torch.inference_mode():
-                temperature, answers = calibrate(network.head, support.maps, support.labels)
+                temperature, answers = calibrate(classify, labels)
         self.network_, self.support_, self.classes_ = network, support, support.classes
         self.temperature_, self.calibrated_on_ = temperature, answers
 
@@ -219,8 +227,9 @@ class FewShotClassifier(Estimator):
 
     def decide(self, images: Iterable[ImageLike]) -> Iterator[Decision]:
         """Yield for each image, in order, the two best classes and the most similar support image."""
-        for maps, probabilities in self._compare(images):
-            nearest = self.support_.most_similar(self.network_.head, maps, probabilities.argmax(-1))
+        known = self.support_.encoded, self.support_.labels
+        for queries, probabilities in self._compare(images):
+            nearest = most_similar(self.network_.head, *known, queries, probabilities.argmax(-1))
             for row, image in zip(probabilities, nearest.tolist(), strict=True):
                 yield Decision.build(
                     row,
@@ -231,13 +240,15 @@ class FewShotClassifier(Estimator):
                 )
 
     @torch.inference_mode()
-    def _compare_maps(self, maps: Sequence[Tensor]) -> Tensor:
-        """Compute probabilities [Q, way] float64, on the CPU."""
-        logits: Tensor = self.network_.head(self.support_.maps, self.support_.labels, maps)
-        return (logits.double() / self.temperature_).softmax(-1).cpu()
+    def _compare_maps(self, maps: Sequence[Tensor]) -> tuple[EncodedMaps, Tensor]:
+        """Encode maps of queries and compute probabilities [Q, way] float64, on the CPU."""
+        head, support = self.network_.head, self.support_
+        queries = head.encode(maps)
+        logits = head.logits(head.compare(support.encoded, support.lists, queries))
+        return queries, (logits.double() / self.temperature_).softmax(-1).cpu()
 
-    def _compare(self, images: Iterable[ImageLike]) -> Iterator[tuple[tuple[Tensor, ...], Tensor]]:
-        """Yield maps and probabilities [Q, way] of the images, in chunks of bounded size."""
+    def _compare(self, images: Iterable[ImageLike]) -> Iterator[tuple[EncodedMaps, Tensor]]:
+        """Yield the encoded images and their probabilities [Q, way], in chunks of bounded size."""
         if not self._is_fitted():
             raise UserError("this classifier has seen no images yet: call fit first")
         self._check_parameters()
@@ -251,7 +262,7 @@ class FewShotClassifier(Estimator):
         for maps in encode_images(
             self.network_, shown, self.batch_size, together=_COMPARED_TOGETHER, white=white
         ):
-            yield maps, self._compare_maps(maps)
+            yield self._compare_maps(maps)
 
     def _label_of_unknown(self) -> str | int | None:
         """Return the label of unknown images; None where no image can be unknown."""

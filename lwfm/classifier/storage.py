@@ -1,4 +1,7 @@
-"""A fitted classifier as one .safetensors file: the network's weights, the support maps, and JSON."""
+"""A fitted classifier as one .safetensors file: the network's weights, the support maps, and JSON.
+
+The head encodes the maps when they are read: that is cheap, and the file is less than half as large.
+"""
 
 from __future__ import annotations
 
@@ -68,16 +71,17 @@ def load_state(path: str | os.PathLike[str]) -> tuple[LWFM, SupportSet, dict[str
         maps = tuple(tensors[f"{_MAPS}{layer}"] for layer in range(len(network.backbone.layers)))
         classes = check_labels(None, described.classes)
         white = build_record(WhiteLevels, described.white)
-        support = SupportSet(maps, tensors[_LABELS], classes, tuple(described.names), white)
+        labels, names = tensors[_LABELS], tuple(described.names)
         network.head.layout.layers(maps, "the support maps")
         finite = all(layer.float().square().sum(1).isfinite().all() for layer in maps)
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{file} is not a whole classifier: {error}") from error
-    labels = support.labels
     indices = labels.dtype == torch.int64 and labels.ndim == 1
     present = indices and sorted(set(labels.tolist())) == list(range(len(classes)))
-    if not (present and len(labels) == len(support.names) == len(maps[0])):
+    if not (present and len(labels) == len(names) == len(maps[0])):
         raise UserError(f"{file} is not a whole classifier: its images, labels and names do not agree")
     if not finite:
         raise UserError(f"{file} is not a whole classifier: its support maps hold NaN or infinite values")
-    return network, support, state
+    with torch.inference_mode():
+        encoded = network.head.encode(maps)
+    return network, SupportSet(maps, encoded, labels, classes, names, white), state

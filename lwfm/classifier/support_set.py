@@ -1,10 +1,11 @@
-"""The labeled images of a classifier, as maps of its network.
+"""The labeled images of a classifier, as maps of its network, encoded by its head.
 
 Letters: S support images, Q queries, l a layer.
 """
 
 from __future__ import annotations
 
+import functools
 import os
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self
@@ -16,26 +17,29 @@ from torch import Tensor
 from lwfm.classifier.labels import are_names
 from lwfm.errors import UserError
 from lwfm.model.encode import NO_WHITE, encode_images
+from lwfm.nn import ClassLists
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator
 
     import numpy.typing as npt
 
     from lwfm.data.white_levels import WhiteLevels
     from lwfm.model import LWFM
     from lwfm.model.encode import ImageLike
-    from lwfm.nn import LWFMHead
+    from lwfm.nn import EncodedMaps, LWFMHead
 
 
 @dataclass(frozen=True, eq=False)
 class SupportSet:
-    """Maps, labels and names of support images.
+    """Maps, encoded maps, labels and names of support images.
 
     Attributes
     ----------
     maps : tuple of Tensor
-        [S, C_l, F_l, F_l] for each layer.
+        [S, C_l, F_l, F_l] for each layer, from which a file is written.
+    encoded : EncodedMaps
+        The same images as the network's head compares them.
     labels : Tensor
         [S] int64, indices into ``classes``.
     classes : ndarray
@@ -47,6 +51,7 @@ class SupportSet:
     """
 
     maps: tuple[Tensor, ...]
+    encoded: EncodedMaps
     labels: Tensor
     classes: npt.NDArray[Any]
     names: tuple[str, ...]
@@ -77,7 +82,15 @@ class SupportSet:
             raise UserError(f"{len(names)} images need as many labels, got {len(labels)}")
         classes, indices = np.unique(labels, return_inverse=True)
         maps = tuple(torch.cat(layer) for layer in zip(*batches, strict=True))
-        return cls(maps, torch.as_tensor(indices, device=maps[0].device), classes, tuple(names), white)
+        with torch.inference_mode():
+            encoded = network.head.encode(maps)
+        places = torch.as_tensor(indices, device=maps[0].device)
+        return cls(maps, encoded, places, classes, tuple(names), white)
+
+    @functools.cached_property
+    def lists(self) -> ClassLists:
+        """The images by class."""
+        return ClassLists(self.labels)
 
     def joined(self, other: SupportSet) -> SupportSet:
         """Append the images of ``other``; UserError where one has names and the other numbers."""
@@ -92,39 +105,42 @@ class SupportSet:
             for x in (self, other)
         ]
         maps = tuple(torch.cat(pair) for pair in zip(self.maps, other.maps, strict=True))
-        return SupportSet(maps, torch.cat(labels), classes, self.names + other.names, other.white)
+        encoded = type(self.encoded).cat([self.encoded, other.encoded])
+        return SupportSet(maps, encoded, torch.cat(labels), classes, self.names + other.names, other.white)
 
     def to(self, device: torch.device) -> SupportSet:
         """Move the tensors to a device."""
-        return replace(self, maps=tuple(x.to(device) for x in self.maps), labels=self.labels.to(device))
+        maps = tuple(x.to(device) for x in self.maps)
+        return replace(self, maps=maps, encoded=self.encoded.to(device), labels=self.labels.to(device))
 
-    @torch.inference_mode()
-    def most_similar(self, head: LWFMHead, maps: Sequence[Tensor], classes: Tensor) -> Tensor:
-        """Find the image of a given class that is most similar to each query.
 
-        Parameters
-        ----------
-        head : LWFMHead
-            Compares each query with every image of its class as a class of its own.
-        maps : sequence of Tensor
-            Queries [Q, C_l, F_l, F_l] for each layer.
-        classes : Tensor
-            [Q] int64, the class of the images to compare each query with.
+@torch.inference_mode()
+def most_similar(
+    head: LWFMHead, support: EncodedMaps, labels: Tensor, query: EncodedMaps, classes: Tensor
+) -> Tensor:
+    """Find the support image of a given class that is most similar to each query.
 
-        Returns
-        -------
-        Tensor
-            [Q] int64, indices of support images, on the CPU.
-        """
-        nearest = torch.zeros(len(classes), dtype=torch.int64)
-        for index in torch.bincount(classes).nonzero().squeeze(1).tolist():
-            members = (self.labels == index).nonzero().squeeze(1)
-            queries = (classes == index).nonzero().squeeze(1)
-            similarities = head.similarities(
-                [layer[members] for layer in self.maps],
-                torch.arange(len(members), device=members.device),
-                [layer[queries.to(layer.device)] for layer in maps],
-            )
-            best = (similarities.base + similarities.matching).argmax(-1)
-            nearest[queries] = members[best].cpu()
-        return nearest
+    Parameters
+    ----------
+    head : LWFMHead
+        Compares each query with every image of its class as a class of its own.
+    support, query : EncodedMaps
+        S and Q images that the head has encoded.
+    labels : Tensor
+        [S] int64, the class of each support image.
+    classes : Tensor
+        [Q] int64, the class of the images to compare each query with.
+
+    Returns
+    -------
+    Tensor
+        [Q] int64, indices of support images, on the CPU.
+    """
+    labels, classes = labels.cpu(), classes.cpu()
+    nearest = torch.zeros(len(classes), dtype=torch.int64)
+    for label in set(classes.tolist()):
+        members = (labels == label).nonzero().squeeze(1)
+        queries = (classes == label).nonzero().squeeze(1)
+        compared = head.compare(support[members], range(len(members)), query[queries])
+        nearest[queries] = members[head.logits(compared).argmax(-1).cpu()]
+    return nearest

@@ -6,26 +6,27 @@ import hashlib
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast, get_args
+from typing import TYPE_CHECKING, Any, NamedTuple, cast, get_args
 
 import torch
 
-from lwfm.classifier.support_set import SupportSet
+from lwfm.classifier.support_set import most_similar
 from lwfm.data import EpisodeSampler, episode_labels, open_images
 from lwfm.data.image_sets import DataName
 from lwfm.errors import UserError
 from lwfm.evaluation import open_network
 from lwfm.evaluation.cached_maps import compute_maps
-from lwfm.evaluation.episodes import episode_scores
 from lwfm.figures import match_images
 from lwfm.model import ModelConfig
 from lwfm.report.charts import embedding_figure, figure_uri, image_uri
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from lwfm.data import ImageSet
-    from lwfm.evaluation.cached_maps import CachedMaps
     from lwfm.evaluation.results import EvaluationResult, MethodResult
     from lwfm.model import LWFM
+    from lwfm.nn import EncodedMaps, EpisodeSimilarities
 
 _WRONG_SHOWN = 12
 
@@ -113,11 +114,10 @@ def redraw(
         )
         order = sorted(range(len(method.episode_accuracy)), key=lambda i: (method.episode_accuracy[i], i))
         for number in order[:hardest]:
-            drawn = sampler.episode(number)
-            maps = compute_maps(network, images, sorted(drawn))
-            episodes.append(_show(network, images, maps, drawn, method, number))
+            episode = _compare(network, images, sampler.episode(number), method)
+            episodes.append(_show(network, images, episode, method, number))
             if embedding_map is None:
-                embedding_map = _embedding_map(network, images, maps, drawn, method.way * method.shot)
+                embedding_map = _embedding_map(images, episode)
     return Redrawn(episodes, embedding_map)
 
 
@@ -157,29 +157,41 @@ def _reload(result: EvaluationResult, images: ImageSet, checkpoint: Path | None)
     return open_network(None, config, images, result.options["seed"])
 
 
+class _Episode(NamedTuple):
+    """An episode compared again: the images drawn, support images first, and their similarities."""
+
+    drawn: list[int]
+    labels: Tensor
+    """[S] int64."""
+    support: EncodedMaps
+    query: EncodedMaps
+    similarities: EpisodeSimilarities
+
+
+@torch.inference_mode()
+def _compare(network: LWFM, images: ImageSet, drawn: list[int], method: MethodResult) -> _Episode:
+    encoded = network.head.encode(compute_maps(network, images, sorted(drawn)).select(drawn))
+    labels = episode_labels(method.way, method.shot)
+    support, query = encoded[: len(labels)], encoded[len(labels) :]
+    similarities = network.head.compare(support, labels, query, features=True)
+    return _Episode(drawn, labels, support, query, similarities)
+
+
 @torch.inference_mode()
 def _show(
-    network: LWFM,
-    images: ImageSet,
-    maps: CachedMaps,
-    drawn: list[int],
-    method: MethodResult,
-    number: int,
+    network: LWFM, images: ImageSet, episode: _Episode, method: MethodResult, number: int
 ) -> HardEpisode:
-    """Classify the episode again; return its images, misclassified queries and a match."""
-    way = method.way
-    supports = way * method.shot
-    labels = episode_labels(way, method.shot)
-    support, query = maps.select(drawn[:supports]), maps.select(drawn[supports:])
-    answers = episode_scores(network.head, support, labels, query)["lwfm"].argmax(-1)  # [Q]
+    """Return the images of the episode, misclassified queries and a match."""
+    way, drawn, supports = method.way, episode.drawn, len(episode.labels)
+    answers = network.head.logits(episode.similarities).argmax(-1)  # [Q]
     truth = episode_labels(way, len(answers) // way)
     classes = [images.names[index].split("/")[0] for index in drawn[:way]]
     wrong = (answers != truth).nonzero().squeeze(1).tolist()[:_WRONG_SHOWN]
     match = None
     if wrong:
-        known = SupportSet(support, labels, images.labels[:0], ())
-        first = [layer[wrong[:1]] for layer in query]
-        nearest = int(known.most_similar(network.head, first, answers[wrong[:1]])[0])
+        first = wrong[:1]
+        known = episode.support, episode.labels
+        nearest = int(most_similar(network.head, *known, episode.query[first], answers[first])[0])
         pair = drawn[nearest], drawn[supports + wrong[0]]
         match = figure_uri(match_images(network, *(images.image(index) for index in pair))[0])
     return HardEpisode(
@@ -204,20 +216,11 @@ def _show(
 
 
 @torch.inference_mode()
-def _embedding_map(
-    network: LWFM, images: ImageSet, maps: CachedMaps, drawn: list[int], supports: int
-) -> str | None:
+def _embedding_map(images: ImageSet, episode: _Episode) -> str | None:
     """Draw t-SNE of the queries of one episode; None without scikit-learn or with fewer than four queries."""
-    labels = torch.as_tensor(images.labels[drawn[:supports]])
-    _, support_labels = labels.unique(return_inverse=True)  # type: ignore[no-untyped-call]
-    query = maps.select(drawn[supports:])
-    head = network.head
-    encoded = head.encode(query)
-    support = head.encode(maps.select(drawn[:supports]))
-    weighted = head.compare(support, support_labels, encoded, features=True).query_features
-    assert weighted is not None  # noqa: S101
-    plain = torch.cat([layer.mean(1) for layer in encoded.positions], dim=-1)  # [Q, C], centered
-    names = [images.names[index].split("/")[0] for index in drawn[supports:]]
+    weighted = cast("Tensor", episode.similarities.query_features)
+    plain = torch.cat([layer.mean(1) for layer in episode.query.positions], dim=-1)  # [Q, C], centered
+    names = [images.names[index].split("/")[0] for index in episode.drawn[len(episode.labels) :]]
     try:
         return figure_uri(embedding_figure(plain, weighted, names)) if len(names) > 3 else None
     except ModuleNotFoundError:

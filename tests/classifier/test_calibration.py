@@ -10,8 +10,6 @@ import torch
 from lwfm.classifier.calibration import LEAST_ANSWERS, calibrate, fit_temperature, hold_out
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from torch import Tensor
 
 
@@ -59,26 +57,24 @@ def test_every_class_keeps_a_shot(shots: tuple[int, ...], folds: int) -> None:
 def test_too_few_shots_are_not_calibrated(shots: tuple[int, ...]) -> None:
     labels = torch.cat([torch.full((count,), label) for label, count in enumerate(shots)])
     assert hold_out(labels) == []
-    assert calibrate(_never, [torch.zeros(len(labels), 1, 1, 1)], labels) == (1.0, 0)
+    assert calibrate(_never, labels) == (1.0, 0)
 
 
-def _never(support: Sequence[Tensor], labels: Tensor, query: Sequence[Tensor]) -> Tensor:
+def _never(kept: Tensor, asked: Tensor) -> Tensor:
     raise AssertionError("nothing is to be classified")
 
 
 def test_it_classifies_held_out_shots_by_the_others() -> None:
     labels = torch.arange(12) % 2
-    maps = [torch.arange(12.0).reshape(12, 1, 1, 1)]
-    asked: list[float] = []
+    asked: list[int] = []
 
-    def classify(support: Sequence[Tensor], support_labels: Tensor, query: Sequence[Tensor]) -> Tensor:
-        numbers, wanted = support[0].flatten(), query[0].flatten()
-        assert not set(numbers.tolist()) & set(wanted.tolist())
-        assert torch.equal(support_labels, numbers.long() % 2)
-        asked.extend(wanted.tolist())
-        return torch.eye(2)[wanted.long() % 2]
+    def classify(kept: Tensor, held: Tensor) -> Tensor:
+        assert not set(kept.tolist()) & set(held.tolist())
+        assert set(labels[kept].tolist()) == {0, 1}
+        asked.extend(held.tolist())
+        return torch.eye(2)[held % 2]
 
-    temperature, answers = calibrate(classify, maps, labels)
+    temperature, answers = calibrate(classify, labels)
     assert answers == 12
     assert sorted(asked) == list(range(12))
     assert temperature < 1

@@ -16,6 +16,7 @@ from lwfm.classifier.labels import check_labels
 from lwfm.data import open_image
 from lwfm.errors import UserError
 from lwfm.model import LWFM, save_model
+from lwfm.nn import EncodedMaps, LWFMHead
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -292,6 +293,26 @@ def test_no_queries_give_no_answers(fitted: FewShotClassifier) -> None:
     assert fitted.predict([]).shape == (0,)
     assert fitted.predict_proba([]).shape == (0, 5)
     assert list(fitted.decide([])) == []
+
+
+def test_only_queries_are_encoded_after_the_fit(
+    fitted: FewShotClassifier,
+    shots: tuple[list[Path], list[str]],
+    queries: list[Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    encode, encoded = LWFMHead.encode, list[int]()
+
+    def counted(head: LWFMHead, maps: Any) -> EncodedMaps:
+        images = encode(head, maps)
+        encoded.append(len(images))
+        return images
+
+    monkeypatch.setattr(LWFMHead, "encode", counted)
+    fitted.predict(queries)
+    assert len(list(fitted.decide(queries))) == encoded[-1] == len(queries)
+    fitted.partial_fit(shots[0][:3], shots[1][:3])  # and calibrated on the held-out shots of all
+    assert encoded == [len(queries), len(queries), 3]
 
 
 def test_prediction_before_fit_is_refused(network: LWFM, tmp_path: Path) -> None:
