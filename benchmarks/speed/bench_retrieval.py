@@ -12,22 +12,34 @@ from __future__ import annotations
 import argparse
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lwfm._common.progress import progress
 from lwfm.evaluation.statistics import mean_and_interval, paired_test
-from lwfm.retrieval.index import ImageIndex, load_index
+from lwfm.retrieval.index import Hit, ImageIndex, load_index
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 METHODS = ("matching", "cosine")
+TOGETHER = 32
+"""Images that are looked for at a time."""
+
+
+def _searched(index: ImageIndex, candidates: int) -> Iterator[list[Hit]]:
+    """Yield the candidates of each indexed image, ranked."""
+    features = index.features()
+    begins = range(0, len(index.names), TOGETHER)
+    for begin in progress(begins, f"searching, {TOGETHER} images at a time", "batch"):
+        queries = [layer[begin : begin + TOGETHER].float() for layer in index.maps]
+        yield from index.nearest(queries, features, candidates, candidates=candidates)
 
 
 def recalls(index: ImageIndex, ks: list[int], candidates: int) -> dict[tuple[str, int], list[float]]:
     """Search for each image among the others; return, by method and k, 1 where its class was found."""
     classes = [Path(name).parent.name for name in index.names]
-    features = index.features()
     found: dict[tuple[str, int], list[float]] = {(method, k): [] for method in METHODS for k in ks}
-    for number, label in enumerate(progress(classes, "searching", "image")):
-        query = [layer[number : number + 1].float() for layer in index.maps]
-        hits = index.nearest(query, features, candidates + 1, candidates=candidates + 1)
+    for number, (label, hits) in enumerate(zip(classes, _searched(index, candidates + 1), strict=True)):
         others = [hit for hit in hits if hit.number != number][:candidates]
         orders = {"matching": others, "cosine": sorted(others, key=lambda hit: hit.cosine_rank)}
         for (method, k), right in found.items():

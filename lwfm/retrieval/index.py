@@ -65,7 +65,7 @@ class ImageIndex:
     network : LWFM
         Computed the maps and compares them.
     maps : tuple of Tensor
-        [N, C_l, F_l, F_l] for each layer, float16.
+        [N, C_l, F_l, F_l] for each layer, float16; a search encodes those of its candidates only.
     root : Path
         The folder that was indexed.
     names : tuple of str
@@ -98,13 +98,16 @@ class ImageIndex:
         return global_features([layer.float() for layer in self.maps])
 
     @torch.inference_mode()
-    def nearest(self, query: Sequence[Tensor], features: Tensor, k: int, *, candidates: int) -> list[Hit]:
-        """Find the images most similar to one.
+    def nearest(
+        self, queries: Sequence[Tensor], features: Tensor, k: int, *, candidates: int
+    ) -> list[list[Hit]]:
+        """Find the images most similar to each query.
 
         Parameters
         ----------
-        query : sequence of Tensor
-            Maps [1, C_l, F_l, F_l] of the image.
+        queries : sequence of Tensor
+            Maps [Q, C_l, F_l, F_l] of the queries for each layer; candidates that several of them share are
+            encoded once.
         features : Tensor
             [N, C], see :meth:`features`.
         k : int
@@ -114,20 +117,30 @@ class ImageIndex:
 
         Returns
         -------
-        list of Hit
-            [min(k, N)], the most similar first.
+        list of list of Hit
+            [Q][min(k, N)], the most similar first.
         """
         from usearch.index import search  # the extra `retrieval`
 
-        count = min(max(candidates, k), len(self.names))
-        found = search(features.numpy(), global_features(query)[0].numpy(), count, "cos", exact=True)
-        places = torch.as_tensor(found.keys.astype("int64"))
-        shortlist = [layer[places].float() for layer in self.maps]
-        terms = self.network.head.similarities(shortlist, torch.arange(count), query)
-        similarity = (terms.base + terms.matching)[0]
-        cosines = 1 - torch.as_tensor(found.distances)
-        best = similarity.argsort(descending=True, stable=True)[:k].tolist()
-        return [Hit(int(places[i]), float(similarity[i]), float(cosines[i]), i + 1) for i in best]
+        head, count = self.network.head, min(max(candidates, k), len(self.names))
+        found = search(features.numpy(), global_features(queries).numpy(), count, "cos", exact=True)
+        places = torch.as_tensor(found.keys.astype("int64")).view(-1, count)  # [Q, count]
+        shortlist, listed = torch.unique(places, return_inverse=True)
+        maps = zip(self.maps, queries, strict=True)
+        images = head.encode([torch.cat([layer[shortlist].float(), query]) for layer, query in maps])
+        asked = torch.arange(len(shortlist), len(images)).unsqueeze(1)  # [Q, 1]
+        # The similarity of two images is symmetric, and many queries of one class are what the head is
+        # fastest at: here the candidates.
+        terms = head.compare_episodes(images, asked, listed, [0])
+        similarities = (terms.base + terms.matching).squeeze(2)  # [Q, count]
+        cosines = 1 - torch.as_tensor(found.distances).view(-1, count)
+        return [_ranked(*row, k) for row in zip(places, similarities, cosines, strict=True)]
+
+
+def _ranked(places: Tensor, similarities: Tensor, cosines: Tensor, k: int) -> list[Hit]:
+    """Return the k most similar of the candidates of one query, which are in the order of their cosines."""
+    best = similarities.argsort(descending=True, stable=True)[:k].tolist()
+    return [Hit(int(places[i]), float(similarities[i]), float(cosines[i]), i + 1) for i in best]
 
 
 def content_digest(path: Path) -> str:

@@ -137,7 +137,7 @@ def search_index(
     features = images.features()
     if not features.isfinite().all():
         raise UserError(f"{index} is not a whole index: its maps hold NaN or infinite values; index again")
-    found = images.nearest(maps, features, k, candidates=candidates)
+    (found,) = images.nearest(maps, features, k, candidates=candidates)
     _warn_of_changes(images, found, index)
     hits = Hits(image, images, tuple(found))
     if show is not None:

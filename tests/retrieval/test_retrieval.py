@@ -7,7 +7,7 @@ import os
 import shutil
 import sys
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ from lwfm.cli import main
 from lwfm.errors import UserError
 from lwfm.model import LWFM, ModelConfig, load_model, save_model
 from lwfm.model.encode import encode_images
-from lwfm.nn import nearest_class_mean
+from lwfm.nn import EncodedMaps, LWFMHead, nearest_class_mean
 from lwfm.retrieval.index import ImageIndex, build_index, load_index
 from lwfm.retrieval.search import search_index
 
@@ -250,6 +250,30 @@ def test_a_missing_package_is_named_with_its_extra(
     message = capsys.readouterr().err
     assert "the package usearch is missing" in message
     assert "lwfm[retrieval]" in message
+
+
+def test_several_queries_find_what_each_finds(index: ImageIndex, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And a candidate that they share is encoded once."""
+    features, queries = index.features(), [layer[4:9].float() for layer in index.maps]
+    single = [index.nearest([x[i : i + 1] for x in queries], features, 3, candidates=7)[0] for i in range(5)]
+    encode, encoded = LWFMHead.encode, list[int]()
+
+    def counted(head: LWFMHead, maps: Any) -> EncodedMaps:
+        images = encode(head, maps)
+        encoded.append(len(images))
+        return images
+
+    monkeypatch.setattr(LWFMHead, "encode", counted)
+    together = index.nearest(queries, features, 3, candidates=7)
+    for hits, expected in zip(together, single, strict=True):
+        assert [(hit.number, hit.cosine_rank) for hit in hits] == [
+            (hit.number, hit.cosine_rank) for hit in expected
+        ]
+        for name in ("similarity", "cosine"):
+            values = [[getattr(hit, name) for hit in each] for each in (hits, expected)]
+            assert values[0] == pytest.approx(values[1], abs=1e-5)
+    assert len(encoded) == 1
+    assert encoded[0] <= len(index.names) + 5  # not 5 * 7 candidates and 5 queries
 
 
 def test_recall_is_that_of_the_other_images(index: ImageIndex) -> None:
