@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import torch
 from easyfsl.methods import FewShotClassifier
-from torch import Tensor, nn
+
+from lwfm.nn import ClassLists
 
 if TYPE_CHECKING:
+    from torch import Tensor, nn
+
     from lwfm.nn import LWFMHead
-    from lwfm.nn.map_layout import Maps
 
 
 class LWFMClassifier(FewShotClassifier):  # type: ignore[misc]  # the library has no types
@@ -42,10 +43,9 @@ class LWFMClassifier(FewShotClassifier):  # type: ignore[misc]  # the library ha
     def __init__(self, backbone: nn.Module, head: LWFMHead, *, use_softmax: bool = False) -> None:
         super().__init__(backbone, use_softmax=use_softmax)
         self.head = head
-        self.support_maps: Maps = ()
 
     def process_support_set(self, support_images: Tensor, support_labels: Tensor) -> None:
-        """Keep the maps of the support images.
+        """Encode the support images and sort them by class, once for all queries.
 
         Parameters
         ----------
@@ -54,13 +54,13 @@ class LWFMClassifier(FewShotClassifier):  # type: ignore[misc]  # the library ha
         support_labels : Tensor
             [S] int64 in 0..way-1, in any order.
         """
-        self.support_maps = self.backbone(support_images)
-        self.support_labels = support_labels
+        self.support = self.head.encode(self.backbone(support_images))
+        self.classes = ClassLists(support_labels, len(self.support), device=self.support.device)
 
     def forward(self, query_images: Tensor) -> Tensor:
         """Compute logits [Q, way] of query images [Q, 3, H, W], or probabilities with ``use_softmax``."""
-        logits = self.head(self.support_maps, self.support_labels, self.backbone(query_images))
-        scores = logits if isinstance(logits, torch.Tensor) else logits[0]  # with training-class logits
+        query = self.head.encode(self.backbone(query_images))
+        scores = self.head.logits(self.head.compare(self.support, self.classes, query))
         return scores.softmax(-1) if self.use_softmax else scores
 
     @staticmethod

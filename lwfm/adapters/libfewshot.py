@@ -104,10 +104,13 @@ class SemanticPixelMixin:
             raise ValueError(
                 f"the backbone must give maps [B, C, F, F], not {list(maps.shape)}: set is_flatten to False"
             )
-        support, query, support_target, query_target = self.split_by_episode(maps, mode=2)
-        labels = support_target.view(len(support), -1)  # [episodes, way * shot]
-        logits = [self.head(s, t, q) for s, t, q in zip(support, labels, query, strict=True)]
-        return torch.cat(logits), query_target.reshape(-1)
+        # Their numbers are split instead of the maps, which are so encoded where they are.
+        numbers = torch.arange(len(maps), device=maps.device).view(-1, 1, 1, 1)
+        support, query, support_target, query_target = self.split_by_episode(numbers, mode=2)
+        support, query = support.flatten(1), query.flatten(1)  # [episodes, way * shot or way * query]
+        labels = support_target.view(len(support), -1)[0]  # those of every episode
+        compared = self.head.compare_episodes(self.head.encode(maps), support, query, labels)
+        return self.head.logits(compared).flatten(0, 1), query_target.reshape(-1)
 
 
 def _accuracy(logits: Tensor, targets: Tensor) -> float:
