@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, TypeVar
 from tqdm import tqdm
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator, Sized
 
 Item = TypeVar("Item")
+Batch = TypeVar("Batch", bound="Sized")
 
 
 def progress(
@@ -37,3 +38,31 @@ def progress(
         items, desc=title, unit=unit, total=total, delay=2, leave=False, disable=None if show else True
     )
     return bar
+
+
+def batched_progress(
+    batches: Iterable[Batch], title: str, unit: str, *, total: int, show: bool = True
+) -> Iterator[Batch]:
+    """Yield the batches, with a progress bar as :func:`progress` shows that counts their items.
+
+    Parameters
+    ----------
+    batches : iterable
+        What the loop goes through; each has a length.
+    title, unit : str
+        Text before the bar, and what an item of a batch is called.
+    total : int
+        Number of items of all batches.
+    show : bool
+        False for no bar.
+
+    Examples
+    --------
+    >>> list(batched_progress([[1, 2], [3]], "counting", "number", total=3))
+    [[1, 2], [3]]
+    """
+    shown = tqdm(desc=title, unit=unit, total=total, delay=2, leave=False, disable=None if show else True)
+    with shown as bar:
+        for batch in batches:
+            yield batch
+            bar.update(len(batch))

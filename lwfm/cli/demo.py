@@ -12,7 +12,7 @@ import yaml
 from lwfm.data import open_images
 from lwfm.errors import UserError
 from lwfm.evaluation import evaluate
-from lwfm.evaluation.episodes import BASELINE
+from lwfm.evaluation.methods import BASELINE
 from lwfm.evaluation.heads import HeadOptions
 from lwfm.evaluation.results import percent
 from lwfm.evaluation.statistics import paired_test

@@ -2,7 +2,8 @@
 
 * :mod:`lwfm.evaluation.evaluation` -- :func:`evaluate`: ``lwfm evaluate``;
 * :mod:`lwfm.evaluation.cached_maps` -- every image encoded once;
-* :mod:`lwfm.evaluation.episodes` -- all methods on the same episodes;
+* :mod:`lwfm.evaluation.episodes` -- all methods on the same episodes, many at a time;
+* :mod:`lwfm.evaluation.methods` -- the methods: heads and nearest class mean;
 * :mod:`lwfm.evaluation.map_store` -- maps of a split on disk;
 * :mod:`lwfm.evaluation.heads` -- several heads on the maps of one network;
 * :mod:`lwfm.evaluation.scoring`, :mod:`lwfm.evaluation.statistics` -- means and intervals;

@@ -41,14 +41,15 @@ class CachedMaps:
         rows[torch.as_tensor(indices)] = torch.arange(len(indices))
         return cls(layers, rows)
 
-    def select(self, indices: Sequence[int]) -> tuple[Tensor, ...]:
+    def select(self, indices: Sequence[int] | Tensor) -> tuple[Tensor, ...]:
         """Return the maps of the images with these indices in the set, in this order, at least float32.
 
         IndexError for an image that was not encoded.
         """
-        rows = self.rows[torch.as_tensor(indices)]
+        indices = torch.as_tensor(indices)
+        rows = self.rows[indices]
         if (rows < 0).any():  # on the CPU: no wait for the device
-            missing = [index for index, row in zip(indices, rows.tolist(), strict=True) if row < 0]
+            missing = indices[rows < 0].tolist()
             raise IndexError(f"images {missing} of the set were not encoded")
         rows = rows.to(self.layers[0].device)
         return tuple(layer[rows].to(torch.promote_types(layer.dtype, torch.float32)) for layer in self.layers)

@@ -23,23 +23,22 @@ from lwfm.data.overlap import Overlap, check_unseen
 from lwfm.errors import UserError, keeping
 from lwfm.evaluation.cached_maps import compute_maps
 from lwfm.evaluation.distributed import shared_work
-from lwfm.evaluation.episodes import METHODS, run_episodes
+from lwfm.evaluation.episodes import run_episodes
 from lwfm.evaluation.heads import HeadOptions, make_heads
 from lwfm.evaluation.map_store import MapsDtype, stored_maps
+from lwfm.evaluation.methods import METHODS
 from lwfm.evaluation.results import EvaluatedData, EvaluatedModel, EvaluationResult, MethodResult
 from lwfm.evaluation.scoring import score_methods
 from lwfm.model import LWFM, ModelConfig, load_model
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from lwfm.data import ImageSet
     from lwfm.evaluation.cached_maps import CachedMaps
     from lwfm.evaluation.distributed import Share
+    from lwfm.evaluation.episodes import Drawn
     from lwfm.evaluation.heads import HeadSet
-
-    Drawn = Mapping[tuple[int, int], Sequence[Sequence[int]]]
-    """Image indices of all episodes for each (way, shot)."""
 
 
 def evaluate(
@@ -213,13 +212,14 @@ def _answer(
     heads: HeadSet, cached: CachedMaps, images: ImageSet, drawn: Drawn, share: Share
 ) -> list[MethodResult]:
     """Run all episodes through all heads, and score them."""
+    of_process = {shape: share.shard(each) for shape, each in drawn.items()}
+    others = tuple(heads.others.values())
+    given = run_episodes(heads.own, cached, of_process, others=others, bar=share.is_first)
     methods: list[MethodResult] = []
     for (way, shot), each in drawn.items():
-        given = run_episodes(
-            heads.own, cached, share.shard(each), way=way, shot=shot, others=heads.others, bar=share.is_first
-        )
         labels = torch.as_tensor(images.labels[[episode[way * shot :] for episode in each]])
-        methods += score_methods(share.gather(given), labels, images.classes, way=way, shot=shot)
+        answers = share.gather(given[way, shot])
+        methods += score_methods(answers, labels, images.classes, way=way, shot=shot)
     return methods
 
 

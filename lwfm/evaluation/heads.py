@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from lwfm.errors import UserError
-from lwfm.evaluation.episodes import HeadOnMaps
+from lwfm.evaluation.methods import HeadOnMaps
 from lwfm.model import LWFM, ModelConfig, build_head
 from lwfm.model.backbones import map_sizes
 from lwfm.nn import LayerReduction  # noqa: TC001 - read by the command line
@@ -112,7 +112,7 @@ def make_heads(network: LWFM, options: Mapping[str, HeadOptions]) -> HeadSet:
         for name, (layers, _) in read.items()
     }
     others = {
-        name: HeadOnMaps(_build(network, encoder, name, config), places[name], read[name][1])
+        name: HeadOnMaps(_build(network, encoder, name, config), places[name], read[name][1], name)
         for name, config in configs.items()
     }
     return HeadSet(encoder, HeadOnMaps(network.head, places[""], own.feature_size), others)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from lwfm.data import episode_labels
-from lwfm.evaluation.episodes import BASELINE
+from lwfm.evaluation.methods import BASELINE
 from lwfm.evaluation.results import MethodResult
 from lwfm.evaluation.statistics import bootstrap_interval, mean_and_interval
 

@@ -52,11 +52,28 @@ def nearest_class_mean(
     tensor([[1., 0.],
             [0., 1.]])
     """
-    support_features, query_features = global_features(support), global_features(query)
-    classes = class_lists(support_labels, len(support_features), support_features.device)
-    share = classes.share.to(support_features.dtype)  # [S, way]
-    means = share.T @ support_features  # [way, C]
-    return query_features @ F.normalize(means, dim=-1).T
+    features = global_features(support)
+    classes = class_lists(support_labels, len(features), features.device)
+    return class_mean_cosines(features, classes, global_features(query))
+
+
+def class_mean_cosines(support: Tensor, classes: ClassLists, query: Tensor) -> Tensor:
+    """Return the cosine between each query and the mean of each class's support images, of many episodes.
+
+    Parameters
+    ----------
+    support, query : Tensor
+        [..., S, C] and [..., Q, C] features of unit length, as :func:`global_features` returns them.
+    classes : ClassLists
+        Of the S support images, for every episode the same.
+
+    Returns
+    -------
+    Tensor
+        [..., Q, way].
+    """
+    means = classes.share.to(support.dtype).T @ support  # [..., way, C]
+    return query @ F.normalize(means, dim=-1).mT
 
 
 def global_features(maps: Sequence[Tensor]) -> Tensor:

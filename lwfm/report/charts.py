@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from lwfm._common.text import one_line
-from lwfm.evaluation.episodes import METHODS
+from lwfm.evaluation.methods import METHODS
 from lwfm.figures.files import draw_figure
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ LABELS = {
     "matching": "its matching term alone",
     "nearest_class_mean": "nearest class mean",
 }
-"""Titles of the methods of :data:`lwfm.evaluation.episodes.METHODS`."""
+"""Titles of the methods of :data:`lwfm.evaluation.methods.METHODS`."""
 
 _COLORS = dict(zip(METHODS, ("#1f6feb", "#8250df", "#bf8700", "#57606a"), strict=True))
 _LINES = ("-", "--", ":", "-.")

@@ -11,7 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from lwfm._common.files import atomic_path
 from lwfm.errors import UserError
-from lwfm.evaluation.episodes import BASELINE
+from lwfm.evaluation.methods import BASELINE
 from lwfm.evaluation.results import EvaluationResult, percent
 from lwfm.figures import curves_figure
 from lwfm.figures.logs import log_files

@@ -17,7 +17,8 @@ from lwfm._common.tensor_files import write_tensor_file
 from lwfm.data import episode_labels
 from lwfm.errors import UserError
 from lwfm.evaluation.cached_maps import CachedMaps
-from lwfm.evaluation.episodes import BASELINE, accuracy_of, run_episodes
+from lwfm.evaluation.episodes import accuracy_of, run_episodes
+from lwfm.evaluation.methods import BASELINE
 from lwfm.model import LWFM, ModelConfig
 from lwfm.nn import ClassLists
 
@@ -65,7 +66,7 @@ class Learner(lightning.LightningModule):
     """
 
     method: ClassVar[str] = "lwfm"
-    """Whose accuracy is `val_accuracy`: one of :data:`lwfm.evaluation.episodes.METHODS`."""
+    """Whose accuracy is `val_accuracy`: one of :data:`lwfm.evaluation.methods.METHODS`."""
 
     def __init__(
         self,
@@ -185,7 +186,8 @@ class Learner(lightning.LightningModule):
         layers = tuple(torch.cat(layer) for layer in zip(*self._maps, strict=True))
         self._maps.clear()
         maps = CachedMaps.build(layers, plan.indices, plan.images)
-        answers = run_episodes(self.model.head, maps, plan.episodes, way=plan.way, shot=plan.shot)
+        shape = plan.way, plan.shot
+        answers = run_episodes(self.model.head, maps, {shape: plan.episodes})[shape]
         self.log("val_accuracy", accuracy_of(answers[self.method], plan.way), prog_bar=True)
         self.log("val_nearest_class_mean", accuracy_of(answers[BASELINE], plan.way), prog_bar=True)
 

@@ -53,7 +53,7 @@ def test_cached_episodes_equal_the_model_on_images(tiny_images: Path, matching_w
     sampler = EpisodeSampler(images.labels, way=way, shot=shot, queries=queries, episodes=8, seed=1)
     drawn = list(sampler)
     maps = compute_maps(model, images, images_needed(drawn), batch_size=7)
-    answers = run_episodes(model.head, maps, drawn, way=way, shot=shot)
+    answers = run_episodes(model.head, maps, {(way, shot): drawn})[way, shot]
     assert ("matching" in answers) == (matching_weight > 0)
 
     dataset = ImageDataset(images, evaluation_transform(image_size=24, normalization=images.normalization))

@@ -70,7 +70,8 @@ def test_best_model_reaches_its_validation_accuracy(finished: TrainingSummary, t
     drawn = list(data.validation_sampler)
     model = load_model(finished.best)
     maps = compute_maps(model, data.validation_images, images_needed(drawn))
-    answers = run_episodes(model.head, maps, drawn, way=EPISODES.way, shot=EPISODES.shot)
+    shape = EPISODES.way, EPISODES.shot
+    answers = run_episodes(model.head, maps, {shape: drawn})[shape]
     assert accuracy_of(answers["lwfm"], EPISODES.way).item() == pytest.approx(finished.val_accuracy)
 
 
