@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lwfm.bench.head_cases import ExpressionHead, with_parameters
-from lwfm.nn import ClassShots, LWFMHead
+from lwfm.nn import ClassLists, LWFMHead
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,7 +45,7 @@ class OtherProducts(ExpressionHead):
         """Compute as the head does on a device without kernels."""
         with (
             mock.patch("lwfm.ops._expressions.raw_correlation", self._correlate),
-            mock.patch("lwfm.nn.layer.raw_correlation", self._correlate),
+            mock.patch("lwfm.ops.episodes.raw_correlation", self._correlate),
         ):
             return super().forward(*inputs)
 
@@ -56,12 +56,12 @@ class CapturedHead(nn.Module):
     def __init__(self, head: LWFMHead) -> None:
         super().__init__()
         self.head = head
-        self._shots: ClassShots | None = None
+        self._classes: ClassLists | None = None
 
     def forward(self, support: Tensor, labels: Tensor, query: Tensor) -> tuple[Tensor, Tensor]:
         """Compute as the head does, with the labels of the first call."""
-        self._shots = self._shots or ClassShots(labels, len(support))
-        outputs: tuple[Tensor, Tensor] = self.head(support, self._shots, query)
+        self._classes = self._classes or ClassLists(labels, len(support))
+        outputs: tuple[Tensor, Tensor] = self.head(support, self._classes, query)
         return outputs
 
 

@@ -12,8 +12,8 @@ import yaml
 from lwfm.data import open_images
 from lwfm.errors import UserError
 from lwfm.evaluation import evaluate
-from lwfm.evaluation.methods import BASELINE
 from lwfm.evaluation.heads import HeadOptions
+from lwfm.evaluation.methods import BASELINE
 from lwfm.evaluation.results import percent
 from lwfm.evaluation.statistics import paired_test
 from lwfm.figures import match_images, save_figure

@@ -31,7 +31,7 @@ its own."""
 BATCH_IMAGES = 2**14
 """Images of the episodes that are scored together, counted in each episode: some 160 episodes of 100 images.
 The features that the baseline gathers take 64 MiB then, with 1024 channels."""
-_CHUNK_IMAGES = 2**10
+_CHUNK_IMAGES = 2**8
 
 
 @torch.inference_mode()

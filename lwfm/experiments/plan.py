@@ -13,8 +13,8 @@ from lwfm._common.ranges import check_seed
 from lwfm.data.image_sets import ClassSplit, DataName, Split  # noqa: TC001 - read by the parser
 from lwfm.data.overlap import Overlap  # noqa: TC001 - read by the parser
 from lwfm.errors import UserError
-from lwfm.evaluation.methods import METHODS
 from lwfm.evaluation.heads import HeadOptions
+from lwfm.evaluation.methods import METHODS
 from lwfm.presets import preset_path
 from lwfm.training import train
 
