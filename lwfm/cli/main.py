@@ -28,6 +28,9 @@ EXTRAS = {
     "wfdb": "ecg",
     "neurokit2": "ecg",
     "anndata": "cells",
+    "h5py": "cells",
+    "pandas": "cells",
+    "scipy": "metric",
 }
 """Optional packages and the extras that bring them; `train` brings all others."""
 

@@ -61,6 +61,15 @@ def test_the_same_seed_repeats_to_the_bit(fitted: PVCDetector, beats: ecg.Beats)
     assert not np.array_equal(other.transform(beats.rows), fitted.transform(beats.rows))
 
 
+def test_the_vote_of_all_has_every_beat(fitted: PVCDetector, beats: ecg.Beats) -> None:
+    voting = clone(fitted).fit(beats.rows, beats.is_pvc, groups=beats.records)
+    assert len(voting.decision_.references) == 100
+    voting.vote_of_all(beats.rows, beats.is_pvc)
+    np.testing.assert_array_equal(voting.decision_.references, voting.transform(beats.rows))
+    assert voting.get_params()["k"] == 5
+    assert voting.score(beats.rows, beats.is_pvc) > 0.97
+
+
 def test_a_grid_search_over_patients_runs(beats: ecg.Beats) -> None:
     search = GridSearchCV(PVCDetector(steps=2, batch_size=16), {"k": [1, 3]}, cv=GroupKFold(2), scoring="f1")
     search.fit(beats.rows, beats.is_pvc, groups=beats.records)

@@ -251,7 +251,10 @@ def read_record(
         samples, symbols = _annotated_beats(name, annotator)
         peaks = np.round(samples * (RATE / rate)).astype(np.int64)
     else:
-        peaks = detect_peaks(signal)
+        try:
+            peaks = detect_peaks(signal)
+        except Exception as error:  # neurokit2 raises anything on signals that are too short
+            raise UserError(f"R peaks cannot be found in the record {name}: {error}") from error
         symbols = np.full(len(peaks), "")
     inside = (peaks >= 0) & (peaks < len(signal))
     if not inside.any():

@@ -234,7 +234,6 @@ def _compare(
     batches, types, values = file.column(column), file.column(label), file.read()
     kinds: list[tuple[str, Role, dict[str, Any]]] = [
         ("cross-entropy + triplet", "system", {"loss": "joint"}),
-        ("triplet alone", "ablation", {"loss": "triplet"}),
         ("as released: triplet detached, last type not sampled", "ablation", {"released": True}),
         ("cross-entropy", "baseline", {"loss": "cross_entropy"}),
     ]
