@@ -101,8 +101,8 @@ struct EmbeddingWeightsOfLayers {
       require(w1.dim() == 2 && w1.size(1) == dims[l] && has_shape(w2, {dims[l], w1.size(0)}) &&
                   w1.scalar_type() == dtype && w2.scalar_type() == dtype,
               "weights must be W1 [H, C_l] and W2 [C_l, H] of each layer, of the dtype of the maps");
-      first.push_back(torch::stable::contiguous(w1));
-      second.push_back(torch::stable::contiguous(w2));
+      first.push_back(contiguous_of(w1));
+      second.push_back(contiguous_of(w2));
     }
   }
 
@@ -166,7 +166,7 @@ struct EncodedGradients {
       require(has_shape(tensor, {like.size(0), like.size(1), C}) &&
                   tensor.scalar_type() == like.scalar_type(),
               "gradients and recorded tensors must be those of the positions");
-      to.push_back(torch::stable::contiguous(tensor));
+      to.push_back(contiguous_of(tensor));
     };
     for (std::size_t l = 0; l < L; ++l) {
       const Tensor& x = all_positions[l];

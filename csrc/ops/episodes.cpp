@@ -311,7 +311,7 @@ struct BackwardInputs {
       lwfm::require(lwfm::has_shape(given[n], shapes[n]) &&
                         given[n].scalar_type() == pool.positions[0].scalar_type(),
                     "gradients must have the shapes and the dtype of base, matching and features");
-      grads.push_back(torch::stable::contiguous(given[n]));
+      grads.push_back(lwfm::contiguous_of(given[n]));
     }
     const Sizes weights{sizes.E, sizes.S, 0, sizes.Q}, matches{sizes.E, sizes.Q, sizes.S, 0};
     lwfm::require(record.size() == 1 + EpisodeOutputs::kOfLayer * pool.layers() &&
@@ -325,7 +325,7 @@ struct BackwardInputs {
                                               : Sizes{0};
       lwfm::require(lwfm::has_shape(record[n], shape), "recorded tensors must be those of the forward pass");
     }
-    for (const Tensor& tensor : record) recorded.push_back(torch::stable::contiguous(tensor));
+    for (const Tensor& tensor : record) recorded.push_back(lwfm::contiguous_of(tensor));
   }
 
   template <class T>

@@ -36,7 +36,7 @@ struct EncodedPool {
                          const std::string& name) {
       require(tensor.scalar_type() == dtype && has_shape(tensor, shape),
               name + " must have the dtype, the images and the positions of the first layer");
-      to.push_back(torch::stable::contiguous(tensor));
+      to.push_back(contiguous_of(tensor));
     };
     for (std::size_t l = 0; l < L; ++l) {
       require(all_positions[l].dim() == 3, "positions must be [n, P, C]");

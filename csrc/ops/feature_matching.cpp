@@ -30,7 +30,7 @@ template <class T>
 class FeatureBatch {
  public:
   explicit FeatureBatch(const Tensor& tensor)
-      : tensor_(torch::stable::contiguous(tensor)),
+      : tensor_(lwfm::contiguous_of(tensor)),
         positions_(tensor.size(1)),
         channels_(tensor.size(2)),
         inverse_norms_(static_cast<std::size_t>(tensor.size(0) * positions_)) {
@@ -146,9 +146,9 @@ struct PairResults {
 
   PairResults(const Tensor& grad_similarity, const Tensor& columns, const Tensor& matched,
               std::int64_t k)
-      : grad(torch::stable::contiguous(grad_similarity)),
-        assignment(torch::stable::contiguous(columns)),
-        cosines(torch::stable::contiguous(matched)),
+      : grad(lwfm::contiguous_of(grad_similarity)),
+        assignment(lwfm::contiguous_of(columns)),
+        cosines(lwfm::contiguous_of(matched)),
         P(columns.size(columns.dim() - 1)),
         top_k(k) {}
 

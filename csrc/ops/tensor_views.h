@@ -137,6 +137,11 @@ struct BlockGradients {
   }
 };
 
+// The tensor itself where it is contiguous: a call of the dispatcher takes a microsecond.
+inline Tensor contiguous_of(const Tensor& tensor) {
+  return tensor.is_contiguous() ? tensor : torch::stable::contiguous(tensor);
+}
+
 inline void require(bool condition, const std::string& message) {
   if (!condition) throw std::invalid_argument(message);
 }

@@ -41,9 +41,15 @@ class PixelEmbedding(nn.Sequential):
             nn.Linear(dim, hidden, bias=False), nn.ReLU(), nn.Linear(hidden, dim, bias=False), nn.ReLU()
         )
 
+    def weights(self, dtype: torch.dtype) -> list[Tensor]:
+        """Return W1 [C_l // 2, C_l] and W2 [C_l, C_l // 2] in a dtype."""
+        first, _, second, _ = self.children()
+        weights = (cast("nn.Linear", layer).weight for layer in (first, second))
+        return [w if w.dtype == dtype else w.to(dtype) for w in weights]
+
     def forward(self, x: Tensor) -> Tensor:
         """Embed x [..., C_l] in its own dtype, whatever the parameters' dtype."""
-        w1, w2 = (cast("nn.Linear", self[index]).weight.to(x.dtype) for index in (0, 2))
+        w1, w2 = self.weights(x.dtype)
         hidden = F.linear(x, w1).relu_()
         rectified = F.linear(hidden, w2).relu_()
         if torch.is_grad_enabled() or rectified.dtype != x.dtype:

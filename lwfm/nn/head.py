@@ -6,7 +6,7 @@ Letters in shape comments: Q queries, S support images, P positions (F x F), C c
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Literal, NamedTuple, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -310,9 +310,10 @@ class LWFMHead(nn.Module):
 
     def _encode(self, batches: Sequence[Sequence[Tensor]]) -> EncodedMaps:
         first = batches[0][0]
-        weights = (
-            [w.to(first.dtype) for w in self.embeddings.parameters()] if self.matching_weight > 0 else []
-        )
+        weights = []
+        if self.matching_weight > 0:
+            for embedding in self.embeddings.children():
+                weights += cast("PixelEmbedding", embedding).weights(first.dtype)
         with without_autocast(first.device):
             return encode_maps(batches, self.layout.dims, together=self.layout.shared, weights=weights)
 

@@ -56,10 +56,11 @@ class MapLayout:
             Naming ``name`` and what was expected, for a wrong shape or dtype.
         """
         tensors = self.checked(maps, name)
-        return tensors if len(tensors) == len(self.dims) else list(self._split(tensors[0]))
-
-    def _split(self, maps: Tensor) -> tuple[Tensor, ...]:
-        return torch.split_with_sizes(maps, list(self.dims), dim=1)
+        return (
+            tensors
+            if len(tensors) == len(self.dims)
+            else list(torch.split_with_sizes(tensors[0], list(self.dims), dim=1))
+        )
 
     def checked(self, maps: Maps, name: str) -> list[Tensor]:
         """Return the maps, one tensor or one per layer, in the dtype the head computes in.
@@ -72,15 +73,16 @@ class MapLayout:
         if isinstance(maps, Tensor):
             if maps.ndim != 4 or maps.shape[1] != sum(self.dims):
                 raise ValueError(f"{name} must be maps [B, {sum(self.dims)}, F, F], got {list(maps.shape)}")
-            layers = self._split(maps)
+            tensors = [maps]
+            B, _, height, width = maps.shape
+            shapes = [[B, C_l, height, width] for C_l in self.dims]
         else:
-            layers = tuple(maps)
-        images = len(layers[0]) if len(layers) else 0
+            tensors = list(maps)
+            shapes = [list(x.shape) for x in tensors]
+        images = shapes[0][0] if shapes and shapes[0] else 0
         expected = [[images, C_l, F_l, F_l] for C_l, F_l in zip(self.dims, self.sizes, strict=True)]
-        shapes = [list(x.shape) for x in layers]
         if shapes != expected:
             raise ValueError(f"{name} must have layers of shape {expected}, got {shapes}")
-        tensors = [maps] if isinstance(maps, Tensor) else list(layers)
         if not all(x.is_floating_point() for x in tensors):
             raise ValueError(f"{name} must be floating tensors, got {[x.dtype for x in tensors]}")
         tensors = [compute_dtype(x) for x in tensors]

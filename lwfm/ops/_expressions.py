@@ -109,7 +109,7 @@ def has_pair_kernels(P: int, M: int, *tensors: Tensor, operator: str) -> bool:
 
 
 def without_autocast(device: torch.device) -> contextlib.AbstractContextManager[object]:
-    """Disable autocast on a device; meta tensors, which only have shapes, know none."""
-    if device.type == "meta":
+    """Disable autocast on a device, where it is enabled; meta tensors, which only have shapes, know none."""
+    if device.type == "meta" or not torch.is_autocast_enabled(device.type):
         return contextlib.nullcontext()
     return torch.autocast(device.type, enabled=False)

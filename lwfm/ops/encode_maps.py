@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from lwfm.ops._expressions import squared_norms
 from lwfm.ops._implementation import has_kernels
-from lwfm.ops._register import register
+from lwfm.ops._register import call, register
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -77,7 +77,7 @@ class EncodedMaps:
 
     def parts(self) -> tuple[tuple[Tensor, ...], ...]:
         """Return the fields in order, each with a tensor for every layer, or empty."""
-        return tuple(getattr(self, field.name) for field in fields(self))
+        return self.positions, self.squares, self.grams, self.embedded, self.embedded_squares
 
     @classmethod
     def cat(cls, several: Sequence[EncodedMaps]) -> EncodedMaps:
@@ -163,9 +163,10 @@ def encode_maps(
     maps = [x for batch in batches for x in batch]
     if has_kernels(*maps, *weights, operator="encode_maps"):
         record = torch.is_grad_enabled() and any(x.requires_grad for x in (*maps, *weights))
-        outputs = torch.ops.lwfm.encode_maps.default(
-            maps, list(dims), joined, together, list(weights), record
-        )
+        outputs = call(
+            torch.ops.lwfm.encode_maps.default, maps, list(dims), joined, together, list(weights), record,
+            recorded=record,
+        )  # fmt: skip
         return _encoded(outputs, len(dims), embedded=bool(weights))
     joint = [torch.cat(layer) for layer in zip(*batches, strict=True)]
     layers = torch.split_with_sizes(joint[0], list(dims), dim=1) if joined else joint

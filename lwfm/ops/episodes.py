@@ -19,7 +19,7 @@ from lwfm.ops._expressions import (
     squared_norms,
 )
 from lwfm.ops._implementation import has_kernels
-from lwfm.ops._register import register
+from lwfm.ops._register import call, register
 from lwfm.ops.embedding_weights import embedding_weights
 from lwfm.ops.feature_matching import feature_matching
 
@@ -77,9 +77,12 @@ def compare_episodes(
         record = torch.is_grad_enabled() and any(
             x.requires_grad for x in (*images.positions, *images.embedded)
         )
-        outputs = torch.ops.lwfm.episodes.default(
-            *(list(part) for part in images.parts()),
-            *((None, None) if lists is None else lists),
+        support, query = (None, None) if lists is None else lists
+        outputs = call(
+            torch.ops.lwfm.episodes.default,
+            *images.parts(),
+            support,
+            query,
             classes.order,
             classes.begin,
             options.attention_temperature,
@@ -88,6 +91,7 @@ def compare_episodes(
             options.merge_shots,
             features,
             record,
+            recorded=record,
         )
         return outputs[0], outputs[1], outputs[2]
     if lists is None:
