@@ -14,9 +14,9 @@
 
 namespace lwfm {
 
-// Calls work(0), ..., work(count - 1), in parallel. Products inside are serial: a parallel region is
-// entered for a single piece of work too, so that the matrix library gives the same bits for every
-// number of threads.
+// Calls work(0), ..., work(count - 1), in parallel. Products inside are serial: a parallel region
+// is entered for a single piece of work too, so that the matrix library gives the same bits for
+// every number of threads.
 template <class Work>
 void in_parallel(std::int64_t count, const Work& work) {
   torch::stable::parallel_for(0, std::max<std::int64_t>(count, 2), 1,
@@ -39,10 +39,9 @@ torch::stable::Tensor as_tensor(const MatrixView<T>& matrix) {
   using Number = std::remove_const_t<T>;
   constexpr auto kType = sizeof(Number) == sizeof(float) ? torch::headeronly::ScalarType::Float
                                                          : torch::headeronly::ScalarType::Double;
-  return torch::stable::from_blob(
-      const_cast<Number*>(matrix.data), {sizes.data(), sizes.size()},
-      {strides.data(), strides.size()},
-      torch::stable::Device(torch::headeronly::DeviceType::CPU), kType);
+  return torch::stable::from_blob(const_cast<Number*>(matrix.data), {sizes.data(), sizes.size()},
+                                  {strides.data(), strides.size()},
+                                  torch::stable::Device(torch::headeronly::DeviceType::CPU), kType);
 }
 
 // to = a b
@@ -84,8 +83,8 @@ struct CpuProducts {
 
   // to [columns, C] = a^T b with a [rows, columns], its rows a_stride apart, and b [rows, C]
   template <class T>
-  static void transposed(const T* a, std::int64_t a_stride, std::int64_t rows,
-                         std::int64_t columns, const T* b, std::int64_t C, T* to) {
+  static void transposed(const T* a, std::int64_t a_stride, std::int64_t rows, std::int64_t columns,
+                         const T* b, std::int64_t C, T* to) {
     multiply<T>({a, columns, rows, 1, a_stride}, {b, rows, C, C, 1}, {to, columns, C, C, 1});
   }
 };

@@ -1,5 +1,5 @@
-// lwfm::encode_maps: maps of several batches (see MapBatches) and the weights W1, W2 of each layer's
-// embedding (none: no embedding)
+// lwfm::encode_maps: maps of several batches (see MapBatches) and the weights W1, W2 of each
+// layer's embedding (none: no embedding)
 //   -> for each layer positions [n, P, C] centered over the channels of all layers `together` or of
 //   its own, their squared norms [n, P] and inner products within an image [n, P, P]; with an
 //   embedding also embedded positions [n, P, C] and their squared norms [n, P]; if `record` what
@@ -55,25 +55,26 @@ void for_centered(std::size_t layers, bool together, const Work& work) {
 }
 
 template <class T>
-void center_image(const MapBatches& maps, bool together, const EncodedOutputs& to, std::int64_t image) {
+void center_image(const MapBatches& maps, bool together, const EncodedOutputs& to,
+                  std::int64_t image) {
   std::vector<lwfm::LayerPositions<T>> layers;
   for (std::size_t l = 0; l < maps.layers(); ++l) {
     layers.push_back({maps.view<const T>(image, l),
                       lwfm::data_of<T>(to.positions[l]) + image * maps.P(l) * maps.C(l),
                       lwfm::data_of<T>(to.squares[l]) + image * maps.P(l)});
   }
-  for_centered(maps.layers(), together, [&](auto bytes, std::size_t first, std::size_t count)
-                                            LWFM_INLINE_LAMBDA {
-    lwfm::centered_positions<decltype(bytes)::value>(layers.data() + first,
-                                                     static_cast<std::int64_t>(count));
-    for (std::size_t l = first; l < first + count; ++l) {
-      const std::int64_t P = maps.P(l), C = maps.C(l);
-      const T* const x = layers[l].positions;
-      lwfm::products_with_rows<decltype(bytes)::value, T>(
-          [&](std::int64_t p) LWFM_INLINE_LAMBDA { return x + p * C; }, P, {x, P, C}, C,
-          {lwfm::data_of<T>(to.grams[l]) + image * P * P, P, P});
-    }
-  });
+  for_centered(maps.layers(), together,
+               [&](auto bytes, std::size_t first, std::size_t count) LWFM_INLINE_LAMBDA {
+                 lwfm::centered_positions<decltype(bytes)::value>(layers.data() + first,
+                                                                  static_cast<std::int64_t>(count));
+                 for (std::size_t l = first; l < first + count; ++l) {
+                   const std::int64_t P = maps.P(l), C = maps.C(l);
+                   const T* const x = layers[l].positions;
+                   lwfm::products_with_rows<decltype(bytes)::value, T>(
+                       [&](std::int64_t p) LWFM_INLINE_LAMBDA { return x + p * C; }, P, {x, P, C},
+                       C, {lwfm::data_of<T>(to.grams[l]) + image * P * P, P, P});
+                 }
+               });
 }
 
 template <class T>
@@ -83,7 +84,8 @@ void rectify(T* x, std::int64_t count) {
   });
 }
 
-// Where a tile's rows are written that only the backward pass reads: memory of the thread without one.
+// Where a tile's rows are written that only the backward pass reads: memory of the thread without
+// one.
 template <class T>
 T* recorded_rows(const TensorList& recorded, std::size_t l, std::int64_t first, std::int64_t count,
                  std::int64_t columns, std::vector<T>& of_thread) {
@@ -110,7 +112,8 @@ void embed_rows(const EmbeddingWeightsOfLayers& weights, const EncodedOutputs& t
   lwfm::vectorized([&](auto bytes) LWFM_INLINE_LAMBDA {
     for (std::int64_t k = 0; k < rows.count * C; ++k) embedded[k] = x[k] + rectified[k];
     for (std::int64_t r = 0; r < rows.count; ++r) {
-      squares[r] = lwfm::inner_product<decltype(bytes)::value>(embedded + r * C, embedded + r * C, C);
+      squares[r] =
+          lwfm::inner_product<decltype(bytes)::value>(embedded + r * C, embedded + r * C, C);
     }
   });
 }
@@ -135,7 +138,8 @@ TensorList encode_maps_cpu(TensorList tensors, Sizes dims, bool joined, bool tog
   maps.require_centering(together);
   const EmbeddingWeightsOfLayers weights(all_weights, dims, maps.like().scalar_type());
   const EncodedOutputs outputs(maps, weights, record);
-  const auto encode = maps.like().scalar_type() == ScalarType::Float ? encode_all<float> : encode_all<double>;
+  const auto encode =
+      maps.like().scalar_type() == ScalarType::Float ? encode_all<float> : encode_all<double>;
   encode(maps, together, weights, outputs);
   return outputs.list();
 }
@@ -160,12 +164,14 @@ void differentiate_rows(const EncodedGradients& from, std::size_t l, const TileR
                         EmbeddingGradient<T>& to, T* positions) {
   const std::int64_t C = from.maps.C(l), H = from.weights.hidden(l);
   const T* const grad = lwfm::data_of<const T>(from.embedded_grads[l]) + rows.first * C;
-  T *const rectified = to.rectified.get() + rows.first * C,
-          *const hidden = to.hidden.get() + rows.first * H;
+  T *const rectified = to.rectified.get() + rows.first * C, *const hidden =
+                                                                to.hidden.get() + rows.first * H;
   mask(grad, lwfm::data_of<const T>(from.rectified[l]) + rows.first * C, rows.count * C, rectified);
-  CpuProducts::matrices(rectified, C, rows.count, C, lwfm::data_of<const T>(from.weights.second[l]), H, hidden);
+  CpuProducts::matrices(rectified, C, rows.count, C, lwfm::data_of<const T>(from.weights.second[l]),
+                        H, hidden);
   mask(hidden, lwfm::data_of<const T>(from.hidden[l]) + rows.first * H, rows.count * H, hidden);
-  CpuProducts::matrices(hidden, H, rows.count, H, lwfm::data_of<const T>(from.weights.first[l]), C, positions);
+  CpuProducts::matrices(hidden, H, rows.count, H, lwfm::data_of<const T>(from.weights.first[l]), C,
+                        positions);
   const T* const own = lwfm::data_of<const T>(from.positions_grads[l]) + rows.first * C;
   lwfm::vectorized([&](auto) LWFM_INLINE_LAMBDA {
     for (std::int64_t k = 0; k < rows.count * C; ++k) positions[k] += grad[k] + own[k];
@@ -184,12 +190,14 @@ struct WeightGradient {
   std::int64_t blocks() const { return (a_columns + kBlock - 1) / kBlock; }
   void multiply_block(std::int64_t n) const {
     const std::int64_t first = n * kBlock, count = std::min(kBlock, a_columns - first);
-    CpuProducts::transposed(a + first, a_columns, rows, count, b, b_columns, to + first * b_columns);
+    CpuProducts::transposed(a + first, a_columns, rows, count, b, b_columns,
+                            to + first * b_columns);
   }
 };
 
 template <class T>
-void multiply_weight_gradients(const EncodedGradients& from, const std::vector<EmbeddingGradient<T>>& grads,
+void multiply_weight_gradients(const EncodedGradients& from,
+                               const std::vector<EmbeddingGradient<T>>& grads,
                                const TensorList& to) {
   std::vector<WeightGradient<T>> all;
   std::vector<std::int64_t> begin{0};
@@ -219,10 +227,11 @@ void differentiate_centering(const EncodedGradients& from, bool together, std::i
     layers.push_back({lwfm::data_of<const T>(from.positions[l]) + image * size, positions_grads[l],
                       nullptr, from.maps.view<T>(image, l)});
   }
-  for_centered(L, together, [&](auto bytes, std::size_t first, std::size_t count) LWFM_INLINE_LAMBDA {
-    lwfm::centered_positions_backward<decltype(bytes)::value>(layers.data() + first,
-                                                              static_cast<std::int64_t>(count));
-  });
+  for_centered(L, together,
+               [&](auto bytes, std::size_t first, std::size_t count) LWFM_INLINE_LAMBDA {
+                 lwfm::centered_positions_backward<decltype(bytes)::value>(
+                     layers.data() + first, static_cast<std::int64_t>(count));
+               });
 }
 
 // The gradients of the maps of a tile of images, and of its rows before the rectifiers.
@@ -250,7 +259,8 @@ void differentiate_tile(const EncodedGradients& from, bool together, std::int64_
 }
 
 template <class T>
-void encode_all_backward(const EncodedGradients& from, bool together, const TensorList& weight_grads) {
+void encode_all_backward(const EncodedGradients& from, bool together,
+                         const TensorList& weight_grads) {
   std::vector<EmbeddingGradient<T>> grads(from.weights.exist() ? from.maps.layers() : 0);
   for (std::size_t l = 0; l < grads.size(); ++l) {
     const auto rows = static_cast<std::size_t>(from.maps.images() * from.maps.P(l));
@@ -267,14 +277,16 @@ void encode_all_backward(const EncodedGradients& from, bool together, const Tens
 TensorList encode_maps_backward_cpu(TensorList grads, TensorList positions, TensorList weights,
                                     TensorList hidden, TensorList rectified, Sizes images,
                                     Sizes heights, bool joined, bool together) {
-  const EncodedGradients from(grads, positions, weights, hidden, rectified, images, heights, joined);
+  const EncodedGradients from(grads, positions, weights, hidden, rectified, images, heights,
+                              joined);
   from.maps.require_centering(together);
   TensorList weight_grads;
   for (const Tensor& weight : weights) {
     weight_grads.push_back(torch::stable::new_empty(weight, weight.sizes(), weight.scalar_type()));
   }
-  const auto backward = from.positions[0].scalar_type() == ScalarType::Float ? encode_all_backward<float>
-                                                                             : encode_all_backward<double>;
+  const auto backward = from.positions[0].scalar_type() == ScalarType::Float
+                            ? encode_all_backward<float>
+                            : encode_all_backward<double>;
   backward(from, together, weight_grads);
   TensorList all = from.maps.tensors();
   all.insert(all.end(), weight_grads.begin(), weight_grads.end());

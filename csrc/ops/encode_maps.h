@@ -48,7 +48,8 @@ class MapBatches {
       require(map.dim() == 4 && map.scalar_type() == dtype && map.size(1) == C &&
                   map.size(2) == first.size(2) && map.size(3) == first.size(3) &&
                   map.size(0) == maps_[m / of_batch * of_batch].size(0),
-              "maps must be [B, C_l, F_l, F_l] of one dtype, the sides of a layer the same in all batches");
+              "maps must be [B, C_l, F_l, F_l] of one dtype, the sides of a layer the same in all "
+              "batches");
     }
     for (std::size_t b = 0; b < maps_.size(); b += of_batch) {
       begin_.push_back(begin_.back() + maps_[b].size(0));
@@ -95,12 +96,14 @@ struct EmbeddingWeightsOfLayers {
   TensorList first, second;
 
   EmbeddingWeightsOfLayers(const TensorList& weights, const Sizes& dims, ScalarType dtype) {
-    require(weights.empty() || weights.size() == 2 * dims.size(), "an embedding has two weights a layer");
+    require(weights.empty() || weights.size() == 2 * dims.size(),
+            "an embedding has two weights a layer");
     for (std::size_t l = 0; l < weights.size() / 2; ++l) {
       const Tensor &w1 = weights[2 * l], &w2 = weights[2 * l + 1];
-      require(w1.dim() == 2 && w1.size(1) == dims[l] && has_shape(w2, {dims[l], w1.size(0)}) &&
-                  w1.scalar_type() == dtype && w2.scalar_type() == dtype,
-              "weights must be W1 [H, C_l] and W2 [C_l, H] of each layer, of the dtype of the maps");
+      require(
+          w1.dim() == 2 && w1.size(1) == dims[l] && has_shape(w2, {dims[l], w1.size(0)}) &&
+              w1.scalar_type() == dtype && w2.scalar_type() == dtype,
+          "weights must be W1 [H, C_l] and W2 [C_l, H] of each layer, of the dtype of the maps");
       first.push_back(contiguous_of(w1));
       second.push_back(contiguous_of(w2));
     }
@@ -213,7 +216,8 @@ struct EncodedGradients {
             x.scalar_type()));
       }
     }
-    require(!maps.empty() && count == positions[0].size(0), "images must add up to those of the positions");
+    require(!maps.empty() && count == positions[0].size(0),
+            "images must add up to those of the positions");
     return maps;
   }
 };

@@ -10,15 +10,15 @@
 // top_k: 0 for no matching, -1 for all matched positions. See core/matching/episode_forward.h.
 //
 // Only positions and embedded have gradients; those of squares and grams are part of them.
-#include "core/matching/episode_forward.h"
+#include "episodes.h"
 
 #include <torch/csrc/stable/library.h>
 
 #include <stdexcept>
 
 #include "core/matching/episode_backward.h"
+#include "core/matching/episode_forward.h"
 #include "cpu_products.h"
-#include "episodes.h"
 
 namespace {
 
@@ -86,12 +86,14 @@ EpisodeImages episode_images(const EncodedPool& pool, const EpisodeSizes& sizes,
 
 // As many episodes as have support images of kEpisodeBytes.
 template <class T>
-std::int64_t episodes_at_a_time(const std::vector<PoolLayer<T>>& layers, const EpisodeImages& images) {
+std::int64_t episodes_at_a_time(const std::vector<PoolLayer<T>>& layers,
+                                const EpisodeImages& images) {
   std::int64_t numbers = 1;
   for (const auto& layer : layers) {
     numbers += images.S * layer.P * layer.C + images.gram_begin(images.classes.way, layer.P);
   }
-  return std::max<std::int64_t>(1, kEpisodeBytes / (numbers * static_cast<std::int64_t>(sizeof(T))));
+  return std::max<std::int64_t>(1,
+                                kEpisodeBytes / (numbers * static_cast<std::int64_t>(sizeof(T))));
 }
 
 // The support images of the episodes first, ..., first + count - 1, of all layers.
@@ -119,13 +121,14 @@ std::vector<LayerResults<T>> layer_results(const std::vector<PoolLayer<T>>& laye
   const std::int64_t of_terms = images.E * images.classes.way * 3 * images.Q,
                      of_problems = images.E * problems.count() * images.Q;
   terms.resize(layers.size() * static_cast<std::size_t>(of_terms));
-  similarities.resize(options.matches() ? layers.size() * static_cast<std::size_t>(of_problems) : 0);
+  similarities.resize(options.matches() ? layers.size() * static_cast<std::size_t>(of_problems)
+                                        : 0);
   std::vector<LayerResults<T>> results;
   for (std::size_t l = 0; l < layers.size(); ++l) {
     const auto n = static_cast<std::int64_t>(l);
     T* const matched = options.matches() ? similarities.data() + n * of_problems : nullptr;
-    results.push_back({terms.data() + n * of_terms, matched, nullptr, 0, nullptr, nullptr, nullptr,
-                       nullptr});
+    results.push_back(
+        {terms.data() + n * of_terms, matched, nullptr, 0, nullptr, nullptr, nullptr, nullptr});
   }
   return results;
 }
@@ -136,19 +139,20 @@ void write_sums(const lwfm::EpisodeSums<T>& sums, const EpisodeOutputs& outputs,
   const std::int64_t way = images.classes.way;
   T* const base = lwfm::data_of<T>(outputs.base);
   T* const matching = lwfm::data_of<T>(outputs.matching);
-  torch::stable::parallel_for(0, images.E * images.Q, 256, [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t n = begin; n < end; ++n) {
-      const std::int64_t e = n / images.Q, q = n % images.Q;
-      for (std::int64_t c = 0; c < way; ++c) {
-        base[n * way + c] = sums.base(e, q, c);
-        matching[n * way + c] = sums.matching(e, q, c);
-        for (std::int64_t which = 0; record && which < 3; ++which) {
-          lwfm::data_of<T>(outputs.terms)[((e * way + c) * 3 + which) * images.Q + q] =
-              sums.term(which, e, q, c);
+  torch::stable::parallel_for(
+      0, images.E * images.Q, 256, [&](std::int64_t begin, std::int64_t end) {
+        for (std::int64_t n = begin; n < end; ++n) {
+          const std::int64_t e = n / images.Q, q = n % images.Q;
+          for (std::int64_t c = 0; c < way; ++c) {
+            base[n * way + c] = sums.base(e, q, c);
+            matching[n * way + c] = sums.matching(e, q, c);
+            for (std::int64_t which = 0; record && which < 3; ++which) {
+              lwfm::data_of<T>(outputs.terms)[((e * way + c) * 3 + which) * images.Q + q] =
+                  sums.term(which, e, q, c);
+            }
+          }
         }
-      }
-    }
-  });
+      });
 }
 
 template <class T>
@@ -156,7 +160,8 @@ void compare_episodes(const EncodedPool& pool, const EpisodeImages& images,
                       const EpisodeOptions& options, bool record, const EpisodeOutputs& outputs) {
   const std::vector<PoolLayer<T>> layers = pool_layers<T>(pool);
   std::vector<T> terms, similarities;
-  std::vector<LayerResults<T>> results = layer_results(layers, images, options, terms, similarities);
+  std::vector<LayerResults<T>> results =
+      layer_results(layers, images, options, terms, similarities);
   std::int64_t channel = 0;
   for (std::size_t l = 0; l < layers.size(); channel += layers[l++].C) {
     if (options.features) {
@@ -305,8 +310,9 @@ struct BackwardInputs {
   BackwardInputs(const EncodedPool& pool, const EpisodeSizes& sizes, const EpisodeOptions& options,
                  const TensorList& given, const TensorList& record) {
     lwfm::require(given.size() == 3, "gradients of base, matching and features are needed");
-    const std::vector<Sizes> shapes{sizes.shape({sizes.Q, sizes.way}), sizes.shape({sizes.Q, sizes.way}),
-                                    options.features ? sizes.shape({sizes.Q, pool.channels()}) : Sizes{0}};
+    const std::vector<Sizes> shapes{
+        sizes.shape({sizes.Q, sizes.way}), sizes.shape({sizes.Q, sizes.way}),
+        options.features ? sizes.shape({sizes.Q, pool.channels()}) : Sizes{0}};
     for (std::size_t n = 0; n < 3; ++n) {
       lwfm::require(lwfm::has_shape(given[n], shapes[n]) &&
                         given[n].scalar_type() == pool.positions[0].scalar_type(),
@@ -320,10 +326,11 @@ struct BackwardInputs {
     for (std::size_t n = 1; n < record.size(); ++n) {
       const std::int64_t P = pool.P((n - 1) / EpisodeOutputs::kOfLayer);
       const std::size_t which = (n - 1) % EpisodeOutputs::kOfLayer;
-      const Sizes shape = which < 2 ? Sizes{sizes.E, sizes.S, P, sizes.Q}
+      const Sizes shape = which < 2           ? Sizes{sizes.E, sizes.S, P, sizes.Q}
                           : options.matches() ? Sizes{sizes.E, sizes.Q, sizes.S, P}
                                               : Sizes{0};
-      lwfm::require(lwfm::has_shape(record[n], shape), "recorded tensors must be those of the forward pass");
+      lwfm::require(lwfm::has_shape(record[n], shape),
+                    "recorded tensors must be those of the forward pass");
     }
     for (const Tensor& tensor : record) recorded.push_back(lwfm::contiguous_of(tensor));
   }
@@ -345,7 +352,8 @@ template <class T>
 BackwardPlan backward_plan(const std::vector<PoolLayer<T>>& layers, const EpisodeImages& images) {
   std::int64_t shared = 1, of_query = 1;
   for (const auto& layer : layers) {
-    shared += 2 * images.S * layer.P * (layer.C + layer.D) + images.gram_begin(images.classes.way, layer.P);
+    shared += 2 * images.S * layer.P * (layer.C + layer.D) +
+              images.gram_begin(images.classes.way, layer.P);
     of_query += layer.P * (images.S * layer.P + 2 * layer.C + layer.D);
   }
   const std::int64_t budget = 2 * kEpisodeBytes / static_cast<std::int64_t>(sizeof(T));
@@ -364,8 +372,8 @@ class EpisodesBackward {
         options_(options),
         layers_(pool_layers<T>(pool)),
         outer_{lwfm::data_of<const T>(inputs.grads[0]), lwfm::data_of<const T>(inputs.grads[1]),
-               options.features ? lwfm::data_of<const T>(inputs.grads[2]) : nullptr, pool.channels(),
-               lwfm::data_of<const T>(inputs.recorded[0])},
+               options.features ? lwfm::data_of<const T>(inputs.grads[2]) : nullptr,
+               pool.channels(), lwfm::data_of<const T>(inputs.recorded[0])},
         gradients_(pool, images) {
     for (std::size_t l = 0; l < layers_.size(); ++l) records_.push_back(inputs.of_layer<T>(l));
   }
@@ -402,8 +410,14 @@ class EpisodesBackward {
       for (std::size_t l = 0; l < L; channel += layers_[l++].C) {
         const std::size_t at = e * L + l;
         episodes[e].push_back({{layers_[l], images_, options_, static_cast<std::int64_t>(l)},
-                               supports[at], outer_, records_[l], channel, gradients[at],
-                               first + e, 0, chunk});
+                               supports[at],
+                               outer_,
+                               records_[l],
+                               channel,
+                               gradients[at],
+                               first + e,
+                               0,
+                               chunk});
       }
     }
     if (options_.matches()) {

@@ -71,7 +71,8 @@ struct EpisodeSizes {
   EpisodeSizes(const EncodedPool& pool, const std::optional<Tensor>& support,
                const std::optional<Tensor>& query, const Tensor& order, const Tensor& begin)
       : E(1), S(order.numel()), Q(0), way(begin.numel() - 1), listed(support.has_value()) {
-    require(support.has_value() == query.has_value(), "lists of support images and queries belong together");
+    require(support.has_value() == query.has_value(),
+            "lists of support images and queries belong together");
     for (const Tensor& list : {order, begin}) {
       require(list.dim() == 1 && list.scalar_type() == ScalarType::Long && list.is_contiguous(),
               "order [S] and begin [way + 1] must be contiguous int64");
@@ -100,18 +101,19 @@ struct EpisodeSizes {
   }
 };
 
-inline EpisodeOptions episode_options(const EncodedPool& pool, double temperature, std::int64_t top_k,
-                                      bool mean_over_layers, bool merge_shots, bool features) {
+inline EpisodeOptions episode_options(const EncodedPool& pool, double temperature,
+                                      std::int64_t top_k, bool mean_over_layers, bool merge_shots,
+                                      bool features) {
   require(temperature > 0, "the temperature must be positive");
   for (std::size_t l = 0; l < pool.layers(); ++l) {
-    require(top_k >= -1 && top_k <= pool.P(l),
-            "top_k must be 1 to " + std::to_string(pool.P(l)) + ", -1 for all or 0 for no matching");
+    require(top_k >= -1 && top_k <= pool.P(l), "top_k must be 1 to " + std::to_string(pool.P(l)) +
+                                                   ", -1 for all or 0 for no matching");
   }
   return {temperature, top_k, mean_over_layers, merge_shots, features};
 }
 
-// What the operator returns: base and matching [E, Q, way], features [E, Q, C] or empty, and for the
-// backward pass the sums over layers of the base term, and a, b, assignment and cosines of each
+// What the operator returns: base and matching [E, Q, way], features [E, Q, C] or empty, and for
+// the backward pass the sums over layers of the base term, and a, b, assignment and cosines of each
 // layer; empty if there is none.
 struct EpisodeOutputs {
   static constexpr std::size_t kShared = 4, kOfLayer = 4;
@@ -142,7 +144,8 @@ struct EpisodeOutputs {
   TensorList list() const {
     TensorList all{base, matching, features, terms};
     for (std::size_t l = 0; l < a.size(); ++l) {
-      for (const Tensor& of_layer : {a[l], b[l], assignment[l], cosines[l]}) all.push_back(of_layer);
+      for (const Tensor& of_layer : {a[l], b[l], assignment[l], cosines[l]})
+        all.push_back(of_layer);
     }
     return all;
   }

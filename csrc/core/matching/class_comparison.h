@@ -29,7 +29,8 @@ struct ClassTile {
   const T* raw;            // [K, P, P, queries]
   const T* row_scales;     // [K, P]: 1 / sqrt(|x|^2 + eps)
   const T* column_scales;  // [P, scale_step]
-  const T* gram;           // [K P, K P]
+  const T* gram;           // [K P, K P], or null
+  const T* class_sums;     // [K P, queries]: G a where there is no gram; null for zeros
   const T* query_grams;    // [P, P, scale_step]
   T temperature;           // infinite: all positions weigh the same
 
@@ -37,6 +38,7 @@ struct ClassTile {
   ClassTile from_query(std::int64_t lane) const {
     ClassTile tile = *this;
     tile.raw += lane;
+    if (tile.class_sums != nullptr) tile.class_sums += lane;
     tile.column_scales += lane;
     tile.query_grams += lane;
     return tile;
@@ -50,9 +52,9 @@ struct ClassTileGradient {
   const T* mean_b;                       // [P, scale_step], a further gradient of m; or null
   T* raw;                                // [K, P] rows of [P, queries], raw_step apart; written
   std::int64_t raw_step;
-  T* row_squares;                        // [K, P]: what is summed over the queries is added
-  T* column_squares;                     // [P, scale_step], added to
-  T* query_grams;                        // [P, P, scale_step], added to
+  T* row_squares;     // [K, P]: what is summed over the queries is added
+  T* column_squares;  // [P, scale_step], added to
+  T* query_grams;     // [P, P, scale_step], added to
 };
 
 template <class Queries>
@@ -95,12 +97,13 @@ class ClassComparison {
     average(tile);
   }
 
+  // To rows of `stride` queries, `count` of them; b may be null.
   LWFM_INLINE void write_weights(std::int64_t rows, std::int64_t stride, int count, T* a, T* b) {
     for (std::int64_t r = 0; r < rows; ++r) {
       // Copies, because references to vectors at any address lose that they are.
       const Value of_row = a_[r], of_column = b_[r];
       write_lanes<Queries>(of_row, count, a + r * stride);
-      write_lanes<Queries>(of_column, count, b + r * stride);
+      if (b != nullptr) write_lanes<Queries>(of_column, count, b + r * stride);
     }
   }
 
@@ -129,12 +132,10 @@ class ClassComparison {
   }
 
   // After read_weights. `count` queries have gradients.
-  LWFM_INLINE void backward(const ClassTile<T>& tile, int count,
-                            const ClassTileGradient<T>& to) {
+  LWFM_INLINE void backward(const ClassTile<T>& tile, int count, const ClassTileGradient<T>& to) {
     const std::int64_t P = tile.P, rows = tile.shots * P;
     const Value by_inner = lanes_at<Queries>(to.inner) * (T{1} / static_cast<T>(rows * P));
-    const Value by_support =
-        lanes_at<Queries>(to.square_s) * (T{2} / static_cast<T>(rows * rows));
+    const Value by_support = lanes_at<Queries>(to.square_s) * (T{2} / static_cast<T>(rows * rows));
     const Value by_query = lanes_at<Queries>(to.square_q) * (T{1} / static_cast<T>(P * P));
     multiply_products(tile);
     multiply_grams(tile);
@@ -160,8 +161,14 @@ class ClassComparison {
 
   static LWFM_INLINE AdjacentBlocks<T> blocks_of(const ClassTile<T>& tile, std::int64_t k) {
     const std::int64_t P = tile.P, step = P * tile.queries;
-    return {tile.raw + k * P * step, P, P, step, tile.queries, tile.row_scales + k * P,
-            tile.column_scales, tile.scale_step};
+    return {tile.raw + k * P * step,
+            P,
+            P,
+            step,
+            tile.queries,
+            tile.row_scales + k * P,
+            tile.column_scales,
+            tile.scale_step};
   }
 
   LWFM_INLINE void average(const ClassTile<T>& tile) {
@@ -192,9 +199,12 @@ class ClassComparison {
     support_sums_.clear();
     query_sums_.clear();
     const T* gram = tile.gram;
-    for (std::int64_t r = 0; r < rows; ++r) {
+    for (std::int64_t r = 0; gram != nullptr && r < rows; ++r) {
       const Value a = a_[r];
       for (std::int64_t n = 0; n < rows; ++n) support_sums_[n] += a * *gram++;
+    }
+    for (std::int64_t r = 0; tile.class_sums != nullptr && r < rows; ++r) {
+      support_sums_[r] = lanes_at<Queries>(tile.class_sums + r * tile.queries);
     }
     const T* query_gram = tile.query_grams;
     for (std::int64_t j = 0; j < P; ++j) {
@@ -253,8 +263,8 @@ class ClassComparison {
   }
 
   typename Queries::Weights weights_;
-  Array a_, b_, support_sums_;             // [K P]
-  Array mean_b_, products_, query_sums_;   // [P]
+  Array a_, b_, support_sums_;            // [K P]
+  Array mean_b_, products_, query_sums_;  // [P]
 };
 
 }  // namespace lwfm

@@ -111,11 +111,11 @@ class LaneWeights {
     multiply_out();
   }
 
-  Vectors* a() { return a_.data(); }             // [rows]
-  Vectors* b() { return b_.data(); }             // [columns]
-  Vectors* a_grad() { return a_grad_.data(); }   // [rows]
-  Vectors* b_grad() { return b_grad_.data(); }   // [columns]
-  Vectors* raw_grad() { return grad_.data(); }   // [rows, columns]
+  Vectors* a() { return a_.data(); }            // [rows]
+  Vectors* b() { return b_.data(); }            // [columns]
+  Vectors* a_grad() { return a_grad_.data(); }  // [rows]
+  Vectors* b_grad() { return b_grad_.data(); }  // [columns]
+  Vectors* raw_grad() { return grad_.data(); }  // [rows, columns]
 
  private:
   static LWFM_INLINE const Vectors& at(const T* from) {

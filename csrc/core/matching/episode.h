@@ -50,20 +50,25 @@ struct EpisodeImages {
   std::int64_t query_image(std::int64_t e, std::int64_t q) const {
     return query == nullptr ? S + q : query[e * Q + q];
   }
-  // Products [K P, K P] of the positions of each class, one class after another.
+  // Whether the squared norms of a class's weighted means come from the products [K P, K P] of its
+  // positions, which all queries share. With more positions than queries the means take less time.
+  bool has_gram(std::int64_t c, std::int64_t P) const { return classes.shots(c) * P <= Q; }
+  // Where the products of a class begin, one class after another.
   std::int64_t gram_begin(std::int64_t c, std::int64_t P) const {
     std::int64_t entries = 0;
-    for (std::int64_t n = 0; n < c; ++n) entries += classes.shots(n) * classes.shots(n) * P * P;
+    for (std::int64_t n = 0; n < c; ++n) {
+      if (has_gram(n, P)) entries += classes.shots(n) * classes.shots(n) * P * P;
+    }
     return entries;
   }
 };
 
 struct EpisodeOptions {
-  double temperature;      // of layer-wise embedding; infinite: none
-  std::int64_t top_k;      // matched pairs averaged; 0: no matching, -1: all
-  bool mean_over_layers;   // of matched similarities, else their maximum
-  bool merge_shots;        // one assignment of all shots of a class, else one of each
-  bool features;           // whether queries' weighted means are wanted
+  double temperature;     // of layer-wise embedding; infinite: none
+  std::int64_t top_k;     // matched pairs averaged; 0: no matching, -1: all
+  bool mean_over_layers;  // of matched similarities, else their maximum
+  bool merge_shots;       // one assignment of all shots of a class, else one of each
+  bool features;          // whether queries' weighted means are wanted
 
   bool matches() const { return top_k != 0; }
   std::int64_t matched(std::int64_t P) const { return top_k < 0 ? P : top_k; }

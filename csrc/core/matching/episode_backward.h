@@ -3,9 +3,9 @@
 // again; weights, assignments and matched cosines are those of the forward pass.
 //
 // The gradient of a pair's products [P, P] is multiplied with the positions of either side; squared
-// norms and products of an image's or a class's own positions X have gradients G [rows, rows], which
-// contribute 2 G X. Every sum is taken in the order of queries and support images, whatever the
-// number of threads.
+// norms and products of an image's or a class's own positions X have gradients G [rows, rows],
+// which contribute 2 G X. Every sum is taken in the order of queries and support images, whatever
+// the number of threads.
 #pragma once
 
 #include <cstdint>
@@ -53,19 +53,20 @@ class Uninitialized {
 // Gradients of one layer of one episode, and what its support images need of all queries.
 template <class T>
 struct LayerGradient {
-  Uninitialized<T> similarities;       // [problems, Q]
-  Uninitialized<T> products;           // [S P, P queries of a chunk], tile by tile
-  Uninitialized<T> query_positions;    // [P queries of a chunk, C], in the same order
-  std::vector<T> row_squares;          // [tiles, S P]
-  std::vector<T> matches;              // [Q, S, P], of matched cosines
-  std::vector<T> support;              // [S, P, C], sorted by class
-  std::vector<T> support_embedded;     // [S, P, D]
-  T *query, *query_embedded;           // [Q, P, C], [Q, P, D]: where they are wanted, or own memory
+  Uninitialized<T> similarities;     // [problems, Q]
+  Uninitialized<T> products;         // [S P, P queries of a chunk], tile by tile
+  Uninitialized<T> query_positions;  // [P queries of a chunk, C], in the same order
+  std::vector<T> row_squares;        // [tiles, S P]
+  std::vector<T> matches;            // [Q, S, P], of matched cosines
+  std::vector<T> support;            // [S, P, C], sorted by class
+  std::vector<T> support_embedded;   // [S, P, D]
+  T *query, *query_embedded;         // [Q, P, C], [Q, P, D]: where they are wanted, or own memory
   Uninitialized<T> own_query, own_query_embedded;
 
   // Gradients of queries go to `query` and `query_embedded` unless these are null.
-  void reserve(const PoolLayer<T>& layer, const EpisodeImages& images, const EpisodeOptions& options,
-               std::int64_t chunk, T* to_query, T* to_query_embedded) {
+  void reserve(const PoolLayer<T>& layer, const EpisodeImages& images,
+               const EpisodeOptions& options, std::int64_t chunk, T* to_query,
+               T* to_query_embedded) {
     const auto size = [](std::int64_t count) { return static_cast<std::size_t>(count); };
     const std::int64_t P = layer.P, width = tile_queries<T>(P);
     products.reserve(images.S * P * P * chunk);
@@ -126,6 +127,8 @@ struct TileGradientWorkspace {
   std::vector<T> along;           // [P]
   std::vector<T> gram;            // [K P, K P] of a class
   std::vector<T> weights;         // [K P, Q]
+  std::vector<T> class_sums;      // [K P, count]
+  std::vector<T> means;           // [Q, C]: weighted sums of a class
   std::vector<std::int64_t> assignment;
 
   void reset(const PoolLayer<T>& layer, const EpisodeImages& images, std::int64_t count) {
@@ -197,9 +200,10 @@ void differentiate_reductions(TileGradientWorkspace<T>& workspace,
       T best{0};
       for (std::size_t l = 0; l < layers.size(); ++l) {
         const EpisodeLayer<T>& layer = layers[l].layer;
-        select_recorded(workspace.forward.matching, workspace.assignment, layer, layers[l].record, e,
-                        q, first, problems.shots(c) * layer.pool.P);
-        const T similarity = mean_of_matches(workspace.forward.matching, options.matched(layer.pool.P));
+        select_recorded(workspace.forward.matching, workspace.assignment, layer, layers[l].record,
+                        e, q, first, problems.shots(c) * layer.pool.P);
+        const T similarity =
+            mean_of_matches(workspace.forward.matching, options.matched(layer.pool.P));
         if (l > 0 && !is_larger(similarity, best)) continue;
         best = similarity;
         from = l;
@@ -223,8 +227,7 @@ LWFM_INLINE void differentiate_matches(TileGradientWorkspace<T>& workspace,
   select_recorded(workspace.forward.matching, workspace.assignment, of.layer, of.record, of.e, q,
                   first, rows);
   const T share = grad / static_cast<T>(top_k);
-  T* const query_grad =
-      pool.is_embedded() ? of.to.query_embedded + q * P * pool.D : nullptr;
+  T* const query_grad = pool.is_embedded() ? of.to.query_embedded + q * P * pool.D : nullptr;
   constexpr T kGreatest = static_cast<T>(1.0 / kCosineEps);  // a smaller norm counts as eps
   for (std::int64_t k = 0; k < top_k; ++k) {
     const auto& match = workspace.forward.matching.matches[static_cast<std::size_t>(k)];
@@ -275,6 +278,23 @@ LWFM_INLINE void differentiate_matching(TileGradientWorkspace<T>& workspace,
   }
 }
 
+// G a of class c for the queries of the tile, where the class has no gram: X (X^T a).
+template <class T, class Products>
+void sum_class(TileGradientWorkspace<T>& workspace, const EpisodeGradientLayer<T>& of,
+               const QueryTile& tile, std::int64_t c, const Products& products) {
+  const EpisodeImages& images = of.layer.images;
+  const std::int64_t P = of.layer.pool.P, C = of.layer.pool.C, row = images.classes.begin[c] * P,
+                     rows = images.classes.shots(c) * P;
+  const T* const positions = of.support.positions.data() + row * C;
+  const T* const a = of.record.a + (of.e * images.S * P + row) * images.Q + tile.first;
+  workspace.forward.class_means.resize(static_cast<std::size_t>(tile.count * C));
+  workspace.class_sums.resize(static_cast<std::size_t>(rows * tile.count + kGroup<T>));
+  products.transposed(a, images.Q, rows, tile.count, positions, C,
+                      workspace.forward.class_means.data());
+  products.rows(positions, rows, workspace.forward.class_means.data(), tile.count, C,
+                workspace.class_sums.data());
+}
+
 template <class Queries, class T>
 LWFM_INLINE void differentiate_classes(TileGradientWorkspace<T>& workspace,
                                        const EpisodeGradientLayer<T>& of, const QueryTile& tile,
@@ -285,10 +305,10 @@ LWFM_INLINE void differentiate_classes(TileGradientWorkspace<T>& workspace,
   for (std::int64_t c = classes.begin; c < classes.end; ++c) {
     const std::int64_t row = images.classes.begin[c] * P,
                        above = images.classes.begin[classes.begin] * P;
-    const T* const raw =
-        workspace.forward.products.values.data() + (row - above) * P * tile.count;
-    const ClassTile<T> all = class_tile(of.layer.pool, images, c, of.support,
-                                        workspace.forward.queries, raw, of.layer.options.temperature);
+    const T* const raw = workspace.forward.products.values.data() + (row - above) * P * tile.count;
+    ClassTile<T> all = class_tile(of.layer.pool, images, c, of.support, workspace.forward.queries,
+                                  raw, of.layer.options.temperature);
+    if (all.gram == nullptr) all.class_sums = workspace.class_sums.data();
     for (std::int64_t lane = 0; lane < tile.count; lane += Queries::kWidth) {
       const auto count =
           static_cast<int>(std::min<std::int64_t>(Queries::kWidth, tile.count - lane));
@@ -303,7 +323,8 @@ LWFM_INLINE void differentiate_classes(TileGradientWorkspace<T>& workspace,
                            of.columns(), row_squares + row, workspace.column_squares.data() + lane,
                            workspace.query_grams.data() + lane});
       if (of.outer.features != nullptr) {
-        comparison.add_mean_weights(part, images.classes.way, workspace.forward.weights.data() + lane);
+        comparison.add_mean_weights(part, images.classes.way,
+                                    workspace.forward.weights.data() + lane);
       }
     }
   }
@@ -345,9 +366,10 @@ LWFM_INLINE void write_query_gradients(TileGradientWorkspace<T>& workspace,
         [&](std::int64_t j) LWFM_INLINE_LAMBDA { return of.layer.pool.position(image, j); }, P,
         {workspace.own.data(), P, P}, C, {grad, P, C});
     for (std::int64_t j = 0; of.outer.features != nullptr && j < P; ++j) {
-      add_multiple<kBytes>(of.features_of(q),
-                           workspace.forward.weights[j * stride + lane] * (T{1} / static_cast<T>(P)),
-                           C, grad + j * C);
+      add_multiple<kBytes>(
+          of.features_of(q),
+          workspace.forward.weights[j * stride + lane] * (T{1} / static_cast<T>(P)), C,
+          grad + j * C);
     }
   }
 }
@@ -371,14 +393,14 @@ void differentiate_tile(TileGradientWorkspace<T>& workspace, const EpisodeGradie
       differentiate_features<decltype(bytes)::value>(workspace, of, tile);
     });
   }
-  T* const row_squares =
-      of.to.row_squares.data() + tile.first / tile_queries<T>(P) * images.S * P;
+  T* const row_squares = of.to.row_squares.data() + tile.first / tile_queries<T>(P) * images.S * P;
   for (std::int64_t c = 0; c < images.classes.way;) {
     const ClassRange classes = classes_from(images, c, P);
     const std::int64_t first = images.classes.begin[classes.begin],
                        rows = (images.classes.begin[classes.end] - first) * P;
     T* const raw = workspace.forward.products.resize(rows, columns);
     products.rows(of.support.positions.data() + first * P * C, rows, positions, columns, C, raw);
+    if (!images.has_gram(c, P)) sum_class(workspace, of, tile, c, products);
     with_lanes<T>(P, [&](auto, auto queries) LWFM_INLINE_LAMBDA {
       differentiate_classes<decltype(queries)>(workspace, of, tile, classes, row_squares);
     });
@@ -389,8 +411,8 @@ void differentiate_tile(TileGradientWorkspace<T>& workspace, const EpisodeGradie
       differentiate_matching<decltype(bytes)::value>(workspace, of, tile, row_squares);
     });
   }
-  products.transposed(of.to.products.data() + of.column_of(tile), of.columns(), images.S * P, columns,
-                      of.support.positions.data(), C, workspace.query_rows.data());
+  products.transposed(of.to.products.data() + of.column_of(tile), of.columns(), images.S * P,
+                      columns, of.support.positions.data(), C, workspace.query_rows.data());
   vectorized([&](auto bytes) LWFM_INLINE_LAMBDA {
     write_query_gradients<decltype(bytes)::value>(workspace, of, tile);
   });
@@ -410,6 +432,22 @@ void add_products_of_class(TileGradientWorkspace<T>& workspace, const EpisodeGra
   for (std::int64_t k = 0; k < rows * C; ++k) to[k] += workspace.query_rows[k];
 }
 
+// The gradients of the squared norms of the class's weighted means, as factors of a: [K P, Q].
+template <class T>
+void weigh_square_gradients(TileGradientWorkspace<T>& workspace, const EpisodeGradientLayer<T>& of,
+                            std::int64_t c, const T* a) {
+  const EpisodeImages& images = of.layer.images;
+  const std::int64_t rows = images.classes.shots(c) * of.layer.pool.P, Q = images.Q;
+  workspace.terms.resize(TileQueries<T>::size_of(images.classes.way * 3));
+  workspace.weights.resize(static_cast<std::size_t>(rows * Q));
+  for (std::int64_t q = 0; q < Q; ++q) {
+    differentiate_base(of.outer, images, of.e, q, workspace.terms.data());
+    const T factor =
+        workspace.terms[(c * 3 + 1) * TileQueries<T>::kStride] * T{2} / static_cast<T>(rows * rows);
+    for (std::int64_t r = 0; r < rows; ++r) workspace.weights[r * Q + q] = factor * a[r * Q + q];
+  }
+}
+
 // What the products of the positions of class c with one another, and their squares, contribute.
 template <class T, class Products>
 void add_own_of_class(TileGradientWorkspace<T>& workspace, const EpisodeGradientLayer<T>& of,
@@ -417,27 +455,38 @@ void add_own_of_class(TileGradientWorkspace<T>& workspace, const EpisodeGradient
   const EpisodeImages& images = of.layer.images;
   const std::int64_t P = of.layer.pool.P, C = of.layer.pool.C, Q = images.Q;
   const std::int64_t row = images.classes.begin[c] * P, rows = images.classes.shots(c) * P;
-  workspace.terms.resize(TileQueries<T>::size_of(images.classes.way * 3));
-  workspace.gram.resize(static_cast<std::size_t>(rows * rows));
-  workspace.weights.resize(static_cast<std::size_t>(rows * Q));
   const T* const a = of.record.a + (of.e * images.S * P + row) * Q;
-  for (std::int64_t q = 0; q < Q; ++q) {
-    differentiate_base(of.outer, images, of.e, q, workspace.terms.data());
-    const T factor = workspace.terms[(c * 3 + 1) * TileQueries<T>::kStride] * T{2} /
-                     static_cast<T>(rows * rows);
-    for (std::int64_t r = 0; r < rows; ++r) workspace.weights[r * Q + q] = factor * a[r * Q + q];
-  }
-  products.rows(workspace.weights.data(), rows, a, rows, Q, workspace.gram.data());
+  const T* const positions = of.support.positions.data() + row * C;
+  T* const to = of.to.support.data() + row * C;
+  weigh_square_gradients(workspace, of, c, a);
+  std::vector<T> squares(static_cast<std::size_t>(rows), T{0});
   const std::int64_t tiles = static_cast<std::int64_t>(of.to.row_squares.size()) / (images.S * P);
   for (std::int64_t tile = 0; tile < tiles; ++tile) {
-    const T* const squares = of.to.row_squares.data() + tile * images.S * P + row;
-    for (std::int64_t r = 0; r < rows; ++r) workspace.gram[r * rows + r] += 2 * squares[r];
+    for (std::int64_t r = 0; r < rows; ++r) {
+      squares[r] += 2 * of.to.row_squares[tile * images.S * P + row + r];
+    }
   }
-  T* const to = of.to.support.data() + row * C;
+  if (!images.has_gram(c, P)) {
+    workspace.means.resize(static_cast<std::size_t>(Q * C));
+    workspace.query_rows.resize(static_cast<std::size_t>(rows * C));
+    products.transposed(a, Q, rows, Q, positions, C, workspace.means.data());
+    products.matrices(workspace.weights.data(), Q, rows, Q, workspace.means.data(), C,
+                      workspace.query_rows.data());
+    vectorized([&](auto bytes) LWFM_INLINE_LAMBDA {
+      for (std::int64_t k = 0; k < rows * C; ++k) to[k] += workspace.query_rows[k];
+      for (std::int64_t r = 0; r < rows; ++r) {
+        add_multiple<decltype(bytes)::value>(positions + r * C, squares[r], C, to + r * C);
+      }
+    });
+    return;
+  }
+  workspace.gram.resize(static_cast<std::size_t>(rows * rows));
+  products.rows(workspace.weights.data(), rows, a, rows, Q, workspace.gram.data());
+  for (std::int64_t r = 0; r < rows; ++r) workspace.gram[r * rows + r] += squares[r];
   vectorized([&](auto bytes) LWFM_INLINE_LAMBDA {
     add_weighted_rows<decltype(bytes)::value, T>(
-        [&](std::int64_t r) LWFM_INLINE_LAMBDA { return of.support.positions.data() + (row + r) * C; },
-        rows, {workspace.gram.data(), rows, rows}, C, {to, rows, C});
+        [&](std::int64_t r) LWFM_INLINE_LAMBDA { return positions + r * C; }, rows,
+        {workspace.gram.data(), rows, rows}, C, {to, rows, C});
   });
 }
 
@@ -455,11 +504,12 @@ LWFM_INLINE void differentiate_embedded(TileGradientWorkspace<T>& workspace,
     for (std::int64_t i = 0; i < P; ++i) {
       const T share = of.to.matches[(q * images.S + n) * P + i];
       if (share == T{0}) continue;
-      const std::int64_t at = ((of.e * images.Q + q) * images.S + n) * P + i, j = of.record.assignment[at];
+      const std::int64_t at = ((of.e * images.Q + q) * images.S + n) * P + i,
+                         j = of.record.assignment[at];
       const T inverse = of.support.embedded_norms[n * P + i];
-      add_multiple<kBytes>(
-          pool.embedded_position(image, j),
-          share * inverse * inverse_norm(pool.embedded_squares[image * P + j]), D, grad + i * D);
+      add_multiple<kBytes>(pool.embedded_position(image, j),
+                           share * inverse * inverse_norm(pool.embedded_squares[image * P + j]), D,
+                           grad + i * D);
       if (inverse < static_cast<T>(1.0 / kCosineEps)) {
         workspace.along[i] += share * of.record.cosines[at] * inverse * inverse;
       }
@@ -481,8 +531,9 @@ void differentiate_class(TileGradientWorkspace<T>& workspace, const EpisodeGradi
   add_own_of_class(workspace, of, c, products);
   if (!of.layer.options.matches() || !of.layer.pool.is_embedded()) return;
   for (std::int64_t n = images.classes.begin[c]; n < images.classes.begin[c + 1]; ++n) {
-    vectorized([&](auto bytes)
-                   LWFM_INLINE_LAMBDA { differentiate_embedded<decltype(bytes)::value>(workspace, of, n); });
+    vectorized([&](auto bytes) LWFM_INLINE_LAMBDA {
+      differentiate_embedded<decltype(bytes)::value>(workspace, of, n);
+    });
   }
 }
 

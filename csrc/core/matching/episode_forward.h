@@ -52,6 +52,8 @@ struct TileWorkspace {
   std::vector<T> cosines;                // the same
   std::vector<T> positions;              // [P, count, C] of the queries
   std::vector<T> weights;                // [P, kStride] of the queries
+  std::vector<T> class_weights;          // [K P, count]: a of a class without products of its own
+  std::vector<T> class_means;            // [count, C]: its weighted sums
 
   template <class Queries>
   ClassComparison<Queries>& comparison() {
@@ -74,8 +76,7 @@ std::string describe_no_assignment(Status status, const MatchingWorkspace<T>& wo
                                    std::int64_t lane, std::int64_t first) {
   const EpisodeImages& images = layer.images;
   const std::int64_t P = layer.pool.P;
-  const auto images_of_problem =
-      static_cast<std::int64_t>(workspace.cost.size()) / (P * P);
+  const auto images_of_problem = static_cast<std::int64_t>(workspace.cost.size()) / (P * P);
   std::int64_t k = 0;  // the image with the first entry that is no number
   for (const T* cost = workspace.cost.data(); k + 1 < images_of_problem; ++k, cost += P * P) {
     if (!std::all_of(cost, cost + P * P, [](T entry) { return entry - entry == T{0}; })) break;
@@ -122,8 +123,7 @@ LWFM_INLINE void compare_embedded(TileWorkspace<T>& workspace, const EpisodeLaye
   T products[TileQueries<T>::kStride];
   const T* images[TileQueries<T>::kStride];
   for (std::int64_t lane = 0; lane < tile.count; ++lane) {
-    images[lane] =
-        pool.embedded_position(layer.images.query_image(tile.e, tile.first + lane), 0);
+    images[lane] = pool.embedded_position(layer.images.query_image(tile.e, tile.first + lane), 0);
   }
   for (std::int64_t r = 0; r < rows; ++r) {
     const std::int64_t row = first * pool.P + r;
@@ -160,7 +160,8 @@ LWFM_INLINE void match_class(TileWorkspace<T>& workspace, const EpisodeLayer<T>&
   const EpisodeImages& images = layer.images;
   const MatchProblems problems{images, layer.options.merge_shots};
   const QueryTile tile = workspace.queries.tile;
-  const std::int64_t P = layer.pool.P, rows = problems.shots(c) * P, top_k = layer.options.matched(P);
+  const std::int64_t P = layer.pool.P, rows = problems.shots(c) * P,
+                     top_k = layer.options.matched(P);
   auto& costs = std::get<QueryArray<Queries>>(workspace.costs);
   workspace.assignment.resize(static_cast<std::size_t>(tile.count * rows));
   workspace.cosines.resize(static_cast<std::size_t>(tile.count * rows));
@@ -170,7 +171,8 @@ LWFM_INLINE void match_class(TileWorkspace<T>& workspace, const EpisodeLayer<T>&
                                           workspace.queries, raw + k * P * P * tile.count);
     for (std::int64_t start = 0; start < tile.count; start += Queries::kWidth) {
       tile_costs<Queries>(match, start, costs);
-      for (std::int64_t lane = start; lane < std::min(start + Queries::kWidth, tile.count); ++lane) {
+      for (std::int64_t lane = start; lane < std::min(start + Queries::kWidth, tile.count);
+           ++lane) {
         assign_query(workspace, layer, rows, first, lane, costs.numbers() + (lane - start),
                      Queries::kWidth, failure);
       }
@@ -180,13 +182,14 @@ LWFM_INLINE void match_class(TileWorkspace<T>& workspace, const EpisodeLayer<T>&
     } else {
       compare_products(workspace, match);
     }
-    T* const similarity =
-        to.similarities +
-        (tile.e * problems.count() + problems.first_of(c) + k) * images.Q + tile.first;
+    T* const similarity = to.similarities +
+                          (tile.e * problems.count() + problems.first_of(c) + k) * images.Q +
+                          tile.first;
     for (std::int64_t lane = 0; lane < tile.count; ++lane) {
       const std::int64_t* const assignment = workspace.assignment.data() + lane * rows;
       const T* const cosines = workspace.cosines.data() + lane * rows;
-      if (*std::max_element(assignment, assignment + rows) < 0) continue;  // the failure is reported
+      if (*std::max_element(assignment, assignment + rows) < 0)
+        continue;  // the failure is reported
       select_matches(workspace.matching, cosines, assignment, rows, top_k);
       similarity[lane] = mean_of_matches(workspace.matching, top_k);
       if (to.assignment == nullptr) continue;
@@ -204,22 +207,26 @@ LWFM_INLINE void weigh_class(TileWorkspace<T>& workspace, const EpisodeLayer<T>&
   const QueryTile& queries = workspace.queries.tile;
   auto& comparison = workspace.template comparison<Queries>();
   for (std::int64_t lane = 0; lane < queries.count; lane += Queries::kWidth) {
-    const auto count = static_cast<int>(std::min<std::int64_t>(Queries::kWidth, queries.count - lane));
+    const auto count =
+        static_cast<int>(std::min<std::int64_t>(Queries::kWidth, queries.count - lane));
     const ClassTile<T> part = tile.from_query(lane);
     comparison.weigh(part);
     comparison.compare(part);
-    T* const terms = to.terms + (queries.e * images.classes.way + c) * 3 * images.Q +
-                     queries.first + lane;
+    T* const terms =
+        to.terms + (queries.e * images.classes.way + c) * 3 * images.Q + queries.first + lane;
     write_lanes<Queries>(comparison.inner, count, terms);
     write_lanes<Queries>(comparison.square_s, count, terms + images.Q);
     write_lanes<Queries>(comparison.square_q, count, terms + 2 * images.Q);
+    if (tile.gram == nullptr) {
+      comparison.write_weights(tile.shots * tile.P, queries.count, count,
+                               workspace.class_weights.data() + lane, nullptr);
+    }
     if (to.features != nullptr) {
       comparison.add_mean_weights(part, images.classes.way, workspace.weights.data() + lane);
     }
     if (to.a != nullptr) {
-      const std::int64_t at =
-          (queries.e * images.S + images.classes.begin[c]) * tile.P * images.Q + queries.first +
-          lane;
+      const std::int64_t at = (queries.e * images.S + images.classes.begin[c]) * tile.P * images.Q +
+                              queries.first + lane;
       comparison.write_weights(tile.shots * tile.P, images.Q, count, to.a + at, to.b + at);
     }
   }
@@ -238,10 +245,32 @@ LWFM_INLINE void write_features(TileWorkspace<T>& workspace, const EpisodeLayer<
     for (std::int64_t j = 0; j < P; ++j) {
       const T weight =
           workspace.weights[j * TileQueries<T>::kStride + lane] * (T{1} / static_cast<T>(P));
-      add_multiple<kBytes>(workspace.queries.positions + (j * tile.count + lane) * C,
-                           weight, C, feature);
+      add_multiple<kBytes>(workspace.queries.positions + (j * tile.count + lane) * C, weight, C,
+                           feature);
     }
   }
+}
+
+// The squared norms of the weighted means of class c, whose weights are in class_weights.
+template <class T, class Products>
+void square_class_means(TileWorkspace<T>& workspace, const EpisodeLayer<T>& layer,
+                        const EpisodeSupport<T>& support, std::int64_t c, const LayerResults<T>& to,
+                        const Products& products) {
+  const EpisodeImages& images = layer.images;
+  const QueryTile& tile = workspace.queries.tile;
+  const std::int64_t P = layer.pool.P, C = layer.pool.C, rows = images.classes.shots(c) * P;
+  workspace.class_means.resize(static_cast<std::size_t>(tile.count * C));
+  products.transposed(workspace.class_weights.data(), tile.count, rows, tile.count,
+                      support.positions.data() + images.classes.begin[c] * P * C, C,
+                      workspace.class_means.data());
+  T* const squares = to.terms + ((tile.e * images.classes.way + c) * 3 + 1) * images.Q + tile.first;
+  vectorized([&](auto bytes) LWFM_INLINE_LAMBDA {
+    for (std::int64_t lane = 0; lane < tile.count; ++lane) {
+      const T* const mean = workspace.class_means.data() + lane * C;
+      squares[lane] = inner_product<decltype(bytes)::value>(mean, mean, C) *
+                      (T{1} / static_cast<T>(rows * rows));
+    }
+  });
 }
 
 template <int kBytes, class Queries, class T>
@@ -288,20 +317,24 @@ void compare_tile(TileWorkspace<T>& workspace, const EpisodeLayer<T>& layer,
   workspace.weights.assign(TileQueries<T>::size_of(P), T{0});
   for (std::int64_t c = 0; c < images.classes.way;) {
     const ClassRange classes = classes_from(images, c, P);
+    const bool has_grams = images.has_gram(classes.begin, P);
     const std::int64_t first = images.classes.begin[classes.begin],
                        rows = (images.classes.begin[classes.end] - first) * P;
     T* const raw = workspace.products.resize(rows, P * tile.count);
+    if (!has_grams) workspace.class_weights.resize(static_cast<std::size_t>(rows * tile.count));
     products.rows(support.positions.data() + first * P * C, rows, workspace.queries.positions,
                   P * tile.count, C, raw);
     with_lanes<T>(P, [&](auto bytes, auto queries) LWFM_INLINE_LAMBDA {
       compare_classes<decltype(bytes)::value, decltype(queries)>(workspace, layer, support, classes,
-                                                                to, failure);
+                                                                 to, failure);
     });
+    if (!has_grams) square_class_means(workspace, layer, support, c, to, products);
     c = classes.end;
   }
   if (to.features != nullptr) {
-    vectorized([&](auto bytes)
-                   LWFM_INLINE_LAMBDA { write_features<decltype(bytes)::value>(workspace, layer, to); });
+    vectorized([&](auto bytes) LWFM_INLINE_LAMBDA {
+      write_features<decltype(bytes)::value>(workspace, layer, to);
+    });
   }
 }
 

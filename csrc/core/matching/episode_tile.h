@@ -14,11 +14,11 @@ namespace lwfm {
 // Support images of one layer of one episode.
 template <class T>
 struct EpisodeSupport {
-  std::vector<T> positions;               // [S, P, C]
-  std::vector<T> scales, norms;           // [S, P]: of correlations, of cosines
-  std::vector<T> grams;                   // [K P, K P] of each class
-  std::vector<const T*> embedded_rows;    // [S, P]
-  std::vector<T> embedded_norms;          // [S, P]: 1 / |embedded|
+  std::vector<T> positions;             // [S, P, C]
+  std::vector<T> scales, norms;         // [S, P]: of correlations, of cosines
+  std::vector<T> grams;                 // [K P, K P] of each class that has them
+  std::vector<const T*> embedded_rows;  // [S, P]
+  std::vector<T> embedded_norms;        // [S, P]: 1 / |embedded|
 
   void reserve(const PoolLayer<T>& layer, const EpisodeImages& images) {
     const auto rows = static_cast<std::size_t>(images.S * layer.P);
@@ -47,6 +47,7 @@ struct EpisodeSupport {
         embedded_norms[row] = inverse_norm(layer.embedded_squares[image * P + p]);
       }
     }
+    if (!images.has_gram(c, P)) return;
     const T* const of_class = positions.data() + begin * P * C;
     const std::int64_t rows = (end - begin) * P;
     products.rows(of_class, rows, of_class, rows, C, grams.data() + images.gram_begin(c, P));
@@ -60,10 +61,10 @@ struct TileQueries {
   static constexpr std::int64_t kStride = kGroup<T>;
 
   QueryTile tile;
-  T* positions;                  // [P, count, C]
-  std::vector<T> scales, norms;  // [P, kStride]
-  std::vector<T> grams;          // [P, P, kStride]
-  std::vector<T> embedded_norms; // [count, P]: 1 / |embedded|
+  T* positions;                   // [P, count, C]
+  std::vector<T> scales, norms;   // [P, kStride]
+  std::vector<T> grams;           // [P, P, kStride]
+  std::vector<T> embedded_norms;  // [count, P]: 1 / |embedded|
 
   // Copies the positions to memory of the caller.
   void read(const PoolLayer<T>& layer, const EpisodeImages& images, const QueryTile& which,
@@ -105,16 +106,18 @@ struct TileProducts {
 };
 
 // The classes whose products with a tile are computed together: enough that the product is fast,
-// few enough that it stays in the second-level cache.
+// few enough that it stays in the second-level cache. A class without a gram is processed alone.
 struct ClassRange {
   std::int64_t begin, end;
 };
 inline ClassRange classes_from(const EpisodeImages& images, std::int64_t begin, std::int64_t P) {
   constexpr std::int64_t kRows = 256;
   std::int64_t end = begin, rows = 0;
-  while (end < images.classes.way && (end == begin || rows + images.classes.shots(end) * P <= kRows)) {
-    rows += images.classes.shots(end++) * P;
-  }
+  const auto joins = [&](std::int64_t c) {
+    return c == begin || (images.has_gram(begin, P) && images.has_gram(c, P) &&
+                          rows + images.classes.shots(c) * P <= kRows);
+  };
+  while (end < images.classes.way && joins(end)) rows += images.classes.shots(end++) * P;
   return {begin, end};
 }
 
@@ -130,7 +133,8 @@ ClassTile<T> class_tile(const PoolLayer<T>& layer, const EpisodeImages& images, 
           raw,
           support.scales.data() + row,
           queries.scales.data(),
-          support.grams.data() + images.gram_begin(c, P),
+          images.has_gram(c, P) ? support.grams.data() + images.gram_begin(c, P) : nullptr,
+          nullptr,
           queries.grams.data(),
           static_cast<T>(temperature)};
 }
@@ -140,12 +144,8 @@ template <class T>
 MatchTile<T> match_tile(const PoolLayer<T>& layer, std::int64_t first, std::int64_t count,
                         const EpisodeSupport<T>& support, const TileQueries<T>& queries,
                         const T* raw) {
-  return {count * layer.P,
-          layer.P,
-          queries.tile.count,
-          TileQueries<T>::kStride,
-          raw,
-          support.norms.data() + first * layer.P,
+  return {count * layer.P,         layer.P, queries.tile.count,
+          TileQueries<T>::kStride, raw,     support.norms.data() + first * layer.P,
           queries.norms.data()};
 }
 

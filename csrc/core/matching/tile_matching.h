@@ -15,11 +15,11 @@ namespace lwfm {
 // Positions of consecutive support images and of the queries of a tile.
 template <class T>
 struct MatchTile {
-  std::int64_t rows, P;               // positions of the support images, of a query
-  std::int64_t queries, scale_step;   // as in ClassTile
-  const T* raw;                       // [rows, P, queries]
-  const T* row_norms;                 // [rows]: 1 / |x|
-  const T* column_norms;              // [P, scale_step]
+  std::int64_t rows, P;              // positions of the support images, of a query
+  std::int64_t queries, scale_step;  // as in ClassTile
+  const T* raw;                      // [rows, P, queries]
+  const T* row_norms;                // [rows]: 1 / |x|
+  const T* column_norms;             // [P, scale_step]
 };
 
 // What matched positions are compared by, if not by their products: a pointer for each position.
