@@ -10,6 +10,7 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
+from lwfm.cli.main import split_command
 from lwfm.cli.parser import build_parser, join_configurations
 
 ROOT = Path(__file__).parent.parent
@@ -85,7 +86,7 @@ def test_python_examples_run(code: str) -> None:
 
 @pytest.mark.parametrize("words", COMMANDS)
 def test_command_lines_parse(words: list[str]) -> None:
-    name, *options = words
+    name, options = split_command(words)
     build_parser(name).parse_args(join_configurations(name, options))
 
 

@@ -14,8 +14,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-Scores = dict[str, float]
-"""Scores by name, as fractions."""
+Scores = dict[str, float]  # by name, as fractions
 
 
 def binary_scores(truth: npt.NDArray[np.bool_], found: npt.NDArray[np.bool_]) -> Scores:

@@ -157,6 +157,10 @@ class PVCDetector(MetricEstimator):
         count = min(self.references, len(codes))
         return random.choice(len(codes), count, replace=False, p=balanced_weights(codes, groups))
 
+    def draw_references(self, beats: ecg.Beats, chosen: Answers, random: np.random.Generator) -> Indices:
+        """Draw which of the chosen beats vote, balanced over classes and records, without training."""
+        return self._references(beats.is_pvc[chosen].astype(np.int64), beats.records[chosen], random)
+
     def _vote(self) -> tuple[int, Weights]:
         return self.k, "uniform"
 
@@ -275,14 +279,21 @@ def _compare(
     raw: dict[bytes, Scores] = {}
     for train, test in splits:
         if test.tobytes() not in raw:
-            raw[test.tobytes()] = _raw_neighbours(beats, train, test)
-    scores = [raw[test.tobytes()] for _, test in splits]
-    return [*rows, Row.over_seeds(protocol, "nothing learned: neighbors of raw beats", "baseline", scores)]
+            every = np.flatnonzero(train)
+            raw[test.tobytes()] = _raw_neighbours(beats, every, test, _PUBLISHED_K)
+    balanced = []
+    for (train, test), seed in zip(splits, seeds, strict=True):
+        some = np.flatnonzero(train)[template.draw_references(beats, train, np.random.default_rng(seed))]
+        balanced.append(_raw_neighbours(beats, some, test, template.k))
+    votes = {BALANCED: balanced, ALL: [raw[test.tobytes()] for _, test in splits]}
+    name = "nothing learned: raw shapes"
+    return [*rows, *(Row.over_seeds(protocol, f"{name}; {vote}", "baseline", votes[vote]) for vote in votes)]
 
 
-def _raw_neighbours(beats: ecg.Beats, train: Answers, test: Answers) -> Scores:
+def _raw_neighbours(beats: ecg.Beats, references: Indices, test: Answers, k: int) -> Scores:
     shapes = standardized(torch.as_tensor(beats.shapes)).numpy()
-    knn: Any = KNeighborsClassifier(_PUBLISHED_K, algorithm="brute").fit(shapes[train], beats.is_pvc[train])
+    voters = shapes[references], beats.is_pvc[references]
+    knn: Any = KNeighborsClassifier(min(k, len(references)), algorithm="brute").fit(*voters)
     parts = progress(np.array_split(np.flatnonzero(test), 20), "raw neighbors", "batch")
     found = [knn.predict(shapes[part]) for part in parts if len(part)]
     return binary_scores(beats.is_pvc[test], np.concatenate(found))
