@@ -150,11 +150,21 @@ struct EmbeddingGradient {
   std::unique_ptr<T[]> rectified, hidden;  // [n P, C], [n P, H]
 };
 
-// grad where x > 0, else 0
+// grad where x > 0, else 0; `to` may be `grad`. Without a branch, which half the numbers would
+// take.
 template <class T>
 void mask(const T* grad, const T* x, std::int64_t count, T* to) {
-  lwfm::vectorized([&](auto) LWFM_INLINE_LAMBDA {
-    for (std::int64_t k = 0; k < count; ++k) to[k] = x[k] > T{0} ? grad[k] : T{0};
+  lwfm::vectorized([&](auto bytes) LWFM_INLINE_LAMBDA {
+    constexpr int kBytes = decltype(bytes)::value;
+    lwfm::Lanes<T, kBytes> slope, rectified;
+    std::int64_t k = 0;
+    for (; k + lwfm::kLanes<T, kBytes> <= count; k += lwfm::kLanes<T, kBytes>) {
+      lwfm::load(grad + k, slope);
+      lwfm::load(x + k, rectified);
+      slope = rectified > T{0} ? slope : lwfm::Lanes<T, kBytes>{};
+      lwfm::store(slope, to + k);
+    }
+    for (; k < count; ++k) to[k] = x[k] > T{0} ? grad[k] : T{0};
   });
 }
 
