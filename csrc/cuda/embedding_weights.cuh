@@ -100,13 +100,12 @@ __device__ void find_line_gradients(const PairView<T, kStaged>& pair, T temperat
 }
 
 // Gathers the gradients of a line's entries: returns that of the line's scale and, for a column,
-// writes those of the raw entries.
-template <class T, bool kStaged>
+// calls write(i, gradient) with those of the raw entries.
+template <class T, bool kStaged, class Write>
 __device__ T gather_line(const PairView<T, kStaged>& pair, int line,
-                         const WeightsGradientScratch<T>& scratch, const PairBlocks<T>& raw,
-                         std::int64_t offset) {
+                         const WeightsGradientScratch<T>& scratch, const Write& write) {
   const LineView<T, kStaged> entries(pair, line);
-  const int j = line - pair.rows;
+  const bool is_column = line >= pair.rows;
   T sum{0};
   for (int k = 0; k < entries.count; ++k) {
     const int other = entries.crossing + k;
@@ -115,10 +114,7 @@ __device__ T gather_line(const PairView<T, kStaged>& pair, int line,
         entry_gradient(scratch.lines[line], scratch.gradients[line], x, scratch.weights[other]) +
         entry_gradient(scratch.lines[other], scratch.gradients[other], x, scratch.weights[line]);
     sum += gradient * entries.raw_at(k) * entries.crossing_scale[k];
-    if (j >= 0) {
-      raw.data[offset + k * raw.row_stride + j * raw.column_stride] =
-          gradient * entries.scale * entries.crossing_scale[k];
-    }
+    if (is_column) write(k, gradient * entries.scale * entries.crossing_scale[k]);
   }
   return sum;
 }
@@ -144,7 +140,10 @@ __global__ void __launch_bounds__(kPairThreads, 1)
     LWFM_SYNC(Group);
     const std::int64_t offset = offset_of(shape.batch, to.raw.batch, p);
     for (int line = Group::rank(); line < P + M; line += Group::size()) {
-      const T sum = gather_line(pair, line, scratch, to.raw, offset);
+      T* const column = to.raw.data + offset + (line - P) * to.raw.column_stride;
+      const T sum = gather_line(pair, line, scratch, [&](int i, T gradient) {
+        column[i * to.raw.row_stride] = gradient;
+      });
       (line < P ? to.row_scale[p * P + line] : to.column_scale[p * M + (line - P)]) = sum;
     }
     LWFM_SYNC(Group);  // before the next pair takes the memory

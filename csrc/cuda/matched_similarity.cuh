@@ -37,14 +37,17 @@ __device__ void gather_matches(const Pair& compared, int rows, const Matches<T>&
 
 // How many assigned rows are more similar than row i, which is assigned.
 template <class T>
-__device__ int rank_of(const Matches<T>& matches, int rows, int i) {
+__device__ int rank_of(const T* cosines, const int* columns, int rows, int i) {
   int rank = 0;
   for (int k = 0; k < rows; ++k) {
-    if (matches.columns[k] >= 0 && k != i) {
-      rank += comes_first(matches.cosines[k], k, matches.cosines[i], i) ? 1 : 0;
-    }
+    if (columns[k] >= 0 && k != i) rank += comes_first(cosines[k], k, cosines[i], i) ? 1 : 0;
   }
   return rank;
+}
+
+template <class T>
+__device__ int rank_of(const Matches<T>& matches, int rows, int i) {
+  return rank_of(matches.cosines, matches.columns, rows, i);
 }
 
 // The similarity, in the thread of rank 0 after the last barrier; NaN if there is no assignment.

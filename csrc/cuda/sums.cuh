@@ -33,7 +33,7 @@ __device__ T warp_inner_product(const T* x, const T* y, std::int64_t count) {
   return warp_sum(sum);
 }
 
-// The sum, on every thread of a block of kSumThreads; `parts` [kSumThreads / kWarp] is shared
+// The sum, on every thread of a block; `parts`, one for each of its warps, is shared
 // memory.
 template <class T>
 __device__ T block_sum(T x, T* parts) {
@@ -41,7 +41,7 @@ __device__ T block_sum(T x, T* parts) {
   if (lane_index() == 0) parts[threadIdx.x / kWarp] = x;
   __syncthreads();
   T sum{0};
-  for (int k = 0; k < kSumThreads / kWarp; ++k) sum += parts[k];
+  for (int k = 0; k < static_cast<int>(blockDim.x) / kWarp; ++k) sum += parts[k];
   __syncthreads();  // before anyone sums again
   return sum;
 }

@@ -142,15 +142,6 @@ struct TileGradientWorkspace {
   }
 };
 
-// The derivative of inverse_norm.
-template <class T>
-T inverse_norm_slope(T square) {
-  constexpr T kLeast = static_cast<T>(kCosineEps * kCosineEps);
-  if (square < kLeast) return T{0};
-  const T inverse = inverse_norm(square);
-  return T{-0.5} * inverse * inverse * inverse;
-}
-
 // The gradients of inner, square_s and square_q of all classes and one query.
 template <class T>
 void differentiate_base(const OuterGradients<T>& outer, const EpisodeImages& images, std::int64_t e,

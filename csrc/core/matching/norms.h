@@ -23,4 +23,13 @@ LWFM_HOST_DEVICE T inverse_norm(T square) {
   return T{1} / std::sqrt(square < kLeast ? kLeast : square) + square * T{0};
 }
 
+// The derivative of inverse_norm.
+template <class T>
+LWFM_HOST_DEVICE T inverse_norm_slope(T square) {
+  constexpr T kLeast = static_cast<T>(kCosineEps * kCosineEps);
+  if (square < kLeast) return T{0};
+  const T inverse = inverse_norm(square);
+  return T{-0.5} * inverse * inverse * inverse;
+}
+
 }  // namespace lwfm

@@ -1,0 +1,64 @@
+// Launches of the kernels on episodes; see episode_kernels.h.
+#include "episode_kernels.h"
+#include "episode_plan.h"
+#include "episodes.cuh"
+
+namespace lwfm {
+
+namespace {
+
+template <class T>
+EpisodePlan plan_of(const EpisodeArguments<T>& arguments) {
+  const EpisodeLists& lists = arguments.lists;
+  const int P = most_positions(arguments);
+  const bool merged = arguments.choices.merge_shots && arguments.choices.matches();
+  const bool of_lanes = !merged && P <= kMaxAssignedPositions;
+  std::size_t of_block = 2 * sizeof(T) * static_cast<std::size_t>(P);
+  if (merged) {
+    of_block = std::max(of_block, EpisodeMemory<T>::bytes(std::int64_t{most_shots(lists)} * P, P, false));
+  }
+  return plan_blocks(lists, arguments.layers * shots_of_class(lists), of_lanes,
+                     {EpisodeMemory<T>::bytes(P, P, of_lanes), of_block, true});
+}
+
+template <class T, bool kOfLanes, bool kShared>
+void launch(const EpisodeArguments<T>& arguments, const EpisodePlan& plan, cudaStream_t on) {
+  LWFM_LAUNCH((compare_episodes<T, kOfLanes, kShared>), plan.grid, plan.threads, plan.shared_bytes, on,
+              arguments, plan);
+}
+
+}  // namespace
+
+template <class T>
+std::size_t episode_workspace(const EpisodeArguments<T>& arguments) {
+  const EpisodePlan plan = plan_of(arguments);
+  return plan.grid * plan.workspace_bytes;
+}
+
+template <class T>
+int compare_episodes(const EpisodeArguments<T>& arguments, void* stream) {
+  const EpisodeLists& lists = arguments.lists;
+  if (lists.E * lists.Q * lists.way == 0) return cudaSuccess;
+  const auto on = static_cast<cudaStream_t>(stream);
+  const EpisodePlan plan = plan_of(arguments);
+  if (plan.of_lanes) {
+    launch<T, true, true>(arguments, plan, on);
+  } else if (plan.shared) {
+    launch<T, false, true>(arguments, plan, on);
+  } else {
+    launch<T, false, false>(arguments, plan, on);
+  }
+  if (arguments.features != nullptr) {
+    const std::int64_t blocks = lists.E * lists.Q * arguments.layers;
+    LWFM_LAUNCH((write_episode_features<T>), static_cast<unsigned>(std::min(blocks, kMaxGrid)),
+                kSumThreads, 0, on, arguments, plan.most_shots);
+  }
+  return cudaGetLastError();
+}
+
+template std::size_t episode_workspace(const EpisodeArguments<float>&);
+template std::size_t episode_workspace(const EpisodeArguments<double>&);
+template int compare_episodes(const EpisodeArguments<float>&, void*);
+template int compare_episodes(const EpisodeArguments<double>&, void*);
+
+}  // namespace lwfm
