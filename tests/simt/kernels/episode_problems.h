@@ -101,6 +101,9 @@ struct Episodes {
   std::vector<std::int64_t> begin{0}, order, support, query;
   std::vector<EpisodePool<T>> pool;
   std::vector<std::vector<T>> products, class_products;  // of each layer
+  // Of each layer and episode: the positions of its support images and of its queries, the embedded
+  // ones.
+  std::vector<std::vector<std::vector<T>>> supports, queries, support_embedded, query_embedded;
 
   Episodes(const EpisodeShape& of, std::mt19937_64& engine)
       : shape(of), S(of.S()), images(S + of.Q) {
@@ -165,22 +168,32 @@ struct Episodes {
   void multiply(std::size_t l) {
     const std::int64_t P = pool[l].P, C = pool[l].C;
     std::vector<T> own(size(shape.E * S * P * S * P)), with_queries(size(shape.E * shape.Q * P * S * P));
+    for (auto* of_layers : {&supports, &queries, &support_embedded, &query_embedded}) {
+      of_layers->emplace_back(size(shape.E));
+    }
     for (std::int64_t e = 0; e < shape.E; ++e) {
-      std::vector<T> supports, queries;
-      for (std::int64_t s = 0; s < S; ++s) append(l, support_image(e, s), supports);
-      for (std::int64_t q = 0; q < shape.Q; ++q) append(l, query_image(e, q), queries);
-      PlainProducts::rows(supports.data(), S * P, supports.data(), S * P, C,
+      std::vector<T>&support = supports[l][size(e)], &query = queries[l][size(e)];
+      for (std::int64_t s = 0; s < S; ++s) {
+        append(pool[l].positions, P * C, support_image(e, s), support);
+        append(pool[l].embedded, P * pool[l].D, support_image(e, s), support_embedded[l][size(e)]);
+      }
+      for (std::int64_t q = 0; q < shape.Q; ++q) {
+        append(pool[l].positions, P * C, query_image(e, q), query);
+        append(pool[l].embedded, P * pool[l].D, query_image(e, q), query_embedded[l][size(e)]);
+      }
+      PlainProducts::rows(support.data(), S * P, support.data(), S * P, C,
                           own.data() + e * S * P * S * P);
-      PlainProducts::rows(queries.data(), shape.Q * P, supports.data(), S * P, C,
+      PlainProducts::rows(query.data(), shape.Q * P, support.data(), S * P, C,
                           with_queries.data() + e * shape.Q * P * S * P);
     }
     class_products.push_back(std::move(own));
     products.push_back(std::move(with_queries));
   }
 
-  void append(std::size_t l, std::int64_t image, std::vector<T>& to) const {
-    const T* const x = pool[l].positions.data() + image * pool[l].P * pool[l].C;
-    to.insert(to.end(), x, x + pool[l].P * pool[l].C);
+  static void append(const std::vector<T>& from, std::int64_t numbers, std::int64_t image,
+                     std::vector<T>& to) {
+    const auto first = from.begin() + image * numbers;
+    to.insert(to.end(), first, first + numbers);
   }
 };
 
@@ -289,6 +302,98 @@ struct CoreEpisodes {
     CHECK(!failure.failed());
   }
 };
+
+// Gradients of the images of each episode and layer: support images and queries as they are listed.
+template <class T>
+struct EpisodeGradients {
+  std::vector<std::vector<T>> support, query, support_embedded, query_embedded;
+
+  explicit EpisodeGradients(const Episodes<T>& of) {
+    const bool embedded = of.shape.options.matches();
+    for (const EpisodePool<T>& layer : of.pool) {
+      const std::int64_t D = embedded ? layer.D : 0, rows = of.shape.E * layer.P;
+      support.emplace_back(size(rows * of.S * layer.C), T{-7});
+      query.emplace_back(size(rows * of.shape.Q * layer.C), T{-7});
+      support_embedded.emplace_back(size(rows * of.S * D), T{-7});
+      query_embedded.emplace_back(size(rows * of.shape.Q * D), T{-7});
+    }
+  }
+};
+
+// Gradients of what the forward pass returns.
+template <class T>
+struct OutputGradients {
+  std::vector<T> base, matching, features;
+
+  OutputGradients(const Episodes<T>& of, std::mt19937_64& engine)
+      : base(random_vector<T>(of.shape.E * of.shape.Q * of.shape.way(), engine)),
+        matching(random_vector<T>(of.shape.E * of.shape.Q * of.shape.way(), engine)),
+        features(random_vector<T>(
+            of.shape.options.features ? of.shape.E * of.shape.Q * of.channels() : 0, engine)) {}
+};
+
+// The core's gradients from its own forward pass.
+template <class T>
+EpisodeGradients<T> gradients_of_core(const Episodes<T>& of, const CoreEpisodes<T>& core,
+                                      const OutputGradients<T>& outputs) {
+  EpisodeGradients<T> to(of);
+  const lwfm::EpisodeImages& images = core.images;
+  const std::int64_t E = images.E, Q = images.Q, S = images.S, way = images.classes.way;
+  const std::size_t L = core.layers.size();
+  std::vector<T> terms(size(E * way * 3 * Q));
+  for (std::size_t n = 0; n < terms.size(); ++n) {
+    for (std::size_t l = 0; l < L; ++l) terms[n] += core.terms[l][n];
+  }
+  const lwfm::OuterGradients<T> outer{
+      outputs.base.data(), outputs.matching.data(),
+      of.shape.options.features ? outputs.features.data() : nullptr, of.channels(), terms.data()};
+  std::vector<lwfm::LayerRecord<T>> records;
+  for (std::size_t l = 0; l < L; ++l) {
+    records.push_back({core.a[l].data(), core.b[l].data(), core.assignment[l].data(),
+                       core.cosines[l].data()});
+  }
+  lwfm::TileGradientWorkspace<T> workspace;
+  const lwfm::TileList<T> tiles(core.layers, 0, Q);
+  for (std::int64_t e = 0; e < E; ++e) {
+    std::vector<lwfm::LayerGradient<T>> gradients(L);
+    std::vector<lwfm::EpisodeGradientLayer<T>> layers;
+    for (std::size_t l = 0; l < L; ++l) {
+      gradients[l].reserve(core.layers[l], images, core.options, Q);
+      layers.push_back({{core.layers[l], images, core.options, static_cast<std::int64_t>(l)},
+                        core.supports[size(e) * L + l], outer, records[l],
+                        static_cast<std::int64_t>(l) * of.shape.C, gradients[l], e, 0, Q});
+    }
+    for (std::int64_t q = 0; core.options.matches() && q < Q; ++q) {
+      lwfm::differentiate_reductions(workspace, layers, q);
+    }
+    for (std::int64_t n = 0; n < tiles.per_episode(); ++n) {
+      tiles.run(e, n, [&](std::size_t l, const lwfm::QueryTile& tile) {
+        lwfm::differentiate_tile(workspace, layers[l], tile, PlainProducts{});
+      });
+    }
+    for (std::size_t l = 0; l < L; ++l) {
+      for (std::int64_t c = 0; c < way; ++c) {
+        lwfm::differentiate_class(workspace, layers[l], c, true, PlainProducts{});
+      }
+      const auto copy = [&](const std::vector<T>& from, std::int64_t from_image,
+                            std::int64_t to_image, std::vector<T>& result, std::int64_t numbers) {
+        std::copy_n(from.begin() + from_image * numbers, numbers, result.begin() + to_image * numbers);
+      };
+      const std::int64_t numbers = of.pool[l].P * of.pool[l].C,
+                         embedded = to.query_embedded[l].empty() ? 0 : of.pool[l].P * of.pool[l].D;
+      for (std::int64_t n = 0; n < S; ++n) {
+        const std::int64_t s = e * S + of.order[size(n)];
+        copy(gradients[l].support, n, s, to.support[l], numbers);
+        if (embedded > 0) copy(gradients[l].support_embedded, n, s, to.support_embedded[l], embedded);
+      }
+      for (std::int64_t q = 0; q < Q; ++q) {
+        copy(gradients[l].query, q, e * Q + q, to.query[l], numbers);
+        if (embedded > 0) copy(gradients[l].query_embedded, q, e * Q + q, to.query_embedded[l], embedded);
+      }
+    }
+  }
+  return to;
+}
 
 constexpr double kNoTemperature = std::numeric_limits<double>::infinity();
 

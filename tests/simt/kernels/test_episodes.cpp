@@ -79,6 +79,105 @@ void results_equal_the_core(const Episodes<T>& of) {
   });
 }
 
+// The scratch memory of the kernels of the gradients.
+template <class T>
+struct GradientScratch {
+  std::vector<T> terms;
+  std::vector<std::vector<T>> products, embedded_products, squares;
+  std::vector<unsigned char> workspace;
+
+  // The gradients of products are written to `to`'s place in memory and finished there.
+  lwfm::EpisodeGradientArguments<T> arguments(const Episodes<T>& of, EpisodeResults<T>& forward,
+                                              const tests::OutputGradients<T>& from,
+                                              tests::EpisodeGradients<T>& to) {
+    lwfm::EpisodeGradientArguments<T> result{};
+    result.of = forward.arguments(of, true);
+    result.base = from.base.data();
+    result.matching = from.matching.data();
+    result.features = from.features.empty() ? nullptr : from.features.data();
+    terms.assign(size(of.shape.E * of.shape.Q * of.shape.way() * 3), T{-7});
+    result.terms = terms.data();
+    for (std::size_t l = 0; l < of.pool.size(); ++l) {
+      const std::size_t count = forward.a[l].size();
+      const bool embedded = !to.query_embedded[l].empty();
+      products.emplace_back(of.products[l].size(), T{-7});
+      embedded_products.emplace_back(embedded ? of.products[l].size() : 0, T{-7});
+      T* more[4] = {};
+      for (int k = 0; k < (embedded ? 4 : 2); ++k) {
+        squares.emplace_back(count, T{-7});
+        more[k] = squares.back().data();
+      }
+      const auto place = [](std::vector<T>& x) { return x.empty() ? nullptr : x.data(); };
+      T *const support = place(to.support[l]), *const query = place(to.query[l]);
+      T* const support_embedded = place(to.support_embedded[l]);
+      T* const query_embedded = place(to.query_embedded[l]);
+      result.to[l] = {products[l].data(), place(embedded_products[l]), more[0], more[1], more[2],
+                      more[3], support, query, support_embedded, query_embedded, support, query,
+                      support_embedded, query_embedded};
+    }
+    workspace.resize(lwfm::episode_gradient_workspace(result.of));
+    result.of.workspace = workspace.data();
+    return result;
+  }
+};
+
+// What the matrix library does between the kernels.
+template <class T>
+void multiply_gradients(const Episodes<T>& of, const GradientScratch<T>& scratch,
+                        tests::EpisodeGradients<T>& to) {
+  for (std::size_t l = 0; l < of.pool.size(); ++l) {
+    const auto multiply = [&](const std::vector<T>& products, const auto& supports,
+                              const auto& queries, std::int64_t C, std::vector<T>& support,
+                              std::vector<T>& query) {
+      const std::int64_t rows = of.S * of.pool[l].P, columns = of.shape.Q * of.pool[l].P;
+      for (std::int64_t e = 0; e < of.shape.E; ++e) {
+        const T* const grad = products.data() + e * rows * columns;
+        tests::PlainProducts::transposed(grad, rows, columns, rows, queries[l][size(e)].data(), C,
+                                         support.data() + e * rows * C);
+        tests::PlainProducts::matrices(grad, rows, columns, rows, supports[l][size(e)].data(), C,
+                                       query.data() + e * columns * C);
+      }
+    };
+    multiply(scratch.products[l], of.supports, of.queries, of.pool[l].C, to.support[l], to.query[l]);
+    if (to.query_embedded[l].empty()) continue;
+    multiply(scratch.embedded_products[l], of.support_embedded, of.query_embedded, of.pool[l].D,
+             to.support_embedded[l], to.query_embedded[l]);
+  }
+}
+
+template <class T>
+tests::EpisodeGradients<T> launch_gradients(const Episodes<T>& of, EpisodeResults<T>& forward,
+                                            const tests::OutputGradients<T>& from) {
+  tests::EpisodeGradients<T> to(of);
+  GradientScratch<T> scratch;
+  const lwfm::EpisodeGradientArguments<T> arguments = scratch.arguments(of, forward, from, to);
+  lwfm::differentiate_episodes(arguments, nullptr);
+  multiply_gradients(of, scratch, to);
+  lwfm::finish_episode_gradients(arguments, nullptr);
+  return to;
+}
+
+template <class T>
+void gradients_equal_the_core(const Episodes<T>& of, std::mt19937_64& engine) {
+  const CoreEpisodes<T> core(of);
+  EpisodeResults<T> forward(of);
+  const tests::OutputGradients<T> from(of, engine);
+  const tests::EpisodeGradients<T> expected = tests::gradients_of_core(of, core, from);
+  lwfm::compare_episodes(forward.arguments(of, true), nullptr);
+  simt::for_each_schedule([&] {
+    const tests::EpisodeGradients<T> actual = launch_gradients(of, forward, from);
+    const int before = check::failures;
+    const double terms = 64.0 * static_cast<double>(of.S * of.shape.P[0] + of.shape.C);
+    for (std::size_t l = 0; l < of.pool.size(); ++l) {
+      CHECK(tests::close(actual.support[l], expected.support[l], terms));
+      CHECK(tests::close(actual.query[l], expected.query[l], terms));
+      CHECK(tests::close(actual.support_embedded[l], expected.support_embedded[l], terms));
+      CHECK(tests::close(actual.query_embedded[l], expected.query_embedded[l], terms));
+    }
+    if (check::failures > before) std::fprintf(stderr, "of: %s\n", of.shape.name);
+  });
+}
+
 // Queries of one episode in two launches.
 template <class T>
 void parts_equal_the_whole(const Episodes<T>& of) {
@@ -140,7 +239,9 @@ void wrong_lists_and_nan(Episodes<T> of) {
 template <class T>
 void check_all(std::mt19937_64& engine) {
   for (const tests::EpisodeShape& shape : tests::episode_shapes()) {
-    results_equal_the_core(Episodes<T>(shape, engine));
+    const Episodes<T> episodes(shape, engine);
+    results_equal_the_core(episodes);
+    gradients_equal_the_core(episodes, engine);
   }
   parts_equal_the_whole(Episodes<T>(tests::episode_shapes()[0], engine));
   wrong_lists_and_nan(Episodes<T>(tests::episode_shapes()[1], engine));
