@@ -98,20 +98,18 @@ struct EpisodeArguments {
   }
 };
 
-// Gradients of one layer. Those of images are in the order of the lists, support images and then
-// queries, whatever their class. `*_products` are what the matrix library makes of the gradients of
-// products; the same memory as the result, or else the result is added to.
+// Gradients of one layer. Those of images are in the order of the lists, whatever their class: in
+// them is what a matrix library made of the gradients of products; the rest is added.
 template <class T>
 struct EpisodeLayerGradients {
   T* products;           // [E, Q P, S P], of `products`
   T* embedded_products;  // [E, Q P, S P], of the products of embedded positions; or null
   // [E, Q, S, P], support images sorted by class: what each pair of images contributes to the
-  // gradients of squared norms, and to how much of itself an embedded position is taken off; or null
+  // gradients of squared norms, and how much of itself is taken off an embedded position, or null
   T *row_squares, *column_squares;
   T *row_along, *column_along;
-  const T *support_products, *query_products;                    // [E, S, P, C], [E, Q, P, C]
-  const T *support_embedded_products, *query_embedded_products;  // of D, or null
-  T *support, *query, *support_embedded, *query_embedded;
+  T *support, *query;                    // [E, S, P, C], [E, Q, P, C]
+  T *support_embedded, *query_embedded;  // of D; or null
 };
 
 // `of` is what the forward pass was given and what it recorded.

@@ -389,19 +389,6 @@ struct GradientRow {
   }
 };
 
-// Adds up one row of a result: what the product of matrices is, what the result was unless it has
-// that product's place, and `sum`.
-template <class T>
-struct ResultRow {
-  const T* product;
-  T* to;
-
-  __device__ void add(std::int64_t c, T sum) const {
-    const T value = product[c] + sum;
-    to[c] = to == product ? value : to[c] + value;
-  }
-};
-
 template <class T>
 __device__ void finish_support_row(const EpisodeGradientArguments<T>& arguments, const GradientRow& at,
                                    const RowList<T>& list, T* parts, int most_shots) {
@@ -413,7 +400,6 @@ __device__ void finish_support_row(const EpisodeGradientArguments<T>& arguments,
   const std::int64_t c = class_of(lists, at.number);
   const EpisodeClass of(all, at.e * lists.Q * lists.way + c, most_shots);
   const int own = static_cast<int>((at.number - of.begin) * P) + at.p;
-  const ResultRow<T> result{to.support_products + row * layer.C, to.support + row * layer.C};
   sum_rows(
       layer.positions, layer.C, of.shots * P,
       [&](std::int64_t r) -> WeightedRow<T> {
@@ -422,7 +408,7 @@ __device__ void finish_support_row(const EpisodeGradientArguments<T>& arguments,
                 class_product_gradient(arguments, layer, at.e, c, own, static_cast<int>(r),
                                        of.shots * layer.P, of.begin * P, to.row_squares)};
       },
-      list, [&](std::int64_t channel, T sum) { result.add(channel, sum); });
+      list, [&](std::int64_t channel, T sum) { to.support[row * layer.C + channel] += sum; });
   if (to.embedded_products == nullptr) return;
   T along{0};
   for (std::int64_t q = threadIdx.x; q < lists.Q; q += kSumThreads) {
@@ -431,9 +417,8 @@ __device__ void finish_support_row(const EpisodeGradientArguments<T>& arguments,
   along = block_sum(along, parts);
   const T* const x =
       layer.embedded + (lists.support_image(at.e, at.number) * P + at.p) * layer.D;
-  const ResultRow<T> embedded{to.support_embedded_products + row * layer.D,
-                              to.support_embedded + row * layer.D};
-  for (std::int64_t d = threadIdx.x; d < layer.D; d += kSumThreads) embedded.add(d, -along * x[d]);
+  T* const embedded = to.support_embedded + row * layer.D;
+  for (std::int64_t d = threadIdx.x; d < layer.D; d += kSumThreads) embedded[d] -= along * x[d];
 }
 
 template <class T>
@@ -445,7 +430,6 @@ __device__ void finish_query_row(const EpisodeGradientArguments<T>& arguments, c
   const EpisodeLayerGradients<T>& to = arguments.to[at.l];
   const std::int64_t P = layer.P, query = at.e * lists.Q + at.number, row = query * P + at.p;
   const std::int64_t image = lists.query_image(at.e, at.number);
-  const ResultRow<T> result{to.query_products + row * layer.C, to.query + row * layer.C};
   const T* features = nullptr;
   T weight{0};
   if (arguments.features != nullptr) {
@@ -462,7 +446,8 @@ __device__ void finish_query_row(const EpisodeGradientArguments<T>& arguments, c
       },
       list,
       [&](std::int64_t channel, T sum) {
-        result.add(channel, features == nullptr ? sum : sum + weight * features[channel]);
+        if (features != nullptr) sum += weight * features[channel];
+        to.query[row * layer.C + channel] += sum;
       });
   if (to.embedded_products == nullptr) return;
   T along{0};
@@ -471,9 +456,8 @@ __device__ void finish_query_row(const EpisodeGradientArguments<T>& arguments, c
   }
   along = block_sum(along, parts);
   const T* const x = layer.embedded + (image * P + at.p) * layer.D;
-  const ResultRow<T> embedded{to.query_embedded_products + row * layer.D,
-                              to.query_embedded + row * layer.D};
-  for (std::int64_t d = threadIdx.x; d < layer.D; d += kSumThreads) embedded.add(d, -along * x[d]);
+  T* const embedded = to.query_embedded + row * layer.D;
+  for (std::int64_t d = threadIdx.x; d < layer.D; d += kSumThreads) embedded[d] -= along * x[d];
 }
 
 // A block for each position of each image.

@@ -108,12 +108,10 @@ struct GradientScratch {
         more[k] = squares.back().data();
       }
       const auto place = [](std::vector<T>& x) { return x.empty() ? nullptr : x.data(); };
-      T *const support = place(to.support[l]), *const query = place(to.query[l]);
-      T* const support_embedded = place(to.support_embedded[l]);
-      T* const query_embedded = place(to.query_embedded[l]);
-      result.to[l] = {products[l].data(), place(embedded_products[l]), more[0], more[1], more[2],
-                      more[3], support, query, support_embedded, query_embedded, support, query,
-                      support_embedded, query_embedded};
+      result.to[l] = {products[l].data(), place(embedded_products[l]),
+                      more[0], more[1], more[2], more[3],
+                      place(to.support[l]), place(to.query[l]),
+                      place(to.support_embedded[l]), place(to.query_embedded[l])};
     }
     workspace.resize(lwfm::episode_gradient_workspace(result.of));
     result.of.workspace = workspace.data();
