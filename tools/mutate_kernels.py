@@ -33,6 +33,7 @@ ROOT = Path(__file__).parent.parent
 SIMT = ROOT / "tests" / "simt"
 RUNTIME = [
     SIMT / "kernels" / "core_solver.cpp",
+    SIMT / "kernels" / "core_episodes.cpp",
     *(SIMT / "emulator" / f"{name}.cpp" for name in ("fiber", "grid", "scheduler", "shared_memory", "warp")),
 ]
 FLAGS = ["-std=c++17", "-O1", "-ffp-contract=off", "-pthread", "-w"]

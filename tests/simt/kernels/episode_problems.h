@@ -1,8 +1,8 @@
 // Episodes of random images in heap buffers of exactly their size, with the products that the matrix
-// library computes on a GPU, and what the core makes of them.
+// library computes on a GPU.
 #pragma once
 
-#include "core/matching/episode_backward.h"
+#include "core/matching/episode.h"
 #include "cuda/episode_kernels.h"
 #include "pair_problems.h"
 
@@ -240,69 +240,6 @@ struct EpisodeResults {
   }
 };
 
-// The core's results of all episodes, with its record in its own layout.
-template <class T>
-struct CoreEpisodes {
-  std::vector<lwfm::PoolLayer<T>> layers;
-  lwfm::EpisodeImages images;
-  lwfm::EpisodeOptions options;
-  std::vector<lwfm::EpisodeSupport<T>> supports;  // of each episode, of each layer
-  std::vector<std::vector<T>> terms, similarities, a, b, cosines;
-  std::vector<std::vector<std::int32_t>> assignment;
-  std::vector<T> features;
-  std::vector<lwfm::LayerResults<T>> results;
-
-  explicit CoreEpisodes(const Episodes<T>& of)
-      : images(of.view()), options(of.shape.options) {
-    const std::int64_t E = images.E, Q = images.Q, S = images.S;
-    const std::size_t L = of.shape.layers();
-    features.resize(size(options.features ? E * Q * of.channels() : 0));
-    terms.resize(L, std::vector<T>(size(E * images.classes.way * 3 * Q)));
-    similarities.resize(L, std::vector<T>(size(E * of.problems() * Q)));
-    for (std::size_t l = 0; l < L; ++l) {
-      const std::int64_t P = of.shape.P[l];
-      layers.push_back(of.pool[l].view());
-      a.emplace_back(size(E * S * P * Q));
-      b.emplace_back(size(E * S * P * Q));
-      cosines.emplace_back(size(E * Q * S * P));
-      assignment.emplace_back(size(E * Q * S * P));
-    }
-    for (std::size_t l = 0; l < L; ++l) {
-      results.push_back({terms[l].data(), options.matches() ? similarities[l].data() : nullptr,
-                         options.features ? features.data() + static_cast<std::int64_t>(l) * of.shape.C
-                                          : nullptr,
-                         of.channels(), a[l].data(), b[l].data(),
-                         options.matches() ? assignment[l].data() : nullptr, cosines[l].data()});
-    }
-    supports.resize(size(E) * L);
-    for (std::int64_t e = 0; e < E; ++e) compare(e);
-  }
-
-  lwfm::EpisodeSums<T> sums() const { return {images, options, results}; }
-
- private:
-  void compare(std::int64_t e) {
-    lwfm::TileWorkspace<T> workspace;
-    lwfm::FirstFailure failure;
-    const lwfm::TileList<T> tiles(layers, 0, images.Q);
-    for (std::size_t l = 0; l < layers.size(); ++l) {
-      lwfm::EpisodeSupport<T>& support = supports[size(e) * layers.size() + l];
-      support.reserve(layers[l], images);
-      for (std::int64_t c = 0; c < images.classes.way; ++c) {
-        support.read_class(layers[l], images, e, c, PlainProducts{});
-      }
-    }
-    for (std::int64_t n = 0; n < tiles.per_episode(); ++n) {
-      tiles.run(e, n, [&](std::size_t l, const lwfm::QueryTile& tile) {
-        const lwfm::EpisodeLayer<T> layer{layers[l], images, options, static_cast<std::int64_t>(l)};
-        lwfm::compare_tile(workspace, layer, supports[size(e) * layers.size() + l], tile, results[l],
-                           failure, PlainProducts{});
-      });
-    }
-    CHECK(!failure.failed());
-  }
-};
-
 // Gradients of the images of each episode and layer: support images and queries as they are listed.
 template <class T>
 struct EpisodeGradients {
@@ -331,69 +268,6 @@ struct OutputGradients {
         features(random_vector<T>(
             of.shape.options.features ? of.shape.E * of.shape.Q * of.channels() : 0, engine)) {}
 };
-
-// The core's gradients from its own forward pass.
-template <class T>
-EpisodeGradients<T> gradients_of_core(const Episodes<T>& of, const CoreEpisodes<T>& core,
-                                      const OutputGradients<T>& outputs) {
-  EpisodeGradients<T> to(of);
-  const lwfm::EpisodeImages& images = core.images;
-  const std::int64_t E = images.E, Q = images.Q, S = images.S, way = images.classes.way;
-  const std::size_t L = core.layers.size();
-  std::vector<T> terms(size(E * way * 3 * Q));
-  for (std::size_t n = 0; n < terms.size(); ++n) {
-    for (std::size_t l = 0; l < L; ++l) terms[n] += core.terms[l][n];
-  }
-  const lwfm::OuterGradients<T> outer{
-      outputs.base.data(), outputs.matching.data(),
-      of.shape.options.features ? outputs.features.data() : nullptr, of.channels(), terms.data()};
-  std::vector<lwfm::LayerRecord<T>> records;
-  for (std::size_t l = 0; l < L; ++l) {
-    records.push_back({core.a[l].data(), core.b[l].data(), core.assignment[l].data(),
-                       core.cosines[l].data()});
-  }
-  lwfm::TileGradientWorkspace<T> workspace;
-  const lwfm::TileList<T> tiles(core.layers, 0, Q);
-  for (std::int64_t e = 0; e < E; ++e) {
-    std::vector<lwfm::LayerGradient<T>> gradients(L);
-    std::vector<lwfm::EpisodeGradientLayer<T>> layers;
-    for (std::size_t l = 0; l < L; ++l) {
-      gradients[l].reserve(core.layers[l], images, core.options, Q);
-      layers.push_back({{core.layers[l], images, core.options, static_cast<std::int64_t>(l)},
-                        core.supports[size(e) * L + l], outer, records[l],
-                        static_cast<std::int64_t>(l) * of.shape.C, gradients[l], e, 0, Q});
-    }
-    for (std::int64_t q = 0; core.options.matches() && q < Q; ++q) {
-      lwfm::differentiate_reductions(workspace, layers, q);
-    }
-    for (std::int64_t n = 0; n < tiles.per_episode(); ++n) {
-      tiles.run(e, n, [&](std::size_t l, const lwfm::QueryTile& tile) {
-        lwfm::differentiate_tile(workspace, layers[l], tile, PlainProducts{});
-      });
-    }
-    for (std::size_t l = 0; l < L; ++l) {
-      for (std::int64_t c = 0; c < way; ++c) {
-        lwfm::differentiate_class(workspace, layers[l], c, true, PlainProducts{});
-      }
-      const auto copy = [&](const std::vector<T>& from, std::int64_t from_image,
-                            std::int64_t to_image, std::vector<T>& result, std::int64_t numbers) {
-        std::copy_n(from.begin() + from_image * numbers, numbers, result.begin() + to_image * numbers);
-      };
-      const std::int64_t numbers = of.pool[l].P * of.pool[l].C,
-                         embedded = to.query_embedded[l].empty() ? 0 : of.pool[l].P * of.pool[l].D;
-      for (std::int64_t n = 0; n < S; ++n) {
-        const std::int64_t s = e * S + of.order[size(n)];
-        copy(gradients[l].support, n, s, to.support[l], numbers);
-        if (embedded > 0) copy(gradients[l].support_embedded, n, s, to.support_embedded[l], embedded);
-      }
-      for (std::int64_t q = 0; q < Q; ++q) {
-        copy(gradients[l].query, q, e * Q + q, to.query[l], numbers);
-        if (embedded > 0) copy(gradients[l].query_embedded, q, e * Q + q, to.query_embedded[l], embedded);
-      }
-    }
-  }
-  return to;
-}
 
 constexpr double kNoTemperature = std::numeric_limits<double>::infinity();
 

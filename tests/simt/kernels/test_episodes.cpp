@@ -1,47 +1,11 @@
 // The kernels on episodes, executed under emulation, against the arithmetic of the core.
-#include "episode_problems.h"
+#include "core_episodes.h"
 
 namespace {
 
-using tests::CoreEpisodes;
 using tests::EpisodeResults;
 using tests::Episodes;
 using tests::size;
-
-// The core's results in the layout of the kernels' ones.
-template <class T>
-void read_core(const Episodes<T>& of, const CoreEpisodes<T>& core, EpisodeResults<T>& to) {
-  const lwfm::EpisodeImages& images = core.images;
-  const std::int64_t E = images.E, Q = images.Q, S = images.S, way = images.classes.way;
-  const auto L = static_cast<std::int64_t>(core.layers.size());
-  const lwfm::EpisodeSums<T> sums = core.sums();
-  to.features = core.features;
-  for (std::int64_t n = 0; n < E * Q; ++n) {
-    const std::int64_t e = n / Q, q = n % Q;
-    T* const of_query = to.sums.data() + n * (3 * way + L * of.problems());
-    for (std::int64_t c = 0; c < way; ++c) {
-      to.base[size(n * way + c)] = sums.base(e, q, c);
-      to.matching[size(n * way + c)] = sums.matching(e, q, c);
-      for (int k = 0; k < 3; ++k) of_query[3 * c + k] = sums.term(k, e, q, c);
-    }
-    for (std::int64_t k = 0; k < L * of.problems(); ++k) {
-      const std::int64_t l = k / of.problems(), problem = k % of.problems();
-      if (!of.shape.options.matches()) continue;
-      of_query[3 * way + k] = core.similarities[size(l)][size((e * of.problems() + problem) * Q + q)];
-    }
-  }
-  for (std::size_t l = 0; l < core.layers.size(); ++l) {
-    const std::int64_t rows = S * core.layers[l].P;
-    for (std::int64_t n = 0; n < E * Q * rows; ++n) {
-      const std::int64_t e = n / rows / Q, q = n / rows % Q, r = n % rows;
-      to.a[l][size(n)] = core.a[l][size((e * rows + r) * Q + q)];
-      to.b[l][size(n)] = core.b[l][size((e * rows + r) * Q + q)];
-    }
-    if (!of.shape.options.matches()) continue;
-    to.assignment[l] = core.assignment[l];
-    to.cosines[l] = core.cosines[l];
-  }
-}
 
 template <class T>
 void require_equal(const Episodes<T>& of, const EpisodeResults<T>& actual,
@@ -64,12 +28,7 @@ void require_equal(const Episodes<T>& of, const EpisodeResults<T>& actual,
 
 template <class T>
 void results_equal_the_core(const Episodes<T>& of) {
-  const CoreEpisodes<T> core(of);
-  EpisodeResults<T> expected(of);
-  if (!of.shape.options.matches()) {  // what is not written stays
-    for (std::int64_t n = 0; n < of.shape.E * of.shape.Q; ++n) expected.matching.assign(expected.matching.size(), T{0});
-  }
-  read_core(of, core, expected);
+  const EpisodeResults<T> expected = tests::results_of_core(of);
   bool record = true;
   simt::for_each_schedule([&] {
     EpisodeResults<T> actual(of);
@@ -157,10 +116,9 @@ tests::EpisodeGradients<T> launch_gradients(const Episodes<T>& of, EpisodeResult
 
 template <class T>
 void gradients_equal_the_core(const Episodes<T>& of, std::mt19937_64& engine) {
-  const CoreEpisodes<T> core(of);
   EpisodeResults<T> forward(of);
   const tests::OutputGradients<T> from(of, engine);
-  const tests::EpisodeGradients<T> expected = tests::gradients_of_core(of, core, from);
+  const tests::EpisodeGradients<T> expected = tests::gradients_of_core(of, from);
   lwfm::compare_episodes(forward.arguments(of, true), nullptr);
   simt::for_each_schedule([&] {
     const tests::EpisodeGradients<T> actual = launch_gradients(of, forward, from);
