@@ -1,50 +1,13 @@
 // What the operators on features hand to their kernels; the letters of core/ and of
-// pair_arguments.h. Everything is contiguous but maps and blocks.
+// pair_arguments.h. Everything is contiguous but blocks.
 #pragma once
 
 #include <cstdint>
 
 #include "core/matching/class_images.h"
-#include "core/matching/map_view.h"
 #include "pair_arguments.h"
 
 namespace lwfm {
-
-// The most layers that one launch centers together.
-constexpr int kMaxLayers = 16;
-
-// One layer of all images; `map` is that of the first.
-template <class T>
-struct LayerOfImages {
-  MapView<const T> map;
-  std::int64_t image_stride;
-  T* positions;  // [images, P, channels]
-  T* squares;    // [images, P]
-};
-
-// Layers of one height and width, centered together.
-template <class T>
-struct PositionsArguments {
-  std::int64_t images;
-  int layers;
-  LayerOfImages<T> of[kMaxLayers];
-};
-
-template <class T>
-struct LayerGradientOfImages {
-  MapView<T> map;  // where the gradient goes
-  std::int64_t image_stride;
-  const T* positions;       // as the forward pass wrote them
-  const T* positions_grad;  // [images, P, channels]
-  const T* squares_grad;    // [images, P]
-};
-
-template <class T>
-struct PositionsGradientArguments {
-  std::int64_t images;
-  int layers;
-  LayerGradientOfImages<T> of[kMaxLayers];
-};
 
 // Features [images, positions, channels] of one side and their inverse norms [images,
 // positions].

@@ -7,13 +7,6 @@
 
 namespace lwfm {
 
-// lwfm::centered_positions and its backward, for layers that are centered together.
-template <class T>
-int center_images(const PositionsArguments<T>& arguments, void* stream);
-
-template <class T>
-int center_images_backward(const PositionsGradientArguments<T>& arguments, void* stream);
-
 // inverse [rows] of x [rows, channels]; see core/matching/norms.h.
 template <class T>
 int find_inverse_norms(const T* x, std::int64_t rows, std::int64_t channels, T* inverse,

@@ -28,7 +28,15 @@ inline void multiply_batch(const Tensor& a, const Tensor& b, const Tensor& to) {
   (void)call_aten("aten::bmm", "out", a, b, to);
 }
 
-inline Tensor transposed(const Tensor& matrices) { return torch::stable::transpose(matrices, 1, 2); }
+// The same of single matrices.
+inline void multiply_matrices(const Tensor& a, const Tensor& b, const Tensor& to) {
+  (void)call_aten("aten::mm", "out", a, b, to);
+}
+
+// With the last two dimensions exchanged.
+inline Tensor transposed(const Tensor& matrices) {
+  return torch::stable::transpose(matrices, matrices.dim() - 2, matrices.dim() - 1);
+}
 
 // Rows of x, in a new tensor.
 inline Tensor select_rows(const Tensor& x, const Tensor& rows) {
