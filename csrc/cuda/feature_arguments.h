@@ -4,7 +4,6 @@
 
 #include <cstdint>
 
-#include "core/matching/class_images.h"
 #include "pair_arguments.h"
 
 namespace lwfm {
@@ -58,33 +57,6 @@ struct FeatureMatchingGradientArguments {
   int* row_of_column;              // [count, M], scratch: the row with a share, or -1
   T* support_grad;                 // [S, P, channels]
   T* query_grad;                   // [Q, M, channels]
-};
-
-// Inputs of lwfm::class_terms. The lists of `classes` are in device memory, too.
-template <class T>
-struct ClassTermsInputs {
-  std::int64_t Q, S, P, M, C;
-  ClassImages classes;
-  const T* a;        // [Q, S, P]
-  const T* b;        // [Q, S, M]
-  const T* support;  // [S, P, C]
-  const T* query;    // [Q, M, C]
-};
-
-template <class T>
-struct ClassTermsArguments {
-  ClassTermsInputs<T> in;
-  T *inner, *square_s, *square_q;  // [Q, way]
-  T* features;                     // [Q, C]
-};
-
-template <class T>
-struct ClassTermsGradientArguments {
-  ClassTermsInputs<T> in;
-  const T *inner, *square_s, *square_q;  // [Q, way]: gradients of what the forward pass wrote
-  const T* features;                     // [Q, C]
-  T *m_s_grad, *m_q_grad;                // [Q, way, C], scratch
-  T *a_grad, *b_grad, *support_grad, *query_grad;
 };
 
 }  // namespace lwfm

@@ -28,11 +28,4 @@ int compare_features(const FeatureMatchingArguments<T>& arguments, void* stream)
 template <class T>
 int match_features_backward(const FeatureMatchingGradientArguments<T>& arguments, void* stream);
 
-// lwfm::class_terms and its backward.
-template <class T>
-int compare_classes(const ClassTermsArguments<T>& arguments, void* stream);
-
-template <class T>
-int compare_classes_backward(const ClassTermsGradientArguments<T>& arguments, void* stream);
-
 }  // namespace lwfm

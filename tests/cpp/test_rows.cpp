@@ -6,7 +6,6 @@
 #include <vector>
 
 #include "check.h"
-#include "core/matching/class_terms.h"
 #include "core/matching/positions.h"
 
 namespace {
@@ -78,61 +77,6 @@ void row_products_agree(std::int64_t rows, std::int64_t outputs, std::int64_t le
   }
 }
 
-// Class terms and their gradients of an episode with a class of one shot beside larger ones.
-template <class T>
-std::vector<T> class_terms_of(SimdLevel level, std::int64_t queries) {
-  constexpr std::int64_t kWay = 10, S = 23, P = 4, M = 3, C = 37;
-  std::vector<std::int64_t> begin = {0, 1, 5, 6, 8, 9, 12, 14, 17, 20, 23}, images;
-  for (std::int64_t s = 0; s < S; ++s) images.push_back(s * 5 % S);
-  std::mt19937_64 engine(3);
-  const auto support = normal_numbers<T>(S * P * C, engine);
-  const auto query = normal_numbers<T>(queries * M * C, engine);
-  const auto a = normal_numbers<T>(queries * S * P, engine);
-  const auto b = normal_numbers<T>(queries * S * M, engine);
-  const lwfm::LayerImages<T> layer{support.data(), query.data(), S, P, M, C};
-  const lwfm::ClassImages classes{kWay, begin.data(), images.data()};
-  const std::int64_t pairs = queries * kWay;
-  std::vector<T> out(static_cast<std::size_t>(3 * pairs + queries * C));
-  T* const to = out.data();
-  std::vector<T> grads(
-      static_cast<std::size_t>(queries * (S * (P + M) + M * C + kWay * C) + P * C));
-  T* const grad = grads.data();
-  T* const query_grad = grad + queries * S * (P + M);
-  T* const mean_grad = query_grad + queries * M * C;
-  lwfm::ClassTerms<T> workspace;
-  for (std::int64_t q = 0; q < queries; q += lwfm::ClassTerms<T>::kTile) {
-    const lwfm::QueryRange range{q, std::min(lwfm::ClassTerms<T>::kTile, queries - q)};
-    lwfm::vectorized(
-        [&](auto bytes) LWFM_INLINE_LAMBDA {
-          workspace.template forward<decltype(bytes)::value>(
-              layer, classes, range,
-              {a.data(), b.data(), to, to + pairs, to + 2 * pairs, to + 3 * pairs});
-          workspace.template backward<decltype(bytes)::value>(
-              layer, classes, range,
-              {a.data(), b.data(), to, to + pairs, to + 2 * pairs, to + 3 * pairs, grad,
-               grad + queries * S * P, query_grad, mean_grad});
-        },
-        level);
-  }
-  lwfm::vectorized(
-      [&](auto bytes) LWFM_INLINE_LAMBDA {
-        workspace.template support_gradient<decltype(bytes)::value>(layer, classes, 1, images[2],
-                                                                    a.data(), mean_grad, queries,
-                                                                    mean_grad + queries * kWay * C);
-      },
-      level);
-  out.insert(out.end(), grads.begin(), grads.end());
-  return out;
-}
-
-template <class T>
-void levels_agree(std::int64_t queries) {
-  const auto expected = class_terms_of<T>(SimdLevel::portable, queries);
-  for (int level = 1; level <= static_cast<int>(lwfm::simd_level()); ++level) {
-    CHECK((class_terms_of<T>(static_cast<SimdLevel>(level), queries) == expected));
-  }
-}
-
 template <class T>
 void check_all(std::mt19937_64& engine) {
   for (const std::int64_t count : {1, 15, 16, 40, 64, 200, 512}) {
@@ -142,7 +86,6 @@ void check_all(std::mt19937_64& engine) {
     row_products_agree<T>(1, outputs, 16, engine);
     row_products_agree<T>(9, outputs, 70, engine);
   }
-  for (const std::int64_t queries : {1, 8, 13}) levels_agree<T>(queries);
 }
 
 }  // namespace

@@ -282,7 +282,7 @@ inline std::vector<EpisodeShape> episode_shapes() {
       {"no weights", 1, 2, {2, 1}, {9}, 5, 0, false, {kNoTemperature, 2, false, false, true}},
       {"no matching", 2, 2, {1, 2}, {9, 9}, 5, 0, true, {2.0, 0, false, false, false}},
       {"more positions than lanes", 1, 1, {1, 2}, {36}, 5, 4, false, {2.0, 2, false, false, false}},
-      {"no room in shared memory", 1, 1, {1}, {120}, 3, 0, false, {2.0, 1, false, false, false}},
+      {"no room in shared memory", 1, 1, {1}, {104}, 3, 0, false, {2.0, 1, false, false, false}},
       {"merged, no room in shared memory", 1, 1, {20, 1}, {16}, 3, 0, false, {2.0, 2, false, true, false}},
   };
 }
