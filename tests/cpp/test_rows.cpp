@@ -1,5 +1,5 @@
-// Products of rows and the class means made of them: right, and bit for bit the same with vectors
-// of either size and on every instruction set.
+// Products of rows and sums of weighted rows: right, and bit for bit the same with vectors of either
+// size.
 #include <cmath>
 #include <cstdint>
 #include <random>
@@ -7,12 +7,13 @@
 
 #include "check.h"
 #include "core/matching/positions.h"
+#include "core/simd/row_products.h"
+#include "core/simd/rows.h"
 
 namespace {
 
 using lwfm::kNarrow;
 using lwfm::kWide;
-using lwfm::SimdLevel;
 
 template <class T>
 std::vector<T> normal_numbers(std::int64_t count, std::mt19937_64& engine) {
