@@ -192,12 +192,25 @@ void wrong_lists_and_nan(Episodes<T> of) {
   }
 }
 
+// ThreadSanitizer takes a millisecond for every thread, and the gradients take a block for every
+// position.
+bool is_checked_backward(const tests::EpisodeShape& shape) {
+#ifdef __SANITIZE_THREAD__
+  std::int64_t positions = 0;
+  for (const std::int64_t P : shape.P) positions += shape.E * (shape.S() + shape.Q) * P;
+  return positions <= 40;
+#else
+  (void)shape;
+  return true;
+#endif
+}
+
 template <class T>
 void check_all(std::mt19937_64& engine) {
   for (const tests::EpisodeShape& shape : tests::episode_shapes()) {
     const Episodes<T> episodes(shape, engine);
     results_equal_the_core(episodes);
-    gradients_equal_the_core(episodes, engine);
+    if (is_checked_backward(shape)) gradients_equal_the_core(episodes, engine);
   }
   parts_equal_the_whole(Episodes<T>(tests::episode_shapes()[0], engine));
   wrong_lists_and_nan(Episodes<T>(tests::episode_shapes()[1], engine));
@@ -208,6 +221,8 @@ void check_all(std::mt19937_64& engine) {
 int main() {
   std::mt19937_64 engine(29);
   check_all<float>(engine);
+#ifndef __SANITIZE_THREAD__
   check_all<double>(engine);
+#endif
   return check::result();
 }
