@@ -1,5 +1,6 @@
-// What lwfm::encode_maps and its backward hand to their kernels; the letters of csrc/ops/encode_maps.h.
-// Plain C++, for the host and the kernels. Everything is contiguous but maps.
+// What lwfm::encode_maps and its backward hand to their kernels; the letters of
+// csrc/ops/encode_maps.h. Plain C++, for the host and the kernels. Everything is contiguous but
+// maps.
 #pragma once
 
 #include <cstdint>
@@ -25,10 +26,10 @@ template <class T>
 struct EncodedLayer {
   MapsOfLayer<const T> maps;
   std::int64_t H;
-  T *positions, *squares, *grams;    // [n, P, C], [n, P], [n, P, P]
-  T* hidden;                         // [n, P, H], what W1 made of the positions; or null
-  T* rectified;                      // [n, P, C], what W2 made of them
-  T *embedded, *embedded_squares;    // [n, P, C], [n, P]
+  T *positions, *squares, *grams;  // [n, P, C], [n, P], [n, P, P]
+  T* hidden;                       // [n, P, H], what W1 made of the positions; or null
+  T* rectified;                    // [n, P, C], what W2 made of them
+  T *embedded, *embedded_squares;  // [n, P, C], [n, P]
 };
 
 // Gradients of one layer.

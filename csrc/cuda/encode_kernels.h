@@ -1,6 +1,6 @@
-// The CUDA kernels of lwfm::encode_maps, for callers that know nothing of CUDA; as in pair_kernels.h,
-// each function starts a kernel on a stream and returns at once, with a cudaError_t. T is float or
-// double.
+// The CUDA kernels of lwfm::encode_maps, for callers that know nothing of CUDA; as in
+// pair_kernels.h, each function starts a kernel on a stream and returns at once, with a
+// cudaError_t. T is float or double.
 #pragma once
 
 #include "encode_arguments.h"
@@ -15,8 +15,8 @@ int center_maps(const EncodeArguments<EncodedLayer<T>>& arguments, void* stream)
 template <class T>
 int rectify_hidden(const EncodeArguments<EncodedLayer<T>>& arguments, void* stream);
 
-// Writes grams and, if there is an embedding, embedded and embedded_squares; `rectified` becomes what
-// its name says if it is recorded.
+// Writes grams and, if there is an embedding, embedded and embedded_squares; `rectified` becomes
+// what its name says if it is recorded.
 template <class T>
 int finish_encoding(const EncodeArguments<EncodedLayer<T>>& arguments, void* stream);
 
@@ -30,6 +30,7 @@ int mask_hidden(const EncodeArguments<EncodedLayerGradient<T>>& arguments, void*
 
 // Writes the gradients of the maps.
 template <class T>
-int differentiate_centering(const EncodeArguments<EncodedLayerGradient<T>>& arguments, void* stream);
+int differentiate_centering(const EncodeArguments<EncodedLayerGradient<T>>& arguments,
+                            void* stream);
 
 }  // namespace lwfm

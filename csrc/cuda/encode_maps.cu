@@ -60,18 +60,19 @@ int mask_hidden(const EncodeArguments<EncodedLayerGradient<T>>& arguments, void*
 }
 
 template <class T>
-int differentiate_centering(const EncodeArguments<EncodedLayerGradient<T>>& arguments, void* stream) {
+int differentiate_centering(const EncodeArguments<EncodedLayerGradient<T>>& arguments,
+                            void* stream) {
   LWFM_LAUNCH((differentiate_centering<T>), grid_of_positions(arguments), kEncodeThreads, 0,
               static_cast<cudaStream_t>(stream), arguments);
   return cudaGetLastError();
 }
 
-#define LWFM_FOR_TYPE(T)                                                                  \
-  template int center_maps(const EncodeArguments<EncodedLayer<T>>&, void*);               \
-  template int rectify_hidden(const EncodeArguments<EncodedLayer<T>>&, void*);            \
-  template int finish_encoding(const EncodeArguments<EncodedLayer<T>>&, void*);           \
-  template int mask_rectified(const EncodeArguments<EncodedLayerGradient<T>>&, void*);    \
-  template int mask_hidden(const EncodeArguments<EncodedLayerGradient<T>>&, void*);       \
+#define LWFM_FOR_TYPE(T)                                                               \
+  template int center_maps(const EncodeArguments<EncodedLayer<T>>&, void*);            \
+  template int rectify_hidden(const EncodeArguments<EncodedLayer<T>>&, void*);         \
+  template int finish_encoding(const EncodeArguments<EncodedLayer<T>>&, void*);        \
+  template int mask_rectified(const EncodeArguments<EncodedLayerGradient<T>>&, void*); \
+  template int mask_hidden(const EncodeArguments<EncodedLayerGradient<T>>&, void*);    \
   template int differentiate_centering(const EncodeArguments<EncodedLayerGradient<T>>&, void*);
 LWFM_FOR_TYPE(float)
 LWFM_FOR_TYPE(double)

@@ -21,7 +21,8 @@ struct PlaceOfWarp {
 
 // Channel 0 of position row % P of image row / P in the maps of a layer.
 template <class Arguments, class T>
-__device__ T* first_channel(const Arguments& arguments, const MapsOfLayer<T>& maps, std::int64_t row) {
+__device__ T* first_channel(const Arguments& arguments, const MapsOfLayer<T>& maps,
+                            std::int64_t row) {
   const std::int64_t P = maps.positions();
   std::int64_t image = row / P;
   const int batch = image < arguments.images_of_first ? 0 : 1;
@@ -36,7 +37,8 @@ __device__ std::int64_t channel_stride(const MapsOfLayer<T>& maps, bool in_first
 
 // The mean over the channels of layers first, ..., end - 1; `value_of(l, channel)` are summed.
 template <class Arguments, class ValueOf>
-__device__ auto mean_of_channels(const Arguments& arguments, int first, int end, const ValueOf& value_of) {
+__device__ auto mean_of_channels(const Arguments& arguments, int first, int end,
+                                 const ValueOf& value_of) {
   decltype(value_of(0, 0)) sum{0};
   std::int64_t channels = 0;
   for (int l = first; l < end; ++l) {
@@ -47,14 +49,16 @@ __device__ auto mean_of_channels(const Arguments& arguments, int first, int end,
   return warp_sum(sum) / static_cast<decltype(sum)>(channels);
 }
 
-// Calls work(row, first, end) with each position of a warp and the layers that are centered together.
+// Calls work(row, first, end) with each position of a warp and the layers that are centered
+// together.
 template <class Arguments, class Work>
 __device__ void for_each_position(const Arguments& arguments, const Work& work) {
   const int count = arguments.together ? arguments.layers : 1;
   for (int first = 0; first < arguments.layers; first += count) {
     const std::int64_t rows = arguments.images * arguments.of[first].maps.positions();
     const PlaceOfWarp place;
-    for (std::int64_t row = place.row; row < rows; row += place.step) work(row, first, first + count);
+    for (std::int64_t row = place.row; row < rows; row += place.step)
+      work(row, first, first + count);
   }
 }
 
@@ -106,13 +110,16 @@ __global__ void __launch_bounds__(kEncodeThreads, 1)
     rectify_hidden(EncodeArguments<EncodedLayer<T>> arguments) {
   for_each_number(
       arguments, [](const EncodedLayer<T>& layer) { return layer.maps.positions() * layer.H; },
-      [](const EncodedLayer<T>& layer, std::int64_t k) { layer.hidden[k] = rectify(layer.hidden[k]); });
+      [](const EncodedLayer<T>& layer, std::int64_t k) {
+        layer.hidden[k] = rectify(layer.hidden[k]);
+      });
 }
 
 // The products of an image's positions with one another, a warp for each pair of them.
 template <class T>
 __device__ void write_gram(const EncodedLayer<T>& layer, std::int64_t image) {
-  const int P = static_cast<int>(layer.maps.positions()), warps = static_cast<int>(blockDim.x) / kWarp;
+  const int P = static_cast<int>(layer.maps.positions()),
+            warps = static_cast<int>(blockDim.x) / kWarp;
   const std::int64_t C = layer.maps.channels();
   const T* const x = layer.positions + image * P * C;
   T* const gram = layer.grams + image * P * P;
@@ -159,7 +166,9 @@ __global__ void __launch_bounds__(kEncodeThreads, 1)
     mask_rectified(EncodeArguments<EncodedLayerGradient<T>> arguments) {
   for_each_number(
       arguments,
-      [](const EncodedLayerGradient<T>& layer) { return layer.maps.positions() * layer.maps.channels(); },
+      [](const EncodedLayerGradient<T>& layer) {
+        return layer.maps.positions() * layer.maps.channels();
+      },
       [](const EncodedLayerGradient<T>& layer, std::int64_t k) {
         layer.rectified_grad[k] = layer.rectified[k] > T{0} ? layer.embedded_grad[k] : T{0};
       });

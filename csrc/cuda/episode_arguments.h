@@ -1,5 +1,6 @@
-// What lwfm::episodes and its backward hand to their kernels; the letters of core/matching/episode.h.
-// Plain C++, for the host and the kernels. Everything is contiguous and in the memory of one device.
+// What lwfm::episodes and its backward hand to their kernels; the letters of
+// core/matching/episode.h. Plain C++, for the host and the kernels. Everything is contiguous and in
+// the memory of one device.
 //
 // Lists of images and classes are not read on the host. Kernels clamp what they read from them, so
 // that wrong lists give wrong numbers, but touch no other memory.
@@ -26,7 +27,8 @@ struct EpisodeLists {
   const std::int64_t* query;    // [E, Q], or null: those after them
   std::int64_t first_query;
 
-  LWFM_HOST_DEVICE static std::int64_t clamp(std::int64_t n, std::int64_t least, std::int64_t most) {
+  LWFM_HOST_DEVICE static std::int64_t clamp(std::int64_t n, std::int64_t least,
+                                             std::int64_t most) {
     return n < least ? least : n > most ? most : n;
   }
   // Which of an episode's S support images is number n of those sorted by class.
@@ -78,8 +80,8 @@ struct EpisodeArguments {
   EpisodeChoices choices;
   int layers;
   EpisodeLayerArguments<T> of[kMaxEpisodeLayers];
-  // [E, Q, 3 way + layers problems]: sums over layers of inner, square_s and square_q of each class,
-  // then matched similarities of each layer; problems: see EpisodeProblems.
+  // [E, Q, 3 way + layers problems]: sums over layers of inner, square_s and square_q of each
+  // class, then matched similarities of each layer; problems: see EpisodeProblems.
   T* sums;
   T *base, *matching;  // [E, Q, way]
   T* features;         // [E, Q, channels of all layers], or null

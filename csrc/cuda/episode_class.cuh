@@ -10,12 +10,13 @@ namespace lwfm {
 
 struct EpisodeClass {
   std::int64_t e, q, c;
-  std::int64_t at;          // of query q of episode e among all
-  std::int64_t begin;       // of the class in the list of support images
+  std::int64_t at;     // of query q of episode e among all
+  std::int64_t begin;  // of the class in the list of support images
   int shots;
 
   template <class T>
-  __device__ EpisodeClass(const EpisodeArguments<T>& arguments, std::int64_t block, int most_shots) {
+  __device__ EpisodeClass(const EpisodeArguments<T>& arguments, std::int64_t block,
+                          int most_shots) {
     const EpisodeLists& lists = arguments.lists;
     c = block % lists.way;
     at = block / lists.way;
@@ -39,8 +40,8 @@ struct EpisodeBlock {
   const T* products;  // that of position 0 of either
   std::int64_t step;  // from position to position of the query
 
-  __device__ EpisodeBlock(const EpisodeArguments<T>& arguments, const EpisodeLayerArguments<T>& layer,
-                          const EpisodeClass& of, int k) {
+  __device__ EpisodeBlock(const EpisodeArguments<T>& arguments,
+                          const EpisodeLayerArguments<T>& layer, const EpisodeClass& of, int k) {
     const std::int64_t P = layer.P, number = arguments.lists.support_number(of.begin + k);
     step = arguments.lists.S * P;
     products = layer.products + of.at * P * step + number * P;
@@ -92,8 +93,9 @@ __device__ void average_query_weights(const EpisodeArguments<T>& arguments,
 
 // The weight of position j of a query in its features.
 template <class T>
-__device__ T query_weight(const EpisodeArguments<T>& arguments, const EpisodeLayerArguments<T>& layer,
-                          std::int64_t at, int j, int most_shots) {
+__device__ T query_weight(const EpisodeArguments<T>& arguments,
+                          const EpisodeLayerArguments<T>& layer, std::int64_t at, int j,
+                          int most_shots) {
   const std::int64_t way = arguments.lists.way;
   T weight{0};
   for (std::int64_t c = 0; c < way; ++c) {

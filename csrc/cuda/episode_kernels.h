@@ -14,8 +14,8 @@ std::size_t episode_workspace(const EpisodeArguments<T>& arguments);
 template <class T>
 int compare_episodes(const EpisodeArguments<T>& arguments, void* stream);
 
-// Its backward: the gradients of products first, and what they were multiplied to by a matrix library
-// afterwards.
+// Its backward: the gradients of products first, and what they were multiplied to by a matrix
+// library afterwards.
 template <class T>
 std::size_t episode_gradient_workspace(const EpisodeArguments<T>& arguments);
 

@@ -47,16 +47,19 @@ inline EpisodePlan plan_blocks(const EpisodeLists& lists, std::int64_t images, b
                                const BlockBytes& bytes) {
   constexpr int kMostWarps = kPairThreads / 32;
   constexpr std::size_t kDynamicBytes = kSharedBytes - 1024;  // the rest is for static arrays
-  const std::size_t room = bytes.same_place ? kDynamicBytes : kDynamicBytes - std::min(kDynamicBytes, bytes.of_block);
+  const std::size_t room =
+      bytes.same_place ? kDynamicBytes : kDynamicBytes - std::min(kDynamicBytes, bytes.of_block);
   const std::int64_t rounds = (images + kMostWarps - 1) / kMostWarps;
   auto warps = static_cast<std::size_t>((images + rounds - 1) / rounds);
   warps = std::min(warps, std::max<std::size_t>(1, room / bytes.of_image));
   const std::size_t of_images = warps * bytes.of_image;
-  const std::size_t needed = bytes.same_place ? std::max(of_images, bytes.of_block) : of_images + bytes.of_block;
+  const std::size_t needed =
+      bytes.same_place ? std::max(of_images, bytes.of_block) : of_images + bytes.of_block;
   const bool shared = needed <= kDynamicBytes;
   std::int64_t blocks = std::min(lists.E * lists.Q * lists.way, kMaxGrid);
   if (!shared) {
-    blocks = std::min<std::int64_t>(blocks, std::max<std::size_t>(1, kEpisodeWorkspaceBytes / needed));
+    blocks =
+        std::min<std::int64_t>(blocks, std::max<std::size_t>(1, kEpisodeWorkspaceBytes / needed));
   }
   return {of_lanes,
           shared,

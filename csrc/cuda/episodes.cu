@@ -15,7 +15,8 @@ EpisodePlan plan_of(const EpisodeArguments<T>& arguments) {
   const bool of_lanes = !merged && P <= kMaxAssignedPositions;
   std::size_t of_block = 2 * sizeof(T) * static_cast<std::size_t>(P);
   if (merged) {
-    of_block = std::max(of_block, EpisodeMemory<T>::bytes(std::int64_t{most_shots(lists)} * P, P, false));
+    of_block =
+        std::max(of_block, EpisodeMemory<T>::bytes(std::int64_t{most_shots(lists)} * P, P, false));
   }
   return plan_blocks(lists, arguments.layers * shots_of_class(lists), of_lanes,
                      {EpisodeMemory<T>::bytes(P, P, of_lanes), of_block, true});
@@ -23,8 +24,8 @@ EpisodePlan plan_of(const EpisodeArguments<T>& arguments) {
 
 template <class T, bool kOfLanes, bool kShared>
 void launch(const EpisodeArguments<T>& arguments, const EpisodePlan& plan, cudaStream_t on) {
-  LWFM_LAUNCH((compare_episodes<T, kOfLanes, kShared>), plan.grid, plan.threads, plan.shared_bytes, on,
-              arguments, plan);
+  LWFM_LAUNCH((compare_episodes<T, kOfLanes, kShared>), plan.grid, plan.threads, plan.shared_bytes,
+              on, arguments, plan);
 }
 
 }  // namespace

@@ -22,7 +22,8 @@ struct EpisodeMemory {
   T* scales;             // [rows + columns]
   T* block;              // [rows, pitch]
 
-  __device__ EpisodeMemory(unsigned char* memory, std::int64_t rows, std::int64_t columns, bool of_lanes)
+  __device__ EpisodeMemory(unsigned char* memory, std::int64_t rows, std::int64_t columns,
+                           bool of_lanes)
       : state(memory),
         lines(reinterpret_cast<T*>(memory + state_bytes(rows, columns, of_lanes))),
         scales(lines + 4 * (rows + columns)),
@@ -36,7 +37,8 @@ struct EpisodeMemory {
     return static_cast<std::size_t>((bytes + 15) / 16 * 16);
   }
 
-  static LWFM_HOST_DEVICE std::size_t bytes(std::int64_t rows, std::int64_t columns, bool of_lanes) {
+  static LWFM_HOST_DEVICE std::size_t bytes(std::int64_t rows, std::int64_t columns,
+                                            bool of_lanes) {
     const std::int64_t numbers = 5 * (rows + columns) + rows * (columns | 1);
     return state_bytes(rows, columns, of_lanes) +
            (static_cast<std::size_t>(numbers) * sizeof(T) + 15) / 16 * 16;
@@ -123,8 +125,8 @@ __device__ void assign_in_memory(const CosineBlock<T>& cosines, int rows, int co
   const bool transposed = rows > columns;
   const int shorter = transposed ? columns : rows, longer = transposed ? rows : columns;
   const TeamState state(memory, shorter, longer);
-  TeamSolver<CosineCost<T>, WarpTeam> solver(CosineCost<T>{cosines, transposed, 1.0}, shorter, longer,
-                                             state, WarpTeam{});
+  TeamSolver<CosineCost<T>, WarpTeam> solver(CosineCost<T>{cosines, transposed, 1.0}, shorter,
+                                             longer, state, WarpTeam{});
   const Status status = solver.solve();
   __syncwarp();
   const int* const partners = transposed ? state.row_of_column : state.column_of_row;
@@ -169,8 +171,9 @@ __device__ void match_images(const EpisodeArguments<T>& arguments,
 // The share of a thread in inner, square_s and square_q of one layer; m [P] is in shared memory. A
 // warp takes the block of one support image, or of two.
 template <class T>
-__device__ void add_terms(const EpisodeArguments<T>& arguments, const EpisodeLayerArguments<T>& layer,
-                          const EpisodeClass& of, const T* mean, T (&terms)[3]) {
+__device__ void add_terms(const EpisodeArguments<T>& arguments,
+                          const EpisodeLayerArguments<T>& layer, const EpisodeClass& of,
+                          const T* mean, T (&terms)[3]) {
   const int P = layer.P, warp = static_cast<int>(threadIdx.x) / kWarp,
             warps = static_cast<int>(blockDim.x) / kWarp;
   const T* const a = layer.a + of.row(arguments, P, 0);
@@ -223,8 +226,8 @@ __device__ void write_base(const EpisodeArguments<T>& arguments, const EpisodeCl
       inner * inverse_norm(square_s) * inverse_norm(square_q);
 }
 
-// The matched similarity of a problem over the layers, and the layer it comes from: the first of the
-// largest, and a NaN counts as largest; -1 for the mean.
+// The matched similarity of a problem over the layers, and the layer it comes from: the first of
+// the largest, and a NaN counts as largest; -1 for the mean.
 template <class T>
 __device__ T over_layers(const EpisodeArguments<T>& arguments, const T* similarities,
                          std::int64_t problem, int& from) {
@@ -268,8 +271,7 @@ __device__ void compare_images(const EpisodeArguments<T>& arguments, const Episo
             warps = static_cast<int>(blockDim.x) / kWarp;
   const bool matches = arguments.choices.matches() && !arguments.choices.merge_shots;
   const int P = most_positions(arguments);
-  unsigned char* const own =
-      block_memory + warp * EpisodeMemory<T>::bytes(P, P, kOfLanes);
+  unsigned char* const own = block_memory + warp * EpisodeMemory<T>::bytes(P, P, kOfLanes);
   for (int n = warp; n < arguments.layers * of.shots; n += warps) {
     const int l = n / of.shots, k = n % of.shots;
     const EpisodeLayerArguments<T>& layer = arguments.of[l];
@@ -295,7 +297,8 @@ __device__ void match_class(const EpisodeArguments<T>& arguments, const EpisodeC
 
 // What the images of a class take.
 template <bool kOfLanes, class T>
-__device__ std::size_t bytes_of_class(const EpisodeArguments<T>& arguments, const EpisodeClass& of) {
+__device__ std::size_t bytes_of_class(const EpisodeArguments<T>& arguments,
+                                      const EpisodeClass& of) {
   const std::int64_t P = most_positions(arguments);
   const std::size_t of_images = blockDim.x / kWarp * EpisodeMemory<T>::bytes(P, P, kOfLanes);
   if (!arguments.choices.merge_shots || !arguments.choices.matches()) return of_images;
@@ -314,11 +317,11 @@ __global__ void __launch_bounds__(kPairThreads, 1)
     unsigned char* memory = shared;
     if constexpr (!kShared) {
       if (bytes_of_class<kOfLanes>(arguments, of) > plan.shared_bytes) {
-        memory = static_cast<unsigned char*>(arguments.workspace) + blockIdx.x * plan.workspace_bytes;
+        memory =
+            static_cast<unsigned char*>(arguments.workspace) + blockIdx.x * plan.workspace_bytes;
       }
     }
-    T* const similarities =
-        arguments.sums + of.at * arguments.sums_of_query() + 3 * lists.way;
+    T* const similarities = arguments.sums + of.at * arguments.sums_of_query() + 3 * lists.way;
     compare_images<kOfLanes>(arguments, of, memory, similarities);
     __syncthreads();
     if constexpr (!kOfLanes) {
@@ -354,7 +357,8 @@ __global__ void __launch_bounds__(kSumThreads, 1)
           return {(image * layer.P + j) * layer.C,
                   query_weight(arguments, layer, at, static_cast<int>(j), most_shots)};
         },
-        list, [&](std::int64_t c, T sum) { arguments.features[at * channels + channel + c] = sum; });
+        list,
+        [&](std::int64_t c, T sum) { arguments.features[at * channels + channel + c] = sum; });
   }
 }
 

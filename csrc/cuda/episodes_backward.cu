@@ -31,7 +31,8 @@ int differentiate_episodes(const EpisodeGradientArguments<T>& arguments, void* s
     LWFM_LAUNCH((differentiate_episodes<T, true>), plan.grid, plan.threads, plan.shared_bytes, on,
                 arguments, plan);
   } else {
-    LWFM_LAUNCH((differentiate_episodes<T, false>), plan.grid, plan.threads, 0, on, arguments, plan);
+    LWFM_LAUNCH((differentiate_episodes<T, false>), plan.grid, plan.threads, 0, on, arguments,
+                plan);
   }
   return cudaGetLastError();
 }
@@ -44,8 +45,9 @@ int finish_episode_gradients(const EpisodeGradientArguments<T>& arguments, void*
     rows += lists.E * (lists.S + lists.Q) * arguments.of.of[l].P;
   }
   if (rows == 0) return cudaSuccess;
-  LWFM_LAUNCH((finish_episode_gradients<T>), static_cast<unsigned>(std::min(rows, kMaxGrid)), kSumThreads,
-              0, static_cast<cudaStream_t>(stream), arguments, rows, most_shots(lists));
+  LWFM_LAUNCH((finish_episode_gradients<T>), static_cast<unsigned>(std::min(rows, kMaxGrid)),
+              kSumThreads, 0, static_cast<cudaStream_t>(stream), arguments, rows,
+              most_shots(lists));
   return cudaGetLastError();
 }
 

@@ -61,7 +61,11 @@ struct LayerOfClass {
 
   __device__ LayerOfClass(const EpisodeArguments<T>& all, const EpisodeLayerArguments<T>& of_layer,
                           const EpisodeClass& of_class, const TermGradients<T>& terms, T* memory)
-      : arguments(all), layer(of_layer), of(of_class), mean(memory), mean_gradient(memory + layer.P) {
+      : arguments(all),
+        layer(of_layer),
+        of(of_class),
+        mean(memory),
+        mean_gradient(memory + layer.P) {
     const T share = T{1} / static_cast<T>(layer.P), of_image = share / static_cast<T>(of.shots);
     by_inner = terms.inner * share * of_image;
     by_support = terms.square_s * of_image * of_image;
@@ -75,9 +79,8 @@ struct LayerOfClass {
 template <class T>
 __device__ T feature_product(const LayerOfClass<T>& in, const T* features, int j) {
   const EpisodeArguments<T>& arguments = in.arguments;
-  const T* const x =
-      in.layer.positions +
-      (arguments.lists.query_image(in.of.e, in.of.q) * in.layer.P + j) * in.layer.C;
+  const T* const x = in.layer.positions +
+                     (arguments.lists.query_image(in.of.e, in.of.q) * in.layer.P + j) * in.layer.C;
   T sum{0};
   for (std::int64_t c = lane_index(); c < in.layer.C; c += kWarp) sum += x[c] * features[c];
   return sum / (static_cast<T>(arguments.lists.way) * static_cast<T>(in.layer.P));
@@ -107,8 +110,8 @@ __device__ void differentiate_mean(const LayerOfClass<T>& in, const T* features)
 
 // The gradients of the weights of image k: a [P], then b [P].
 template <class T>
-__device__ void write_weight_gradients(const LayerOfClass<T>& in, int k, const PairView<T, true>& pair,
-                                       T* to) {
+__device__ void write_weight_gradients(const LayerOfClass<T>& in, int k,
+                                       const PairView<T, true>& pair, T* to) {
   const int P = in.layer.P;
   const T* const a = in.a();
   for (int i = lane_index(); i < P; i += kWarp) {
@@ -132,13 +135,13 @@ struct SharedMatches {
 
 // The gradient of the matched similarity of image k, or of its class, in one layer.
 template <class T>
-__device__ T similarity_gradient(const EpisodeGradientArguments<T>& arguments, const EpisodeClass& of,
-                                 int l, int k) {
+__device__ T similarity_gradient(const EpisodeGradientArguments<T>& arguments,
+                                 const EpisodeClass& of, int l, int k) {
   const EpisodeArguments<T>& all = arguments.of;
   const bool merged = all.choices.merge_shots;
   const T* const similarities = all.sums + of.at * all.sums_of_query() + 3 * all.lists.way;
-  const T grad = arguments.matching[of.at * all.lists.way + of.c] /
-                 static_cast<T>(merged ? 1 : of.shots);
+  const T grad =
+      arguments.matching[of.at * all.lists.way + of.c] / static_cast<T>(merged ? 1 : of.shots);
   int from;
   over_layers(all, similarities, merged ? of.c : of.begin + k, from);
   if (from < 0) return grad / static_cast<T>(all.layers);
@@ -284,7 +287,8 @@ __global__ void __launch_bounds__(kPairThreads, 1)
   LWFM_DYNAMIC_SHARED(unsigned char, shared);
   unsigned char* memory = shared;
   if constexpr (!kShared) {
-    memory = static_cast<unsigned char*>(arguments.of.workspace) + blockIdx.x * plan.workspace_bytes;
+    memory =
+        static_cast<unsigned char*>(arguments.of.workspace) + blockIdx.x * plan.workspace_bytes;
   }
   const EpisodeArguments<T>& all = arguments.of;
   const EpisodeLists& lists = all.lists;
@@ -322,8 +326,8 @@ __device__ inline std::int64_t class_of(const EpisodeLists& lists, std::int64_t 
 template <class T>
 __device__ T class_product_gradient(const EpisodeGradientArguments<T>& arguments,
                                     const EpisodeLayerArguments<T>& layer, std::int64_t e,
-                                    std::int64_t c, int own_row, int row, int rows, std::int64_t first,
-                                    const T* row_squares) {
+                                    std::int64_t c, int own_row, int row, int rows,
+                                    std::int64_t first, const T* row_squares) {
   const EpisodeLists& lists = arguments.of.lists;
   const T share = T{2} / (static_cast<T>(rows) * static_cast<T>(rows));
   const std::int64_t step = lists.S * layer.P;
@@ -390,13 +394,15 @@ struct GradientRow {
 };
 
 template <class T>
-__device__ void finish_support_row(const EpisodeGradientArguments<T>& arguments, const GradientRow& at,
-                                   const RowList<T>& list, T* parts, int most_shots) {
+__device__ void finish_support_row(const EpisodeGradientArguments<T>& arguments,
+                                   const GradientRow& at, const RowList<T>& list, T* parts,
+                                   int most_shots) {
   const EpisodeArguments<T>& all = arguments.of;
   const EpisodeLists& lists = all.lists;
   const EpisodeLayerArguments<T>& layer = all.of[at.l];
   const EpisodeLayerGradients<T>& to = arguments.to[at.l];
-  const std::int64_t P = layer.P, row = (at.e * lists.S + lists.support_number(at.number)) * P + at.p;
+  const std::int64_t P = layer.P,
+                     row = (at.e * lists.S + lists.support_number(at.number)) * P + at.p;
   const std::int64_t c = class_of(lists, at.number);
   const EpisodeClass of(all, at.e * lists.Q * lists.way + c, most_shots);
   const int own = static_cast<int>((at.number - of.begin) * P) + at.p;
@@ -415,15 +421,15 @@ __device__ void finish_support_row(const EpisodeGradientArguments<T>& arguments,
     along += to.row_along[((at.e * lists.Q + q) * lists.S + at.number) * P + at.p];
   }
   along = block_sum(along, parts);
-  const T* const x =
-      layer.embedded + (lists.support_image(at.e, at.number) * P + at.p) * layer.D;
+  const T* const x = layer.embedded + (lists.support_image(at.e, at.number) * P + at.p) * layer.D;
   T* const embedded = to.support_embedded + row * layer.D;
   for (std::int64_t d = threadIdx.x; d < layer.D; d += kSumThreads) embedded[d] -= along * x[d];
 }
 
 template <class T>
-__device__ void finish_query_row(const EpisodeGradientArguments<T>& arguments, const GradientRow& at,
-                                 const RowList<T>& list, T* parts, int most_shots) {
+__device__ void finish_query_row(const EpisodeGradientArguments<T>& arguments,
+                                 const GradientRow& at, const RowList<T>& list, T* parts,
+                                 int most_shots) {
   const EpisodeArguments<T>& all = arguments.of;
   const EpisodeLists& lists = all.lists;
   const EpisodeLayerArguments<T>& layer = all.of[at.l];
@@ -463,7 +469,8 @@ __device__ void finish_query_row(const EpisodeGradientArguments<T>& arguments, c
 // A block for each position of each image.
 template <class T>
 __global__ void __launch_bounds__(kSumThreads, 1)
-    finish_episode_gradients(EpisodeGradientArguments<T> arguments, std::int64_t rows, int most_shots) {
+    finish_episode_gradients(EpisodeGradientArguments<T> arguments, std::int64_t rows,
+                             int most_shots) {
   LWFM_SHARED(std::int64_t, offsets, kSumThreads);
   LWFM_SHARED(T, weights, kSumThreads);
   LWFM_SHARED(T, parts, kSumThreads / kWarp);

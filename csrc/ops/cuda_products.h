@@ -50,7 +50,8 @@ inline Tensor select_rows_backward(const Tensor& grad, const Tensor& rows, std::
   const Tensor flat = torch::stable::view(grad, {shape[0], grad.numel() / shape[0]});
   shape[0] = count;
   return torch::stable::view(
-      call_aten("aten::embedding_dense_backward", "", flat, rows, count, std::int64_t{-1}, false), shape);
+      call_aten("aten::embedding_dense_backward", "", flat, rows, count, std::int64_t{-1}, false),
+      shape);
 }
 
 inline Tensor concatenate(const std::vector<Tensor>& tensors) {

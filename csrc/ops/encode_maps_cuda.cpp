@@ -1,5 +1,5 @@
-// lwfm::encode_maps and its backward on CUDA tensors; the contract is in encode_maps.cpp, except that
-// there are at most kMaxLayers layers.
+// lwfm::encode_maps and its backward on CUDA tensors; the contract is in encode_maps.cpp, except
+// that there are at most kMaxLayers layers.
 #if LWFM_WITH_CUDA
 
 #include <torch/csrc/stable/library.h>
@@ -38,7 +38,8 @@ lwfm::MapsOfLayer<T> maps_of_layer(const MapBatches& maps, std::size_t first, st
 
 // `fill(l)` makes the argument of layer l.
 template <class Layer, class Fill>
-EncodeArguments<Layer> kernel_arguments(const MapBatches& maps, bool together, bool record, const Fill& fill) {
+EncodeArguments<Layer> kernel_arguments(const MapBatches& maps, bool together, bool record,
+                                        const Fill& fill) {
   lwfm::require(maps.layers() <= lwfm::kMaxLayers,
                 "at most " + std::to_string(lwfm::kMaxLayers) + " layers are encoded on CUDA");
   if (together) {
@@ -46,11 +47,13 @@ EncodeArguments<Layer> kernel_arguments(const MapBatches& maps, bool together, b
       lwfm::require(maps.P(l) == maps.P(0), "layers that are centered together must have one size");
     }
   }
-  EncodeArguments<Layer> arguments{maps.images(), maps.begin(1), together, record,
-                                   static_cast<int>(maps.layers()), {}};
+  EncodeArguments<Layer> arguments{
+      maps.images(), maps.begin(1), together, record, static_cast<int>(maps.layers()), {}};
   for (std::size_t l = 0; l < maps.layers(); ++l) {
     arguments.of[l] = fill(l);
-    arguments.of[l].maps = maps_of_layer<std::remove_pointer_t<decltype(arguments.of[l].maps.first[0].data)>>(maps, 0, l);
+    arguments.of[l].maps =
+        maps_of_layer<std::remove_pointer_t<decltype(arguments.of[l].maps.first[0].data)>>(maps, 0,
+                                                                                           l);
   }
   return arguments;
 }
@@ -67,7 +70,8 @@ void for_batches(const MapBatches& maps, const EncodeArguments<Layer>& all, cons
     arguments.images_of_first = maps.begin(first + 1) - maps.begin(first);
     for (std::size_t l = 0; l < maps.layers(); ++l) {
       auto& layer = arguments.of[l];
-      layer.maps = maps_of_layer<std::remove_pointer_t<decltype(layer.maps.first[0].data)>>(maps, first, l);
+      layer.maps =
+          maps_of_layer<std::remove_pointer_t<decltype(layer.maps.first[0].data)>>(maps, first, l);
       move(layer, maps.begin(first));
     }
     lwfm::require_launched(launch(arguments), "encode_maps");
@@ -82,14 +86,15 @@ Tensor as_rows(const Tensor& x) {
 // Outputs whose memory the kernels and products need in any case.
 void complete(EncodedOutputs& to, const MapBatches& maps, const EmbeddingWeightsOfLayers& weights) {
   for (std::size_t l = to.hidden.size(); weights.exist() && l < maps.layers(); ++l) {
-    to.hidden.push_back(lwfm::empty_like(maps.like(), {maps.images(), maps.P(l), weights.hidden(l)}));
+    to.hidden.push_back(
+        lwfm::empty_like(maps.like(), {maps.images(), maps.P(l), weights.hidden(l)}));
     to.rectified.push_back(lwfm::empty_like(maps.like(), {maps.images(), maps.P(l), maps.C(l)}));
   }
 }
 
 template <class T>
-void encode(const MapBatches& maps, bool together, const EmbeddingWeightsOfLayers& weights, bool record,
-            const EncodedOutputs& to, void* stream) {
+void encode(const MapBatches& maps, bool together, const EmbeddingWeightsOfLayers& weights,
+            bool record, const EncodedOutputs& to, void* stream) {
   const auto arguments =
       kernel_arguments<EncodedLayer<T>>(maps, together, record, [&](std::size_t l) {
         EncodedLayer<T> layer{};
@@ -109,14 +114,17 @@ void encode(const MapBatches& maps, bool together, const EmbeddingWeightsOfLayer
     layer.positions += row * layer.maps.channels();
     layer.squares += row;
   };
-  for_batches(maps, arguments, move, [&](const auto& some) { return lwfm::center_maps(some, stream); });
+  for_batches(maps, arguments, move,
+              [&](const auto& some) { return lwfm::center_maps(some, stream); });
   if (weights.exist()) {
     for (std::size_t l = 0; l < maps.layers(); ++l) {
-      lwfm::multiply_matrices(as_rows(to.positions[l]), lwfm::transposed(weights.first[l]), as_rows(to.hidden[l]));
+      lwfm::multiply_matrices(as_rows(to.positions[l]), lwfm::transposed(weights.first[l]),
+                              as_rows(to.hidden[l]));
     }
     lwfm::require_launched(lwfm::rectify_hidden(arguments, stream), "encode_maps");
     for (std::size_t l = 0; l < maps.layers(); ++l) {
-      lwfm::multiply_matrices(as_rows(to.hidden[l]), lwfm::transposed(weights.second[l]), as_rows(to.rectified[l]));
+      lwfm::multiply_matrices(as_rows(to.hidden[l]), lwfm::transposed(weights.second[l]),
+                              as_rows(to.rectified[l]));
     }
   }
   lwfm::require_launched(lwfm::finish_encoding(arguments, stream), "encode_maps");
@@ -127,7 +135,8 @@ TensorList encode_maps_cuda(TensorList tensors, Sizes dims, bool joined, bool to
   const MapBatches maps(tensors, dims, joined);
   const EmbeddingWeightsOfLayers weights(all_weights, dims, maps.like().scalar_type());
   for (const TensorList* list : {&tensors, &all_weights}) {
-    for (const Tensor& tensor : *list) lwfm::require_same_device(maps.like(), tensor, "every map and weight");
+    for (const Tensor& tensor : *list)
+      lwfm::require_same_device(maps.like(), tensor, "every map and weight");
   }
   const lwfm::OnDeviceOf device(maps.like());
   const EncodedOutputs outputs(maps, weights, record);
@@ -173,15 +182,19 @@ void encode_backward(const EncodedGradients& from, bool together, const TensorLi
         return layer;
       });
   const std::size_t embedded = from.hidden.size();
-  if (embedded > 0) lwfm::require_launched(lwfm::mask_rectified(arguments, stream), "encode_maps_backward");
+  if (embedded > 0)
+    lwfm::require_launched(lwfm::mask_rectified(arguments, stream), "encode_maps_backward");
   for (std::size_t l = 0; l < embedded; ++l) {
-    lwfm::multiply_matrices(as_rows(grads.rectified[l]), from.weights.second[l], as_rows(grads.hidden[l]));
+    lwfm::multiply_matrices(as_rows(grads.rectified[l]), from.weights.second[l],
+                            as_rows(grads.hidden[l]));
   }
-  if (embedded > 0) lwfm::require_launched(lwfm::mask_hidden(arguments, stream), "encode_maps_backward");
+  if (embedded > 0)
+    lwfm::require_launched(lwfm::mask_hidden(arguments, stream), "encode_maps_backward");
   for (std::size_t l = 0; l < embedded; ++l) {
     const Tensor hidden = as_rows(grads.hidden[l]);
     lwfm::multiply_matrices(hidden, from.weights.first[l], as_rows(grads.products[l]));
-    lwfm::multiply_matrices(lwfm::transposed(hidden), as_rows(from.positions[l]), weight_grads[2 * l]);
+    lwfm::multiply_matrices(lwfm::transposed(hidden), as_rows(from.positions[l]),
+                            weight_grads[2 * l]);
     lwfm::multiply_matrices(lwfm::transposed(as_rows(grads.rectified[l])), as_rows(from.hidden[l]),
                             weight_grads[2 * l + 1]);
   }
@@ -199,16 +212,19 @@ void encode_backward(const EncodedGradients& from, bool together, const TensorLi
 TensorList encode_maps_backward_cuda(TensorList grads, TensorList positions, TensorList weights,
                                      TensorList hidden, TensorList rectified, Sizes images,
                                      Sizes heights, bool joined, bool together) {
-  const EncodedGradients from(grads, positions, weights, hidden, rectified, images, heights, joined);
+  const EncodedGradients from(grads, positions, weights, hidden, rectified, images, heights,
+                              joined);
   for (const TensorList* list : {&grads, &positions, &weights, &hidden, &rectified}) {
-    for (const Tensor& tensor : *list) lwfm::require_same_device(positions[0], tensor, "every gradient");
+    for (const Tensor& tensor : *list)
+      lwfm::require_same_device(positions[0], tensor, "every gradient");
   }
   const lwfm::OnDeviceOf device(positions[0]);
   TensorList all = from.maps.tensors(), weight_grads;
   for (const Tensor& weight : weights) {
-    weight_grads.push_back(from.maps.images() > 0
-                               ? torch::stable::new_empty(weight, weight.sizes(), weight.scalar_type())
-                               : torch::stable::new_zeros(weight, weight.sizes()));
+    weight_grads.push_back(
+        from.maps.images() > 0
+            ? torch::stable::new_empty(weight, weight.sizes(), weight.scalar_type())
+            : torch::stable::new_zeros(weight, weight.sizes()));
   }
   if (from.maps.images() > 0) {
     lwfm::for_dtype(positions[0], [&](auto number) {

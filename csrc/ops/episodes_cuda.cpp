@@ -1,6 +1,6 @@
-// lwfm::episodes and its backward on CUDA tensors; the contract is in episodes.cpp, except that lists
-// are not checked, because that would wait for the device, that a query without an assignment has
-// similarities of NaN, and that what is recorded has another layout: see RecordShapes.
+// lwfm::episodes and its backward on CUDA tensors; the contract is in episodes.cpp, except that
+// lists are not checked, because that would wait for the device, that a query without an assignment
+// has similarities of NaN, and that what is recorded has another layout: see RecordShapes.
 #if LWFM_WITH_CUDA
 
 #include <torch/csrc/stable/library.h>
@@ -52,8 +52,9 @@ struct Inputs {
     for (const Tensor& list : {order, begin, support.value_or(order), query.value_or(order)}) {
       lwfm::require_same_device(first, list, "every list");
     }
-    lwfm::require(pool.layers() <= lwfm::kMaxEpisodeLayers,
-                  "episodes on CUDA have at most " + std::to_string(lwfm::kMaxEpisodeLayers) + " layers");
+    lwfm::require(
+        pool.layers() <= lwfm::kMaxEpisodeLayers,
+        "episodes on CUDA have at most " + std::to_string(lwfm::kMaxEpisodeLayers) + " layers");
     for (std::size_t l = 0; l < pool.layers(); ++l) (void)lwfm::as_int(pool.P(l));
   }
 
@@ -63,8 +64,8 @@ struct Inputs {
 
 // What the forward pass records, after base, matching and features.
 struct RecordShapes {
-  Sizes sums;                 // [E, Q, 3 way + layers problems], see EpisodeArguments
-  std::vector<Sizes> rows;    // of a and b of each layer: [E, Q, S, P]
+  Sizes sums;                  // [E, Q, 3 way + layers problems], see EpisodeArguments
+  std::vector<Sizes> rows;     // of a and b of each layer: [E, Q, S, P]
   std::vector<Sizes> matches;  // of assignment and cosines, the same or empty
 
   explicit RecordShapes(const Inputs& in) {
@@ -98,7 +99,8 @@ std::vector<Part> parts_of(const Inputs& in, std::int64_t copies) {
   const std::int64_t of_episode = of_support + sizes.Q * of_query;
   std::vector<Part> parts;
   if (of_episode <= kEpisodeBytes || sizes.Q <= 1) {
-    const std::int64_t at_a_time = std::max<std::int64_t>(1, kEpisodeBytes / std::max<std::int64_t>(1, of_episode));
+    const std::int64_t at_a_time =
+        std::max<std::int64_t>(1, kEpisodeBytes / std::max<std::int64_t>(1, of_episode));
     for (std::int64_t e = 0; e < sizes.E; e += at_a_time) {
       parts.push_back({e, std::min(at_a_time, sizes.E - e), 0, sizes.Q});
     }
@@ -113,14 +115,17 @@ std::vector<Part> parts_of(const Inputs& in, std::int64_t copies) {
   return parts;
 }
 
-// The images of a part in the pool: support images of all episodes, then queries; none without lists.
+// The images of a part in the pool: support images of all episodes, then queries; none without
+// lists.
 OptionalTensor rows_of(const Inputs& in, const Part& part) {
   if (!in.sizes.listed) return std::nullopt;
   const auto flat = [&](const Tensor& list, std::int64_t first, std::int64_t count) {
-    const Tensor some = lwfm::narrow(lwfm::narrow(list, 0, part.first, part.episodes), 1, first, count);
+    const Tensor some =
+        lwfm::narrow(lwfm::narrow(list, 0, part.first, part.episodes), 1, first, count);
     return torch::stable::reshape(some, {part.episodes * count});
   };
-  return lwfm::concatenate({flat(*in.support, 0, in.sizes.S), flat(*in.query, part.first_query, part.queries)});
+  return lwfm::concatenate(
+      {flat(*in.support, 0, in.sizes.S), flat(*in.query, part.first_query, part.queries)});
 }
 
 // Numbers of both sides of a part, [E, S P, C] and [E, Q P, C]; views of `all`.
@@ -132,7 +137,8 @@ struct Sides {
     const std::int64_t P = images.size(1), C = images.size(2), E = part.episodes, S = in.sizes.S;
     const std::int64_t begin = gathered ? E * S : S + part.first_query;
     support = torch::stable::view(lwfm::narrow(all, 0, 0, E * S), {E, S * P, C});
-    query = torch::stable::view(lwfm::narrow(all, 0, begin, E * part.queries), {E, part.queries * P, C});
+    query = torch::stable::view(lwfm::narrow(all, 0, begin, E * part.queries),
+                                {E, part.queries * P, C});
   }
 };
 
@@ -158,7 +164,8 @@ struct Products {
       return;
     }
     const auto place = [&](std::int64_t first, std::int64_t height) {
-      return torch::stable::view(lwfm::narrow(memory, 0, first, E * height * rows), {E, height, rows});
+      return torch::stable::view(lwfm::narrow(memory, 0, first, E * height * rows),
+                                 {E, height, rows});
     };
     lwfm::multiply_batch(x.support, supports, place(0, rows));
     lwfm::multiply_batch(x.query, supports, place(own, columns));
@@ -174,19 +181,28 @@ std::int64_t first_row(const Inputs& in, const Part& part) {
 // layer, or fewer.
 template <class T>
 lwfm::EpisodeArguments<T> kernel_arguments(const Inputs& in, const Part& part,
-                                           const std::vector<Products>& products, const TensorList& record) {
+                                           const std::vector<Products>& products,
+                                           const TensorList& record) {
   using Index = const std::int64_t;
   const EpisodeSizes& sizes = in.sizes;
   lwfm::EpisodeArguments<T> to{};
-  to.lists = {in.pool.images(), part.episodes, sizes.S, part.queries, sizes.way,
-              data_of<Index>(in.order), data_of<Index>(in.begin), nullptr, nullptr, part.first_query};
+  to.lists = {in.pool.images(),
+              part.episodes,
+              sizes.S,
+              part.queries,
+              sizes.way,
+              data_of<Index>(in.order),
+              data_of<Index>(in.begin),
+              nullptr,
+              nullptr,
+              part.first_query};
   if (sizes.listed) {
     to.lists.support = data_of<Index>(*in.support) + part.first * sizes.S;
     to.lists.query = data_of<Index>(*in.query) + first_row(in, part);
   }
   const EpisodeOptions& options = in.options;
-  to.choices = {!std::isinf(options.temperature), options.temperature, static_cast<int>(options.top_k),
-                options.mean_over_layers, options.merge_shots};
+  to.choices = {!std::isinf(options.temperature), options.temperature,
+                static_cast<int>(options.top_k), options.mean_over_layers, options.merge_shots};
   to.layers = static_cast<int>(in.pool.layers());
   to.sums = data_of<T>(record[0]) + first_row(in, part) * record[0].size(2);
   const std::size_t of_layer = (record.size() - 1) / in.pool.layers();
@@ -222,11 +238,12 @@ OptionalTensor workspace_of(const Inputs& in, std::size_t bytes) {
 }
 
 template <class T>
-void compare_part(const Inputs& in, const Part& part, const TensorList& outputs, const TensorList& record,
-                  void* stream) {
+void compare_part(const Inputs& in, const Part& part, const TensorList& outputs,
+                  const TensorList& record, void* stream) {
   const OptionalTensor rows = rows_of(in, part);
   std::vector<Products> products;
-  for (const Tensor& x : in.pool.positions) products.emplace_back(in, part, gather(in, part, x, rows));
+  for (const Tensor& x : in.pool.positions)
+    products.emplace_back(in, part, gather(in, part, x, rows));
   lwfm::EpisodeArguments<T> arguments = kernel_arguments<T>(in, part, products, record);
   const std::int64_t first = first_row(in, part);
   arguments.base = data_of<T>(outputs[0]) + first * in.sizes.way;
@@ -243,8 +260,9 @@ TensorList episodes_cuda(TensorList positions, TensorList squares, TensorList gr
                          std::int64_t top_k, bool mean_over_layers, bool merge_shots, bool features,
                          bool record) {
   const EncodedPool pool(positions, squares, grams, embedded, embedded_squares);
-  const Inputs in(pool, support, query, order, begin,
-                  lwfm::episode_options(pool, temperature, top_k, mean_over_layers, merge_shots, features));
+  const Inputs in(
+      pool, support, query, order, begin,
+      lwfm::episode_options(pool, temperature, top_k, mean_over_layers, merge_shots, features));
   const Tensor& like = pool.positions[0];
   const lwfm::OnDeviceOf device(like);
   const Sizes similarities = in.sizes.shape({in.sizes.Q, in.sizes.way});
@@ -306,7 +324,8 @@ class PoolGradient {
     if (!total_.has_value()) return torch::stable::new_zeros(images_, shape());
     if (support_.has_value()) {
       Tensor to = lwfm::narrow(*total_, 0, 0, in_.sizes.S);
-      torch::stable::copy_(to, torch::stable::view(*support_, {in_.sizes.S, images_.size(1), images_.size(2)}));
+      torch::stable::copy_(
+          to, torch::stable::view(*support_, {in_.sizes.S, images_.size(1), images_.size(2)}));
     }
     return *total_;
   }
@@ -336,7 +355,8 @@ struct LayerGradient {
     const Sizes shape{part.episodes, x.query.size(1), x.support.size(1)};
     products = lwfm::empty_like(x.all, shape);
     const bool matched = embedded_positions != nullptr;
-    squares = lwfm::empty_like(x.all, {matched ? 4 : 2, part.episodes * part.queries * x.support.size(1)});
+    squares = lwfm::empty_like(x.all,
+                               {matched ? 4 : 2, part.episodes * part.queries * x.support.size(1)});
     if (!matched) return;
     embedded_products = lwfm::empty_like(x.all, shape);
     embedded.emplace(gather(in, part, in.pool.embedded[l], rows));
@@ -366,7 +386,8 @@ struct LayerGradient {
     lwfm::multiply_batch(lwfm::transposed(products), x.query, to.support);
     lwfm::multiply_batch(products, x.support, to.query);
     if (!embedded.has_value()) return;
-    lwfm::multiply_batch(lwfm::transposed(*embedded_products), embedded->query, to_embedded->support);
+    lwfm::multiply_batch(lwfm::transposed(*embedded_products), embedded->query,
+                         to_embedded->support);
     lwfm::multiply_batch(*embedded_products, embedded->support, to_embedded->query);
   }
 };
@@ -386,7 +407,8 @@ struct BackwardInputs {
         expected.push_back((*of)[l]);
       }
     }
-    read(in, given, {similarities, similarities, features}, grads, "gradients must be those of base, matching and features");
+    read(in, given, {similarities, similarities, features}, grads,
+         "gradients must be those of base, matching and features");
     read(in, recorded, expected, record, "recorded tensors must be those of the forward pass");
   }
 
@@ -429,14 +451,15 @@ void differentiate_part(const Inputs& in, const Part& part, const BackwardInputs
 }
 
 TensorList episodes_backward_cuda(TensorList grads, TensorList positions, TensorList squares,
-                                  TensorList grams, TensorList embedded, TensorList embedded_squares,
-                                  OptionalTensor support, OptionalTensor query, Tensor order,
-                                  Tensor begin, TensorList recorded, double temperature,
-                                  std::int64_t top_k, bool mean_over_layers, bool merge_shots,
-                                  bool features) {
+                                  TensorList grams, TensorList embedded,
+                                  TensorList embedded_squares, OptionalTensor support,
+                                  OptionalTensor query, Tensor order, Tensor begin,
+                                  TensorList recorded, double temperature, std::int64_t top_k,
+                                  bool mean_over_layers, bool merge_shots, bool features) {
   const EncodedPool pool(positions, squares, grams, embedded, embedded_squares);
-  const Inputs in(pool, support, query, order, begin,
-                  lwfm::episode_options(pool, temperature, top_k, mean_over_layers, merge_shots, features));
+  const Inputs in(
+      pool, support, query, order, begin,
+      lwfm::episode_options(pool, temperature, top_k, mean_over_layers, merge_shots, features));
   const BackwardInputs from(in, grads, recorded);
   const lwfm::OnDeviceOf device(pool.positions[0]);
   const bool matched = in.embedded() && in.options.matches();
@@ -466,7 +489,8 @@ TensorList episodes_backward_cuda(TensorList grads, TensorList positions, Tensor
     const Tensor& images = n < L ? in.pool.positions[n] : in.pool.embedded[n - L];
     const bool written = !parts.empty() && (n < L || matched);
     all.push_back(written ? sums[n].finish()
-                          : torch::stable::new_zeros(images, {images.size(0), images.size(1), images.size(2)}));
+                          : torch::stable::new_zeros(
+                                images, {images.size(0), images.size(1), images.size(2)}));
   }
   return all;
 }

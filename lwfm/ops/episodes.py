@@ -182,11 +182,11 @@ class Episodes:
         _temperature: float,
         top_k: int,
         _mean_over_layers: bool,
-        _merge_shots: bool,
+        merge_shots: bool,
         features: bool,
         record: bool,
     ) -> list[Tensor]:
-        """Allocate the outputs of csrc/ops/episodes.cpp."""
+        """Allocate the outputs of csrc/ops/episodes.cpp; on CUDA what is recorded has the queries before images."""
         first = positions[0]
         S, way = order.shape[0], begin.shape[0] - 1
         listed = () if support is None else (support.shape[0],)
@@ -195,10 +195,13 @@ class Episodes:
         outputs = [first.new_empty(*listed, Q, way) for _ in range(2)]
         channels = sum(x.shape[2] for x in positions)
         outputs.append(first.new_empty((*listed, Q, channels) if features else (0,)))
-        outputs.append(first.new_empty((E, way, 3, Q) if record else (0,)))
+        sums = 3 * way + len(positions) * (way if merge_shots else S)
+        terms = (E, Q, sums) if first.is_cuda else (E, way, 3, Q)
+        outputs.append(first.new_empty(terms if record else (0,)))
         for x in positions if record else ():
             P = x.shape[1]
-            outputs += [first.new_empty(E, S, P, Q) for _ in range(2)]
+            weights = (E, Q, S, P) if first.is_cuda else (E, S, P, Q)
+            outputs += [first.new_empty(weights) for _ in range(2)]
             matches = (E, Q, S, P) if top_k else (0,)
             outputs += [first.new_empty(matches, dtype=torch.int32), first.new_empty(matches)]
         return outputs

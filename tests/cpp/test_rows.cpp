@@ -1,5 +1,5 @@
-// Products of rows and sums of weighted rows: right, and bit for bit the same with vectors of either
-// size.
+// Products of rows and sums of weighted rows: right, and bit for bit the same with vectors of
+// either size.
 #include <cmath>
 #include <cstdint>
 #include <random>

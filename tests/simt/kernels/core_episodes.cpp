@@ -1,6 +1,6 @@
-#include "core/matching/episode_backward.h"
+#include "core_episodes.h"
 
-#include "core_episodes.h"  // after the core, whose attributes are macros of the emulator
+#include "core/matching/episode_backward.h"
 
 namespace tests {
 
@@ -18,8 +18,7 @@ struct CoreEpisodes {
   std::vector<T> features;
   std::vector<lwfm::LayerResults<T>> results;
 
-  explicit CoreEpisodes(const Episodes<T>& of)
-      : images(of.view()), options(of.shape.options) {
+  explicit CoreEpisodes(const Episodes<T>& of) : images(of.view()), options(of.shape.options) {
     const std::int64_t E = images.E, Q = images.Q, S = images.S;
     const std::size_t L = of.shape.layers();
     features.resize(size(options.features ? E * Q * of.channels() : 0));
@@ -34,11 +33,11 @@ struct CoreEpisodes {
       assignment.emplace_back(size(E * Q * S * P));
     }
     for (std::size_t l = 0; l < L; ++l) {
-      results.push_back({terms[l].data(), options.matches() ? similarities[l].data() : nullptr,
-                         options.features ? features.data() + static_cast<std::int64_t>(l) * of.shape.C
-                                          : nullptr,
-                         of.channels(), a[l].data(), b[l].data(),
-                         options.matches() ? assignment[l].data() : nullptr, cosines[l].data()});
+      results.push_back(
+          {terms[l].data(), options.matches() ? similarities[l].data() : nullptr,
+           options.features ? features.data() + static_cast<std::int64_t>(l) * of.shape.C : nullptr,
+           of.channels(), a[l].data(), b[l].data(),
+           options.matches() ? assignment[l].data() : nullptr, cosines[l].data()});
     }
     supports.resize(size(E) * L);
     for (std::int64_t e = 0; e < E; ++e) compare(e);
@@ -61,8 +60,8 @@ struct CoreEpisodes {
     for (std::int64_t n = 0; n < tiles.per_episode(); ++n) {
       tiles.run(e, n, [&](std::size_t l, const lwfm::QueryTile& tile) {
         const lwfm::EpisodeLayer<T> layer{layers[l], images, options, static_cast<std::int64_t>(l)};
-        lwfm::compare_tile(workspace, layer, supports[size(e) * layers.size() + l], tile, results[l],
-                           failure, PlainProducts{});
+        lwfm::compare_tile(workspace, layer, supports[size(e) * layers.size() + l], tile,
+                           results[l], failure, PlainProducts{});
       });
     }
     CHECK(!failure.failed());
@@ -88,7 +87,8 @@ void read_core(const Episodes<T>& of, const CoreEpisodes<T>& core, EpisodeResult
     for (std::int64_t k = 0; k < L * of.problems(); ++k) {
       const std::int64_t l = k / of.problems(), problem = k % of.problems();
       if (!of.shape.options.matches()) continue;
-      of_query[3 * way + k] = core.similarities[size(l)][size((e * of.problems() + problem) * Q + q)];
+      of_query[3 * way + k] =
+          core.similarities[size(l)][size((e * of.problems() + problem) * Q + q)];
     }
   }
   for (std::size_t l = 0; l < core.layers.size(); ++l) {
@@ -124,13 +124,13 @@ EpisodeGradients<T> gradients_of_core(const Episodes<T>& of, const OutputGradien
   for (std::size_t n = 0; n < terms.size(); ++n) {
     for (std::size_t l = 0; l < L; ++l) terms[n] += core.terms[l][n];
   }
-  const lwfm::OuterGradients<T> outer{
-      outputs.base.data(), outputs.matching.data(),
-      of.shape.options.features ? outputs.features.data() : nullptr, of.channels(), terms.data()};
+  const lwfm::OuterGradients<T> outer{outputs.base.data(), outputs.matching.data(),
+                                      of.shape.options.features ? outputs.features.data() : nullptr,
+                                      of.channels(), terms.data()};
   std::vector<lwfm::LayerRecord<T>> records;
   for (std::size_t l = 0; l < L; ++l) {
-    records.push_back({core.a[l].data(), core.b[l].data(), core.assignment[l].data(),
-                       core.cosines[l].data()});
+    records.push_back(
+        {core.a[l].data(), core.b[l].data(), core.assignment[l].data(), core.cosines[l].data()});
   }
   lwfm::TileGradientWorkspace<T> workspace;
   const lwfm::TileList<T> tiles(core.layers, 0, Q);
@@ -140,8 +140,14 @@ EpisodeGradients<T> gradients_of_core(const Episodes<T>& of, const OutputGradien
     for (std::size_t l = 0; l < L; ++l) {
       gradients[l].reserve(core.layers[l], images, core.options, Q);
       layers.push_back({{core.layers[l], images, core.options, static_cast<std::int64_t>(l)},
-                        core.supports[size(e) * L + l], outer, records[l],
-                        static_cast<std::int64_t>(l) * of.shape.C, gradients[l], e, 0, Q});
+                        core.supports[size(e) * L + l],
+                        outer,
+                        records[l],
+                        static_cast<std::int64_t>(l) * of.shape.C,
+                        gradients[l],
+                        e,
+                        0,
+                        Q});
     }
     for (std::int64_t q = 0; core.options.matches() && q < Q; ++q) {
       lwfm::differentiate_reductions(workspace, layers, q);
@@ -157,18 +163,21 @@ EpisodeGradients<T> gradients_of_core(const Episodes<T>& of, const OutputGradien
       }
       const auto copy = [&](const std::vector<T>& from, std::int64_t from_image,
                             std::int64_t to_image, std::vector<T>& result, std::int64_t numbers) {
-        std::copy_n(from.begin() + from_image * numbers, numbers, result.begin() + to_image * numbers);
+        std::copy_n(from.begin() + from_image * numbers, numbers,
+                    result.begin() + to_image * numbers);
       };
       const std::int64_t numbers = of.pool[l].P * of.pool[l].C,
                          embedded = to.query_embedded[l].empty() ? 0 : of.pool[l].P * of.pool[l].D;
       for (std::int64_t n = 0; n < S; ++n) {
         const std::int64_t s = e * S + of.order[size(n)];
         copy(gradients[l].support, n, s, to.support[l], numbers);
-        if (embedded > 0) copy(gradients[l].support_embedded, n, s, to.support_embedded[l], embedded);
+        if (embedded > 0)
+          copy(gradients[l].support_embedded, n, s, to.support_embedded[l], embedded);
       }
       for (std::int64_t q = 0; q < Q; ++q) {
         copy(gradients[l].query, q, e * Q + q, to.query[l], numbers);
-        if (embedded > 0) copy(gradients[l].query_embedded, q, e * Q + q, to.query_embedded[l], embedded);
+        if (embedded > 0)
+          copy(gradients[l].query_embedded, q, e * Q + q, to.query_embedded[l], embedded);
       }
     }
   }

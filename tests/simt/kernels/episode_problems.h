@@ -1,5 +1,5 @@
-// Episodes of random images in heap buffers of exactly their size, with the products that the matrix
-// library computes on a GPU.
+// Episodes of random images in heap buffers of exactly their size, with the products that the
+// matrix library computes on a GPU.
 #pragma once
 
 #include "core/matching/episode.h"
@@ -23,12 +23,13 @@ struct PlainProducts {
                        const T* b, std::int64_t C, T* to) {
     for (std::int64_t n = 0; n < rows * C; ++n) {
       to[n] = T{0};
-      for (std::int64_t k = 0; k < columns; ++k) to[n] += a[n / C * a_stride + k] * b[k * C + n % C];
+      for (std::int64_t k = 0; k < columns; ++k)
+        to[n] += a[n / C * a_stride + k] * b[k * C + n % C];
     }
   }
   template <class T>
-  static void transposed(const T* a, std::int64_t a_stride, std::int64_t rows,
-                         std::int64_t columns, const T* b, std::int64_t C, T* to) {
+  static void transposed(const T* a, std::int64_t a_stride, std::int64_t rows, std::int64_t columns,
+                         const T* b, std::int64_t C, T* to) {
     for (std::int64_t n = 0; n < columns * C; ++n) {
       to[n] = T{0};
       for (std::int64_t k = 0; k < rows; ++k) to[n] += a[k * a_stride + n / C] * b[k * C + n % C];
@@ -137,7 +138,7 @@ struct Episodes {
     const lwfm::EpisodeOptions& options = shape.options;
     lwfm::EpisodeArguments<T> result{};
     const lwfm::EpisodeImages lists = view();
-    result.lists = {images,       shape.E,      S,           shape.Q, shape.way(), order.data(),
+    result.lists = {images,       shape.E,       S,           shape.Q, shape.way(), order.data(),
                     begin.data(), lists.support, lists.query, 0};
     result.choices = {!std::isinf(options.temperature), options.temperature,
                       static_cast<int>(options.top_k), options.mean_over_layers,
@@ -145,9 +146,20 @@ struct Episodes {
     result.layers = static_cast<int>(shape.layers());
     for (std::size_t l = 0; l < shape.layers(); ++l) {
       const lwfm::PoolLayer<T> layer = pool[l].view();
-      result.of[l] = {static_cast<int>(layer.P), layer.C, layer.D, products[l].data(),
-                      class_products[l].data(), layer.positions, layer.squares, layer.grams,
-                      layer.embedded, layer.embedded_squares, nullptr, nullptr, nullptr, nullptr};
+      result.of[l] = {static_cast<int>(layer.P),
+                      layer.C,
+                      layer.D,
+                      products[l].data(),
+                      class_products[l].data(),
+                      layer.positions,
+                      layer.squares,
+                      layer.grams,
+                      layer.embedded,
+                      layer.embedded_squares,
+                      nullptr,
+                      nullptr,
+                      nullptr,
+                      nullptr};
     }
     return result;
   }
@@ -167,7 +179,8 @@ struct Episodes {
 
   void multiply(std::size_t l) {
     const std::int64_t P = pool[l].P, C = pool[l].C;
-    std::vector<T> own(size(shape.E * S * P * S * P)), with_queries(size(shape.E * shape.Q * P * S * P));
+    std::vector<T> own(size(shape.E * S * P * S * P)),
+        with_queries(size(shape.E * shape.Q * P * S * P));
     for (auto* of_layers : {&supports, &queries, &support_embedded, &query_embedded}) {
       of_layers->emplace_back(size(shape.E));
     }
@@ -274,8 +287,24 @@ constexpr double kNoTemperature = std::numeric_limits<double>::infinity();
 // temperature, top_k, mean over layers, merged shots, features
 inline std::vector<EpisodeShape> episode_shapes() {
   return {
-      {"two layers, unequal shots", 1, 3, {2, 1, 3}, {9, 9}, 12, 7, false, {2.0, 1, false, false, true}},
-      {"lists, mean, layers of unequal size", 2, 3, {2, 2}, {4, 9}, 8, 0, true, {5.0, -1, true, false, true}},
+      {"two layers, unequal shots",
+       1,
+       3,
+       {2, 1, 3},
+       {9, 9},
+       12,
+       7,
+       false,
+       {2.0, 1, false, false, true}},
+      {"lists, mean, layers of unequal size",
+       2,
+       3,
+       {2, 2},
+       {4, 9},
+       8,
+       0,
+       true,
+       {5.0, -1, true, false, true}},
       {"merged", 2, 2, {3, 1, 5}, {9, 4}, 6, 5, true, {2.0, 3, false, true, false}},
       {"merged, not embedded", 1, 3, {2, 2}, {9}, 6, 0, false, {2.0, -1, true, true, false}},
       {"few positions", 2, 1, {2, 1}, {2, 3}, 5, 3, true, {2.0, 2, false, false, true}},
@@ -284,7 +313,15 @@ inline std::vector<EpisodeShape> episode_shapes() {
       {"no matching", 2, 2, {1, 2}, {9, 9}, 5, 0, true, {2.0, 0, false, false, false}},
       {"more positions than lanes", 1, 1, {1, 2}, {36}, 5, 4, false, {2.0, 2, false, false, false}},
       {"no room in shared memory", 1, 1, {1}, {104}, 3, 0, false, {2.0, 1, false, false, false}},
-      {"merged, no room in shared memory", 1, 1, {20, 1}, {16}, 3, 0, false, {2.0, 2, false, true, false}},
+      {"merged, no room in shared memory",
+       1,
+       1,
+       {20, 1},
+       {16},
+       3,
+       0,
+       false,
+       {2.0, 2, false, true, false}},
   };
 }
 

@@ -37,8 +37,8 @@ struct Layers {
   // The arguments of all layers but what `fill(l)` makes of each.
   template <class Layer, class Fill>
   lwfm::EncodeArguments<Layer> arguments(bool record, const Fill& fill) const {
-    lwfm::EncodeArguments<Layer> all{images, first_images, together, record,
-                                     static_cast<int>(count()), {}};
+    lwfm::EncodeArguments<Layer> all{
+        images, first_images, together, record, static_cast<int>(count()), {}};
     for (std::size_t l = 0; l < count(); ++l) all.of[l] = fill(l);
     return all;
   }
@@ -58,19 +58,22 @@ struct Maps {
   Maps(const Layers& of, std::mt19937_64& engine) {
     for (std::size_t l = 0; l < of.count(); ++l) {
       first.push_back(random_vector<T>(of.first_images * of.image_stride(l), engine));
-      second.push_back(random_vector<T>((of.images - of.first_images) * of.image_stride(l), engine));
+      second.push_back(
+          random_vector<T>((of.images - of.first_images) * of.image_stride(l), engine));
     }
   }
 
   lwfm::MapView<const T> view(const Layers& of, std::size_t l, std::int64_t image) const {
     const bool in_first = image < of.first_images;
-    return of.view((in_first ? first : second)[l].data(), l, in_first ? image : image - of.first_images);
+    return of.view((in_first ? first : second)[l].data(), l,
+                   in_first ? image : image - of.first_images);
   }
 };
 
 template <class T>
 struct Encoded {
-  std::vector<std::vector<T>> positions, squares, grams, hidden, rectified, embedded, embedded_squares;
+  std::vector<std::vector<T>> positions, squares, grams, hidden, rectified, embedded,
+      embedded_squares;
 
   // `hidden` and `rectified` are what products of matrices are before the rectifiers.
   Encoded(const Layers& of, const Encoded* from) {
@@ -117,7 +120,8 @@ void encode_by_core(const Layers& of, const Maps<T>& maps, Encoded<T>& to) {
   for (std::int64_t image = 0; image < of.images; ++image) {
     std::vector<lwfm::LayerPositions<T>> layers;
     for (std::size_t l = 0; l < of.count(); ++l) {
-      layers.push_back({maps.view(of, l, image), to.positions[l].data() + image * of.image_stride(l),
+      layers.push_back({maps.view(of, l, image),
+                        to.positions[l].data() + image * of.image_stride(l),
                         to.squares[l].data() + image * of.P(l)});
     }
     for (std::size_t l = 0; l < of.count(); l += step) {
@@ -182,7 +186,8 @@ struct GradientCase {
   Encoded<T> forward;
   std::vector<std::vector<T>> positions_grad, embedded_grad, hidden_product, product;
 
-  GradientCase(const Layers& of, const Maps<T>& maps, std::mt19937_64& engine) : forward(of, nullptr) {
+  GradientCase(const Layers& of, const Maps<T>& maps, std::mt19937_64& engine)
+      : forward(of, nullptr) {
     for (std::size_t l = 0; l < of.count(); ++l) {
       forward.hidden.push_back(random_vector<T>(of.rows(l) * of.H(l), engine));
       forward.rectified.push_back(random_vector<T>(of.numbers(l), engine));
@@ -238,21 +243,20 @@ void gradients_equal_the_core(const Layers& of, const Maps<T>& maps, std::mt1993
       for (auto& map : *batch) map.assign(map.size(), T{-7});
     }
     auto rectified_grad = from.product, hidden_grad = from.hidden_product;
-    const auto arguments =
-        of.arguments<lwfm::EncodedLayerGradient<T>>(true, [&](std::size_t l) {
-          lwfm::EncodedLayerGradient<T> layer{};
-          layer.maps = of.maps<T>(actual.first[l].data(), actual.second[l].data(), l);
-          layer.positions_grad = from.positions_grad[l].data();
-          if (!of.embedded) return layer;
-          layer.H = of.H(l);
-          layer.hidden = from.forward.hidden[l].data();
-          layer.rectified = from.forward.rectified[l].data();
-          layer.embedded_grad = from.embedded_grad[l].data();
-          layer.rectified_grad = rectified_grad[l].data();
-          layer.hidden_grad = hidden_grad[l].data();
-          layer.product = from.product[l].data();
-          return layer;
-        });
+    const auto arguments = of.arguments<lwfm::EncodedLayerGradient<T>>(true, [&](std::size_t l) {
+      lwfm::EncodedLayerGradient<T> layer{};
+      layer.maps = of.maps<T>(actual.first[l].data(), actual.second[l].data(), l);
+      layer.positions_grad = from.positions_grad[l].data();
+      if (!of.embedded) return layer;
+      layer.H = of.H(l);
+      layer.hidden = from.forward.hidden[l].data();
+      layer.rectified = from.forward.rectified[l].data();
+      layer.embedded_grad = from.embedded_grad[l].data();
+      layer.rectified_grad = rectified_grad[l].data();
+      layer.hidden_grad = hidden_grad[l].data();
+      layer.product = from.product[l].data();
+      return layer;
+    });
     if (of.embedded) {
       lwfm::mask_rectified(arguments, nullptr);
       lwfm::mask_hidden(arguments, nullptr);

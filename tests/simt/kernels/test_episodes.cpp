@@ -67,10 +67,16 @@ struct GradientScratch {
         more[k] = squares.back().data();
       }
       const auto place = [](std::vector<T>& x) { return x.empty() ? nullptr : x.data(); };
-      result.to[l] = {products[l].data(), place(embedded_products[l]),
-                      more[0], more[1], more[2], more[3],
-                      place(to.support[l]), place(to.query[l]),
-                      place(to.support_embedded[l]), place(to.query_embedded[l])};
+      result.to[l] = {products[l].data(),
+                      place(embedded_products[l]),
+                      more[0],
+                      more[1],
+                      more[2],
+                      more[3],
+                      place(to.support[l]),
+                      place(to.query[l]),
+                      place(to.support_embedded[l]),
+                      place(to.query_embedded[l])};
     }
     workspace.resize(lwfm::episode_gradient_workspace(result.of));
     result.of.workspace = workspace.data();
@@ -95,7 +101,8 @@ void multiply_gradients(const Episodes<T>& of, const GradientScratch<T>& scratch
                                        query.data() + e * columns * C);
       }
     };
-    multiply(scratch.products[l], of.supports, of.queries, of.pool[l].C, to.support[l], to.query[l]);
+    multiply(scratch.products[l], of.supports, of.queries, of.pool[l].C, to.support[l],
+             to.query[l]);
     if (to.query_embedded[l].empty()) continue;
     multiply(scratch.embedded_products[l], of.support_embedded, of.query_embedded, of.pool[l].D,
              to.support_embedded[l], to.query_embedded[l]);
