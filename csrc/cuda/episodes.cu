@@ -14,9 +14,10 @@ EpisodePlan plan_of(const EpisodeArguments<T>& arguments) {
   const bool merged = arguments.choices.merge_shots && arguments.choices.matches();
   const bool of_lanes = !merged && P <= kMaxAssignedPositions;
   std::size_t of_block = 2 * sizeof(T) * static_cast<std::size_t>(P);
-  if (merged) {
-    of_block =
-        std::max(of_block, EpisodeMemory<T>::bytes(std::int64_t{most_shots(lists)} * P, P, false));
+  if (merged) {  // a warp for each layer; there may be fewer
+    const std::size_t of_class =
+        EpisodeMemory<T>::bytes(std::int64_t{most_shots(lists)} * P, P, false);
+    of_block = std::max(of_block, static_cast<std::size_t>(arguments.layers) * of_class);
   }
   return plan_blocks(lists, arguments.layers * shots_of_class(lists), of_lanes,
                      {EpisodeMemory<T>::bytes(P, P, of_lanes), of_block, true});

@@ -81,28 +81,54 @@ struct EpisodeMatch {
 
   __device__ int rows() const { return shots * layer.P; }
 
-  // What matched positions are compared by, on every lane.
-  __device__ T compare_embedded(int r, int j) const {
-    const std::int64_t P = layer.P, D = layer.D;
-    const std::int64_t row =
-        arguments.lists.support_image(of.e, of.begin + first + r / layer.P) * P + r % P;
-    const std::int64_t column = arguments.lists.query_image(of.e, of.q) * P + j;
-    return warp_inner_product(layer.embedded + row * D, layer.embedded + column * D, D) *
-           (inverse_norm(layer.embedded_squares[row]) *
-            inverse_norm(layer.embedded_squares[column]));
+  // Where the embedded position of row r is, of all images'.
+  __device__ std::int64_t support_position(int r) const {
+    return arguments.lists.support_image(of.e, of.begin + first + r / layer.P) * layer.P +
+           r % layer.P;
+  }
+  __device__ std::int64_t query_position(int j) const {
+    return arguments.lists.query_image(of.e, of.q) * layer.P + j;
   }
 };
+
+// Rows whose embedded positions a warp compares at a time, so that more loads are under way.
+constexpr int kComparedRows = 4;
+
+// The cosines of embedded positions of rows first, ..., with their columns.
+template <class T>
+__device__ void compare_embedded(const EpisodeMatch<T>& match, int first, int rows,
+                                 const Matches<T>& matches) {
+  const EpisodeLayerArguments<T>& layer = match.layer;
+  std::int64_t support[kComparedRows], query[kComparedRows];
+  T sums[kComparedRows] = {};
+#pragma unroll
+  for (int n = 0; n < kComparedRows; ++n) {
+    const int r = first + n < rows ? first + n : first;
+    support[n] = match.support_position(r);
+    query[n] = match.query_position(matches.columns[r] < 0 ? 0 : matches.columns[r]);
+  }
+  for (std::int64_t d = lane_index(); d < layer.D; d += kWarp) {
+#pragma unroll
+    for (int n = 0; n < kComparedRows; ++n) {
+      sums[n] += layer.embedded[support[n] * layer.D + d] * layer.embedded[query[n] * layer.D + d];
+    }
+  }
+#pragma unroll
+  for (int n = 0; n < kComparedRows; ++n) {
+    const T product = warp_sum(sums[n]);
+    if (lane_index() != 0 || first + n >= rows) continue;
+    const T scale = inverse_norm(layer.embedded_squares[support[n]]) *
+                    inverse_norm(layer.embedded_squares[query[n]]);
+    matches.cosines[first + n] = matches.columns[first + n] < 0 ? T{0} : product * scale;
+  }
+}
 
 // The cosine of every matched row, also for the backward pass.
 template <class Group, class T>
 __device__ void gather_matches(const EpisodeMatch<T>& match, int rows, const Matches<T>& matches) {
   const EpisodeLayerArguments<T>& layer = match.layer;
   if (layer.embedded != nullptr) {
-    for (int r = 0; r < rows; ++r) {
-      const int j = matches.columns[r];
-      const T cosine = j < 0 ? T{0} : match.compare_embedded(r, j);
-      if (lane_index() == 0) matches.cosines[r] = cosine;
-    }
+    for (int r = 0; r < rows; r += kComparedRows) compare_embedded(match, r, rows, matches);
   } else {
     for (int r = lane_index(); r < rows; r += kWarp) {
       const int j = matches.columns[r];
@@ -283,14 +309,24 @@ __device__ void compare_images(const EpisodeArguments<T>& arguments, const Episo
   }
 }
 
-// All images of the class as one, a layer at a time.
+// How many layers are matched at a time where the images of a class are matched as one.
+template <class T>
+__device__ int layers_at_a_time(const EpisodeArguments<T>& arguments) {
+  const int warps = static_cast<int>(blockDim.x) / kWarp;
+  return arguments.layers < warps ? arguments.layers : warps;
+}
+
+// All images of the class as one, a warp for each layer.
 template <class T>
 __device__ void match_class(const EpisodeArguments<T>& arguments, const EpisodeClass& of,
                             unsigned char* memory, T* similarities) {
-  for (int l = 0; l < arguments.layers; ++l) {
+  const int warp = static_cast<int>(threadIdx.x) / kWarp, count = layers_at_a_time(arguments);
+  const std::int64_t P = most_positions(arguments);
+  unsigned char* const own = memory + warp * EpisodeMemory<T>::bytes(of.shots * P, P, false);
+  for (int l = warp; warp < count && l < arguments.layers; l += count) {
     const EpisodeLayerArguments<T>& layer = arguments.of[l];
     match_images<false>(arguments, layer, of, 0, of.shots,
-                        EpisodeMemory<T>(memory, of.shots * layer.P, layer.P, false),
+                        EpisodeMemory<T>(own, of.shots * layer.P, layer.P, false),
                         similarities + l * arguments.problems() + of.c);
   }
 }
@@ -302,7 +338,8 @@ __device__ std::size_t bytes_of_class(const EpisodeArguments<T>& arguments,
   const std::int64_t P = most_positions(arguments);
   const std::size_t of_images = blockDim.x / kWarp * EpisodeMemory<T>::bytes(P, P, kOfLanes);
   if (!arguments.choices.merge_shots || !arguments.choices.matches()) return of_images;
-  const std::size_t of_all = EpisodeMemory<T>::bytes(of.shots * P, P, false);
+  const std::size_t of_all =
+      layers_at_a_time(arguments) * EpisodeMemory<T>::bytes(of.shots * P, P, false);
   return of_all > of_images ? of_all : of_images;
 }
 
@@ -326,7 +363,7 @@ __global__ void __launch_bounds__(kPairThreads, 1)
     __syncthreads();
     if constexpr (!kOfLanes) {
       const bool merged = arguments.choices.merge_shots && arguments.choices.matches();
-      if (merged && threadIdx.x < kWarp) match_class(arguments, of, memory, similarities);
+      if (merged) match_class(arguments, of, memory, similarities);
       __syncthreads();
     }
     if (threadIdx.x < kWarp) write_matching(arguments, of, similarities);

@@ -186,7 +186,7 @@ class Episodes:
         features: bool,
         record: bool,
     ) -> list[Tensor]:
-        """Allocate the outputs of csrc/ops/episodes.cpp; on CUDA what is recorded has the queries before images."""
+        """Allocate the outputs of csrc/ops/episodes.cpp, on CUDA of csrc/ops/episodes_cuda.cpp."""
         first = positions[0]
         S, way = order.shape[0], begin.shape[0] - 1
         listed = () if support is None else (support.shape[0],)
