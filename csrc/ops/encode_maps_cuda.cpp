@@ -24,16 +24,14 @@ using lwfm::Sizes;
 using lwfm::TensorList;
 using torch::stable::Tensor;
 
-// Maps of batches `first`, ..., or of as many of them as a launch takes.
+// The maps of batches `first`, ..., as many of them as a launch takes.
 template <class T>
-lwfm::MapsOfLayer<T> maps_of_layer(const MapBatches& maps, std::size_t first, std::size_t l) {
-  lwfm::MapsOfLayer<T> to{};
+void read_maps(const MapBatches& maps, std::size_t first, std::size_t l, lwfm::MapsOfLayer<T>& to) {
   for (std::size_t k = 0; k < kMapBatches && first + k < maps.batches(); ++k) {
     const Tensor& map = maps.of(first + k, l);
     to.first[k] = lwfm::map_view<T>(map, 0, maps.first_channel(l), maps.C(l));
     to.image_stride[k] = map.stride(0);
   }
-  return to;
 }
 
 // `fill(l)` makes the argument of layer l.
@@ -42,18 +40,12 @@ EncodeArguments<Layer> kernel_arguments(const MapBatches& maps, bool together, b
                                         const Fill& fill) {
   lwfm::require(maps.layers() <= lwfm::kMaxLayers,
                 "at most " + std::to_string(lwfm::kMaxLayers) + " layers are encoded on CUDA");
-  if (together) {
-    for (std::size_t l = 1; l < maps.layers(); ++l) {
-      lwfm::require(maps.P(l) == maps.P(0), "layers that are centered together must have one size");
-    }
-  }
+  maps.require_centering(together);
   EncodeArguments<Layer> arguments{
       maps.images(), maps.begin(1), together, record, static_cast<int>(maps.layers()), {}};
   for (std::size_t l = 0; l < maps.layers(); ++l) {
-    arguments.of[l] = fill(l);
-    arguments.of[l].maps =
-        maps_of_layer<std::remove_pointer_t<decltype(arguments.of[l].maps.first[0].data)>>(maps, 0,
-                                                                                           l);
+    auto& layer = arguments.of[l] = fill(l);
+    read_maps(maps, 0, l, layer.maps);
   }
   return arguments;
 }
@@ -70,8 +62,7 @@ void for_batches(const MapBatches& maps, const EncodeArguments<Layer>& all, cons
     arguments.images_of_first = maps.begin(first + 1) - maps.begin(first);
     for (std::size_t l = 0; l < maps.layers(); ++l) {
       auto& layer = arguments.of[l];
-      layer.maps =
-          maps_of_layer<std::remove_pointer_t<decltype(layer.maps.first[0].data)>>(maps, first, l);
+      read_maps(maps, first, l, layer.maps);
       move(layer, maps.begin(first));
     }
     lwfm::require_launched(launch(arguments), "encode_maps");
