@@ -177,7 +177,7 @@ void wrong_lists_and_nan(Episodes<T> of) {
   Episodes<T> wrong = of;
   wrong.order[0] = -5;
   wrong.order[1] = std::int64_t{1} << 40;
-  wrong.begin[1] = 1 << 20;
+  wrong.begin[0] = wrong.begin[2] = 1 << 20;
   wrong.support[0] = -1;
   wrong.query[1] = 1 << 30;
   EpisodeResults<T> ignored(wrong);
