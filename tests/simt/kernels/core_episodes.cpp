@@ -138,7 +138,11 @@ EpisodeGradients<T> gradients_of_core(const Episodes<T>& of, const OutputGradien
     std::vector<lwfm::LayerGradient<T>> gradients(L);
     std::vector<lwfm::EpisodeGradientLayer<T>> layers;
     for (std::size_t l = 0; l < L; ++l) {
-      gradients[l].reserve(core.layers[l], images, core.options, Q);
+      const lwfm::PoolLayer<T>& layer = core.layers[l];
+      const bool embedded = !to.query_embedded[l].empty();
+      gradients[l].reserve(
+          layer, images, core.options, Q, to.query[l].data() + e * Q * layer.P * layer.C,
+          embedded ? to.query_embedded[l].data() + e * Q * layer.P * layer.D : nullptr);
       layers.push_back({{core.layers[l], images, core.options, static_cast<std::int64_t>(l)},
                         core.supports[size(e) * L + l],
                         outer,
@@ -167,17 +171,12 @@ EpisodeGradients<T> gradients_of_core(const Episodes<T>& of, const OutputGradien
                     result.begin() + to_image * numbers);
       };
       const std::int64_t numbers = of.pool[l].P * of.pool[l].C,
-                         embedded = to.query_embedded[l].empty() ? 0 : of.pool[l].P * of.pool[l].D;
+                         embedded = of.pool[l].P * of.pool[l].D;
       for (std::int64_t n = 0; n < S; ++n) {
         const std::int64_t s = e * S + of.order[size(n)];
         copy(gradients[l].support, n, s, to.support[l], numbers);
-        if (embedded > 0)
-          copy(gradients[l].support_embedded, n, s, to.support_embedded[l], embedded);
-      }
-      for (std::int64_t q = 0; q < Q; ++q) {
-        copy(gradients[l].query, q, e * Q + q, to.query[l], numbers);
-        if (embedded > 0)
-          copy(gradients[l].query_embedded, q, e * Q + q, to.query_embedded[l], embedded);
+        if (to.support_embedded[l].empty()) continue;
+        copy(gradients[l].support_embedded, n, s, to.support_embedded[l], embedded);
       }
     }
   }
