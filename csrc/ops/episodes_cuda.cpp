@@ -68,13 +68,13 @@ struct RecordShapes {
   std::vector<Sizes> rows;     // of a and b of each layer: [E, Q, S, P]
   std::vector<Sizes> matches;  // of assignment and cosines, the same or empty
 
-  explicit RecordShapes(const Inputs& in) {
+  RecordShapes(const Inputs& in, std::int64_t E, std::int64_t Q) {
     const EpisodeSizes& sizes = in.sizes;
     const auto layers = static_cast<std::int64_t>(in.pool.layers());
     const std::int64_t problems = in.options.merge_shots ? sizes.way : sizes.S;
-    sums = {sizes.E, sizes.Q, 3 * sizes.way + layers * problems};
+    sums = {E, Q, 3 * sizes.way + layers * problems};
     for (std::size_t l = 0; l < in.pool.layers(); ++l) {
-      rows.push_back({sizes.E, sizes.Q, sizes.S, in.pool.P(l)});
+      rows.push_back({E, Q, sizes.S, in.pool.P(l)});
       matches.push_back(in.options.matches() ? rows.back() : Sizes{0});
     }
   }
@@ -94,7 +94,7 @@ std::vector<Part> parts_of(const Inputs& in, std::int64_t copies) {
     const std::int64_t P = in.pool.P(l), rows = sizes.S * P;
     const std::int64_t gathered = sizes.listed ? copies * P * (in.pool.C(l) + in.D(l)) : 0;
     of_support += number * (rows * rows + sizes.S * gathered);
-    of_query += number * (copies * P * rows + gathered);
+    of_query += number * ((copies * P + 4) * rows + gathered);  // weights and the like, too
   }
   const std::int64_t of_episode = of_support + sizes.Q * of_query;
   std::vector<Part> parts;
@@ -177,12 +177,36 @@ std::int64_t first_row(const Inputs& in, const Part& part) {
   return part.first * in.sizes.Q + part.first_query;
 }
 
-// The arguments that both passes share; `record` is sums, then a, b, assignment and cosines of each
-// layer, or fewer.
+// What kernels record: sums, then a and b of each layer; assignment and cosines of each layer if
+// the backward pass reads them. Of all queries, or of those of a part.
+struct Record {
+  TensorList tensors;
+  bool of_part;
+
+  Record(const Inputs& in, const RecordShapes& shapes, bool matches) : of_part(false) {
+    const Tensor& like = in.pool.positions[0];
+    tensors.push_back(lwfm::empty_like(like, shapes.sums));
+    for (std::size_t l = 0; l < in.pool.layers(); ++l) {
+      for (int k = 0; k < 2; ++k) tensors.push_back(lwfm::empty_like(like, shapes.rows[l]));
+      if (!matches) continue;
+      tensors.push_back(torch::stable::new_empty(like, shapes.matches[l], ScalarType::Int));
+      tensors.push_back(lwfm::empty_like(like, shapes.matches[l]));
+    }
+  }
+  explicit Record(const TensorList& recorded) : tensors(recorded), of_part(false) {}
+
+  // Without what the backward pass reads.
+  static Record of(const Inputs& in, const Part& part) {
+    Record record(in, RecordShapes(in, part.episodes, part.queries), false);
+    record.of_part = true;
+    return record;
+  }
+};
+
 template <class T>
 lwfm::EpisodeArguments<T> kernel_arguments(const Inputs& in, const Part& part,
                                            const std::vector<Products>& products,
-                                           const TensorList& record) {
+                                           const Record& record) {
   using Index = const std::int64_t;
   const EpisodeSizes& sizes = in.sizes;
   lwfm::EpisodeArguments<T> to{};
@@ -204,8 +228,9 @@ lwfm::EpisodeArguments<T> kernel_arguments(const Inputs& in, const Part& part,
   to.choices = {!std::isinf(options.temperature), options.temperature,
                 static_cast<int>(options.top_k), options.mean_over_layers, options.merge_shots};
   to.layers = static_cast<int>(in.pool.layers());
-  to.sums = data_of<T>(record[0]) + first_row(in, part) * record[0].size(2);
-  const std::size_t of_layer = (record.size() - 1) / in.pool.layers();
+  const std::int64_t row = record.of_part ? 0 : first_row(in, part);
+  to.sums = data_of<T>(record.tensors[0]) + row * record.tensors[0].size(2);
+  const std::size_t of_layer = (record.tensors.size() - 1) / in.pool.layers();
   for (std::size_t l = 0; l < in.pool.layers(); ++l) {
     auto& layer = to.of[l];
     layer.P = static_cast<int>(in.pool.P(l));
@@ -220,8 +245,8 @@ lwfm::EpisodeArguments<T> kernel_arguments(const Inputs& in, const Part& part,
       layer.embedded = data_of<const T>(in.pool.embedded[l]);
       layer.embedded_squares = data_of<const T>(in.pool.embedded_squares[l]);
     }
-    const Tensor* const of = record.data() + 1 + of_layer * l;
-    const std::int64_t first = first_row(in, part) * sizes.S * layer.P;
+    const Tensor* const of = record.tensors.data() + 1 + of_layer * l;
+    const std::int64_t first = row * sizes.S * layer.P;
     layer.a = data_of<T>(of[0]) + first;
     layer.b = data_of<T>(of[1]) + first;
     if (of_layer < 4 || !options.matches()) continue;
@@ -239,7 +264,7 @@ OptionalTensor workspace_of(const Inputs& in, std::size_t bytes) {
 
 template <class T>
 void compare_part(const Inputs& in, const Part& part, const TensorList& outputs,
-                  const TensorList& record, void* stream) {
+                  const Record& record, void* stream) {
   const OptionalTensor rows = rows_of(in, part);
   std::vector<Products> products;
   for (const Tensor& x : in.pool.positions)
@@ -269,23 +294,19 @@ TensorList episodes_cuda(TensorList positions, TensorList squares, TensorList gr
   TensorList outputs{
       lwfm::empty_like(like, similarities), lwfm::empty_like(like, similarities),
       lwfm::empty_like(like, features ? in.sizes.shape({in.sizes.Q, pool.channels()}) : Sizes{0})};
-  const RecordShapes shapes(in);
-  TensorList recorded{lwfm::empty_like(like, shapes.sums)};
-  for (std::size_t l = 0; l < pool.layers(); ++l) {
-    for (int k = 0; k < 2; ++k) recorded.push_back(lwfm::empty_like(like, shapes.rows[l]));
-    if (!record) continue;
-    recorded.push_back(torch::stable::new_empty(like, shapes.matches[l], ScalarType::Int));
-    recorded.push_back(lwfm::empty_like(like, shapes.matches[l]));
-  }
+  const RecordShapes shapes(in, in.sizes.E, in.sizes.Q);
+  std::optional<Record> recorded;
+  if (record) recorded.emplace(in, shapes, true);
   if (in.sizes.E * in.sizes.Q > 0) {
     for (const Part& part : parts_of(in, 1)) {
       lwfm::for_dtype(like, [&](auto number) {
-        compare_part<decltype(number)>(in, part, outputs, recorded, device.stream());
+        compare_part<decltype(number)>(in, part, outputs, record ? *recorded : Record::of(in, part),
+                                       device.stream());
       });
     }
   }
   if (record) {
-    outputs.insert(outputs.end(), recorded.begin(), recorded.end());
+    outputs.insert(outputs.end(), recorded->tensors.begin(), recorded->tensors.end());
   } else {
     outputs.push_back(lwfm::empty_like(like, Sizes{0}));
   }
@@ -400,7 +421,7 @@ struct BackwardInputs {
     const Sizes similarities = in.sizes.shape({in.sizes.Q, in.sizes.way});
     const Sizes features =
         in.options.features ? in.sizes.shape({in.sizes.Q, in.pool.channels()}) : Sizes{0};
-    const RecordShapes shapes(in);
+    const RecordShapes shapes(in, in.sizes.E, in.sizes.Q);
     std::vector<Sizes> expected{shapes.sums};
     for (std::size_t l = 0; l < in.pool.layers(); ++l) {
       for (const auto* of : {&shapes.rows, &shapes.rows, &shapes.matches, &shapes.matches}) {
@@ -432,7 +453,7 @@ void differentiate_part(const Inputs& in, const Part& part, const BackwardInputs
   std::vector<Products> products;
   for (const LayerGradient& layer : layers) products.emplace_back(in, part, layer.x);
   lwfm::EpisodeGradientArguments<T> arguments{};
-  arguments.of = kernel_arguments<T>(in, part, products, from.record);
+  arguments.of = kernel_arguments<T>(in, part, products, Record(from.record));
   const std::int64_t first = first_row(in, part);
   arguments.base = data_of<const T>(from.grads[0]) + first * in.sizes.way;
   arguments.matching = data_of<const T>(from.grads[1]) + first * in.sizes.way;

@@ -173,15 +173,16 @@ void parts_equal_the_whole(const Episodes<T>& of) {
 
 // Wrong lists read nothing that does not exist; a NaN stays in the results of its query.
 template <class T>
-void wrong_lists_and_nan(Episodes<T> of) {
+void wrong_lists_and_nan(Episodes<T> of, std::mt19937_64& engine) {
   Episodes<T> wrong = of;
-  wrong.order[0] = -5;
-  wrong.order[1] = std::int64_t{1} << 40;
+  wrong.order[0] = wrong.order[2] = -5;
+  wrong.order[1] = wrong.order[3] = std::int64_t{1} << 40;
   wrong.begin[0] = wrong.begin[2] = 1 << 20;
   wrong.support[0] = -1;
   wrong.query[1] = 1 << 30;
   EpisodeResults<T> ignored(wrong);
   lwfm::compare_episodes(ignored.arguments(wrong, true), nullptr);
+  launch_gradients(wrong, ignored, tests::OutputGradients<T>(wrong, engine));
   const std::int64_t rows = of.S * of.shape.P[0];
   of.products[0][size(of.shape.P[0] * rows)] = std::numeric_limits<T>::quiet_NaN();  // of query 1
   EpisodeResults<T> actual(of);
@@ -220,7 +221,7 @@ void check_all(std::mt19937_64& engine) {
     if (is_checked_backward(shape)) gradients_equal_the_core(episodes, engine);
   }
   parts_equal_the_whole(Episodes<T>(tests::episode_shapes()[0], engine));
-  wrong_lists_and_nan(Episodes<T>(tests::episode_shapes()[1], engine));
+  wrong_lists_and_nan(Episodes<T>(tests::episode_shapes()[1], engine), engine);
 }
 
 }  // namespace
