@@ -307,6 +307,7 @@ inline std::vector<EpisodeShape> episode_shapes() {
        {5.0, -1, true, false, true}},
       {"merged", 2, 2, {3, 1, 5}, {9, 4}, 6, 5, true, {2.0, 3, false, true, false}},
       {"merged, not embedded", 1, 3, {2, 2}, {9}, 6, 0, false, {2.0, -1, true, true, false}},
+      {"more shots than warps", 1, 1, {4, 1, 1}, {2}, 5, 0, false, {2.0, 1, false, false, false}},
       {"few positions", 2, 1, {2, 1}, {2, 3}, 5, 3, true, {2.0, 2, false, false, true}},
       {"one position", 1, 2, {1, 2}, {1}, 3, 0, false, {1.0, 1, false, false, false}},
       {"no weights", 1, 2, {2, 1}, {9}, 5, 0, false, {kNoTemperature, 2, false, false, true}},
