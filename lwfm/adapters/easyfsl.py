@@ -32,6 +32,7 @@ class LWFMClassifier(FewShotClassifier):  # type: ignore[misc]  # the library ha
 
     Examples
     --------
+    >>> import torch
     >>> from lwfm.model import LWFM, ModelConfig
     >>> model = LWFM(ModelConfig(backbone="conv4", image_size=32)).eval()
     >>> classifier = LWFMClassifier(model.backbone, model.head).eval()
