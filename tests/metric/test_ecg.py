@@ -114,6 +114,20 @@ def test_damaged_records_are_refused_with_name_and_reason(tmp_path: Path, kind: 
         ecg.read_records(damage(tmp_path, kind))
 
 
+@pytest.mark.parametrize(
+    "notes",
+    [["## time resolution: 360", "## time resolution: 360"], ["## nonsense"]],
+    ids=["two-resolutions", "unknown"],
+)
+def test_notes_that_wfdb_reads_without_end_are_refused(tmp_path: Path, notes: list[str]) -> None:
+    write_record(tmp_path, "100")
+    wfdb = pytest.importorskip("wfdb")
+    samples, symbols = [*[0] * len(notes), 400, 800], [*['"'] * len(notes), "N", "V"]
+    wfdb.wrann("100", "atr", np.array(samples), symbols, aux_note=[*notes, "", ""], write_dir=str(tmp_path))
+    with pytest.raises(UserError, match=r"100\.atr are damaged"):
+        ecg.read_records(tmp_path)
+
+
 def test_a_missing_lead_is_refused_with_those_that_exist(tmp_path: Path) -> None:
     write_record(tmp_path, "100")
     with pytest.raises(UserError, match="no lead V1: choose one of V5, MLII"):

@@ -6,6 +6,7 @@ a band-pass filter from 0.5 to 40 Hz.
 
 from __future__ import annotations
 
+import re
 import tempfile
 import zipfile
 from contextlib import contextmanager
@@ -273,6 +274,7 @@ def _channel(leads: Sequence[str], lead: str) -> int:
 def _annotated_beats(name: str, annotator: str) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.str_]]:
     import wfdb
 
+    _check_notes(Path(f"{name}.{annotator}"))
     try:
         found = wfdb.rdann(name, annotator)
         symbols = np.asarray(found.symbol, dtype="U1")
@@ -281,6 +283,20 @@ def _annotated_beats(name: str, annotator: str) -> tuple[npt.NDArray[np.int64], 
         raise UserError(f"the annotations {name}.{annotator} cannot be read: {error}") from error
     beats = np.isin(symbols, sorted(BEAT_SYMBOLS))
     return samples[beats], symbols[beats]
+
+
+def _check_notes(path: Path) -> None:
+    """Raise UserError for notes on the whole file that wfdb 4 would read without end."""
+    try:
+        notes = re.findall(rb"(?=(## .{0,40}))", path.read_bytes())
+    except OSError as error:
+        raise UserError(f"the annotations {path} cannot be read: {error}") from error
+    known = [re.match(rb"## (time resolution: \d|annotation type def|end of def)", note) for note in notes]
+    resolutions = [match for match in known if match is not None and match[1].startswith(b"time")]
+    if None in known or len(resolutions) > 1:
+        raise UserError(
+            f"the annotations {path} are damaged: a note on the whole file is none that WFDB knows"
+        )
 
 
 def _without_gaps(values: npt.NDArray[np.float64], name: str) -> npt.NDArray[np.float64]:
