@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -99,3 +100,16 @@ def test_a_table_of_one_column_is_refused(tmp_path: Path) -> None:
     (tmp_path / "genes.csv").write_text("a,b\nc\n")
     with pytest.raises(UserError, match=r"line 2 of .*genes\.csv has one column"):
         read_orthologues(tmp_path / "genes.csv")
+
+
+def test_values_that_cannot_be_read_are_refused_with_the_name_of_the_file(tmp_path: Path) -> None:
+    """Of a file whose tables of names are whole: values are read later, part by part."""
+
+    class Damaged:
+        def __getitem__(self, _rows: slice) -> None:
+            raise KeyError("message not aligned")
+
+    counts, types = make_counts()
+    file = open_cells(write_h5ad(tmp_path / "counts.h5ad", counts, types))
+    with pytest.raises(UserError, match=r"values of .*counts\.h5ad cannot be read: .*not aligned"):
+        replace(file, table=Damaged()).read()

@@ -77,14 +77,21 @@ class CellFile:
         starts = range(0, len(self.cells), _AT_ONCE)
         kind = ""
         for start in progress(starts, f"reading {self.path.name}", "part"):
-            part = self.table[start : start + _AT_ONCE]
-            dense = np.asarray(part.toarray() if hasattr(part, "toarray") else part, dtype=np.float32)
+            dense = self._part(start)
             kind = kind or self._kind(dense)
             if kind == "counts":
                 dense = np.log1p(dense * (_PER_CELL / np.maximum(dense.sum(1, keepdims=True), 1)))
             values = np.zeros((len(dense), len(genes)), dtype=np.float32)
             values[:, present] = dense[:, places[present]]
             yield values
+
+    def _part(self, start: int) -> Values:
+        """Read the values [n, genes of the file] of some cells; UserError for damaged ones."""
+        try:
+            part = self.table[start : start + _AT_ONCE]
+            return np.asarray(part.toarray() if hasattr(part, "toarray") else part, dtype=np.float32)
+        except Exception as error:  # the libraries raise anything on damaged files
+            raise UserError(f"the values of {self.path} cannot be read: {error}") from error
 
     def read(self, genes: Sequence[str] | None = None) -> Values:
         """Read the values [N, G] of all cells; see :meth:`batches`."""
