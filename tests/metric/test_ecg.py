@@ -128,6 +128,17 @@ def test_notes_that_wfdb_reads_without_end_are_refused(tmp_path: Path, notes: li
         ecg.read_records(tmp_path)
 
 
+@pytest.mark.parametrize("rate", ["0.001", "999999999"])
+def test_impossible_rates_are_refused(tmp_path: Path, rate: str) -> None:
+    write_record(tmp_path, "100")
+    header = tmp_path / "100.hea"
+    first, rest = header.read_text().split("\n", 1)
+    name, signals, _, *samples = first.split()
+    header.write_text("\n".join([" ".join([name, signals, rate, *samples]), rest]))
+    with pytest.raises(UserError, match=r"samples per second; 50 to 100000 are read"):
+        ecg.read_records(tmp_path)
+
+
 def test_a_missing_lead_is_refused_with_those_that_exist(tmp_path: Path) -> None:
     write_record(tmp_path, "100")
     with pytest.raises(UserError, match="no lead V1: choose one of V5, MLII"):

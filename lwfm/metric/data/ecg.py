@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 RATE = 360
 """Samples a second, to which records are resampled."""
+RATES = 50, 100_000
+"""The least and the most samples a second that are read."""
 BEFORE, AFTER = 100, 156
 """Samples of a beat before and from its R peak."""
 LENGTH = BEFORE + AFTER
@@ -245,6 +247,10 @@ def read_record(
     except Exception as error:  # wfdb raises anything on damaged files
         raise UserError(f"the record {name} cannot be read: {error}") from error
     rate = float(record.fs)
+    if not RATES[0] <= rate <= RATES[1]:
+        raise UserError(
+            f"the record {name} has {rate:g} samples per second; {RATES[0]} to {RATES[1]} are read"
+        )
     values = _without_gaps(values, name)
     signal = _filtered(_resampled(values, rate))
     use = path.with_name(f"{path.name}.{annotator}").is_file() if annotated is None else annotated
