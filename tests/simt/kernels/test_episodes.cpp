@@ -182,7 +182,9 @@ void wrong_lists_and_nan(Episodes<T> of, std::mt19937_64& engine) {
   wrong.query[1] = 1 << 30;
   EpisodeResults<T> ignored(wrong);
   lwfm::compare_episodes(ignored.arguments(wrong, true), nullptr);
+#ifndef __SANITIZE_THREAD__  // an image that wrong lists name twice has gradients of two blocks
   launch_gradients(wrong, ignored, tests::OutputGradients<T>(wrong, engine));
+#endif
   const std::int64_t rows = of.S * of.shape.P[0];
   of.products[0][size(of.shape.P[0] * rows)] = std::numeric_limits<T>::quiet_NaN();  // of query 1
   EpisodeResults<T> actual(of);
