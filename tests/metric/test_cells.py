@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from scipy.sparse import csr_matrix
 
 from lwfm.errors import UserError
 from lwfm.metric.data.cells import open_cells, read_orthologues
@@ -113,3 +114,13 @@ def test_values_that_cannot_be_read_are_refused_with_the_name_of_the_file(tmp_pa
     file = open_cells(write_h5ad(tmp_path / "counts.h5ad", counts, types))
     with pytest.raises(UserError, match=r"values of .*counts\.h5ad cannot be read: .*not aligned"):
         replace(file, table=Damaged()).read()
+
+
+def test_indices_beyond_the_genes_are_refused(tmp_path: Path) -> None:
+    """SciPy reads and writes beyond its memory for them."""
+    counts, types = make_counts()
+    file = open_cells(write_h5ad(tmp_path / "counts.h5ad", counts, types))
+    damaged = csr_matrix(counts)
+    damaged.indices[0] = 2**30
+    with pytest.raises(UserError, match=r"values of .*counts\.h5ad cannot be read"):
+        replace(file, table=damaged).read()

@@ -89,6 +89,8 @@ class CellFile:
         """Read the values [n, genes of the file] of some cells; UserError for damaged ones."""
         try:
             part = self.table[start : start + _AT_ONCE]
+            if hasattr(part, "check_format"):
+                part.check_format(full_check=True)  # SciPy crashes on indices beyond the columns
             return np.asarray(part.toarray() if hasattr(part, "toarray") else part, dtype=np.float32)
         except Exception as error:  # the libraries raise anything on damaged files
             raise UserError(f"the values of {self.path} cannot be read: {error}") from error
