@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -31,12 +32,12 @@ _METADATA_KEY = "lwfm_metric"
 _ENCODER = "encoder."
 
 
-class MetricEstimator(TransformerMixin, ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # no types
+class MetricEstimator(TransformerMixin, ClassifierMixin, BaseEstimator, ABC):  # type: ignore[misc]  # no types
     """Learned embedding and vote of the nearest training rows: the base of every system.
 
     A system's constructor keeps its arguments under their names (scikit-learn's ``clone``, searches and
-    pipelines need that); it has at least `seed` and `accelerator`. It defines the four methods
-    :meth:`_encoder`, :meth:`_module`, :meth:`_batches` and, if need be, :meth:`_inputs`.
+    pipelines need that); it has at least `seed` and `accelerator`. It defines the abstract
+    methods and, if need be, :meth:`_inputs` and :meth:`_references`.
 
     Attributes
     ----------
@@ -103,26 +104,26 @@ class MetricEstimator(TransformerMixin, ClassifierMixin, BaseEstimator):  # type
             raise UserError("the inputs hold NaN or infinite values")
         return inputs
 
+    @abstractmethod
     def _encoder(self, shape: tuple[int, ...]) -> nn.Module:
         """Build the encoder of rows of a shape, and check the parameters of the system."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _module(self, encoder: nn.Module, classes: int) -> MetricModule:
         """Build the module that trains the encoder."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _batches(self, codes: Indices, groups: npt.NDArray[Any], random: np.random.Generator) -> Indices:
         """Draw the rows [steps, B] of all training steps."""
-        raise NotImplementedError
 
     def _references(self, codes: Indices, groups: npt.NDArray[Any], random: np.random.Generator) -> Indices:
         """Choose the training rows that vote: here all, in order."""
         del groups, random
         return np.arange(len(codes))
 
+    @abstractmethod
     def _vote(self) -> tuple[int, Weights]:
         """Return the number of neighbors that vote, and the weights of their votes."""
-        raise NotImplementedError
 
     def transform(self, X: Any) -> npt.NDArray[np.float32]:
         """Compute the embeddings [N, dim] of inputs [N, ...]."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -10,6 +12,7 @@ import pytest
 from scipy.sparse import csr_matrix
 
 from lwfm.errors import UserError
+from lwfm.metric.data import cells
 from lwfm.metric.data.cells import open_cells, read_orthologues
 from tests.helpers.cell_files import make_counts, write_h5ad
 
@@ -124,3 +127,29 @@ def test_indices_beyond_the_genes_are_refused(tmp_path: Path) -> None:
     damaged.indices[0] = 2**30
     with pytest.raises(UserError, match=r"values of .*counts\.h5ad cannot be read"):
         replace(file, table=damaged).read()
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", "the HDF5 library crashes on it"),
+        ("import time; time.sleep(60)", "does not end within 1 s"),
+    ],
+    ids=["crash", "hang"],
+)
+def test_files_on_which_hdf5_crashes_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str, message: str
+) -> None:
+    """Some flipped bits of the file's structures end the process that reads them."""
+    monkeypatch.setattr(cells, "_OPEN_IN_CHILD", code)
+    monkeypatch.setattr(cells, "_CHILD_SECONDS", 1 if "sleep" in code else 300)
+    with pytest.raises(UserError, match=rf"counts\.h5ad is damaged: .*{message}"):
+        open_cells(write_h5ad(tmp_path / "counts.h5ad", *make_counts()))
+
+
+def test_a_whole_file_is_opened_in_the_child_too(tmp_path: Path) -> None:
+    path = write_h5ad(tmp_path / "counts.h5ad", *make_counts())
+    child = subprocess.run(
+        [sys.executable, "-c", cells._OPEN_IN_CHILD, str(path)], capture_output=True, text=True, check=False
+    )
+    assert (child.returncode, child.stderr) == (0, "")

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import csv
+import os
+import subprocess
+import sys
 import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -24,6 +27,13 @@ if TYPE_CHECKING:
 _AT_ONCE = 2048
 _LARGEST_LOGARITHM = 30.0
 _PER_CELL = 1e4
+_CHILD_SECONDS = 300
+_OPEN_IN_CHILD = """
+import sys
+from pathlib import Path
+from lwfm.metric.data import cells
+cells._open_h5ad(Path(sys.argv[1])).table[:1]
+"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,6 +161,8 @@ def open_cells(path: Path) -> CellFile:
     if not path.is_file():
         raise UserError(f"there is no file {path}")
     opener = _open_h5ad if path.suffix == ".h5ad" else _open_csv
+    if path.suffix == ".h5ad":
+        _check_in_child(path)
     try:
         file = opener(path)
     except ModuleNotFoundError:
@@ -160,6 +172,23 @@ def open_cells(path: Path) -> CellFile:
     if not file.cells or not file.genes:
         raise UserError(f"{path} holds {len(file.cells)} cells and {len(file.genes)} genes")
     return file
+
+
+def _check_in_child(path: Path) -> None:
+    """Open a file in a child process first; UserError if the HDF5 library crashes or hangs on it.
+
+    Errors that it reports are left to this process, which meets them too.
+    """
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    command = [sys.executable, "-c", _OPEN_IN_CHILD, str(path)]
+    try:
+        child = subprocess.run(  # noqa: S603
+            command, env=environment, capture_output=True, check=False, timeout=_CHILD_SECONDS
+        )
+    except subprocess.TimeoutExpired as error:
+        raise UserError(f"{path} is damaged: opening it does not end within {_CHILD_SECONDS} s") from error
+    if child.returncode < 0:
+        raise UserError(f"{path} is damaged: the HDF5 library crashes on it")
 
 
 def _open_h5ad(path: Path) -> CellFile:
