@@ -1,6 +1,7 @@
-// Episodes backward: the gradients of positions and of embedded positions from those of the base
-// term, the matched similarity and the queries' features. Products of positions are computed
-// again; weights, assignments and matched cosines are those of the forward pass.
+// Episodes backward, the part of the queries: the gradients of positions and of embedded positions
+// from those of the base term, the matched similarity and the queries' features. Products of
+// positions are computed again; weights, assignments and matched cosines are those of the forward
+// pass.
 //
 // The gradient of a pair's products [P, P] is multiplied with the positions of either side; squared
 // norms and products of an image's or a class's own positions X have gradients G [rows, rows],
@@ -407,125 +408,6 @@ void differentiate_tile(TileGradientWorkspace<T>& workspace, const EpisodeGradie
   vectorized([&](auto bytes) LWFM_INLINE_LAMBDA {
     write_query_gradients<decltype(bytes)::value>(workspace, of, tile);
   });
-}
-
-// What the products of the chunk's queries contribute to the support images of class c.
-template <class T, class Products>
-void add_products_of_class(TileGradientWorkspace<T>& workspace, const EpisodeGradientLayer<T>& of,
-                           std::int64_t c, const Products& products) {
-  const EpisodeImages& images = of.layer.images;
-  const std::int64_t P = of.layer.pool.P, C = of.layer.pool.C;
-  const std::int64_t row = images.classes.begin[c] * P, rows = images.classes.shots(c) * P;
-  workspace.query_rows.resize(static_cast<std::size_t>(rows * C));
-  products.matrices(of.to.products.data() + row * of.columns(), of.columns(), rows, of.columns(),
-                    of.to.query_positions.data(), C, workspace.query_rows.data());
-  T* const to = of.to.support.data() + row * C;
-  for (std::int64_t k = 0; k < rows * C; ++k) to[k] += workspace.query_rows[k];
-}
-
-// The gradients of the squared norms of the class's weighted means, as factors of a: [K P, Q].
-template <class T>
-void weigh_square_gradients(TileGradientWorkspace<T>& workspace, const EpisodeGradientLayer<T>& of,
-                            std::int64_t c, const T* a) {
-  const EpisodeImages& images = of.layer.images;
-  const std::int64_t rows = images.classes.shots(c) * of.layer.pool.P, Q = images.Q;
-  workspace.terms.resize(TileQueries<T>::size_of(images.classes.way * 3));
-  workspace.weights.resize(static_cast<std::size_t>(rows * Q));
-  for (std::int64_t q = 0; q < Q; ++q) {
-    differentiate_base(of.outer, images, of.e, q, workspace.terms.data());
-    const T factor =
-        workspace.terms[(c * 3 + 1) * TileQueries<T>::kStride] * T{2} / static_cast<T>(rows * rows);
-    for (std::int64_t r = 0; r < rows; ++r) workspace.weights[r * Q + q] = factor * a[r * Q + q];
-  }
-}
-
-// What the products of the positions of class c with one another, and their squares, contribute.
-template <class T, class Products>
-void add_own_of_class(TileGradientWorkspace<T>& workspace, const EpisodeGradientLayer<T>& of,
-                      std::int64_t c, const Products& products) {
-  const EpisodeImages& images = of.layer.images;
-  const std::int64_t P = of.layer.pool.P, C = of.layer.pool.C, Q = images.Q;
-  const std::int64_t row = images.classes.begin[c] * P, rows = images.classes.shots(c) * P;
-  const T* const a = of.record.a + (of.e * images.S * P + row) * Q;
-  const T* const positions = of.support.positions.data() + row * C;
-  T* const to = of.to.support.data() + row * C;
-  weigh_square_gradients(workspace, of, c, a);
-  std::vector<T> squares(static_cast<std::size_t>(rows), T{0});
-  const std::int64_t tiles = static_cast<std::int64_t>(of.to.row_squares.size()) / (images.S * P);
-  for (std::int64_t tile = 0; tile < tiles; ++tile) {
-    for (std::int64_t r = 0; r < rows; ++r) {
-      squares[r] += 2 * of.to.row_squares[tile * images.S * P + row + r];
-    }
-  }
-  if (!images.has_gram(c, P)) {
-    workspace.means.resize(static_cast<std::size_t>(Q * C));
-    workspace.query_rows.resize(static_cast<std::size_t>(rows * C));
-    products.transposed(a, Q, rows, Q, positions, C, workspace.means.data());
-    products.matrices(workspace.weights.data(), Q, rows, Q, workspace.means.data(), C,
-                      workspace.query_rows.data());
-    vectorized([&](auto bytes) LWFM_INLINE_LAMBDA {
-      for (std::int64_t k = 0; k < rows * C; ++k) to[k] += workspace.query_rows[k];
-      for (std::int64_t r = 0; r < rows; ++r) {
-        add_multiple<decltype(bytes)::value>(positions + r * C, squares[r], C, to + r * C);
-      }
-    });
-    return;
-  }
-  workspace.gram.resize(static_cast<std::size_t>(rows * rows));
-  products.rows(workspace.weights.data(), rows, a, rows, Q, workspace.gram.data());
-  for (std::int64_t r = 0; r < rows; ++r) workspace.gram[r * rows + r] += squares[r];
-  vectorized([&](auto bytes) LWFM_INLINE_LAMBDA {
-    add_weighted_rows<decltype(bytes)::value, T>(
-        [&](std::int64_t r) LWFM_INLINE_LAMBDA { return positions + r * C; }, rows,
-        {workspace.gram.data(), rows, rows}, C, {to, rows, C});
-  });
-}
-
-// The gradient of the embedded positions of sorted support image n, from all queries in turn.
-template <int kBytes, class T>
-LWFM_INLINE void differentiate_embedded(TileGradientWorkspace<T>& workspace,
-                                        const EpisodeGradientLayer<T>& of, std::int64_t n) {
-  const PoolLayer<T>& pool = of.layer.pool;
-  const EpisodeImages& images = of.layer.images;
-  const std::int64_t P = pool.P, D = pool.D;
-  T* const grad = of.to.support_embedded.data() + n * P * D;
-  workspace.along.assign(static_cast<std::size_t>(P), T{0});
-  for (std::int64_t q = 0; q < images.Q; ++q) {
-    const std::int64_t image = images.query_image(of.e, q);
-    for (std::int64_t i = 0; i < P; ++i) {
-      const T share = of.to.matches[(q * images.S + n) * P + i];
-      if (share == T{0}) continue;
-      const std::int64_t at = ((of.e * images.Q + q) * images.S + n) * P + i,
-                         j = of.record.assignment[at];
-      const T inverse = of.support.embedded_norms[n * P + i];
-      add_multiple<kBytes>(pool.embedded_position(image, j),
-                           share * inverse * inverse_norm(pool.embedded_squares[image * P + j]), D,
-                           grad + i * D);
-      if (inverse < static_cast<T>(1.0 / kCosineEps)) {
-        workspace.along[i] += share * of.record.cosines[at] * inverse * inverse;
-      }
-    }
-  }
-  for (std::int64_t i = 0; i < P; ++i) {
-    if (workspace.along[i] == T{0}) continue;
-    add_multiple<kBytes>(of.support.embedded_rows[n * P + i], -workspace.along[i], D, grad + i * D);
-  }
-}
-
-// The support images of class c, once all tiles of a chunk are done; `last`: of the last one.
-template <class T, class Products>
-void differentiate_class(TileGradientWorkspace<T>& workspace, const EpisodeGradientLayer<T>& of,
-                         std::int64_t c, bool last, const Products& products) {
-  const EpisodeImages& images = of.layer.images;
-  add_products_of_class(workspace, of, c, products);
-  if (!last) return;
-  add_own_of_class(workspace, of, c, products);
-  if (!of.layer.options.matches() || !of.layer.pool.is_embedded()) return;
-  for (std::int64_t n = images.classes.begin[c]; n < images.classes.begin[c + 1]; ++n) {
-    vectorized([&](auto bytes) LWFM_INLINE_LAMBDA {
-      differentiate_embedded<decltype(bytes)::value>(workspace, of, n);
-    });
-  }
 }
 
 }  // namespace lwfm

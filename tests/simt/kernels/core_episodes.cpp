@@ -1,6 +1,6 @@
 #include "core_episodes.h"
 
-#include "core/matching/episode_backward.h"
+#include "core/matching/episode_support_gradient.h"
 
 namespace tests {
 

@@ -1,0 +1,75 @@
+// What both passes of lwfm::episodes on the CPU share: tensors as the structures of core/matching.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <vector>
+
+#include "core/matching/episode_tile.h"
+#include "cpu_products.h"
+#include "episodes.h"
+
+namespace lwfm {
+
+using OptionalTensor = std::optional<Tensor>;
+
+// Bytes of the support images of the episodes that are compared at a time.
+constexpr std::int64_t kEpisodeBytes = 64 << 20;
+
+template <class T>
+std::vector<PoolLayer<T>> pool_layers(const EncodedPool& pool) {
+  std::vector<PoolLayer<T>> layers;
+  for (std::size_t l = 0; l < pool.layers(); ++l) {
+    const bool embedded = !pool.embedded.empty();
+    layers.push_back({pool.P(l), pool.C(l), embedded ? pool.embedded[l].size(2) : 0,
+                      data_of<const T>(pool.positions[l]), data_of<const T>(pool.squares[l]),
+                      data_of<const T>(pool.grams[l]),
+                      embedded ? data_of<const T>(pool.embedded[l]) : nullptr,
+                      embedded ? data_of<const T>(pool.embedded_squares[l]) : nullptr});
+  }
+  return layers;
+}
+
+inline EpisodeImages episode_images(const EncodedPool& pool, const EpisodeSizes& sizes,
+                                    const OptionalTensor& support, const OptionalTensor& query,
+                                    const Tensor& order, const Tensor& begin) {
+  using Index = const std::int64_t;
+  const auto* const first = data_of<Index>(begin);
+  const auto* const images = data_of<Index>(order);
+  const auto within = [](Index* list, std::int64_t count, std::int64_t end) {
+    return std::all_of(list, list + count, [&](Index n) { return n >= 0 && n < end; });
+  };
+  require(within(images, sizes.S, sizes.S), "order must list images 0..S-1");
+  require(first[0] == 0 && first[sizes.way] == sizes.S &&
+              std::adjacent_find(first, first + sizes.way + 1, std::greater_equal<>()) ==
+                  first + sizes.way + 1,
+          "begin must ascend from 0 to S");
+  EpisodeImages of{sizes.E, sizes.S, sizes.Q, {sizes.way, first, images}, nullptr, nullptr};
+  if (!sizes.listed) return of;
+  of.support = data_of<Index>(*support);
+  of.query = data_of<Index>(*query);
+  require(within(of.support, sizes.E * sizes.S, pool.images()) &&
+              within(of.query, sizes.E * sizes.Q, pool.images()),
+          "lists of images must name images of the pool");
+  return of;
+}
+
+// The support images of the episodes first, ..., first + count - 1, of all layers.
+template <class T>
+std::vector<EpisodeSupport<T>> read_supports(const std::vector<PoolLayer<T>>& layers,
+                                             const EpisodeImages& images, std::int64_t first,
+                                             std::int64_t count) {
+  const auto L = static_cast<std::int64_t>(layers.size());
+  std::vector<EpisodeSupport<T>> supports(static_cast<std::size_t>(count * L));
+  const std::int64_t way = images.classes.way;
+  for (std::int64_t n = 0; n < count * L; ++n) supports[n].reserve(layers[n % L], images);
+  in_parallel(count * L * way, [&](std::int64_t n) {
+    const std::int64_t at = n / way, l = at % L;
+    supports[at].read_class(layers[l], images, first + at / L, n % way, CpuProducts{});
+  });
+  return supports;
+}
+
+}  // namespace lwfm
