@@ -92,7 +92,19 @@ class EvaluationOptions(TypedDict):
 
 
 @dataclass(frozen=True)
-class EvaluationResult:
+class _Common:
+    """The entries of a result beside its methods."""
+
+    model: EvaluatedModel
+    data: EvaluatedData
+    options: EvaluationOptions
+    versions: dict[str, str]
+    machine: dict[str, Any]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class EvaluationResult(_Common):
     """All methods side by side, with everything needed to repeat the evaluation.
 
     Attributes
@@ -116,12 +128,6 @@ class EvaluationResult:
         For every way, then shot, then method.
     """
 
-    model: EvaluatedModel
-    data: EvaluatedData
-    options: EvaluationOptions
-    versions: dict[str, str]
-    machine: dict[str, Any]
-    seconds: float
     methods: tuple[MethodResult, ...]
 
     def of(self, method: str, shot: int, way: int | None = None) -> MethodResult:
@@ -184,18 +190,6 @@ class EvaluationResult:
             )
         titles = ("way", "shot", "method", "accuracy", "minus nearest class mean")
         return f"{heading}\n{text_table('>><>>', titles, rows)}"
-
-
-@dataclass(frozen=True)
-class _Common:
-    """The entries of a result beside its methods."""
-
-    model: EvaluatedModel
-    data: EvaluatedData
-    options: EvaluationOptions
-    versions: dict[str, str]
-    machine: dict[str, Any]
-    seconds: float
 
 
 def _check(method: MethodResult, episodes: int) -> None:
