@@ -69,8 +69,10 @@ def run_episodes(
     IndexError
         For images that were not encoded.
     ValueError
-        For maps that a head cannot compare.
+        For maps that a head cannot compare, or no episodes of a shape.
     """
+    if empty := [shape for shape, each in drawn.items() if not each]:
+        raise ValueError(f"there are no episodes of (way, shot) {empty[0]}")
     own = head if isinstance(head, HeadOnMaps) else HeadOnMaps.whole(head)
     episodes = {shape: torch.tensor(each) for shape, each in drawn.items()}
     needed: Tensor = torch.unique(torch.cat([each.flatten() for each in episodes.values()]))

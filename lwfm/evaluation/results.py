@@ -203,7 +203,9 @@ def _check(method: MethodResult, episodes: int) -> None:
     accuracies = (method.accuracy, *method.episode_accuracy, *method.class_accuracy.values())
     counts = [count for row in method.confusion.values() for count in row.values()]
     if min(method.way, method.shot) < 1 or min(counts, default=0) < 0:
-        raise UserError(f"not an evaluation result: way, shot or confusion of {method.method} below 1")
+        raise UserError(
+            f"not an evaluation result: {method.method} has a way or shot below 1, or a confusion below 0"
+        )
     if not all(0 <= each <= 1 for each in accuracies):
         raise UserError(f"not an evaluation result: accuracies of {method.method} must lie in 0..1")
 

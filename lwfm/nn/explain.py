@@ -92,8 +92,9 @@ def _explain_layer(head: LWFMHead, layer: int, support: EncodedMaps, query: Enco
     s, q = support.positions[layer], query.positions[layer]
     a, b = layer_wise_embedding(s, q, temperature=head.attention_temperature)
     assignment = paired_pixel_matching(s, q)[1]
-    if support.embedded:
-        s, q = support.embedded[layer], query.embedded[layer]
+    if head.embeddings:  # also where the head does not match
+        embed = head.embeddings[layer]
+        s, q = embed(s), embed(q)
     similarities = paired_blocks(s, q).values().gather(-1, assignment.unsqueeze(-1)).squeeze(-1)
     results = (a[0], b[0], assignment, similarities)
     return LayerMatch(*(x.squeeze(0).cpu() for x in results))

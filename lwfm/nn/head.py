@@ -186,6 +186,8 @@ class LWFMHead(nn.Module):
         """Compute the terms of the logits, and the queries' ``features`` if wanted; see :meth:`forward`."""
         sides = {"support": support, "query": query}
         batches = [self.layout.checked(maps, name) for name, maps in sides.items()]
+        if len(batches[0]) != len(batches[1]):  # one tensor beside one for each layer
+            batches = [self.layout.layers(maps, name) for name, maps in sides.items()]
         classes = class_lists(support_labels, len(batches[0][0]), self._device_of(batches, support_labels))
         return self._compare(self._encode(batches), classes, features=features)
 
@@ -240,6 +242,11 @@ class LWFMHead(nn.Module):
         Returns
         -------
         EpisodeSimilarities
+
+        Raises
+        ------
+        TypeError, ValueError
+            For labels as in :meth:`forward`, or images that were not encoded by one head in one dtype.
         """
         lists = class_lists(classes, len(support), support.device)
         return self._compare(EncodedMaps.cat([support, query]), lists, features=features)
@@ -275,7 +282,7 @@ class LWFMHead(nn.Module):
         Raises
         ------
         ValueError
-            For lists of the wrong shape, or that name images which are not there.
+            For lists of the wrong shape, dtype or device, or that name images which are not there.
 
         Examples
         --------
@@ -314,6 +321,8 @@ class LWFMHead(nn.Module):
         if self.matching_weight > 0:
             for embedding in self.embeddings.children():
                 weights += cast("PixelEmbedding", embedding).weights(first.dtype)
+        if any(w.device != first.device for w in weights):
+            raise ValueError(f"maps are on {first.device}, but the head on {weights[0].device}")
         with without_autocast(first.device):
             return encode_maps(batches, self.layout.dims, together=self.layout.shared, weights=weights)
 
@@ -366,10 +375,13 @@ class LWFMHead(nn.Module):
 
 def _checked_list(indices: Tensor, name: str, images: EncodedMaps) -> Tensor:
     """Return lists [E, k] of images as int64 on their device; ValueError for impossible ones."""
-    if indices.ndim != 2 or indices.dtype.is_floating_point or indices.dtype.is_complex:
+    dtype = indices.dtype
+    if indices.ndim != 2 or dtype.is_floating_point or dtype.is_complex or dtype == torch.bool:
         raise ValueError(
-            f"{name} must list images, integers [episodes, images], got {indices.dtype} {list(indices.shape)}"
+            f"{name} must list images, integers [episodes, images], got {dtype} {list(indices.shape)}"
         )
+    if indices.device.type != "cpu" and indices.device != images.device:
+        raise ValueError(f"{name} is on {indices.device}, but the images on {images.device}")
     if indices.device.type == "cpu" and indices.numel():
         lowest, highest = (int(x) for x in indices.aminmax())
         if lowest < 0 or highest >= len(images):

@@ -47,7 +47,7 @@ def refusal(message: str) -> Callable[..., None]:
     return backward
 
 
-def call(operator: Any, *arguments: Any, recorded: bool) -> Any:
+def call_operator(operator: Any, *arguments: Any, recorded: bool) -> Any:
     """Call an operator, without its autograd kernel where nothing is recorded: that one is Python."""
     if recorded or torch.compiler.is_compiling():
         return operator(*arguments)

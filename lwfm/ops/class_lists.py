@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import operator
 from collections import Counter
 from collections.abc import Mapping, Set
@@ -75,6 +76,7 @@ class ClassLists:
         for count in self.shots:
             begin.append(begin[-1] + count)
         self.labels = tuple(values)
+        self._members = [order[first:end] for first, end in itertools.pairwise(begin)]
         device = labels.device if device is None and isinstance(labels, Tensor) else device
         self.order, self.begin = (_on_device(x, device) for x in (order, begin))
 
@@ -101,36 +103,38 @@ class ClassLists:
     @functools.cached_property
     def share(self) -> Tensor:
         """[S, way] float64: 1 / shots of its class, 0 for the other classes."""
-        labels = _on_device(self.labels, self.device)
-        counts = _on_device(self.shots, self.device)
-        return F.one_hot(labels, self.way).double() / counts
+        with torch.inference_mode(False):  # kept for calls that record gradients
+            labels = _on_device(self.labels, self.device)
+            counts = _on_device(self.shots, self.device)
+            return F.one_hot(labels, self.way).double() / counts
 
     @functools.cached_property
     def of_equal_count(self) -> list[Tensor]:
         """The images [classes, K] of all classes with K shots, for each K."""
-        order, begin = sorted(range(len(self)), key=self.labels.__getitem__), [0]
-        for count in self.shots:
-            begin.append(begin[-1] + count)
         return [
-            _on_device(
-                [order[begin[c] : begin[c + 1]] for c in range(self.way) if self.shots[c] == K], self.device
-            )
+            _on_device([images for images in self._members if len(images) == K], self.device)
             for K in sorted(set(self.shots))
         ]
 
     def in_class_order(self, x: list[Tensor]) -> Tensor:
         """Concatenate [Q, classes] of each item of ``of_equal_count``, by class -> [Q, way]."""
+        return torch.cat(x, dim=1)[:, self._place_of_class]
+
+    @functools.cached_property
+    def _place_of_class(self) -> Tensor:
+        """[way] int64: where each class is in the concatenation of ``of_equal_count``."""
         by_count = sorted(range(self.way), key=self.shots.__getitem__)
-        place = sorted(range(self.way), key=by_count.__getitem__)
-        return torch.cat(x, dim=1)[:, _on_device(place, self.device)]
+        return _on_device(sorted(range(self.way), key=by_count.__getitem__), self.device)
 
 
 def _on_device(values: Any, device: torch.device | str | None) -> Tensor:
     """Return int64 values on a device, by one copy that the host does not wait for."""
-    host = torch.tensor(values, dtype=torch.int64)
-    if device is None or torch.device(device).type == "cpu":
-        return host
-    return (host.pin_memory() if torch.device(device).type == "cuda" else host).to(device, non_blocking=True)
+    with torch.inference_mode(False):  # kept for calls that record gradients
+        host = torch.tensor(values, dtype=torch.int64)
+        if device is None or torch.device(device).type == "cpu":
+            return host
+        pinned = host.pin_memory() if torch.device(device).type == "cuda" else host
+        return pinned.to(device, non_blocking=True)
 
 
 def class_lists(labels: Sequence[int] | Tensor | ClassLists, images: int, device: torch.device) -> ClassLists:

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from lwfm.ops._expressions import squared_norms
 from lwfm.ops._implementation import has_kernels
-from lwfm.ops._register import call, register
+from lwfm.ops._register import call_operator, register
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -81,7 +81,14 @@ class EncodedMaps:
 
     @classmethod
     def cat(cls, several: Sequence[EncodedMaps]) -> EncodedMaps:
-        """Concatenate the images of encodings by one head."""
+        """Concatenate the images of encodings by one head; ValueError for those of different ones."""
+        kinds = {
+            tuple((x.dtype, x.device, x.shape[1:]) for part in each.parts() for x in part) for each in several
+        }
+        if len(kinds) > 1:
+            raise ValueError(
+                "encoded maps differ in layers, embedding, dtype or device: encode all by one head"
+            )
         columns = zip(*(each.parts() for each in several), strict=True)
         return cls(*(tuple(torch.cat(layer) for layer in zip(*part, strict=True)) for part in columns))
 
@@ -163,7 +170,7 @@ def encode_maps(
     maps = [x for batch in batches for x in batch]
     if has_kernels(*maps, *weights, operator="encode_maps"):
         record = torch.is_grad_enabled() and any(x.requires_grad for x in (*maps, *weights))
-        outputs = call(
+        outputs = call_operator(
             torch.ops.lwfm.encode_maps.default, maps, list(dims), joined, together, list(weights), record,
             recorded=record,
         )  # fmt: skip
@@ -180,8 +187,9 @@ def encode_maps(
         x + F.linear(F.linear(x, w1).relu(), w2).relu()
         for x, w1, w2 in zip(positions, weights[::2], weights[1::2], strict=False)
     ]
-    squares, embedded_squares = ([squared_norms(x) for x in each] for each in (positions, embedded))
-    grams = [x @ x.transpose(1, 2) for x in positions]
+    with torch.no_grad():
+        squares, embedded_squares = ([squared_norms(x) for x in each] for each in (positions, embedded))
+        grams = [x @ x.transpose(1, 2) for x in positions]
     return EncodedMaps(*(tuple(x) for x in (positions, squares, grams, embedded, embedded_squares)))
 
 

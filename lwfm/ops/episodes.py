@@ -19,7 +19,7 @@ from lwfm.ops._expressions import (
     squared_norms,
 )
 from lwfm.ops._implementation import has_kernels
-from lwfm.ops._register import call, register
+from lwfm.ops._register import call_operator, register
 from lwfm.ops.embedding_weights import embedding_weights
 from lwfm.ops.feature_matching import feature_matching
 
@@ -78,7 +78,7 @@ def compare_episodes(
             x.requires_grad for x in (*images.positions, *images.embedded)
         )
         support, query = (None, None) if lists is None else lists
-        outputs = call(
+        outputs = call_operator(
             torch.ops.lwfm.episodes.default,
             *images.parts(),
             support,
@@ -97,6 +97,10 @@ def compare_episodes(
     if lists is None:
         everything = torch.arange(len(images), device=images.device)
         return _episode(images, classes, everything, options, features=features)
+    if len(lists[0]) == 0:
+        Q, channels = lists[1].shape[1], sum(x.shape[2] for x in images.positions)
+        base = images.positions[0].new_zeros(0, Q, classes.way)
+        return base, base.clone(), base.new_zeros((0, Q, channels) if features else (0,))
     several = [
         _episode(images, classes, torch.cat([support, query]), options, features=features)
         for support, query in zip(*lists, strict=True)

@@ -96,10 +96,10 @@ def semantic_pixel_matching(
     tensors = support, query, support_embedded, query_embedded
     P, M = support.shape[1], query.shape[1]
     with without_autocast(support.device):
+        count = min(P, M) if top_k is None else top_k
         if not has_pair_kernels(P, M, *tensors, operator="feature_matching"):
-            return feature_matching(cosine_blocks(support, query), support_embedded, query_embedded, top_k)
-        operator = torch.ops.lwfm.semantic_pixel_matching.default
-        similarity, assignment, _ = operator(*tensors, min(P, M) if top_k is None else top_k)
+            return _match_by_expressions(*tensors, count)
+        similarity, assignment, _ = torch.ops.lwfm.semantic_pixel_matching.default(*tensors, count)
         return similarity, assignment
 
 
@@ -221,7 +221,8 @@ class FeatureMatching:
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
         """Keep the features, the assignment and its cosines."""
-        *_, support, query, ctx.top_k = inputs
+        *others, support, query, ctx.top_k = inputs
+        ctx.others = len(others)
         ctx.mark_non_differentiable(*output[1:])
         ctx.save_for_backward(support, query, *output[1:])
 
@@ -229,28 +230,50 @@ class FeatureMatching:
     def backward(ctx: Any, grad: Tensor, *_others: Any) -> tuple[Tensor | None, ...]:
         """Differentiate with respect to the features."""
         operator = torch.ops.lwfm.feature_matching_backward.default
-        others = [None] * (len(ctx.needs_input_grad) - 3)
+        # Before the features: raw and two scales, or, of semantic_pixel_matching, what costs come from.
+        others = [None] * ctx.others
         return (*others, *operator(grad, *ctx.saved_tensors, ctx.top_k), None)
+
+
+def _query_chunks(support: Tensor, query: Tensor) -> Iterator[tuple[int, slice, ScaledBlocks]]:
+    """Yield the number of a first query, some queries and their cosines, as many as fit in ``PAIR_BYTES``."""
+    (S, P, _), (Q, M, _) = support.shape, query.shape
+    support_scale, query_scale = (inverse_root(squared_norms(x)) for x in (support, query))
+    chunk = max(1, PAIR_BYTES // max(1, S * P * M * support.element_size()))
+    for begin in range(0, max(1, Q), chunk):
+        some = slice(begin, begin + chunk)
+        yield (
+            begin,
+            some,
+            pair_blocks(raw_correlation(support, query[some]), support_scale, query_scale[some]),
+        )
 
 
 def _match_in_chunks(
     support: Tensor, query: Tensor, support_embedded: Tensor, query_embedded: Tensor, top_k: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Compute ``lwfm::semantic_pixel_matching``, with as many queries at a time as fit in ``PAIR_BYTES``."""
-    (S, P, _), (Q, M, _) = support.shape, query.shape
-    support_scale, query_scale = (inverse_root(squared_norms(x)) for x in (support, query))
-    chunk = max(1, PAIR_BYTES // max(1, S * P * M * support.element_size()))
+    """Compute ``lwfm::semantic_pixel_matching`` by the kernels of ``lwfm::feature_matching``."""
+    operator = torch.ops.lwfm.feature_matching.default
     parts: list[tuple[Tensor, Tensor, Tensor]] = []
-    for begin in range(0, max(1, Q), chunk):
-        some = slice(begin, begin + chunk)
-        blocks = pair_blocks(raw_correlation(support, query[some]), support_scale, query_scale[some])
+    for begin, some, blocks in _query_chunks(support, query):
         with _explained(support.dtype, begin):
-            operator = torch.ops.lwfm.feature_matching.default
             parts.append(operator(*blocks, support_embedded, query_embedded[some], top_k))
     if len(parts) == 1:
         return parts[0]
     similarity, assignment, cosines = (torch.cat(column) for column in zip(*parts, strict=True))
     return similarity, assignment, cosines
+
+
+def _match_by_expressions(
+    support: Tensor, query: Tensor, support_embedded: Tensor, query_embedded: Tensor, top_k: int
+) -> tuple[Tensor, Tensor]:
+    """Compute similarity [Q, S] and assignment [Q, S, P] by tensor expressions."""
+    parts: list[tuple[Tensor, Tensor]] = []
+    for begin, some, blocks in _query_chunks(support, query):
+        with _explained(support.dtype, begin):
+            parts.append(_assign_and_average(blocks, support_embedded, query_embedded[some], top_k))
+    similarity, assignment = (torch.cat(column) for column in zip(*parts, strict=True))
+    return similarity, assignment
 
 
 def _match_fake(support: Tensor, query: Tensor, *_others: Any) -> tuple[Tensor, Tensor, Tensor]:

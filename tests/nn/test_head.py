@@ -326,3 +326,61 @@ def test_nan_is_named_with_its_pair_or_class(merge: bool, recorded: bool) -> Non
 def test_classify_needs_a_classifier() -> None:
     with pytest.raises(ValueError, match="num_classes"):
         lwfm.nn.LWFMHead([8], feature_size=3).classify(torch.rand(2, 8, 3, 3))
+
+
+@pytest.mark.parametrize("split", ["support", "query"])
+def test_one_tensor_beside_one_for_each_layer(split: str) -> None:
+    head = lwfm.nn.LWFMHead([3, 5], feature_size=3).eval()
+    support, query, labels = torch.rand(4, 8, 3, 3), torch.rand(6, 8, 3, 3), [0, 1, 1, 0]
+    expected = head(support, labels, query)
+    sides: dict[str, Any] = {"support": support, "query": query}
+    sides[split] = sides[split].split([3, 5], dim=1)
+    torch.testing.assert_close(head(sides["support"], labels, sides["query"]), expected, rtol=0, atol=0)
+
+
+def test_a_head_without_values_refuses_maps_with_values() -> None:
+    head = lwfm.nn.LWFMHead([4], feature_size=2).to("meta")
+    with pytest.raises(ValueError, match="maps are on cpu, but the head on meta"):
+        head.encode(torch.rand(2, 4, 2, 2))
+
+
+def test_images_encoded_differently_are_not_compared() -> None:
+    head, plain = (lwfm.nn.LWFMHead([4], feature_size=2, embedding=embedding) for embedding in (True, False))
+    maps = torch.rand(2, 4, 2, 2)
+    for other in (plain.encode(maps), head.encode(maps.double())):
+        with pytest.raises(ValueError, match="encode all by one head"):
+            head.compare(head.encode(maps), [0, 1], other)
+
+
+@pytest.mark.parametrize("merge", [False, True], ids=["each-shot", "merged"])
+@pytest.mark.parametrize("name", ["kernels", "expressions"])
+def test_class_lists_of_inference_mode_can_be_trained_with(name: Any, merge: bool) -> None:
+    head = lwfm.nn.LWFMHead([4], feature_size=2, merge_shots=merge)
+    maps = torch.rand(3, 4, 2, 2, requires_grad=True)
+    with lwfm.ops.implementation(name):
+        with torch.inference_mode():
+            classes = lwfm.nn.ClassLists([0, 1, 1])
+            head(maps, classes, maps)
+        torch.autograd.backward(head(maps, classes, maps).square().sum())
+    assert maps.grad is not None
+
+
+@pytest.mark.parametrize(
+    "listed", [torch.ones(1, 2, dtype=torch.bool), torch.ones(1, 2, device="meta").long()], ids=["bool", "meta"]
+)
+def test_lists_of_images_are_integers_with_values(listed: Tensor) -> None:
+    head = lwfm.nn.LWFMHead([4], feature_size=2)
+    images = head.encode(torch.rand(3, 4, 2, 2))
+    with pytest.raises(ValueError, match=r"support (must list images|is on meta)"):
+        head.compare_episodes(images, listed, torch.tensor([[0]]), [0, 1])
+
+
+@pytest.mark.parametrize("name", ["kernels", "expressions"])
+def test_no_episodes_have_no_similarities(name: Any) -> None:
+    head = lwfm.nn.LWFMHead([4], feature_size=2)
+    images = head.encode(torch.rand(3, 4, 2, 2))
+    none = torch.empty(0, 2, dtype=torch.int64)
+    with lwfm.ops.implementation(name):
+        results = head.compare_episodes(images, none, none, [0, 1], features=True)
+    assert results.query_features is not None
+    assert [tuple(x.shape) for x in results] == [(0, 2, 2), (0, 2, 2), (0, 2, 4)]

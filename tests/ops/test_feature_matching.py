@@ -239,3 +239,12 @@ def test_norms_below_the_smallest_count_as_that(name: Any) -> None:
 def test_unequal_pairs_are_refused() -> None:
     with pytest.raises(ValueError, match="2 and 1 images"):
         paired_pixel_matching(X, X[:1])
+
+
+def test_explanation_is_after_the_embedding_also_without_matching() -> None:
+    episode = random_episode((1,), 1)
+    head = LWFMHead(episode.dims, feature_size=3).eval()
+    expected = explain_pair(head, episode.support, episode.query)
+    head.matching_weight = 0.0
+    for match, other in zip(explain_pair(head, episode.support, episode.query), expected, strict=True):
+        torch.testing.assert_close(vars(match), vars(other), rtol=0, atol=0)

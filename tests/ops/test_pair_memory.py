@@ -10,7 +10,7 @@ from torch import Tensor
 
 import lwfm.ops.feature_matching
 from lwfm.nn import ClassLists, LWFMHead
-from lwfm.ops import semantic_pixel_matching
+from lwfm.ops import implementation, semantic_pixel_matching
 from lwfm.ops._expressions import raw_correlation
 
 if TYPE_CHECKING:
@@ -23,7 +23,8 @@ def set_budget(patch: pytest.MonkeyPatch, budget: int) -> None:
     patch.setattr(lwfm.ops.feature_matching, "PAIR_BYTES", budget)
 
 
-def test_blocks_of_pairs_stay_within_the_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", ["kernels", "expressions"])
+def test_blocks_of_pairs_stay_within_the_budget(name: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     compute, sizes = raw_correlation, []
 
     def watched(support: Tensor, query: Tensor) -> Tensor:
@@ -33,7 +34,8 @@ def test_blocks_of_pairs_stay_within_the_budget(monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(lwfm.ops.feature_matching, "raw_correlation", watched)
     set_budget(monkeypatch, 200_000)
-    semantic_pixel_matching(torch.rand(12, 16, C), torch.rand(600, 16, C))
+    with implementation(name):
+        semantic_pixel_matching(torch.rand(12, 16, C), torch.rand(600, 16, C))
     assert max(sizes) <= 200_000
     assert sum(sizes) == 4 * 600 * 12 * 16 * 16
 
