@@ -366,7 +366,9 @@ def test_class_lists_of_inference_mode_can_be_trained_with(name: Any, merge: boo
 
 
 @pytest.mark.parametrize(
-    "listed", [torch.ones(1, 2, dtype=torch.bool), torch.ones(1, 2, device="meta").long()], ids=["bool", "meta"]
+    "listed",
+    [torch.ones(1, 2, dtype=torch.bool), torch.ones(1, 2, device="meta").long()],
+    ids=["bool", "meta"],
 )
 def test_lists_of_images_are_integers_with_values(listed: Tensor) -> None:
     head = lwfm.nn.LWFMHead([4], feature_size=2)
