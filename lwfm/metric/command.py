@@ -71,7 +71,8 @@ def evaluate_system(
     if figure is not None:
         check_figure_suffix(figure)
     _check_exists(root)
-    result = find_system(system).evaluate(root, range(seeds), **(options or {}))
+    found = find_system(system)
+    result = found.evaluate(root, range(seeds), **_checked(options, "evaluate", ("root", "seeds")))
     with keeping(result):
         if out is not None:
             with atomic_path(out) as temporary:
@@ -108,7 +109,7 @@ def fit_system(system: str, *, root: Path, out: Path, options: dict[str, Any] | 
     if out.suffix != ".safetensors":
         raise UserError(f"the model {out} must have the suffix .safetensors")
     _check_exists(root)
-    estimator = find_system(system).fit(root, **(options or {}))
+    estimator = find_system(system).fit(root, **_checked(options, "fit", ("root",)))
     estimator.save(out)
     return f"{system} fitted on {root} in {out}\nnext: lwfm metric predict {out} INPUT --out answers.csv"
 
@@ -149,13 +150,23 @@ def predict_with(
     if figure is not None:
         check_figure_suffix(figure)
     system = find_system(saved_system(model))
-    given = options or {}
+    given = _checked(options, "predict")
     known = list(signature(system.predict).parameters)[4:]
     if unknown := [name for name in given if name not in known]:
         raise UserError(
             f"predict of {system.name} has no option {unknown[0]}: {', '.join(known) or 'it has none'}"
         )
     return system.predict(system.estimator.load(model), inputs, out, figure, **given)
+
+
+def _checked(options: dict[str, Any] | None, command: str, arguments: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Return the options; UserError for names that are no text, or those of arguments of the command."""
+    for name in options or {}:
+        if not isinstance(name, str):
+            raise UserError(f"the names of options must be text, not {name!r}")
+        if name in arguments:
+            raise UserError(f"{name} is an argument of {command}, not one of the options")
+    return options or {}
 
 
 def _check_exists(root: Path) -> None:

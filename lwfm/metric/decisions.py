@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from sklearn.neighbors import KNeighborsClassifier
+from sklearn.neighbors import NearestNeighbors
 
 from lwfm._common.progress import progress
+from lwfm._common.ranges import check_counts
 from lwfm.errors import UserError
 
 if TYPE_CHECKING:
@@ -17,8 +18,8 @@ Weights = Literal["uniform", "distance"]
 _AT_ONCE = 4096
 
 
-class NearestNeighbours:
-    """Vote of the k nearest references, by scikit-learn's ``KNeighborsClassifier``.
+class NeighborVote:
+    """Vote of the k nearest references, found by scikit-learn.
 
     Parameters
     ----------
@@ -29,39 +30,53 @@ class NearestNeighbours:
 
     Examples
     --------
-    >>> vote = NearestNeighbours(1).fit(np.eye(2, dtype=np.float32), np.array([0, 1]), 2)
+    >>> vote = NeighborVote(1).fit(np.eye(2, dtype=np.float32), np.array([0, 1]), 2)
     >>> vote.probabilities(np.array([[0.9, 0.1]], np.float32)).tolist()
     [[1.0, 0.0]]
     """
 
     def __init__(self, k: int = 5, weights: Weights = "uniform") -> None:
-        if k < 1:
-            raise UserError(f"k must be at least 1, not {k}")
+        check_counts(k=k)
         self.k, self.weights = k, weights
 
     def fit(
         self, references: npt.NDArray[np.float32], codes: npt.NDArray[np.int64], classes: int
-    ) -> NearestNeighbours:
+    ) -> NeighborVote:
         """Store references [R, dim] and their classes [R], numbers below `classes`."""
         self.references, self.codes, self.classes = references, codes, classes
         k = min(self.k, len(references))
-        self._knn: Any = KNeighborsClassifier(k, weights=self.weights).fit(references, codes)
+        self._knn: Any = NearestNeighbors(n_neighbors=k).fit(references)
         return self
 
     def probabilities(self, embeddings: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
         """Return the share of the vote [N, classes] that each class gets; each row sums to 1."""
-        shares = np.zeros((len(embeddings), self.classes))
-        starts = progress(range(0, len(embeddings), _AT_ONCE), "comparing", "batch")
-        for start in starts:
-            rows = slice(start, start + _AT_ONCE)
-            shares[rows, self._knn.classes_] = self._knn.predict_proba(embeddings[rows])
-        return shares
+        return self.compare(embeddings)[0]
 
     def distances(self, embeddings: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
         """Return the mean distance [N] to the k nearest references: large for what is unlike all of them."""
-        starts = range(0, len(embeddings), _AT_ONCE)
-        found = [self._knn.kneighbors(embeddings[start : start + _AT_ONCE])[0].mean(1) for start in starts]
-        return np.concatenate(found)
+        return self.compare(embeddings)[1]
+
+    def compare(
+        self, embeddings: npt.NDArray[np.float32]
+    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """Return :meth:`probabilities` and :meth:`distances` from one search."""
+        shares = np.zeros((len(embeddings), self.classes))
+        means = np.zeros(len(embeddings))
+        for start in progress(range(0, len(embeddings), _AT_ONCE), "comparing", "batch"):
+            rows = slice(start, start + _AT_ONCE)
+            distances, neighbors = self._knn.kneighbors(embeddings[rows])
+            means[rows] = distances.mean(1)
+            votes = self._votes(distances)
+            np.add.at(shares[rows], (np.arange(len(votes))[:, None], self.codes[neighbors]), votes)
+        return shares, means
+
+    def _votes(self, distances: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Return the votes [N, k] of neighbors, each row of sum 1; those at distance 0 outvote others."""
+        if self.weights == "uniform":
+            return np.full(distances.shape, 1 / distances.shape[1])
+        equal = distances == 0
+        votes = np.where(equal.any(1, keepdims=True), equal, 1 / np.where(equal, 1, distances))
+        return np.asarray(votes / votes.sum(1, keepdims=True))
 
     def usual_distance(self, kept: float) -> float:
         """Return the distance within which a share `kept` of the references lies from the other references.

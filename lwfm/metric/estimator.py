@@ -16,7 +16,7 @@ from lwfm._common.devices import choose_device
 from lwfm._common.ranges import check_seed
 from lwfm._common.tensor_files import read_tensor_file, tensors_under, write_tensor_file
 from lwfm.errors import UserError
-from lwfm.metric.decisions import NearestNeighbours
+from lwfm.metric.decisions import NeighborVote
 from lwfm.metric.module import MetricModule, embed, seeded, train
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class MetricEstimator(TransformerMixin, ClassifierMixin, BaseEstimator, ABC):  #
         Sorted labels.
     encoder_ : nn.Module
         Inputs [B, ...] to embeddings.
-    decision_ : NearestNeighbours
+    decision_ : NeighborVote
         Holds the embeddings of the training rows.
     """
 
@@ -71,7 +71,7 @@ class MetricEstimator(TransformerMixin, ClassifierMixin, BaseEstimator, ABC):  #
         UserError
             For inputs, labels and groups that do not fit each other, before any work.
         """
-        check_seed(self.seed)
+        self._check_parameters()
         device = choose_device(self.accelerator)
         inputs, labels = self._inputs(X), np.asarray(y)
         grouped = np.zeros(len(inputs), dtype=np.int64) if groups is None else np.asarray(groups)
@@ -92,7 +92,7 @@ class MetricEstimator(TransformerMixin, ClassifierMixin, BaseEstimator, ABC):  #
         return self
 
     def _decide_by(self, references: npt.NDArray[np.float32], codes: Indices) -> None:
-        self.decision_ = NearestNeighbours(*self._vote()).fit(references, codes, len(self.classes_))
+        self.decision_ = NeighborVote(*self._vote()).fit(references, codes, len(self.classes_))
 
     def _inputs(self, X: Any) -> Tensor:
         """Return the rows as a float32 tensor; UserError unless they are finite numbers."""
@@ -104,9 +104,13 @@ class MetricEstimator(TransformerMixin, ClassifierMixin, BaseEstimator, ABC):  #
             raise UserError("the inputs hold NaN or infinite values")
         return inputs
 
+    def _check_parameters(self) -> None:
+        """Raise UserError for a parameter of a wrong type, or out of its range."""
+        check_seed(self.seed)
+
     @abstractmethod
     def _encoder(self, shape: tuple[int, ...]) -> nn.Module:
-        """Build the encoder of rows of a shape, and check the parameters of the system."""
+        """Build the encoder of rows of a shape."""
 
     @abstractmethod
     def _module(self, encoder: nn.Module, classes: int) -> MetricModule:
@@ -205,6 +209,7 @@ class MetricEstimator(TransformerMixin, ClassifierMixin, BaseEstimator, ABC):  #
             raise UserError(f"{file} holds the system {description.get('system')}, not {cls.system}")
         try:
             estimator = cls(**description["parameters"])
+            estimator._check_parameters()
             estimator.classes_ = np.asarray(description["classes"])
             estimator.shape_ = tuple(description["shape"])
             estimator._restore(description, tensors)

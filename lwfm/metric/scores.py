@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from sklearn.metrics import f1_score, roc_auc_score
 
+from lwfm.errors import UserError
 from lwfm.evaluation.statistics import bootstrap_interval
 
 if TYPE_CHECKING:
@@ -100,6 +101,11 @@ def retrieval_scores(
     ranks : sequence of int
         The k: share of the queries with at least one of their class among the first k.
 
+    Raises
+    ------
+    UserError
+        Where no two rows have the same class.
+
     Examples
     --------
     >>> retrieval_scores(np.array([[1, 2], [0, 2], [0, 1]]), np.array([0, 0, 1]))
@@ -107,6 +113,8 @@ def retrieval_scores(
     """
     relevant = labels[order] == labels[:, None]
     relevant = relevant[relevant.any(1)]
+    if not len(relevant):
+        raise UserError("no two images have the same class: there is nothing to retrieve")
     precision = relevant.cumsum(1) / np.arange(1, relevant.shape[1] + 1)
     average = (precision * relevant).sum(1) / relevant.sum(1)
     return {

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     import numpy.typing as npt
@@ -27,8 +28,10 @@ def make_counts(cells: int = 40, genes: int = 60, seed: int = 0) -> tuple[npt.ND
     return random.poisson(rates[types] * depth).astype(np.float32), [TYPES[t] for t in types]
 
 
-def write_h5ad(path: Path, counts: npt.NDArray[np.float32], types: list[str], prefix: str = "g") -> Path:
-    """Write cells, every other one of the protocol a or b."""
+def write_h5ad(
+    path: Path, counts: npt.NDArray[np.float32], types: Sequence[str | None], prefix: str = "g"
+) -> Path:
+    """Write cells, every other one of the protocol a or b; a type of None is a missing annotation."""
     import pandas
     from scipy.sparse import csr_matrix
 

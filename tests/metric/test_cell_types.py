@@ -5,16 +5,20 @@ from __future__ import annotations
 import csv
 import json
 from typing import TYPE_CHECKING
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 import torch
 from pytorch_metric_learning.distances import CosineSimilarity
 from pytorch_metric_learning.losses import TripletMarginLoss
+from sklearn.base import clone
 
 from lwfm.cli import main
+from lwfm.errors import UserError
 from lwfm.metric import CellTypeAnnotator
-from lwfm.metric.systems.cell_types import UNKNOWN, Detached
+from lwfm.metric.data.cells import CellFile
+from lwfm.metric.systems.cell_types import UNKNOWN, Detached, evaluate, fit
 from tests.helpers.cell_files import TYPES, anndata, make_counts, write_h5ad
 
 if TYPE_CHECKING:
@@ -111,6 +115,107 @@ def test_the_commands_evaluate_fit_and_predict(tmp_path: Path) -> None:
     assert written.obs["lwfm_cell_type"].astype(str).tolist() == answers
     np.testing.assert_array_equal(written.X.toarray(), counts)
     assert figure.stat().st_size > 1000
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"epochs": 0}, "epochs must be a whole number of at least 1, not 0"),
+        ({"dropout": 2}, "dropout must be a number from 0 to 1, not 2"),
+        ({"learning_rate": float("nan")}, "learning_rate must be a number above 0, not nan"),
+        ({"kept": 0}, "kept must be a number above 0, not 0"),
+        ({"noise": -1}, "noise must be a number of at least 0, not -1"),
+        ({"released": "no"}, "released must be true or false, not 'no'"),
+        ({"k": 2.5}, "k must be a whole number of at least 1, not 2.5"),
+    ],
+    ids=["epochs", "dropout", "learning-rate", "kept", "noise", "released", "k"],
+)
+def test_wrong_parameters_are_refused_before_training(options: dict[str, object], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        CellTypeAnnotator(**options).fit(np.zeros((4, 3)), np.arange(4) % 2)  # type: ignore[arg-type]
+
+
+def test_evaluation_with_fewer_cells_than_neighbors(tmp_path: Path) -> None:
+    """The neighbors without training are as many as there are cells, too."""
+    root = write_h5ad(tmp_path / "cells.h5ad", *make_counts(4))
+    result = evaluate(root, [0], epochs=1, k=50)
+    assert {len(row.scores["macro-F1"]) for row in result.rows} == {1}
+
+
+def test_the_system_of_an_evaluation_is_trained_as_the_class_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained: list[tuple[str, bool]] = []
+    fit = CellTypeAnnotator.fit
+
+    def spy(self: CellTypeAnnotator, *data: object) -> CellTypeAnnotator:
+        trained.append((self.loss, self.released))
+        return fit(self, *data)
+
+    monkeypatch.setattr(CellTypeAnnotator, "fit", spy)
+    result = evaluate(write_h5ad(tmp_path / "cells.h5ad", *make_counts(5)), [0], epochs=1)
+    assert [row.role for row in result.rows] == ["system", "ablation", "baseline", "baseline"]
+    assert trained[::2] == [("joint", False), ("joint", True), ("cross_entropy", False)]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"released": True}, "released is set by evaluate itself"),
+        ({"seed": 3}, "seed is set by evaluate itself"),
+        ({"threshold": 0.9}, "threshold is not used by evaluate"),
+        ({"batch": "one"}, "has one one only, same: nothing to hold out"),
+        ({"label": "types"}, "no annotation 'types'"),
+    ],
+    ids=["released", "seed", "threshold", "one-batch", "label"],
+)
+def test_options_that_an_evaluation_cannot_heed_are_refused(
+    tmp_path: Path, options: dict[str, object], message: str
+) -> None:
+    path = write_h5ad(tmp_path / "cells.h5ad", *make_counts(4))
+    table = anndata.read_h5ad(path)
+    table.obs["one"] = "same"
+    table.write_h5ad(path)
+    with pytest.raises(UserError, match=message):
+        evaluate(path, [0], epochs=1, **options)  # type: ignore[arg-type]
+
+
+def test_fit_reads_the_types_before_the_matrix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_h5ad(tmp_path / "cells.h5ad", *make_counts(4))
+    monkeypatch.setattr(CellFile, "read", lambda _: pytest.fail("the matrix was read first"))
+    with pytest.raises(UserError, match="no annotation 'types'"):
+        fit(path, label="types")
+
+
+def test_a_model_without_names_of_genes_answers_no_files(
+    fitted: CellTypeAnnotator, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fitted.save(tmp_path / "m.safetensors")
+    query = write_h5ad(tmp_path / "query.h5ad", *make_counts(4))
+    words = ["metric", "predict", str(tmp_path / "m.safetensors"), str(query)]
+    assert main([*words, "--out", str(tmp_path / "x.csv")]) == 2
+    assert "without names of genes" in capsys.readouterr().err
+    assert not (tmp_path / "x.csv").exists()
+
+
+def test_two_files_of_one_name_are_refused(
+    fitted: CellTypeAnnotator, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    named = clone(fitted).fit(np.log1p(make_counts(4)[0]), np.array(make_counts(4)[1]))
+    named.genes_ = tuple(f"g{n}" for n in range(60))
+    named.save(tmp_path / "m.safetensors")
+    words = ["metric", "predict", str(tmp_path / "m.safetensors"), "a/query.h5ad", "b/query.h5ad"]
+    assert main([*words, "--out", str(tmp_path / "x.csv")]) == 2
+    assert "two inputs are named query.h5ad" in capsys.readouterr().err
+
+
+def test_answers_need_one_search_for_neighbors(
+    fitted: CellTypeAnnotator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    search = Mock(wraps=fitted.decision_._knn.kneighbors)
+    monkeypatch.setattr(fitted.decision_._knn, "kneighbors", search)
+    fitted.answers(fitted.decision_.references[:3])
+    assert search.call_count == 1
 
 
 def test_an_unknown_option_of_predict_is_refused(

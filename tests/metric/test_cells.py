@@ -59,6 +59,24 @@ def test_genes_are_aligned_by_name_and_by_orthologues(tmp_path: Path) -> None:
     np.testing.assert_allclose(mapped, file.read()[:, [2, 7]])
 
 
+@pytest.mark.parametrize("ending", ["h5ad", "csv"])
+def test_missing_annotations_are_no_type(tmp_path: Path, ending: str) -> None:
+    import pandas
+
+    counts, types = make_counts(5)
+    path = tmp_path / f"cells.{ending}"
+    if ending == "h5ad":
+        write_h5ad(path, counts, [None, *types[1:]])
+    else:
+        table = pandas.DataFrame(counts, columns=[f"g{n}" for n in range(60)])
+        table["cell_type"] = [None, *types[1:]]
+        table.to_csv(path)
+    file = open_cells(path)
+    assert file.columns["cell_type"].tolist() == ["", *types[1:]]
+    with pytest.raises(UserError, match=r"cells\..* has no cell_type of 1 of its 15 cells"):
+        file.column("cell_type")
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -35,6 +35,17 @@ def test_the_r_peak_is_at_its_place_in_the_window(tmp_path: Path) -> None:
     assert beats.records.tolist() == ["100"] * len(beats.rows)
 
 
+def test_scaled_shapes_do_not_depend_on_the_gain_of_a_record() -> None:
+    rows = np.random.default_rng(0).normal(size=(6, 2 * 256 + 3)).astype(np.float32)
+    records = np.array(["100", "101"] * 3)
+    scaled = ecg.Beats(rows, np.full(6, "N"), records).scaled_shapes
+    gain = np.where(records == "101", 5, 1)[:, None].astype(np.float32)
+    np.testing.assert_allclose(
+        ecg.Beats(rows * gain + 2, np.full(6, "N"), records).scaled_shapes, scaled, atol=1e-5
+    )
+    assert not np.allclose(scaled.std(1), 1, atol=1e-3)  # beats of a record keep their sizes
+
+
 @pytest.mark.parametrize("rate", [128, 250, 500])
 def test_other_rates_are_resampled(tmp_path: Path, rate: int) -> None:
     write_record(tmp_path, "100", rate=rate)
@@ -42,6 +53,25 @@ def test_other_rates_are_resampled(tmp_path: Path, rate: int) -> None:
     assert len(recording.signal) == 60 * 360
     windows = ecg.beat_rows(recording)[recording.symbols == "N", 60:140]
     assert np.abs(windows.argmax(1) - 40).max() <= 3
+
+
+@pytest.mark.parametrize("rate", [128, 127.9931, 1000 / 3, 359.99, 999.37], ids=str)
+def test_signal_and_beats_keep_together_over_a_day(rate: float) -> None:
+    """Both are resampled by one ratio, which is within a sample of the rate's after 24 hours."""
+    day = round(24 * 3600 * rate)
+    assert abs(day * float(ecg._ratio(rate)) - day * ecg.RATE / rate) < 1
+    peaks = np.arange(0, day, 997)
+    found = np.round(peaks * float(ecg._ratio(rate))).astype(np.int64)
+    nothing = np.zeros(0, dtype=np.float32)
+    recording = ecg.Recording("", "", nothing, found, np.full(len(found), "N"), rate)
+    assert np.abs(recording.file_samples - peaks).max() <= max(1, rate / ecg.RATE / 2)
+
+
+def test_resampled_beats_are_where_they_were() -> None:
+    signal = np.zeros(30_000)
+    signal[29_500] = 1
+    resampled = ecg._resampled(signal, 127.9931)
+    assert abs(int(resampled.argmax()) - round(29_500 * float(ecg._ratio(127.9931)))) <= 1
 
 
 def test_peaks_are_detected_without_annotations(tmp_path: Path) -> None:

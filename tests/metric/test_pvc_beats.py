@@ -16,7 +16,7 @@ from lwfm.cli import main
 from lwfm.errors import UserError
 from lwfm.metric import PVCDetector
 from lwfm.metric.data import ecg
-from lwfm.metric.systems.pvc_beats import varied
+from lwfm.metric.systems.pvc_beats import _raw_neighbors, varied
 from tests.helpers.ecg_records import wfdb, write_record
 
 if TYPE_CHECKING:
@@ -66,8 +66,19 @@ def test_the_vote_of_all_has_every_beat(fitted: PVCDetector, beats: ecg.Beats) -
     assert len(voting.decision_.references) == 100
     voting.vote_of_all(beats.rows, beats.is_pvc)
     np.testing.assert_array_equal(voting.decision_.references, voting.transform(beats.rows))
-    assert voting.get_params()["k"] == 5
+    assert voting.get_params() == fitted.get_params()  # a clone votes as this one was told to
     assert voting.score(beats.rows, beats.is_pvc) > 0.97
+    voting.fit(beats.rows, beats.is_pvc, groups=beats.records)
+    np.testing.assert_array_equal(voting.predict_proba(beats.rows), fitted.predict_proba(beats.rows))
+
+
+def test_the_vote_of_all_is_saved(fitted: PVCDetector, beats: ecg.Beats, tmp_path: Path) -> None:
+    voting = clone(fitted).fit(beats.rows, beats.is_pvc, groups=beats.records)
+    voting.vote_of_all(beats.rows, beats.is_pvc).save(tmp_path / "pvc.safetensors")
+    loaded = PVCDetector.load(tmp_path / "pvc.safetensors")
+    shares = loaded.predict_proba(beats.rows)
+    np.testing.assert_array_equal(shares, voting.predict_proba(beats.rows))
+    assert set((5 * shares[:, 1]).round(6)) <= {0, 1, 2, 3, 4, 5}
 
 
 def test_a_grid_search_over_patients_runs(beats: ecg.Beats) -> None:
@@ -101,10 +112,21 @@ def test_damaged_models_are_refused(fitted: PVCDetector, tmp_path: Path) -> None
         (np.zeros((4, 100)), np.arange(4) > 1, {}, r"beats must be rows \[N, 256\]"),
         (np.full((4, 256), np.nan), np.arange(4) > 1, {}, "NaN"),
         (np.zeros((4, 256)), np.arange(4) > 1, {"loss": "contrastive"}, "loss must be one of triplet"),
-        (np.zeros((4, 256)), np.arange(4) > 1, {"seed": -1}, "seed"),
+        (np.zeros((4, 256)), np.arange(4) > 1, {"seed": -1}, "seed must be"),
+        (np.zeros((4, 256)), np.arange(4) > 1, {"seed": "a"}, "seed must be"),
+        (np.zeros((4, 256)), np.arange(4) > 1, {"steps": 0}, "steps must be a whole number of at least 1"),
+        (np.zeros((4, 256)), np.arange(4) > 1, {"k": -1}, "k must be a whole number of at least 1"),
+        (np.zeros((4, 256)), np.arange(4) > 1, {"batch_size": 1}, "batch_size must be at least 2"),
+        (np.zeros((4, 256)), np.arange(4) > 1, {"learning_rate": np.nan}, "learning_rate must be a number"),
+        (np.zeros((4, 256)), np.arange(4) > 1, {"margin": "0.2"}, "margin must be a number of at least 0"),
+        (np.zeros((4, 256)), np.arange(4) > 1, {"share": 2}, "share must be a number from 0 to 1"),
+        (np.zeros((4, 256)), np.arange(4), {}, "two classes, PVC and others, not 4"),
     ],
-    ids=["labels", "one-class", "length", "nan", "loss", "seed"],
-)
+    ids=[
+        "labels", "one-class", "length", "nan", "loss", "negative-seed", "text-seed", "steps", "k",
+        "batch-size", "learning-rate", "margin", "share", "four-classes",
+    ],
+)  # fmt: skip
 def test_wrong_input_is_refused(
     rows: np.ndarray, labels: np.ndarray, options: dict[str, Any], message: str
 ) -> None:
@@ -148,6 +170,59 @@ def test_the_commands_evaluate_fit_and_predict(records: Path, tmp_path: Path) ->
     assert strip.stat().st_size > 1000
 
 
+def test_records_with_dots_and_spaces_are_answered(fitted: PVCDetector, tmp_path: Path) -> None:
+    write_record(tmp_path, "100", seed=8)
+    for suffix in ("hea", "atr"):
+        (tmp_path / f"100.{suffix}").rename(tmp_path / f"night 1.5.{suffix}")
+    fitted.save(tmp_path / "pvc.safetensors")
+    out = tmp_path / "beats.csv"
+    words = ["metric", "predict", str(tmp_path / "pvc.safetensors"), str(tmp_path / "night 1.5")]
+    assert main([*words, "--out", str(out)]) == 0
+    samples = [int(row["sample"]) for row in csv.DictReader(out.open())]
+    written = wfdb.rdann(str(tmp_path / "night 1.5"), "pvc")
+    assert written.sample.tolist() == samples
+    assert samples == [
+        sample
+        for sample, symbol in zip(*_annotations(tmp_path / "night 1.5"), strict=True)
+        if symbol in ecg.BEAT_SYMBOLS
+    ]
+
+
+def _annotations(record: Path) -> tuple[list[int], list[str]]:
+    found = wfdb.rdann(str(record), "atr")
+    return found.sample.tolist(), found.symbol
+
+
+def test_two_records_of_one_name_are_refused(
+    fitted: PVCDetector, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for folder in ("first", "second"):
+        write_record(tmp_path / folder, "100")
+    fitted.save(tmp_path / "pvc.safetensors")
+    inputs = [str(tmp_path / folder) for folder in ("first", "second")]
+    out = tmp_path / "beats.csv"
+    words = ["metric", "predict", str(tmp_path / "pvc.safetensors"), *inputs, "--out", str(out)]
+    assert main(words) == 2
+    assert "two inputs are named 100" in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_a_model_of_windows_alone_answers_no_records(
+    records: Path, beats: ecg.Beats, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    detector = PVCDetector(steps=2, batch_size=16).fit(beats.shapes, beats.is_pvc)
+    detector.save(tmp_path / "pvc.safetensors")
+    words = ["metric", "predict", str(tmp_path / "pvc.safetensors"), str(records / "100")]
+    assert main([*words, "--out", str(tmp_path / "beats.csv")]) == 2
+    assert "fitted on windows alone" in capsys.readouterr().err
+
+
+def test_the_share_counts_in_the_vote_without_learning(beats: ecg.Beats) -> None:
+    every, test = np.arange(len(beats.rows)), np.ones(len(beats.rows), dtype=bool)
+    found = [_raw_neighbors(beats, every, test, 5, share)["sensitivity"] for share in (0.0, 0.5, 1.0)]
+    assert found[0] >= found[1] > found[2] == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -159,9 +234,36 @@ def test_the_commands_evaluate_fit_and_predict(records: Path, tmp_path: Path) ->
             ["fit", "pvc_beats", "--root", ".", "--out", "x.safetensors", "--options", "{kk: 1}"],
             "no option kk",
         ),
+        (
+            ["fit", "pvc_beats", "--root", ".", "--out", "x.safetensors", "--options", "{root: x}"],
+            "root is an argument of fit, not one of the options",
+        ),
+        (
+            ["evaluate", "pvc_beats", "--root", ".", "--options", "{seeds: 2}"],
+            "seeds is an argument of evaluate",
+        ),
+        (
+            ["evaluate", "pvc_beats", "--root", ".", "--options", "{loss: triplet}"],
+            "loss is set by evaluate itself",
+        ),
+        (
+            ["evaluate", "pvc_beats", "--root", ".", "--options", "{steps: 0}"],
+            "steps must be a whole number of at least 1, not 0",
+        ),
         (["predict", "absent.safetensors", "x", "--out", "x.csv"], "there is no model"),
     ],
-    ids=["system", "root", "seeds", "suffix", "option", "model"],
+    ids=[
+        "system",
+        "root",
+        "seeds",
+        "suffix",
+        "option",
+        "option-root",
+        "option-seeds",
+        "option-loss",
+        "steps",
+        "model",
+    ],
 )
 def test_mistakes_are_explained(
     arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from pytorch_metric_learning.distances import CosineSimilarity, LpDistance
-from pytorch_metric_learning.losses import MultiSimilarityLoss
+from pytorch_metric_learning.losses import CrossBatchMemory, MultiSimilarityLoss, ProxyAnchorLoss
 from pytorch_metric_learning.miners import MultiSimilarityMiner
 from sklearn.base import clone
 
@@ -18,10 +18,12 @@ from lwfm.cli import main
 from lwfm.errors import UserError
 from lwfm.metric import RDERetriever
 from lwfm.metric.scores import retrieval_scores
-from lwfm.metric.systems.rde_retrieval import rank_all
+from lwfm.metric.systems import rde_retrieval
+from lwfm.metric.systems.rde_retrieval import encode_maps, rank_all
 from lwfm.model import LWFM, ModelConfig, save_model
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 LABELS = np.arange(40) % 5
@@ -79,6 +81,127 @@ def test_losses_miners_and_distances_of_the_library_are_taken(tmp_path: Path) ->
     assert retriever.score(make_maps(1), LABELS) > 0.8
     with pytest.raises(UserError, match=r"the parameter distance = .* cannot be written"):
         retriever.save(tmp_path / "r.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (np.array(["new", "new"]), "the labels must be numbers, as those of fit, not"),
+        (np.array([7]), "2 images need as many labels"),
+        (np.array([[7, 7]]), "2 images need as many labels"),
+    ],
+    ids=["text", "few", "shape"],
+)
+def test_added_labels_are_checked_before_anything_is_changed(
+    fitted: RDERetriever, labels: np.ndarray, message: str
+) -> None:
+    retriever = clone(fitted).fit(make_maps(), LABELS)
+    with pytest.raises(UserError, match=message):
+        retriever.add(make_maps(3)[:2], labels)
+    with pytest.raises(UserError, match="rows have shape"):
+        retriever.add(make_maps(3)[:2, :8], np.array([7, 7]))
+    assert retriever.classes_.tolist() == [0, 1, 2, 3, 4]
+    assert len(retriever.names_) == len(retriever.decision_.references) == 40
+    np.testing.assert_array_equal(retriever.predict(make_maps(1)), fitted.predict(make_maps(1)))
+
+
+def test_names_follow_the_images(conv4: Path, tiny_images: Path, tmp_path: Path) -> None:
+    paths = sorted((tiny_images / "val").glob("*/*.png"))
+    labels = np.array([path.parent.name for path in paths])
+    retriever = RDERetriever(backbone=str(conv4), steps=1, dim=8).fit(paths[:12], labels[:12])
+    retriever.add(paths[12:18], labels[12:18])
+    assert retriever.names_ == tuple(str(path.resolve()) for path in paths[:18])
+    retriever.save(tmp_path / "r.safetensors")
+    assert RDERetriever.load(tmp_path / "r.safetensors").names_ == retriever.names_
+    retriever.fit(paths[:12], labels[:12])
+    assert len(retriever.names_) == 12
+
+
+def test_a_model_fitted_on_maps_answers_with_numbers(conv4: Path, tiny_images: Path, tmp_path: Path) -> None:
+    paths = sorted((tiny_images / "val").glob("*/*.png"))
+    retriever = RDERetriever(backbone=str(conv4), steps=1, dim=8)
+    maps = encode_maps(str(conv4), paths[:12])
+    retriever.fit(maps, np.arange(12) // 6).save(tmp_path / "r.safetensors")
+    out, figure = tmp_path / "hits.csv", tmp_path / "hits.png"
+    words = ["metric", "predict", str(tmp_path / "r.safetensors"), str(paths[3])]
+    assert main([*words, "--out", str(out), "--figure", str(figure)]) == 0
+    assert next(csv.DictReader(out.open()))["image"] == "3"
+
+
+def test_the_backbone_computes_where_it_is_told(monkeypatch: pytest.MonkeyPatch, conv4: Path) -> None:
+    asked: list[str] = []
+    devices: list[str] = []
+
+    def choose(accelerator: str) -> torch.device:
+        asked.append(accelerator)
+        return torch.device("meta")
+
+    def encode(network: LWFM, _images: object, _batch: int) -> list[list[torch.Tensor]]:
+        devices.extend(parameter.device.type for parameter in network.parameters())
+        return [[torch.zeros(2, 64, 1, 1)]]
+
+    monkeypatch.setattr(rde_retrieval, "choose_device", choose)
+    monkeypatch.setattr(rde_retrieval, "encode_images", encode)
+    retriever = RDERetriever(backbone=str(conv4), accelerator="gpu")
+    assert retriever._inputs(["a.png", "b.png"]).device.type == "cpu"
+    assert asked == ["gpu"]
+    assert set(devices) == {"meta"}
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: ProxyAnchorLoss(5, 16),
+        lambda: CrossBatchMemory(MultiSimilarityLoss(), embedding_size=16, memory_size=64),
+    ],
+    ids=["weights", "memory"],
+)
+def test_fits_do_not_share_the_state_of_a_loss(make: Callable[[], torch.nn.Module]) -> None:
+    loss = make()
+    before = {name: tensor.clone() for name, tensor in loss.state_dict().items()}
+    retriever = RDERetriever(loss=loss, steps=3, dim=16)
+    first = retriever.fit(make_maps(), LABELS).transform(make_maps(1))
+    np.testing.assert_array_equal(retriever.fit(make_maps(), LABELS).transform(make_maps(1)), first)
+    assert retriever.loss is loss
+    for name, tensor in loss.state_dict().items():
+        assert torch.equal(tensor, before[name]), name
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"steps": 0}, "steps must be a whole number of at least 1, not 0"),
+        ({"k": -1}, "k must be a whole number of at least 1, not -1"),
+        ({"learning_rate": float("nan")}, "learning_rate must be a number above 0, not nan"),
+        ({"theta": float("nan")}, "theta must be a number of at least 0, not nan"),
+        ({"form": "mean"}, "form must be one of product, sum"),
+        ({"distance": "euclid"}, "distance must be rde, spm or a module"),
+        ({"loss": "arcface"}, "loss must be one of contrastive, triplet, cross_entropy or a module"),
+        ({"miner": MultiSimilarityMiner()}, "a miner needs a loss of pytorch-metric-learning"),
+        ({"classes_per_batch": 1, "images_per_class": 1}, "images_of_a_batch must be at least 2"),
+    ],
+    ids=["steps", "k", "learning-rate", "theta", "form", "distance", "loss", "miner", "batch"],
+)
+def test_wrong_parameters_are_refused_before_training(options: dict[str, object], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        RDERetriever(**options).fit(make_maps(), LABELS)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "option", ["distance: spm", "theta: 0", "margin: 2", "loss: triplet", "seed: 1", "k: 3"]
+)
+def test_an_evaluation_refuses_options_that_it_sets_or_ignores(
+    option: str, tiny_images: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["metric", "evaluate", "rde_retrieval", "--root", str(tiny_images), "--options", f"{{{option}}}"]
+    assert main(words) == 2
+    name = option.split(":", maxsplit=1)[0]
+    assert f"{name} is " in capsys.readouterr().err
+
+
+def test_no_pair_of_one_class_is_refused() -> None:
+    with pytest.raises(UserError, match="no two images have the same class"):
+        retrieval_scores(np.array([[1, 2], [0, 2], [0, 1]]), np.arange(3))
 
 
 def test_leaving_oneself_out_is_the_search_without_oneself() -> None:

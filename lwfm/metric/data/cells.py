@@ -47,7 +47,7 @@ class CellFile:
     genes, cells : tuple of str
         Names of its columns and rows.
     columns : dict of str to ndarray
-        Annotations [N] of the cells, as text.
+        Annotations [N] of the cells, as text; "" for missing ones.
     table : object
         The AnnData object, or the numbers [N, G] of a CSV file.
     """
@@ -59,11 +59,22 @@ class CellFile:
     table: Any
 
     def column(self, name: str) -> npt.NDArray[np.str_]:
-        """Return an annotation; UserError, naming those that exist, for another one."""
+        """Return an annotation [N].
+
+        Raises
+        ------
+        UserError
+            For an annotation that is not there, naming those that are, and for one that some cells lack.
+        """
         if name not in self.columns:
             known = listed(sorted(self.columns), 15) or "none"
             raise UserError(f"{self.path} has no annotation {name!r} of its cells: {known}")
-        return self.columns[name]
+        column = self.columns[name]
+        if missing := int((column == "").sum()):
+            raise UserError(
+                f"{self.path} has no {name} of {missing} of its {len(column)} cells: annotate or remove them"
+            )
+        return column
 
     def batches(self, genes: Sequence[str], orthologues: Mapping[str, str] | None = None) -> Iterator[Values]:
         """Yield the values [n, G] of some genes, part by part of the cells, with a progress bar.
@@ -197,7 +208,7 @@ def _open_h5ad(path: Path) -> CellFile:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         data = anndata.read_h5ad(path, backed="r")
-    columns = {str(name): np.asarray(data.obs[name].astype(str), dtype=str) for name in data.obs.columns}
+    columns = {str(name): _as_text(data.obs[name]) for name in data.obs.columns}
     return CellFile(path, tuple(map(str, data.var_names)), tuple(map(str, data.obs_names)), columns, data.X)
 
 
@@ -206,12 +217,15 @@ def _open_csv(path: Path) -> CellFile:
 
     table = pandas.read_csv(path, index_col=0)
     numbers = table.select_dtypes("number")
-    others = {
-        str(name): np.asarray(table[name].astype(str), dtype=str)
-        for name in table.columns.difference(numbers.columns)
-    }
+    others = {str(name): _as_text(table[name]) for name in table.columns.difference(numbers.columns)}
     genes, cells = tuple(map(str, numbers.columns)), tuple(map(str, table.index))
     return CellFile(path, genes, cells, others, numbers.to_numpy(np.float32))
+
+
+def _as_text(column: Any) -> npt.NDArray[np.str_]:
+    """Return a column of a table as text [N], with "" for missing values."""
+    values = column.astype(object)
+    return np.asarray(values.where(values.notna(), "").astype(str), dtype=str)
 
 
 def read_orthologues(path: Path) -> dict[str, str]:

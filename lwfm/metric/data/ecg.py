@@ -7,8 +7,6 @@ a band-pass filter from 0.5 to 40 Hz.
 from __future__ import annotations
 
 import re
-import tempfile
-import zipfile
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
@@ -20,6 +18,7 @@ import numpy as np
 from lwfm._common.progress import progress
 from lwfm._common.text import listed
 from lwfm.errors import UserError
+from lwfm.metric.data.archives import unpacked
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -57,6 +56,7 @@ _EDGE_HZ = (0.5, 40.0)
 _RHYTHM = 10
 """Beats before and after one whose RR intervals are its rhythm (their median)."""
 _CLIP = 1.5
+_DENOMINATOR = 100_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,6 +86,11 @@ class Recording:
     symbols: npt.NDArray[np.str_]
     rate: float
 
+    @property
+    def file_samples(self) -> npt.NDArray[np.int64]:
+        """The R peaks in samples of the file, [B]."""
+        return np.round(self.peaks / float(_ratio(self.rate))).astype(np.int64)
+
 
 @dataclass(frozen=True, eq=False)
 class Beats:
@@ -109,6 +114,16 @@ class Beats:
     def shapes(self) -> npt.NDArray[np.float32]:
         """The windows alone, [N, 256]."""
         return self.rows[:, :LENGTH]
+
+    @property
+    def scaled_shapes(self) -> npt.NDArray[np.float32]:
+        """The windows with mean 0 and standard deviation 1 over all windows of their record, [N, 256]."""
+        scaled = self.shapes.copy()
+        for record in np.unique(self.records):
+            rows = self.records == record
+            scaled[rows] -= scaled[rows].mean()
+            scaled[rows] /= max(scaled[rows].std(), 1e-6)
+        return scaled
 
     @property
     def shapes_and_rr(self) -> npt.NDArray[np.float32]:
@@ -175,15 +190,8 @@ def record_paths(root: Path) -> Iterator[list[Path]]:
     elif root.is_dir():
         yield _checked_paths(root, root)
     elif root.is_file():
-        with tempfile.TemporaryDirectory() as folder:
-            try:
-                with zipfile.ZipFile(root) as archive:
-                    archive.extractall(folder)  # refuses names that lead out of the folder
-            except (zipfile.BadZipFile, OSError) as error:
-                raise UserError(
-                    f"{root} is neither a WFDB record nor a readable zip of them: {error}"
-                ) from error
-            yield _checked_paths(Path(folder), root)
+        with unpacked(root, other="a WFDB record", content="them") as folder:
+            yield _checked_paths(folder, root)
     else:
         raise UserError(f"there is no WFDB record, folder or zip {root}")
 
@@ -256,7 +264,7 @@ def read_record(
     use = path.with_name(f"{path.name}.{annotator}").is_file() if annotated is None else annotated
     if use:
         samples, symbols = _annotated_beats(name, annotator)
-        peaks = np.round(samples * (RATE / rate)).astype(np.int64)
+        peaks = np.round(samples * float(_ratio(rate))).astype(np.int64)
     else:
         try:
             peaks = detect_peaks(signal)
@@ -315,12 +323,20 @@ def _without_gaps(values: npt.NDArray[np.float64], name: str) -> npt.NDArray[np.
     return values
 
 
+def _ratio(rate: float) -> Fraction:
+    """Return the ratio of resampling, of the signal and of the beats' places alike.
+
+    Its denominator is limited: the filter of the resampling has twenty values for each unit of it.
+    """
+    return (RATE / Fraction(rate).limit_denominator(1000)).limit_denominator(_DENOMINATOR)
+
+
 def _resampled(values: npt.NDArray[np.float64], rate: float) -> npt.NDArray[np.float64]:
     from scipy.signal import resample_poly
 
     if rate == RATE:
         return values
-    ratio = Fraction(RATE / rate).limit_denominator(1000)
+    ratio = _ratio(rate)
     resampled: npt.NDArray[np.float64] = resample_poly(values, ratio.numerator, ratio.denominator)
     return resampled
 

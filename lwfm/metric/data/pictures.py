@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import tempfile
-import zipfile
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from lwfm.data.layouts.folders import class_folders, read_folder, split_folders
 from lwfm.errors import UserError
+from lwfm.metric.data.archives import unpacked
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     import numpy.typing as npt
 
@@ -41,12 +40,16 @@ class Pictures:
     def unseen(self, seed: int) -> npt.NDArray[np.bool_]:
         """Return which images [N] belong to the classes for testing.
 
-        They are those of ``test``, or of ``val`` where there is no test; without such folders half of the
-        classes, drawn at random.
+        They are those of ``test``, or of ``val`` where there is no test, provided that no other folder has
+        a class of it. Else, and without such folders, they are all images of half of the classes, drawn at
+        random.
         """
         for split in ("test", "val"):
-            if (self.splits == split).any() and (self.splits != split).any():
-                return np.asarray(self.splits == split)
+            mask = np.asarray(self.splits == split)
+            if mask.any() and not mask.all():
+                if not np.isin(self.labels[mask], self.labels[~mask]).any():
+                    return mask
+                break
         classes = np.unique(self.labels)
         drawn = np.random.default_rng(seed).permutation(classes)[: len(classes) // 2]
         return np.isin(self.labels, drawn)
@@ -66,13 +69,8 @@ def open_pictures(root: Path) -> Iterator[Pictures]:
     if root.is_dir():
         yield _scan(root, root)
         return
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            with zipfile.ZipFile(root) as archive:
-                archive.extractall(folder)  # refuses names that lead out of the folder
-        except (zipfile.BadZipFile, OSError) as error:
-            raise UserError(f"{root} is neither a folder nor a readable zip of images: {error}") from error
-        yield _scan(Path(folder), root)
+    with unpacked(root, other="a folder", content="images") as folder:
+        yield _scan(folder, root)
 
 
 def _scan(folder: Path, root: Path) -> Pictures:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from lwfm._common.files import atomic_path
 from lwfm._common.progress import progress
+from lwfm._common.ranges import check_between, check_counts, check_positive
 from lwfm.errors import UserError
 from lwfm.figures import check_figure_suffix, save_figure
 from lwfm.metric.data.cells import CellFile, open_cells, read_orthologues
@@ -27,7 +28,7 @@ from lwfm.metric.evaluation import MetricEvaluation, Row
 from lwfm.metric.losses import LinearCrossEntropy
 from lwfm.metric.module import MetricModule, shuffled_batches
 from lwfm.metric.scores import Scores, auroc, class_scores
-from lwfm.metric.systems.system import System, build
+from lwfm.metric.systems.system import System, build, check_names_differ
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -120,11 +121,24 @@ class CellTypeAnnotator(MetricEstimator):
         self.epochs, self.batch_size, self.learning_rate = epochs, batch_size, learning_rate
         self.seed, self.accelerator = seed, accelerator
 
+    def _check_parameters(self) -> None:
+        super()._check_parameters()
+        if not isinstance(self.released, bool):
+            raise UserError(f"released must be true or false, not {self.released!r}")
+        if self.loss not in get_args(Loss):
+            raise UserError(f"loss must be one of {', '.join(get_args(Loss))}, not {self.loss!r}")
+        check_counts(hidden=self.hidden, dim=self.dim, k=self.k, epochs=self.epochs)
+        check_counts(batch_size=self.batch_size)
+        check_between(0, 1, dropout=self.dropout, threshold=self.threshold)
+        check_between(0, float("inf"), noise=self.noise, margin=self.margin)
+        check_positive(learning_rate=self.learning_rate)
+        if self.kept is not None:
+            check_positive(kept=self.kept)
+            check_between(0, 1, kept=self.kept)
+
     def _encoder(self, shape: tuple[int, ...]) -> nn.Module:
         if len(shape) != 1:
             raise UserError(f"cells must be an array [N, genes], not {['N', *shape]}")
-        if self.loss not in get_args(Loss):
-            raise UserError(f"loss must be one of {', '.join(get_args(Loss))}, not {self.loss!r}")
         perceptron = mlp([shape[0], self.hidden, self.dim], dropout=self.dropout)
         return nn.Sequential(perceptron, ScaledNorm(10.0))
 
@@ -155,22 +169,23 @@ class CellTypeAnnotator(MetricEstimator):
 
     def answers(self, embeddings: Values) -> tuple[Labels, npt.NDArray[np.float64]]:
         """Return the types [N] of embedded cells [N, dim], and the share of the votes of each [N]."""
-        shares = self.decision_.probabilities(embeddings)
+        shares, distances = self.decision_.compare(embeddings)
         names = self.classes_.astype(object)[shares.argmax(1)]
         names[shares.max(1) < self.threshold] = UNKNOWN
         if self.kept is not None:
-            names[self.decision_.distances(embeddings) > self.limit_] = UNKNOWN
+            names[distances > self.limit_] = UNKNOWN
         return names, shares.max(1)
 
     def fit(self, X: Any, y: Any, groups: Any = None) -> Self:
         """Train on cells [N, genes] of log1p values with types [N]; see :meth:`MetricEstimator.fit`."""
         super().fit(X, y, groups)
+        self.genes_: tuple[str, ...] = ()
         self.limit_ = np.inf if self.kept is None else self.decision_.usual_distance(self.kept)
         return self
 
     def _described(self) -> dict[str, Any]:
         limit = self.limit_ if np.isfinite(self.limit_) else None
-        return {"genes": list(getattr(self, "genes_", ())), "limit": limit}
+        return {"genes": list(self.genes_), "limit": limit}
 
     def _restore(self, description: dict[str, Any], tensors: dict[str, Tensor]) -> None:
         del tensors
@@ -215,9 +230,12 @@ def evaluate(
         Columns of the types and of the batches (such as protocol, study, species); by default the first of
         protocol, study, species, sample, batch that exists.
     **options
-        Parameters of :class:`CellTypeAnnotator`.
+        Parameters of :class:`CellTypeAnnotator`, but for `loss`, `released`, `seed`, and, as every cell is
+        answered with its most likely type, `threshold` and `kept`.
     """
-    template = build(CellTypeAnnotator, options)
+    template = build(
+        CellTypeAnnotator, options, set_here=("loss", "released", "seed"), unused=("threshold", "kept")
+    )
     paths = sorted(root.glob("*.h5ad")) + sorted(root.glob("*.csv*")) if root.is_dir() else [root]
     if not paths:
         raise UserError(f"{root} holds no .h5ad and no .csv file")
@@ -231,11 +249,18 @@ def _compare(
 ) -> list[Row]:
     """Score all rows on one file."""
     column = batch or next((name for name in _BATCH_COLUMNS if name in file.columns), "batch")
-    batches, types, values = file.column(column), file.column(label), file.read()
+    batches, types = file.column(column), file.column(label)
+    if len(np.unique(batches)) < 2:
+        raise UserError(f"{file.path} has one {column} only, {batches[0]}: nothing to hold out")
+    values = file.read()
     kinds: list[tuple[str, Role, dict[str, Any]]] = [
-        ("cross-entropy + triplet", "system", {"loss": "joint"}),
-        ("as released: triplet detached, last type not sampled", "ablation", {"released": True}),
-        ("cross-entropy", "baseline", {"loss": "cross_entropy"}),
+        ("cross-entropy + triplet", "system", {"loss": "joint", "released": False}),
+        (
+            "as released: triplet detached, last type not sampled",
+            "ablation",
+            {"loss": "joint", "released": True},
+        ),
+        ("cross-entropy", "baseline", {"loss": "cross_entropy", "released": False}),
     ]
     protocol = f"{file.path.name}: each {column} held out, mean"
     rows = []
@@ -245,15 +270,15 @@ def _compare(
             annotator = CellTypeAnnotator(**{**template.get_params(), **options, "seed": seed})
             scores.append(_held_out(batches, types, values, annotator.fit))
         rows.append(Row.over_seeds(protocol, name, role, scores))
-    nothing = _held_out(batches, types, values, partial(_raw_neighbours, k=template.k))
+    nothing = _held_out(batches, types, values, partial(_raw_neighbors, k=template.k))
     rows.append(
         Row.over_seeds(protocol, "nothing learned: neighbors by cosine", "baseline", [nothing] * len(seeds))
     )
     return rows
 
 
-def _raw_neighbours(values: Values, types: Labels, k: int) -> Any:
-    return KNeighborsClassifier(k, weights="distance", metric="cosine").fit(values, types)
+def _raw_neighbors(values: Values, types: Labels, k: int) -> Any:
+    return KNeighborsClassifier(min(k, len(values)), weights="distance", metric="cosine").fit(values, types)
 
 
 def _distances(fitted: Any, values: Values) -> npt.NDArray[np.float64]:
@@ -283,6 +308,8 @@ def _held_out(batches: Labels, types: Labels, values: Values, fit: Callable[[Val
             scores["unknown by distance"] = auroc(~known, _distances(fitted, values[test]))
         for name, value in scores.items():
             found.setdefault(name, []).append(value)
+    if not found:
+        raise UserError("no batch has a type of cells that other batches have: nothing to compare")
     return {**{name: float(np.mean(values)) for name, values in found.items()}, **each}
 
 
@@ -290,7 +317,8 @@ def fit(root: Path, *, label: str = "cell_type", **options: Any) -> CellTypeAnno
     """Fit an annotator on all cells of a file; the column `label` holds their types."""
     annotator: CellTypeAnnotator = build(CellTypeAnnotator, options)
     file = open_cells(root)
-    annotator.fit(file.read(), file.column(label))
+    types = file.column(label)
+    annotator.fit(file.read(), types)
     annotator.genes_ = file.genes
     return annotator
 
@@ -305,7 +333,7 @@ def predict(
 ) -> str:
     """Annotate the cells of files; write a CSV, beside it a copy of each .h5ad with its types, and the map.
 
-    Cells are read in parts, so that files may be larger than the memory.
+    Cells of .h5ad files are read in parts, so that these may be larger than the memory.
 
     Parameters
     ----------
@@ -322,6 +350,11 @@ def predict(
     """
     if figure is not None:
         check_figure_suffix(figure)
+    if not annotator.genes_:
+        raise UserError(
+            "the model was fitted on arrays, without names of genes: fit it by lwfm metric fit cell_types"
+        )
+    check_names_differ(path.name for path in inputs)
     names = read_orthologues(Path(orthologues)) if orthologues else {}
     lines, drawn = [], []
     with atomic_path(out) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import tempfile
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, get_args
@@ -19,16 +20,17 @@ from torch.nn import functional as F
 
 from lwfm._common.files import atomic_path, write_bytes_atomically
 from lwfm._common.progress import progress
+from lwfm._common.ranges import check_at_least, check_between, check_counts, check_positive
 from lwfm.errors import UserError
 from lwfm.figures import check_figure_suffix, save_figure
 from lwfm.metric.data import ecg
-from lwfm.metric.encoders import ConvEncoder1d, standardized
+from lwfm.metric.encoders import ConvEncoder1d
 from lwfm.metric.estimator import MetricEstimator
 from lwfm.metric.evaluation import MetricEvaluation, Row
 from lwfm.metric.losses import LinearCrossEntropy
 from lwfm.metric.module import MetricModule, balanced_weights, weighted_batches
 from lwfm.metric.scores import Scores, binary_scores
-from lwfm.metric.systems.system import System, build
+from lwfm.metric.systems.system import System, build, check_names_differ
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,7 +50,7 @@ Protocol = Literal["both", "patients", "random"]
 _LENGTH = ecg.LENGTH
 _FORMS = (_LENGTH, _LENGTH + ecg.CONTEXT, 2 * _LENGTH + ecg.CONTEXT)
 """Values of a row: the shape; with RR ratios; with the typical beat and RR ratios."""
-_PUBLISHED_K = 5
+_PUBLISHED_K, _PUBLISHED_SHARE = 5, 0.5
 _SHIFT = 8
 """Samples by which beats are shifted in training, at most: detected R peaks lie about as far off."""
 _STRIP, _STRIPS = 10 * ecg.RATE, 6
@@ -123,18 +125,34 @@ class PVCDetector(MetricEstimator):
         self.steps, self.batch_size, self.learning_rate = steps, batch_size, learning_rate
         self.lead, self.seed, self.accelerator = lead, seed, accelerator
 
+    def _check_parameters(self) -> None:
+        super()._check_parameters()
+        if self.loss not in get_args(Loss):
+            raise UserError(f"loss must be one of {', '.join(get_args(Loss))}, not {self.loss!r}")
+        check_counts(k=self.k, references=self.references, dim=self.dim, steps=self.steps)
+        check_counts(batch_size=self.batch_size)
+        check_at_least(2, batch_size=self.batch_size)  # batch normalization, and pairs
+        check_between(0, 1, share=self.share)
+        check_between(0, float("inf"), margin=self.margin)
+        check_positive(learning_rate=self.learning_rate)
+
+    def fit(self, X: Any, y: Any, groups: Any = None) -> Self:
+        """Train on beats [N, ...] with labels [N] of two classes; see :meth:`MetricEstimator.fit`."""
+        self.k_, self.share_ = self.k, self.share
+        return super().fit(X, y, groups)
+
     def _encoder(self, shape: tuple[int, ...]) -> nn.Module:
         if len(shape) != 1 or shape[0] not in _FORMS:
             forms = " or ".join(f"[N, {length}]" for length in _FORMS)
             raise UserError(
                 f"beats must be rows {forms}, not {['N', *shape]}: lwfm.metric.data.ecg cuts them"
             )
-        if self.loss not in get_args(Loss):
-            raise UserError(f"loss must be one of {', '.join(get_args(Loss))}, not {self.loss!r}")
         compared = shape[0] >= 2 * _LENGTH
         return ConvEncoder1d(_LENGTH, compared=compared, context=shape[0] % _LENGTH, dim=self.dim)
 
     def _module(self, encoder: nn.Module, classes: int) -> MetricModule:
+        if classes != 2:
+            raise UserError(f"the detector tells two classes, PVC and others, not {classes}")
         loss = (
             TripletMarginLoss(margin=self.margin)
             if self.loss == "triplet"
@@ -162,15 +180,15 @@ class PVCDetector(MetricEstimator):
         return self._references(beats.is_pvc[chosen].astype(np.int64), beats.records[chosen], random)
 
     def _vote(self) -> tuple[int, Weights]:
-        return self.k, "uniform"
+        return self.k_, "uniform"
 
     def vote_of_all(self, X: Any, y: Any) -> Self:
         """Let the majority of the 5 nearest of all beats X [N, ...] with labels y [N] decide, as published.
 
         It keeps how rare PVC are, and knows the patients of X: more precise and less sensitive than the
-        balanced vote.
+        balanced vote. Parameters of the constructor stay; a further fit brings the balanced vote back.
         """
-        self.k, self.share, self.references = _PUBLISHED_K, 0.5, len(X)
+        self.k_, self.share_ = _PUBLISHED_K, _PUBLISHED_SHARE
         self._decide_by(self.transform(X), np.searchsorted(self.classes_, np.asarray(y)))
         return self
 
@@ -180,9 +198,16 @@ class PVCDetector(MetricEstimator):
 
     def decide(self, embeddings: Rows) -> npt.NDArray[Any]:
         """Return the labels [N] of embedded beats [N, dim]."""
-        enough = self.decision_.probabilities(embeddings)[:, 1] > self.share
+        enough = self.decision_.probabilities(embeddings)[:, 1] > self.share_
         found: npt.NDArray[Any] = self.classes_[enough.astype(np.int64)]
         return found
+
+    def _described(self) -> dict[str, Any]:
+        return {"vote": [self.k_, self.share_]}
+
+    def _restore(self, description: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+        del tensors
+        self.k_, self.share_ = description["vote"]
 
 
 def varied(rows: Tensor) -> Tensor:
@@ -219,11 +244,11 @@ def evaluate(
     protocol : {"both", "patients", "random"}
         How training and test beats are separated.
     **options
-        Parameters of :class:`PVCDetector`.
+        Parameters of :class:`PVCDetector`, but for `loss` and `seed`.
     """
     if protocol not in get_args(Protocol):
         raise UserError(f"protocol must be one of {', '.join(get_args(Protocol))}, not {protocol!r}")
-    template = build(PVCDetector, options)
+    template = build(PVCDetector, options, set_here=("loss", "seed"))
     beats = ecg.join_beats(ecg.read_records(root, lead=template.lead))
     rows: list[Row] = []
     if protocol != "random":
@@ -280,22 +305,26 @@ def _compare(
     for train, test in splits:
         if test.tobytes() not in raw:
             every = np.flatnonzero(train)
-            raw[test.tobytes()] = _raw_neighbours(beats, every, test, _PUBLISHED_K)
+            raw[test.tobytes()] = _raw_neighbors(beats, every, test, _PUBLISHED_K, _PUBLISHED_SHARE)
     balanced = []
     for (train, test), seed in zip(splits, seeds, strict=True):
         some = np.flatnonzero(train)[template.draw_references(beats, train, np.random.default_rng(seed))]
-        balanced.append(_raw_neighbours(beats, some, test, template.k))
+        balanced.append(_raw_neighbors(beats, some, test, template.k, template.share))
     votes = {BALANCED: balanced, ALL: [raw[test.tobytes()] for _, test in splits]}
     name = "nothing learned: raw shapes"
     return [*rows, *(Row.over_seeds(protocol, f"{name}; {vote}", "baseline", votes[vote]) for vote in votes)]
 
 
-def _raw_neighbours(beats: ecg.Beats, references: Indices, test: Answers, k: int) -> Scores:
-    shapes = standardized(torch.as_tensor(beats.shapes)).numpy()
+def _raw_neighbors(beats: ecg.Beats, references: Indices, test: Answers, k: int, share: float) -> Scores:
+    """Score the vote of the k nearest of some beats, compared by their shapes in units of their record.
+
+    Leaving out patients of DS1, these neighbors are better than those of beats that are z-scored one by one.
+    """
+    shapes = beats.scaled_shapes
     voters = shapes[references], beats.is_pvc[references]
     knn: Any = KNeighborsClassifier(min(k, len(references)), algorithm="brute").fit(*voters)
     parts = progress(np.array_split(np.flatnonzero(test), 20), "raw neighbors", "batch")
-    found = [knn.predict(shapes[part]) for part in parts if len(part)]
+    found = [knn.predict_proba(shapes[part])[:, 1] > share for part in parts if len(part)]
     return binary_scores(beats.is_pvc[test], np.concatenate(found))
 
 
@@ -315,43 +344,44 @@ def predict(detector: PVCDetector, inputs: Sequence[Path], out: Path, figure: Pa
     """
     if figure is not None:
         check_figure_suffix(figure)
-    recordings = []
-    for root in inputs:
-        with ecg.record_paths(root) as paths:
-            recordings += [ecg.read_record(path, lead=detector.lead) for path in paths]
     if detector.shape_ != (_FORMS[-1],):
         raise UserError("the model was fitted on windows alone: fit it on records, lwfm metric fit pvc_beats")
+    with ExitStack() as stack:
+        paths = [path for root in inputs for path in stack.enter_context(ecg.record_paths(root))]
+        check_names_differ(path.name for path in paths)
+        recordings = [ecg.read_record(path, lead=detector.lead) for path in paths]
     shares = [detector.predict_proba(ecg.beat_rows(each))[:, 1] for each in recordings]
     lines = []
     with atomic_path(out) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
         table.writerow(["record", "sample", "seconds", "share_of_votes", "pvc"])
         for recording, votes in zip(recordings, shares, strict=True):
-            for peak, vote in zip(recording.peaks, votes, strict=True):
-                sample = round(peak * recording.rate / ecg.RATE)
-                table.writerow(
-                    [recording.name, sample, f"{peak / ecg.RATE:.3f}", vote, int(vote > detector.share)]
-                )
-            path = _write_annotations(recording, votes > detector.share, out.parent)
-            count = int((votes > detector.share).sum())
+            pvc = votes > detector.share_
+            for sample, vote, found in zip(recording.file_samples, votes, pvc, strict=True):
+                seconds = f"{sample / recording.rate:.3f}"
+                table.writerow([recording.name, sample, seconds, vote, int(found)])
+            path = _write_annotations(recording, pvc, out.parent)
+            count = int(pvc.sum())
             lines.append(f"{recording.name}: {count} of {len(votes)} beats are PVC; {path}")
     if figure is not None:
-        save_figure(strips(recordings[0], shares[0] > detector.share), figure)
+        save_figure(strips(recordings[0], shares[0] > detector.share_), figure)
         lines.append(f"strips of {recordings[0].name} with most PVC: {figure}")
     return "\n".join([*lines, f"every beat: {out}"])
 
 
 def _write_annotations(recording: ecg.Recording, pvc: Answers, folder: Path) -> Path:
-    """Write ``<record>.pvc`` with a V or N for each beat, at the record's own rate."""
+    """Write ``<record>.pvc`` with a V or N for each beat, at the record's own rate.
+
+    wfdb refuses names with dots and spaces; the content does not hold the name.
+    """
     import wfdb
 
-    samples = np.round(recording.peaks * (recording.rate / ecg.RATE)).astype(np.int64)
     with tempfile.TemporaryDirectory() as temporary:
         wfdb.wrann(
-            recording.name, "pvc", samples, symbol=np.where(pvc, ecg.PVC, "N"), write_dir=temporary,
-            fs=recording.rate,
+            "record", "pvc", recording.file_samples, symbol=np.where(pvc, ecg.PVC, "N"),
+            write_dir=temporary, fs=recording.rate,
         )  # fmt: skip
-        content = (Path(temporary) / f"{recording.name}.pvc").read_bytes()
+        content = (Path(temporary) / "record.pvc").read_bytes()
     target = folder / f"{recording.name}.pvc"
     write_bytes_atomically(target, content)
     return target

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from copy import deepcopy
 from dataclasses import replace
 from functools import partial
 from itertools import product
@@ -16,8 +17,10 @@ from pytorch_metric_learning.distances import LpDistance
 from pytorch_metric_learning.losses import TripletMarginLoss
 from torch import Tensor, nn
 
+from lwfm._common.devices import choose_device
 from lwfm._common.files import atomic_path
 from lwfm._common.progress import progress
+from lwfm._common.ranges import check_at_least, check_between, check_counts, check_positive
 from lwfm._common.text import one_line
 from lwfm.data import open_image
 from lwfm.errors import UserError
@@ -76,7 +79,8 @@ class RDERetriever(MetricEstimator):
     Parameters
     ----------
     loss : {"contrastive", "triplet", "cross_entropy"} or nn.Module
-        Of the distances (the baseline cross-entropy aside), or any loss of pytorch-metric-learning.
+        Of the distances (the baseline cross-entropy aside), or any loss of pytorch-metric-learning, of which
+        a copy is trained.
     miner : nn.Module, optional
         A miner of pytorch-metric-learning, for a loss that is one of its modules.
     theta, form : float, {"product", "sum"}
@@ -100,7 +104,7 @@ class RDERetriever(MetricEstimator):
     seed : int
         Of weights and batches; runs on the CPU repeat exactly.
     accelerator : {"auto", "cpu", "gpu"}
-        Where to compute.
+        Where to compute maps and descriptors; maps are kept in the memory of the CPU.
 
     Examples
     --------
@@ -149,8 +153,10 @@ class RDERetriever(MetricEstimator):
         groups : array, optional
             Not used.
         """
+        self._check_parameters()
         maps = self._inputs(X)
         super().fit(maps, y, groups)
+        self.names_ = _names(X)
         if self.distance == "spm":
             self.maps_ = maps.half()
         return self
@@ -159,14 +165,27 @@ class RDERetriever(MetricEstimator):
         stack = isinstance(X, (np.ndarray, torch.Tensor)) and X.ndim == 4
         if stack and X.shape[1] > 3 and X.shape[2] == X.shape[3]:  # images have 3 channels, first or last
             return super()._inputs(X)
-        return encode_maps(self.backbone, X)
+        return encode_maps(self.backbone, X, self.accelerator)
+
+    def _check_parameters(self) -> None:
+        super()._check_parameters()
+        if isinstance(self.loss, str) and self.loss not in get_args(LossName):
+            names = ", ".join(get_args(LossName))
+            raise UserError(f"loss must be one of {names} or a module, not {self.loss!r}")
+        if self.miner is not None and not isinstance(self.loss, nn.Module):
+            raise UserError("a miner needs a loss of pytorch-metric-learning: the losses by name take none")
+        if isinstance(self.distance, str) and self.distance not in ("rde", "spm"):
+            raise UserError(f"distance must be rde, spm or a module, not {self.distance!r}")
+        check_counts(candidates=self.candidates, k=self.k, dim=self.dim, steps=self.steps)
+        check_counts(classes_per_batch=self.classes_per_batch, images_per_class=self.images_per_class)
+        check_at_least(2, images_of_a_batch=self.classes_per_batch * self.images_per_class)
+        check_between(0, float("inf"), margin=self.margin, theta=self.theta)
+        check_positive(learning_rate=self.learning_rate)
+        self.training_distance()  # checks its form
 
     def _encoder(self, shape: tuple[int, ...]) -> nn.Module:
         if len(shape) != 3:
             raise UserError(f"maps must be [N, C, F, F], not {['N', *shape]}")
-        if isinstance(self.loss, str) and self.loss not in get_args(LossName):
-            names = ", ".join(get_args(LossName))
-            raise UserError(f"loss must be one of {names} or a module, not {self.loss!r}")
         projection = nn.Conv2d(shape[0], self.dim, 1)
         return nn.Sequential(nn.BatchNorm2d(shape[0]), projection, nn.ReLU(), GeM(), ScaledNorm())
 
@@ -177,7 +196,7 @@ class RDERetriever(MetricEstimator):
     def _module(self, encoder: nn.Module, classes: int) -> MetricModule:
         loss: nn.Module
         if isinstance(self.loss, nn.Module):
-            loss = self.loss if self.miner is None else Mined(self.loss, self.miner)
+            loss = deepcopy(self.loss if self.miner is None else Mined(self.loss, self.miner))
         elif self.loss == "contrastive":
             loss = SquaredContrastiveLoss(self.margin, distance=self.training_distance())
         elif self.loss == "triplet":
@@ -201,12 +220,33 @@ class RDERetriever(MetricEstimator):
         return self.k, "uniform"
 
     def add(self, X: Any, y: Any) -> Self:
-        """Index further images, also of new classes, without training."""
+        """Index further images, also of new classes, without training.
+
+        Parameters
+        ----------
+        X : sequence of images, or array or tensor of maps
+            N images.
+        y : array
+            [N] labels, text or numbers as those of :meth:`fit`.
+
+        Raises
+        ------
+        UserError
+            For labels of another number or kind, and images that cannot be read, before anything is changed.
+        """
         self._check_fitted()
-        maps, labels = self._inputs(X), np.asarray(y)
+        labels = np.asarray(y)
+        if labels.shape != (len(X),):
+            raise UserError(f"{len(X)} images need as many labels, not {list(labels.shape)}")
         known = self.classes_[self.decision_.codes]
+        if _is_text(labels) != _is_text(self.classes_):
+            kind = "text" if _is_text(self.classes_) else "numbers"
+            raise UserError(f"the labels must be {kind}, as those of fit, not {labels[:1].tolist()}")
+        maps = self._inputs(X)
+        references = np.concatenate([self.decision_.references, self.transform(maps)])
         self.classes_, codes = np.unique(np.concatenate([known, labels]), return_inverse=True)
-        self._decide_by(np.concatenate([self.decision_.references, self.transform(maps)]), codes)
+        self._decide_by(references, codes)
+        self.names_ += _names(X)
         if self.distance == "spm":
             self.maps_ = torch.cat([self.maps_, maps.half()])
         return self
@@ -223,8 +263,7 @@ class RDERetriever(MetricEstimator):
         """
         from usearch.index import search
 
-        if k < 1:
-            raise UserError(f"k must be at least 1, not {k}")
+        check_counts(k=k)
         maps = self._inputs(X)
         queries, references = self.transform(maps), self.decision_.references
         count = min(max(self.candidates, k), len(references))
@@ -269,15 +308,28 @@ class RDERetriever(MetricEstimator):
         return np.asarray(votes.mean(1), dtype=np.float64)
 
     def _described(self) -> dict[str, Any]:
-        return {"names": list(getattr(self, "names_", ()))}
+        return {"names": list(self.names_)}
 
     def _tensors(self) -> dict[str, Tensor]:
         return {"maps": self.maps_} if self.distance == "spm" else {}
 
     def _restore(self, description: dict[str, Any], tensors: dict[str, Tensor]) -> None:
         self.names_ = tuple(description["names"])
+        if len(self.names_) != len(tensors["references"]):
+            raise ValueError(f"{len(self.names_)} names of {len(tensors['references'])} images")
         if self.distance == "spm":
             self.maps_ = tensors["maps"]
+            if len(self.maps_) != len(self.names_):
+                raise ValueError(f"{len(self.maps_)} maps of {len(self.names_)} images")
+
+
+def _names(images: Any) -> tuple[str, ...]:
+    """Return the path of each image, "" for images and maps in memory."""
+    return tuple(str(Path(each).resolve()) if isinstance(each, (str, Path)) else "" for each in images)
+
+
+def _is_text(labels: npt.NDArray[Any]) -> bool:
+    return labels.dtype.kind == "U" or any(isinstance(label, str) for label in labels)
 
 
 class Mined(nn.Module):
@@ -299,13 +351,18 @@ class Mined(nn.Module):
         return found
 
 
-def encode_maps(backbone: str, images: Iterable[Any]) -> Tensor:
-    """Compute the maps [N, C, F, F] of images by a backbone, its chosen layers joined along the channels."""
+def encode_maps(backbone: str, images: Iterable[Any], accelerator: Accelerator = "auto") -> Tensor:
+    """Compute the maps [N, C, F, F] of images by a backbone, its chosen layers joined along the channels.
+
+    They are on the CPU, wherever they were computed.
+    """
+    device = choose_device(accelerator)
     network = build_network(backbone)
     if not isinstance(network, LWFM) or len(set(network.backbone.feature_size)) != 1:
         raise UserError(f"the layers of {backbone} must be pooled to maps of one size")
     shown = progress(images, "encoding", "image")
-    batches = [torch.cat(layers, dim=1).float() for layers in encode_images(network, shown, _AT_ONCE)]
+    encoded = encode_images(network.to(device), shown, _AT_ONCE)
+    batches = [torch.cat(layers, dim=1).float().cpu() for layers in encoded]
     if not batches:
         raise UserError("there is no image to encode")
     return torch.cat(batches)
@@ -323,11 +380,14 @@ def evaluate(root: Path, seeds: Sequence[int], **options: Any) -> MetricEvaluati
     seeds : sequence of int
         Of training, of validation classes, and of the test classes where the data do not separate them.
     **options
-        Parameters of :class:`RDERetriever`.
+        Parameters of :class:`RDERetriever`, but for those of losses and distances, `k` and `seed`.
     """
-    template: RDERetriever = build(RDERetriever, options)
+    template: RDERetriever = build(
+        RDERetriever, options, set_here=("loss", "miner", "theta", "form", "distance", "margin", "seed"),
+        unused=("k",),
+    )  # fmt: skip
     with open_pictures(root) as pictures:
-        maps = encode_maps(template.backbone, pictures.paths)
+        maps = encode_maps(template.backbone, pictures.paths, template.accelerator)
     rows: list[Row] = []
     names, codes = np.unique(pictures.labels, return_inverse=True)
     tests = [pictures.unseen(seed) for seed in seeds]
@@ -450,7 +510,7 @@ def predict(retriever: RDERetriever, inputs: Sequence[Path], out: Path, figure: 
         table.writerow(["query", "rank", "image", "class", "distance"])
         for query, distances, indices in zip(inputs, hits.distances, hits.indices, strict=True):
             for rank, (distance, index) in enumerate(zip(distances, indices, strict=True), start=1):
-                name = retriever.names_[index] if retriever.names_ else str(index)
+                name = retriever.names_[index] or str(index)
                 table.writerow([query, rank, name, labels[index], f"{distance:.5f}"])
     lines = [f"{len(inputs)} queries among {len(labels)} images: {out}"]
     if figure is not None:
@@ -470,7 +530,7 @@ def _results(retriever: RDERetriever, queries: Sequence[Path], hits: Hits) -> Fi
         row[0].imshow(open_image(query))
         row[0].set_title("query", fontsize=8)
         for axes, index, distance in zip(row[1:], indices, distances, strict=False):
-            path = Path(retriever.names_[index]) if retriever.names_ else Path()
+            path = Path(retriever.names_[index])
             if path.is_file():
                 axes.imshow(open_image(path))
             axes.set_title(f"{one_line(str(labels[index]))}\n{distance:.2f}", fontsize=7, parse_math=False)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from lwfm.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from lwfm.metric.estimator import MetricEstimator
     from lwfm.metric.evaluation import MetricEvaluation
@@ -50,8 +50,28 @@ class System:
     predict: Callable[..., str]
 
 
-def build(estimator: type[MetricEstimator], options: Mapping[str, Any]) -> Any:
-    """Build an estimator with parameters by name; UserError for a name that it does not have.
+def build(
+    estimator: type[MetricEstimator],
+    options: Mapping[str, Any],
+    *,
+    set_here: Iterable[str] = (),
+    unused: Iterable[str] = (),
+) -> Any:
+    """Build an estimator with parameters by name, and check them.
+
+    Parameters
+    ----------
+    estimator : type
+        The class.
+    options : mapping
+        Its parameters.
+    set_here, unused : iterable of str
+        Parameters that an evaluation sets itself, and those that it does not use: they are refused.
+
+    Raises
+    ------
+    UserError
+        For a name that the class does not have, one that is refused, and a value out of its range.
 
     Examples
     --------
@@ -62,4 +82,23 @@ def build(estimator: type[MetricEstimator], options: Mapping[str, Any]) -> Any:
     known = [name for name in inspect.signature(estimator).parameters if name != "self"]
     if unknown := [name for name in options if name not in known]:
         raise UserError(f"{estimator.system} has no option {unknown[0]}: {', '.join(known)}")
-    return estimator(**options)
+    for reason, names in (("set by evaluate itself", set_here), ("not used by evaluate", unused)):
+        if refused := [name for name in names if name in options]:
+            raise UserError(f"{refused[0]} is {reason}")
+    built = estimator(**options)
+    built._check_parameters()
+    return built
+
+
+def check_names_differ(names: Iterable[str]) -> None:
+    """Raise UserError where two inputs have one name, by which their answers are written.
+
+    Examples
+    --------
+    >>> check_names_differ(["100", "101"])
+    """
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            raise UserError(f"two inputs are named {name}: predict writes answers by name; run it for each")
+        seen.add(name)
