@@ -12,7 +12,8 @@ Source: "Layer-Wise Feature Metric of Semantic-Pixel Matching for Few-Shot Learn
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import math
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -29,20 +30,38 @@ STANDARDIZE_EPS = 1e-5
 """Added to the variance when correlations are standardized."""
 
 
-def linear_assignment(cost: Tensor, maximize: bool = False) -> Tensor:
+def linear_assignment(cost: Tensor, maximize: bool = False, cost_limit: float | None = None) -> Tensor:
     """Solve each [N, M] problem of ``cost`` [..., N, M] with SciPy: the column of each row, -1 for none.
+
+    With a ``cost_limit``, each row and column may be left unmatched at the price of half the limit.
 
     Examples
     --------
     >>> linear_assignment(torch.tensor([[4.0, 1.0, 3.0], [2.0, 0.0, 5.0]]))
     tensor([1, 0])
     """
-    *batch, N, _ = cost.shape
+    *batch, N, M = cost.shape
     columns = torch.full((*batch, N), -1, dtype=torch.int64)
     for index in np.ndindex(*batch):
-        rows, assigned = linear_sum_assignment(cost[index].detach().cpu().double().numpy(), maximize)
-        columns[index][torch.from_numpy(rows)] = torch.from_numpy(assigned)
+        matrix = cost[index].detach().cpu().double().numpy()
+        if cost_limit is not None and math.isfinite(cost_limit):
+            matrix = _with_places_for_unmatched(matrix, maximize, cost_limit)
+        rows, assigned = linear_sum_assignment(matrix, maximize)
+        pairs = (rows < N) & (assigned < M)
+        columns[index][torch.from_numpy(rows[pairs])] = torch.from_numpy(assigned[pairs])
     return columns.to(cost.device)
+
+
+def _with_places_for_unmatched(matrix: Any, maximize: bool, cost_limit: float) -> Any:
+    """Extend a matrix [N, M] to [N + M, M + N]: row i may take column M + i, row N + j column j."""
+    N, M = matrix.shape
+    forbidden = -math.inf if maximize else math.inf
+    extended = np.full((N + M, M + N), forbidden)
+    extended[:N, :M] = matrix
+    extended[N:, M:] = 0.0
+    np.fill_diagonal(extended[:N, M:], cost_limit / 2)
+    np.fill_diagonal(extended[N:, :M], cost_limit / 2)
+    return extended
 
 
 def cosine(x: Tensor, y: Tensor) -> Tensor:

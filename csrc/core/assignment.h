@@ -113,7 +113,7 @@ void write_answer(const Prepared<T>& problem, Answer<Index> answer, std::int64_t
       assignment[problem.transposed ? j : i] = problem.transposed ? i : j;
     }
   }
-  if (duals.u != nullptr) write_duals(problem, answer, duals);
+  if (duals.wanted()) write_duals(problem, answer, duals);
 }
 
 // Problems of few columns. If float64 entries could overflow, the problem is solved again, scaled.

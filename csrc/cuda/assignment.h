@@ -1,6 +1,7 @@
 // Assignment problems on the device: what the torch operators call. No CUDA header is needed here.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 
 namespace lwfm {
@@ -8,8 +9,12 @@ namespace lwfm {
 // costs [count, rows, columns] of any strides (in elements), with positive sides; T is float or
 // double. +inf forbids a pair (-inf when maximizing).
 //
+//   cost_limit as lwfm::Options::cost_limit
 //   assignment [count, rows], written: the column of each row, -1 for a row without one
-//   statuses   [count], written: a lwfm::Status each; where it is not ok, the assignment is all -1
+//   u, v       [count, rows], [count, columns], written unless both are null: the duals, as
+//   lwfm::Duals statuses   [count], written: a lwfm::Status each; where it is not ok, the
+//   assignment is all -1
+//              and the duals are NaN
 //   workspace  of workspace_bytes(), 8-byte aligned; may be null if those are 0
 template <class T>
 struct AssignmentBatch {
@@ -17,17 +22,25 @@ struct AssignmentBatch {
   std::int64_t count, rows, columns;
   std::int64_t batch_stride, row_stride, column_stride;
   bool maximize;
+  double cost_limit;
   std::int64_t* assignment;
+  double *u, *v;
   std::int32_t* statuses;
   void* workspace;
 };
 
-// The longest side that a kernel takes: indices within a problem have 31 bits. Offsets have 64.
+// The columns that a kernel works on: those of the longer side and, with a cost limit, one for each
+// row of the shorter side that may stay unmatched.
+inline std::int64_t solver_columns(std::int64_t rows, std::int64_t columns, bool limited) {
+  return limited ? rows + columns : std::max(rows, columns);
+}
+
+// The most columns that a kernel works on: indices within a problem have 31 bits. Offsets have 64.
 constexpr std::int64_t kLongestSide = (std::int64_t{1} << 30) - 1;
 
 // Global memory that solving these problems needs; 0 where their state fits in shared memory.
-std::int64_t assignment_workspace_bytes(std::int64_t count, std::int64_t rows,
-                                        std::int64_t columns);
+std::int64_t assignment_workspace_bytes(std::int64_t count, std::int64_t rows, std::int64_t columns,
+                                        bool limited);
 
 // Solves the problems on a stream (a cudaStream_t); neither allocates nor waits, so it can be
 // captured in a CUDA graph. Returns a cudaError_t. The answers are those of

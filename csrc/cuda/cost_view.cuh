@@ -23,6 +23,23 @@ struct CostView {
   }
 };
 
+// The problem of a cost limit in the form in which it is solved: pairs cost what they exceed the
+// limit by, at half scale, those that do not pay are forbidden, and each row has a column of its
+// own for staying unmatched; see prepare_limited() in core/assignment/prepare.h.
+template <class T>
+struct LimitedView {
+  CostView<T> pairs;  // at half scale
+  std::int64_t paired_columns;
+  double limit;  // at half scale
+  double factor;
+
+  __device__ double operator()(std::int64_t i, std::int64_t j) const {
+    if (j >= paired_columns) return j - paired_columns == i ? 0.0 : kInfinity;
+    const double excess = pairs(i, j) - limit;
+    return excess >= 0.0 ? kInfinity : factor * excess;
+  }
+};
+
 // What the entries that a thread has looked at show.
 struct EntryFlags {
   bool invalid = false;  // NaN or -inf

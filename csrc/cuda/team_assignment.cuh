@@ -63,6 +63,9 @@ class TeamSolver {
     return status;
   }
 
+  // The costs as the solver reads them, scaled if they are huge; the duals are for these.
+  __device__ const Cost& cost() const { return cost_; }
+
  private:
   static constexpr Key kLast = 0x7fffffffffffffffLL;
   // In `discovered`: in the search tree; not within reach yet. Else the scan that reached it.

@@ -14,11 +14,14 @@
 
 namespace lwfm {
 
-// Lane i holds the column of row i and the row of column i; -1: none.
+// Lane i holds the column of row i, the row of column i (-1: none) and the dual of column i, for
+// costs times `factor`.
 struct WarpAssignment {
   Status status;
   int column_of_row;
   int row_of_column;
+  double v;
+  double factor;
 };
 
 template <class Cost>
@@ -35,7 +38,7 @@ class WarpSolver {
       free_rows_ &= free_rows_ - 1;
       status = augment(row);
     }
-    return {status, column_of_row_, row_of_column_};
+    return {status, column_of_row_, row_of_column_, v_, cost_.factor};
   }
 
  private:

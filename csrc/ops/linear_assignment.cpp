@@ -1,4 +1,5 @@
-// lwfm::linear_assignment: cost [..., N, M] -> column of each row [..., N], int64.
+// lwfm::linear_assignment: cost [..., N, M] -> column of each row [..., N], int64; and
+// lwfm::linear_assignment_duals, which also returns the duals [..., N] and [..., M], float64.
 #include "linear_assignment.h"
 
 #include <torch/csrc/stable/library.h>
@@ -6,15 +7,16 @@
 #include <torch/csrc/stable/tensor.h>
 
 #include <algorithm>
-#include <condition_variable>
 #include <cstdint>
-#include <mutex>
 #include <new>
+#include <optional>
 #include <stdexcept>
+#include <tuple>
 #include <vector>
 
 #include "core/assignment.h"
 #include "core/assignment/error_message.h"
+#include "problem_threads.h"
 #include "signals.h"
 #include "tensor_views.h"
 
@@ -51,57 +53,40 @@ class Matrices {
   CostMatrix<T> first_;
 };
 
-// Counts the problems that torch's threads have left. The caller waits for them here rather than in
-// torch, so that Ctrl-C ends its waiting too.
-class Progress {
- public:
-  Progress(std::int64_t problems, lwfm::Interruption& interruption)
-      : left_(problems), interruption_(interruption) {}
+// Where to put the answers of all problems, contiguous; u and v are null unless wanted, or where
+// they are empty.
+struct Outputs {
+  std::int64_t* assignment;  // [count, rows]
+  double *u, *v;             // [count, rows], [count, columns]
 
-  // After this thread's share.
-  void finish(std::int64_t problems) {
-    std::unique_lock<std::mutex> lock(mutex_);
-    left_ -= problems;
-    if (left_ == 0) return done_.notify_one();
-    if (!interruption_.polls()) return;
-    while (!done_.wait_for(lock, lwfm::Interruption::kPeriod, [this] { return left_ == 0; })) {
-      lock.unlock();
-      interruption_.update();
-      lock.lock();
-    }
+  lwfm::Duals duals(std::int64_t b, std::int64_t rows, std::int64_t columns) const {
+    return {u == nullptr ? u : u + b * rows, v == nullptr ? v : v + b * columns};
   }
-
- private:
-  std::int64_t left_;  // guarded by mutex_
-  lwfm::Interruption& interruption_;
-  std::mutex mutex_;
-  std::condition_variable done_;
 };
 
 template <class T>
-void solve_all(const Tensor& cost, bool maximize, std::int64_t* assignment) {
+void solve_all(const Tensor& cost, lwfm::Options options, const Outputs& outputs) {
   const Matrices<T> matrices(cost);
+  const std::int64_t rows = matrices.rows(), columns = matrices.columns();
   std::vector<Status> statuses(static_cast<std::size_t>(matrices.count()), Status::ok);
-  // Fewer large problems than threads: one at a time, on all of them.
   lwfm::Interruption interruption = lwfm::interruption_by_signals();
-  lwfm::Options options{maximize};
   options.interruption = &interruption;
+  // Fewer large problems than threads: one at a time, on all of them.
   const auto threads = static_cast<std::int64_t>(torch::stable::get_num_threads());
-  const std::int64_t longest_side = std::max(matrices.rows(), matrices.columns());
-  const bool together = matrices.count() < threads && lwfm::team_size(longest_side, threads) > 1;
+  const bool together =
+      matrices.count() < threads && lwfm::team_size(std::max(rows, columns), threads) > 1;
   if (together) options.threads = threads;
-  const std::int64_t entries = std::max<std::int64_t>(1, matrices.rows() * matrices.columns());
+  const std::int64_t entries = std::max<std::int64_t>(1, rows * columns);
   const std::int64_t grain =
       together ? matrices.count() : std::max<std::int64_t>(1, 16384 / entries);
-  Progress progress(matrices.count(), interruption);
-  torch::stable::parallel_for(
-      0, matrices.count(), grain, [&](std::int64_t begin, std::int64_t end) {
+  lwfm::solve_on_threads(
+      matrices.count(), grain, interruption, [&](std::int64_t begin, std::int64_t end) {
         lwfm::WorkspaceOfThread workspace;
         for (std::int64_t b = begin; b < end && !interruption.requested(); ++b) {
-          statuses[static_cast<std::size_t>(b)] = lwfm::solve(
-              matrices.problem(b), options, *workspace, assignment + b * matrices.rows());
+          statuses[static_cast<std::size_t>(b)] =
+              lwfm::solve(matrices.problem(b), options, *workspace, outputs.assignment + b * rows,
+                          outputs.duals(b, rows, columns));
         }
-        progress.finish(end - begin);
       });
   if (interruption.requested()) throw std::runtime_error("linear_assignment: interrupted");
   const auto bad = std::find_if(statuses.begin(), statuses.end(),
@@ -109,11 +94,11 @@ void solve_all(const Tensor& cost, bool maximize, std::int64_t* assignment) {
   if (bad == statuses.end()) return;
   if (*bad == Status::out_of_memory) throw std::bad_alloc();
   const std::int64_t b = bad - statuses.begin();
-  throw std::invalid_argument(lwfm::describe_failure(*bad, matrices.problem(b), maximize, "cost",
-                                                     matrices.batch().index_of(b)));
+  throw std::invalid_argument(lwfm::describe_failure(*bad, matrices.problem(b), options.maximize,
+                                                     "cost", matrices.batch().index_of(b)));
 }
 
-using SolveAll = void (*)(const Tensor&, bool, std::int64_t*);
+using SolveAll = void (*)(const Tensor&, lwfm::Options, const Outputs&);
 
 SolveAll solver_for(ScalarType dtype) {
   switch (dtype) {
@@ -144,13 +129,45 @@ SolveAll solver_for(ScalarType dtype) {
   }
 }
 
+lwfm::Options options_of(bool maximize, std::optional<double> cost_limit) {
+  lwfm::Options options{maximize};
+  options.cost_limit = cost_limit.value_or(lwfm::kInfinity);
+  if (!(options.cost_limit > -lwfm::kInfinity)) {
+    throw std::invalid_argument(
+        "linear_assignment: cost_limit must be a finite number, or None or inf for no limit");
+  }
+  return options;
+}
+
+Tensor assign_on_cpu(const Tensor& cost, bool maximize, std::optional<double> cost_limit) {
+  return lwfm::linear_assignment_cpu(cost, maximize, cost_limit, false).assignment;
+}
+
+std::tuple<Tensor, Tensor, Tensor> assign_with_duals_on_cpu(const Tensor& cost, bool maximize,
+                                                            std::optional<double> cost_limit) {
+  return lwfm::linear_assignment_cpu(cost, maximize, cost_limit, true).all();
+}
+
 }  // namespace
 
 namespace lwfm {
 
-Tensor linear_assignment_cpu(const Tensor& cost, bool maximize) {
-  const std::int64_t dim = cost.dim();
-  if (dim < 2) throw std::invalid_argument("linear_assignment: cost must be [..., N, M]");
+AssignmentTensors new_assignment_tensors(const Tensor& cost, bool duals) {
+  const auto sizes = cost.sizes();
+  std::vector<std::int64_t> of_rows(sizes.begin(), sizes.end() - 1), of_columns(of_rows);
+  of_columns.back() = sizes.back();
+  AssignmentTensors tensors{torch::stable::new_empty(cost, of_rows, ScalarType::Long), {}, {}};
+  if (duals) {
+    tensors.u = torch::stable::new_empty(cost, of_rows, ScalarType::Double);
+    tensors.v = torch::stable::new_empty(cost, of_columns, ScalarType::Double);
+  }
+  return tensors;
+}
+
+AssignmentTensors linear_assignment_cpu(const Tensor& cost, bool maximize,
+                                        std::optional<double> cost_limit, bool duals) {
+  if (cost.dim() < 2) throw std::invalid_argument("linear_assignment: cost must be [..., N, M]");
+  const lwfm::Options options = options_of(maximize, cost_limit);
   Tensor input = cost;
   ScalarType dtype = cost.scalar_type();
   if (dtype == ScalarType::Half || dtype == ScalarType::BFloat16) {
@@ -158,19 +175,27 @@ Tensor linear_assignment_cpu(const Tensor& cost, bool maximize) {
     input = torch::stable::to(cost, dtype);
   }
   const SolveAll solve = solver_for(dtype);
-  const auto sizes = cost.sizes();
-  const std::vector<std::int64_t> shape(sizes.begin(), sizes.end() - 1);
-  Tensor assignment = torch::stable::new_empty(input, shape, ScalarType::Long);
-  solve(input, maximize, static_cast<std::int64_t*>(assignment.mutable_data_ptr()));
-  return assignment;
+  AssignmentTensors tensors = new_assignment_tensors(input, duals);
+  Outputs outputs{data_of<std::int64_t>(tensors.assignment), nullptr, nullptr};
+  if (duals) {
+    outputs.u = data_of<double>(*tensors.u);
+    outputs.v = data_of<double>(*tensors.v);
+  }
+  solve(input, options, outputs);
+  return tensors;
 }
 
 }  // namespace lwfm
 
 STABLE_TORCH_LIBRARY_FRAGMENT(lwfm, library) {
-  library.def("linear_assignment(Tensor cost, bool maximize=False) -> Tensor");
+  library.def(
+      "linear_assignment(Tensor cost, bool maximize=False, float? cost_limit=None) -> Tensor");
+  library.def(
+      "linear_assignment_duals(Tensor cost, bool maximize=False, float? cost_limit=None)"
+      " -> (Tensor, Tensor, Tensor)");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(lwfm, CPU, library) {
-  library.impl("linear_assignment", TORCH_BOX(&lwfm::linear_assignment_cpu));
+  library.impl("linear_assignment", TORCH_BOX(&assign_on_cpu));
+  library.impl("linear_assignment_duals", TORCH_BOX(&assign_with_duals_on_cpu));
 }

@@ -1,13 +1,14 @@
-// lwfm::linear_assignment on CUDA tensors: by kernels where they were built, else through the host.
+// lwfm::linear_assignment and lwfm::linear_assignment_duals on CUDA tensors: by kernels where they
+// were built, else through the host.
 #include <torch/csrc/stable/accelerator.h>
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 
-#include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <optional>
-#include <vector>
+#include <tuple>
 
 #include "linear_assignment.h"
 
@@ -18,14 +19,28 @@
 
 namespace {
 
+using lwfm::AssignmentTensors;
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
+// What a call asks for besides the assignment itself.
+struct Request {
+  bool maximize;
+  std::optional<double> cost_limit;
+  bool duals;
+};
+
 // One transfer each way; waits for the device, and throws as the CPU kernel does.
-Tensor through_host(const Tensor& cost, bool maximize) {
+AssignmentTensors through_host(const Tensor& cost, const Request& request) {
   const torch::stable::Device host(torch::headeronly::DeviceType::CPU);
-  return torch::stable::to(lwfm::linear_assignment_cpu(torch::stable::to(cost, host), maximize),
-                           cost.device());
+  AssignmentTensors tensors = lwfm::linear_assignment_cpu(
+      torch::stable::to(cost, host), request.maximize, request.cost_limit, request.duals);
+  tensors.assignment = torch::stable::to(tensors.assignment, cost.device());
+  if (request.duals) {
+    tensors.u = torch::stable::to(*tensors.u, cost.device());
+    tensors.v = torch::stable::to(*tensors.v, cost.device());
+  }
+  return tensors;
 }
 
 #if LWFM_WITH_CUDA
@@ -65,61 +80,78 @@ std::optional<std::int64_t> batch_stride(const Tensor& cost) {
 }
 
 template <class T>
-int launch(const Tensor& cost, bool maximize, const Tensor& assignment, const Tensor& statuses,
-           void* workspace, void* stream) {
+int launch(const Tensor& cost, const Request& request, const AssignmentTensors& outputs,
+           const Tensor& statuses, void* workspace, void* stream) {
   const std::int64_t d = cost.dim() - 2;
-  const lwfm::AssignmentBatch<T> batch{static_cast<const T*>(cost.const_data_ptr()),
-                                       statuses.numel(),
-                                       cost.size(d),
-                                       cost.size(d + 1),
-                                       *batch_stride(cost),
-                                       cost.stride(d),
-                                       cost.stride(d + 1),
-                                       maximize,
-                                       static_cast<std::int64_t*>(assignment.mutable_data_ptr()),
-                                       static_cast<std::int32_t*>(statuses.mutable_data_ptr()),
-                                       workspace};
+  lwfm::AssignmentBatch<T> batch{};
+  batch.costs = lwfm::data_of<const T>(cost);
+  batch.count = statuses.numel();
+  batch.rows = cost.size(d);
+  batch.columns = cost.size(d + 1);
+  batch.batch_stride = *batch_stride(cost);
+  batch.row_stride = cost.stride(d);
+  batch.column_stride = cost.stride(d + 1);
+  batch.maximize = request.maximize;
+  batch.cost_limit = request.cost_limit.value_or(lwfm::kInfinity);
+  batch.assignment = lwfm::data_of<std::int64_t>(outputs.assignment);
+  if (request.duals) {
+    batch.u = lwfm::data_of<double>(*outputs.u);
+    batch.v = lwfm::data_of<double>(*outputs.v);
+  }
+  batch.statuses = lwfm::data_of<std::int32_t>(statuses);
+  batch.workspace = workspace;
   return lwfm::solve_assignments(batch, stream);
 }
 
-Tensor by_kernels(const Tensor& cost, bool maximize) {
+AssignmentTensors by_kernels(const Tensor& cost, const Request& request, bool limited) {
   const std::int64_t d = cost.dim() - 2, rows = cost.size(d), columns = cost.size(d + 1);
   const std::int64_t count = cost.numel() / (rows * columns);
-  const auto sizes = cost.sizes();
   const torch::stable::accelerator::DeviceGuard guard(cost.get_device_index());
-  const Tensor assignment =
-      torch::stable::new_empty(cost, {sizes.begin(), sizes.end() - 1}, ScalarType::Long);
+  AssignmentTensors outputs = lwfm::new_assignment_tensors(cost, request.duals);
   const Tensor statuses = torch::stable::new_empty(cost, {count}, ScalarType::Int);
-  const std::int64_t bytes = lwfm::assignment_workspace_bytes(count, rows, columns);
+  const std::int64_t bytes = lwfm::assignment_workspace_bytes(count, rows, columns, limited);
   const Tensor workspace = torch::stable::new_empty(cost, {bytes / 8}, ScalarType::Double);
   void* const memory = bytes == 0 ? nullptr : workspace.mutable_data_ptr();
   void* const stream = lwfm::current_cuda_stream(cost.get_device_index());
   const auto kernels = cost.scalar_type() == ScalarType::Float ? launch<float> : launch<double>;
-  lwfm::require_launched(kernels(cost, maximize, assignment, statuses, memory, stream),
+  lwfm::require_launched(kernels(cost, request, outputs, statuses, memory, stream),
                          "linear_assignment");
-  return assignment;
+  return outputs;
 }
 
-Tensor linear_assignment_cuda(const Tensor& cost, bool maximize) {
+AssignmentTensors assign_on_device(const Tensor& cost, const Request& request) {
   const std::optional<ScalarType> dtype = kernel_dtype(cost.scalar_type());
   const std::int64_t dim = cost.dim();
-  const bool fits = dim >= 2 && cost.numel() > 0 &&
-                    std::max(cost.size(dim - 2), cost.size(dim - 1)) <= lwfm::kLongestSide;
-  if (!fits || !dtype) return through_host(cost, maximize);
+  const double limit = request.cost_limit.value_or(lwfm::kInfinity);
+  const bool limited = std::isfinite(limit), valid = limited || limit > 0;
+  const bool fits =
+      dim >= 2 && cost.numel() > 0 &&
+      lwfm::solver_columns(cost.size(dim - 2), cost.size(dim - 1), limited) <= lwfm::kLongestSide;
+  if (!valid || !fits || !dtype) return through_host(cost, request);
   const Tensor read = *dtype == cost.scalar_type() ? cost : torch::stable::to(cost, *dtype);
-  return by_kernels(batch_stride(read) ? read : torch::stable::contiguous(read), maximize);
+  return by_kernels(batch_stride(read) ? read : torch::stable::contiguous(read), request, limited);
 }
 
 #else
 
-Tensor linear_assignment_cuda(const Tensor& cost, bool maximize) {
-  return through_host(cost, maximize);
+AssignmentTensors assign_on_device(const Tensor& cost, const Request& request) {
+  return through_host(cost, request);
 }
 
 #endif
+
+Tensor linear_assignment_cuda(const Tensor& cost, bool maximize, std::optional<double> cost_limit) {
+  return assign_on_device(cost, {maximize, cost_limit, false}).assignment;
+}
+
+std::tuple<Tensor, Tensor, Tensor> linear_assignment_duals_cuda(const Tensor& cost, bool maximize,
+                                                                std::optional<double> cost_limit) {
+  return assign_on_device(cost, {maximize, cost_limit, true}).all();
+}
 
 }  // namespace
 
 STABLE_TORCH_LIBRARY_IMPL(lwfm, CUDA, library) {
   library.impl("linear_assignment", TORCH_BOX(&linear_assignment_cuda));
+  library.impl("linear_assignment_duals", TORCH_BOX(&linear_assignment_duals_cuda));
 }

@@ -47,6 +47,17 @@ def refusal(message: str) -> Callable[..., None]:
     return backward
 
 
+def register_without_gradient(name: str) -> None:
+    """Register an autograd kernel of ``lwfm::name`` whose outputs carry no gradient."""
+    operator = getattr(torch.ops.lwfm, name).default
+
+    def kernel(keyset: Any, *arguments: Any) -> Any:
+        with torch._C._AutoDispatchBelowAutograd():
+            return operator.redispatch(keyset & torch._C._after_autograd_keyset, *arguments)
+
+    _LIBRARY.impl(name, kernel, "Autograd", with_keyset=True)  # type: ignore[no-untyped-call]
+
+
 def call_operator(operator: Any, *arguments: Any, recorded: bool) -> Any:
     """Call an operator, without its autograd kernel where nothing is recorded: that one is Python."""
     if recorded or torch.compiler.is_compiling():

@@ -2,16 +2,53 @@
 
 from __future__ import annotations
 
-import threading
-from typing import cast
+import math
+from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor
 
-from lwfm import _ops  # importing the module registers the operators
+from lwfm.ops._interruption import call_interruptibly
+from lwfm.ops._register import register_without_gradient
 
 
-def linear_assignment(cost: Tensor, maximize: bool = False, *, check: bool = False) -> Tensor:
+@overload
+def linear_assignment(
+    cost: Tensor,
+    maximize: bool = False,
+    *,
+    cost_limit: float | None = None,
+    return_duals: Literal[False] = False,
+    check: bool = False,
+) -> Tensor: ...
+@overload
+def linear_assignment(
+    cost: Tensor,
+    maximize: bool = False,
+    *,
+    cost_limit: float | None = None,
+    return_duals: Literal[True],
+    check: bool = False,
+) -> tuple[Tensor, Tensor, Tensor]: ...
+@overload
+def linear_assignment(
+    cost: Tensor,
+    maximize: bool = False,
+    *,
+    cost_limit: float | None = None,
+    return_duals: bool,
+    check: bool = False,
+) -> Tensor | tuple[Tensor, Tensor, Tensor]: ...
+
+
+def linear_assignment(
+    cost: Tensor,
+    maximize: bool = False,
+    *,
+    cost_limit: float | None = None,
+    return_duals: bool = False,
+    check: bool = False,
+) -> Tensor | tuple[Tensor, Tensor, Tensor]:
     """Solve a batch of linear assignment problems exactly.
 
     Parameters
@@ -23,6 +60,12 @@ def linear_assignment(cost: Tensor, maximize: bool = False, *, check: bool = Fal
         of one problem span less than 2^53.
     maximize : bool
         Maximize the total instead of minimizing it.
+    cost_limit : float, optional
+        Make a pair only if it pays: each row and column left unmatched costs half the limit (earns half of
+        it, when maximizing), optimized jointly with the pairs, so no pair that costs the limit or more is
+        made. Such a problem is never infeasible.
+    return_duals : bool
+        Also return the dual variables.
     check : bool
         For CUDA tensors: wait for the result and raise for a problem that cannot be solved. By default a
         call does not wait for the device, and such a problem is marked by -1 in all its rows. Ignored
@@ -30,18 +73,26 @@ def linear_assignment(cost: Tensor, maximize: bool = False, *, check: bool = Fal
 
     Returns
     -------
-    Tensor [..., N]
+    cols : Tensor [..., N]
         int64, on the device of ``cost``: the column of each row, and -1 for a row without one (there
-        are ``N - M`` of those if ``N > M``). It carries no gradient.
+        are ``N - M`` of those if ``N > M``, and others with a cost limit). It carries no gradient.
+    u, v : Tensor [..., N], Tensor [..., M]
+        With ``return_duals``: float64, on the device of ``cost``; they carry no gradient.
+        ``u[..., i] + v[..., j] <= cost[..., i, j]`` (``>=`` when maximizing), with equality on the pairs, up
+        to rounding. Duals of the longer side are at most 0 (at least, when maximizing) and 0 where
+        unmatched. With a cost limit, duals of both sides are at most half of it (at least), and equal it
+        where unmatched. The sum of all duals (with a limit: less half of it for every unmatched row and
+        column) is the total, which proves that it is optimal.
 
     Raises
     ------
     TypeError
-        ``maximize`` is neither True nor False.
+        ``maximize`` or ``return_duals`` is neither True nor False, or ``cost_limit`` is no number.
     ValueError
-        ``cost`` has fewer than two dimensions or a complex or 8-bit floating dtype; an entry is NaN or an
-        infinity of the wrong sign, or a problem has no complete assignment (the message names the first such
-        problem by its index in the batch). The latter two for CUDA tensors only with ``check``.
+        ``cost_limit`` is NaN or ``-inf``; ``cost`` has fewer than two dimensions or a complex or 8-bit
+        floating dtype; an entry is NaN or an infinity of the wrong sign, or a problem has no complete
+        assignment (the message names the first such problem by its index in the batch). The latter two for
+        CUDA tensors only with ``check``.
 
     Notes
     -----
@@ -53,7 +104,9 @@ def linear_assignment(cost: Tensor, maximize: bool = False, *, check: bool = Fal
 
     CUDA tensors are solved by kernels on the current stream: a warp for each problem of up to 128 columns, a
     block for each larger one. A call allocates through torch and never waits, so it can be captured in a
-    CUDA graph. 64-bit integers, and every dtype where ``lwfm info`` says that no kernels were built, are
+    CUDA graph. A cost limit adds a column for each row of the shorter side. A problem that is marked as
+    unsolved has duals of NaN; with a cost limit, -1 in all rows may also be the answer.
+    64-bit integers, and every dtype where ``lwfm info`` says that no kernels were built, are
     solved on the host instead: one transfer each way, and errors as on the CPU.
 
     Examples
@@ -66,44 +119,92 @@ def linear_assignment(cost: Tensor, maximize: bool = False, *, check: bool = Fal
     >>> linear_assignment(torch.stack([cost, -cost]), maximize=True)
     tensor([[0, 2, 1],
             [1, 0, 2]])
+    >>> linear_assignment(cost, cost_limit=2)  # only pairs that cost less than 2
+    tensor([-1,  1, -1])
+    >>> cols, u, v = linear_assignment(cost, return_duals=True)
+    >>> float(u.sum() + v.sum())  # the total
+    5.0
     """
-    if maximize not in (True, False):
-        raise TypeError(f"maximize must be True or False, got {maximize!r}")
+    for name, value in (("maximize", maximize), ("return_duals", return_duals)):
+        if value not in (True, False):
+            raise TypeError(f"{name} must be True or False, got {value!r}")
+    limit = _as_limit(cost_limit)
     if cost.dtype.is_floating_point and cost.dtype.itemsize == 1:
         raise ValueError(f"linear_assignment: cost is {cost.dtype}, convert it to float32: cost.float()")
-    assignment = _call_operator(cost, maximize)
+    answer: Any
+    if return_duals:
+        operator = torch.ops.lwfm.linear_assignment_duals.default
+        answer = call_interruptibly(operator, cost.detach(), maximize, limit)
+    else:
+        answer = call_interruptibly(torch.ops.lwfm.linear_assignment.default, cost, maximize, limit)
     if check and cost.is_cuda and not torch.compiler.is_compiling():
-        _raise_for_unsolved(cost, maximize, assignment)
-    return assignment
+        _raise_for_unsolved(cost, maximize, limit, answer[0] if return_duals else answer)
+    return answer  # type: ignore[no-any-return]
 
 
-def _call_operator(cost: Tensor, maximize: bool) -> Tensor:
-    """Call the operator so that Ctrl-C ends it: signals are handled on the main thread of eager code."""
-    operator = torch.ops.lwfm.linear_assignment.default
-    if torch.compiler.is_compiling() or threading.current_thread() is not threading.main_thread():
-        return cast("Tensor", operator(cost, maximize))
-    return cast("Tensor", _ops.call_interruptibly(operator, cost, maximize))
+def _raise_for_unsolved(cost: Tensor, maximize: bool, limit: float | None, cols: Tensor) -> None:
+    """Solve a batch again on the host if a problem in it could not be solved: that raises."""
+    if limit is None:
+        unsolved = ((cols >= 0).sum(-1) < min(cost.shape[-2:])).any()
+    elif cost.is_floating_point():
+        unsolved = (cost.isnan() | (cost == (math.inf if maximize else -math.inf))).any()
+    else:
+        return
+    if bool(unsolved):
+        linear_assignment(cost.cpu(), maximize, cost_limit=limit)
 
 
-def _raise_for_unsolved(cost: Tensor, maximize: bool, assignment: Tensor) -> None:
-    """Solve a batch again on the host if a problem in it was marked as unsolved: that raises."""
-    assigned = (assignment >= 0).sum(-1)
-    if bool((assigned < min(cost.shape[-2:])).any()):
-        _call_operator(cost.cpu(), maximize)
+def _as_limit(cost_limit: float | None) -> float | None:
+    """Return a finite cost limit, or None for none."""
+    if cost_limit is None:
+        return None
+    if isinstance(cost_limit, (str, bytes, bool)):
+        raise TypeError(f"cost_limit must be a number, or None for no limit, got {cost_limit!r}")
+    limit = float(cost_limit)
+    if math.isnan(limit) or limit == -math.inf:
+        raise ValueError(f"cost_limit must be a finite number, or None or inf for no limit, got {cost_limit}")
+    return None if limit == math.inf else limit
 
 
-def _linear_assignment_fake(cost: Tensor, maximize: bool = False) -> Tensor:  # noqa: ARG001
+def _fake(cost: Tensor, maximize: bool = False, cost_limit: float | None = None) -> Tensor:  # noqa: ARG001
     if cost.dim() < 2:
         raise ValueError("linear_assignment: cost must be [..., N, M]")
     return cost.new_empty(cost.shape[:-1], dtype=torch.int64)
 
 
-def _linear_assignment_vmap(
-    _info: object, in_dims: tuple[int | None, ...], cost: Tensor, maximize: bool = False
+def _duals_fake(
+    cost: Tensor, maximize: bool = False, cost_limit: float | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    u = cost.new_empty(cost.shape[:-1], dtype=torch.float64)
+    v = cost.new_empty((*cost.shape[:-2], cost.shape[-1]), dtype=torch.float64)
+    return _fake(cost, maximize, cost_limit), u, v
+
+
+def _vmap(
+    _info: object,
+    in_dims: tuple[int | None, ...],
+    cost: Tensor,
+    maximize: bool = False,
+    cost_limit: float | None = None,
 ) -> tuple[Tensor, int]:
     batch_dim = in_dims[0] or 0  # the cost is the only tensor, so it is the one that is batched
-    return linear_assignment(cost.movedim(batch_dim, 0), maximize), 0
+    return linear_assignment(cost.movedim(batch_dim, 0), maximize, cost_limit=cost_limit), 0
 
 
-torch.library.register_fake("lwfm::linear_assignment", _linear_assignment_fake)
-torch.library.register_vmap("lwfm::linear_assignment", _linear_assignment_vmap)
+def _duals_vmap(
+    _info: object,
+    in_dims: tuple[int | None, ...],
+    cost: Tensor,
+    maximize: bool = False,
+    cost_limit: float | None = None,
+) -> tuple[tuple[Tensor, Tensor, Tensor], tuple[int, int, int]]:
+    stacked = cost.movedim(in_dims[0] or 0, 0)
+    answer = linear_assignment(stacked, maximize, cost_limit=cost_limit, return_duals=True)
+    return answer, (0, 0, 0)
+
+
+torch.library.register_fake("lwfm::linear_assignment", _fake)
+torch.library.register_vmap("lwfm::linear_assignment", _vmap)
+torch.library.register_fake("lwfm::linear_assignment_duals", _duals_fake)
+torch.library.register_vmap("lwfm::linear_assignment_duals", _duals_vmap)
+register_without_gradient("linear_assignment_duals")

@@ -31,10 +31,13 @@ struct Options {
   bool limited() const { return std::isfinite(cost_limit); }
 };
 
-// Where to put the dual variables: u [rows], v [columns]. Both null: not wanted.
+// Where to put the dual variables: u [rows], v [columns]. Both null: not wanted. An empty one may
+// be.
 struct Duals {
   double* u = nullptr;
   double* v = nullptr;
+
+  bool wanted() const { return u != nullptr || v != nullptr; }
 };
 
 }  // namespace lwfm

@@ -10,9 +10,10 @@
 
 namespace simt {
 
-// Writes the column of each row, -1 for a row without one. T is float or double.
+// Writes the column of each row, -1 for a row without one, and the duals u [rows] and v [columns],
+// with a cost limit unless it is infinite. T is float or double.
 template <class T>
-lwfm::Status solve_by_core(const lwfm::CostMatrix<T>& cost, bool maximize,
-                           std::int64_t* assignment);
+lwfm::Status solve_by_core(const lwfm::CostMatrix<T>& cost, bool maximize, double cost_limit,
+                           std::int64_t* assignment, double* u, double* v);
 
 }  // namespace simt
