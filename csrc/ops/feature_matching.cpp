@@ -116,8 +116,7 @@ void match_all(const ScaledBlocks<T>& blocks, const Tensor& support, const Tenso
                                                     queries[pairing.query_of(p)], columns + p * P,
                                                     P, cosines + p * P);
     });
-    lwfm::select_matches(workspace, cosines + p * P, columns + p * P, P, top_k);
-    similarity[p] = lwfm::mean_of_matches(workspace, top_k);
+    similarity[p] = lwfm::mean_of_matches(workspace, cosines + p * P, columns + p * P, P, top_k);
   };
   torch::stable::parallel_for(0, pairing.tiles(), 1, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t tile = begin; tile < end; ++tile) pairing.for_pairs_of_tile(tile, match);

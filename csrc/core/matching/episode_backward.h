@@ -195,7 +195,7 @@ void differentiate_reductions(TileGradientWorkspace<T>& workspace,
         select_recorded(workspace.forward.matching, workspace.assignment, layer, layers[l].record,
                         e, q, first, problems.shots(c) * layer.pool.P);
         const T similarity =
-            mean_of_matches(workspace.forward.matching, options.matched(layer.pool.P));
+            mean_of_selected(workspace.forward.matching, options.matched(layer.pool.P));
         if (l > 0 && !is_larger(similarity, best)) continue;
         best = similarity;
         from = l;

@@ -188,10 +188,7 @@ LWFM_INLINE void match_class(TileWorkspace<T>& workspace, const EpisodeLayer<T>&
     for (std::int64_t lane = 0; lane < tile.count; ++lane) {
       const std::int64_t* const assignment = workspace.assignment.data() + lane * rows;
       const T* const cosines = workspace.cosines.data() + lane * rows;
-      if (*std::max_element(assignment, assignment + rows) < 0)
-        continue;  // the failure is reported
-      select_matches(workspace.matching, cosines, assignment, rows, top_k);
-      similarity[lane] = mean_of_matches(workspace.matching, top_k);
+      similarity[lane] = mean_of_matches(workspace.matching, cosines, assignment, rows, top_k);
       if (to.assignment == nullptr) continue;
       const std::int64_t at = ((tile.e * images.Q + tile.first + lane) * images.S + first) * P;
       std::copy_n(assignment, rows, to.assignment + at);
@@ -336,13 +333,6 @@ void compare_tile(TileWorkspace<T>& workspace, const EpisodeLayer<T>& layer,
       write_features<decltype(bytes)::value>(workspace, layer, to);
     });
   }
-}
-
-// Whether a matched similarity takes the place of the largest so far: the first of the largest
-// counts, and a NaN as largest.
-template <class T>
-bool is_larger(T similarity, T best) {
-  return similarity > best || (similarity != similarity && best == best);
 }
 
 // Sums and reductions over the layers for one query and class.

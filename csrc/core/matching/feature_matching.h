@@ -55,39 +55,58 @@ Status match_positions(MatchingWorkspace<T>& workspace, const ScaledBlock<T>& bl
   return solve(workspace.cost_matrix(raw), {}, workspace.solver, assignment);
 }
 
-// Puts the `top_k` most similar matches first, in the order of `comes_first`. `cosines` are those
-// of the rows; rows without a column are left out.
+// The row of the most similar match, -1 if no row has a column.
+template <class T>
+std::int64_t most_similar_row(const T* cosines, const std::int64_t* assignment, std::int64_t rows) {
+  std::int64_t best = -1;
+  for (std::int64_t i = 0; i < rows; ++i) {
+    if (assignment[i] >= 0 && (best < 0 || is_larger(cosines[i], cosines[best]))) best = i;
+  }
+  return best;
+}
+
+// Leaves the `top_k` most similar matches in the workspace, in the order of `comes_first`.
+// `cosines` are those of the rows; rows without a column are left out.
 template <class T>
 void select_matches(MatchingWorkspace<T>& workspace, const T* cosines,
                     const std::int64_t* assignment, std::int64_t rows, std::int64_t top_k) {
   auto& matches = workspace.matches;
   matches.clear();
-  const auto before = [](const auto& one, const auto& other) {
-    return comes_first(one.cosine, one.row, other.cosine, other.row);
-  };
   if (top_k == 1) {  // no list of all
-    for (std::int64_t i = 0; i < rows; ++i) {
-      const typename MatchingWorkspace<T>::Match match{cosines[i], i};
-      if (assignment[i] < 0) continue;
-      if (matches.empty()) matches.push_back(match);
-      if (before(match, matches[0])) matches[0] = match;
-    }
+    const std::int64_t row = most_similar_row(cosines, assignment, rows);
+    if (row >= 0) matches.push_back({cosines[row], row});
     return;
   }
   for (std::int64_t i = 0; i < rows; ++i) {
     if (assignment[i] >= 0) matches.push_back({cosines[i], i});
   }
-  std::partial_sort(matches.begin(), matches.begin() + top_k, matches.end(), before);
+  const auto before = [](const auto& one, const auto& other) {
+    return comes_first(one.cosine, one.row, other.cosine, other.row);
+  };
+  const std::size_t kept = std::min(static_cast<std::size_t>(top_k), matches.size());
+  std::partial_sort(matches.begin(), matches.begin() + static_cast<std::ptrdiff_t>(kept),
+                    matches.end(), before);
+  matches.resize(kept);
 }
 
 // The mean of the `top_k` matches that were selected.
 template <class T>
-T mean_of_matches(const MatchingWorkspace<T>& workspace, std::int64_t top_k) {
+T mean_of_selected(const MatchingWorkspace<T>& workspace, std::int64_t top_k) {
   T sum{0};
-  for (std::int64_t k = 0; k < top_k; ++k) {
-    sum += workspace.matches[static_cast<std::size_t>(k)].cosine;
-  }
+  for (const auto& match : workspace.matches) sum += match.cosine;
   return sum / static_cast<T>(top_k);
+}
+
+// The mean cosine of the `top_k` most similar matches.
+template <class T>
+T mean_of_matches(MatchingWorkspace<T>& workspace, const T* cosines, const std::int64_t* assignment,
+                  std::int64_t rows, std::int64_t top_k) {
+  if (top_k == 1) {
+    const std::int64_t row = most_similar_row(cosines, assignment, rows);
+    return row < 0 ? T{0} : cosines[row];
+  }
+  select_matches(workspace, cosines, assignment, rows, top_k);
+  return mean_of_selected(workspace, top_k);
 }
 
 // Features [positions, channels] of one image, contiguous, and the inverse of their norms.

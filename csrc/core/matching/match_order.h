@@ -13,4 +13,11 @@ LWFM_HOST_DEVICE bool comes_first(T cosine, Row row, T other_cosine, Row other_r
   return cosine > other_cosine || (cosine == other_cosine && row < other_row);
 }
 
+// Whether a matched similarity takes the place of the largest so far: the first of the largest
+// counts, and a NaN as largest.
+template <class T>
+LWFM_HOST_DEVICE bool is_larger(T similarity, T best) {
+  return similarity > best || (similarity != similarity && best == best);
+}
+
 }  // namespace lwfm
