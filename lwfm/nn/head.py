@@ -16,6 +16,7 @@ from lwfm.nn.embedding import PixelEmbedding
 from lwfm.nn.map_layout import MapLayout
 from lwfm.ops._expressions import without_autocast
 from lwfm.ops.class_lists import class_lists
+from lwfm.ops.compare_maps import compare_maps
 from lwfm.ops.encode_maps import EncodedMaps, encode_maps
 from lwfm.ops.episodes import EpisodeOptions, compare_episodes
 
@@ -188,8 +189,17 @@ class LWFMHead(nn.Module):
         batches = [self.layout.checked(maps, name) for name, maps in sides.items()]
         if len(batches[0]) != len(batches[1]):  # one tensor beside one for each layer
             batches = [self.layout.layers(maps, name) for name, maps in sides.items()]
-        classes = class_lists(support_labels, len(batches[0][0]), self._device_of(batches, support_labels))
-        return self._compare(self._encode(batches), classes, features=features)
+        device = self._device_of(batches, support_labels)
+        classes = class_lists(support_labels, len(batches[0][0]), device)
+        weights = self._weights(batches[0][0])
+        with without_autocast(batches[0][0].device):
+            return self._weighted(
+                *compare_maps(
+                    batches, self.layout.dims, classes, self._options(),
+                    together=self.layout.shared, weights=weights, features=features,
+                ),
+                features=features,
+            )  # fmt: skip
 
     def encode(self, maps: Maps) -> EncodedMaps:
         """Encode images, so that episodes compare them without centering and embedding them again.
@@ -218,7 +228,10 @@ class LWFMHead(nn.Module):
         >>> head.compare(images[:10], ClassLists([0, 1] * 5), images[10:]).base.shape
         torch.Size([20, 2])
         """
-        return self._encode([self.layout.checked(maps, "maps")])
+        batch = self.layout.checked(maps, "maps")
+        weights = self._weights(batch[0])
+        with without_autocast(batch[0].device):
+            return encode_maps([batch], self.layout.dims, together=self.layout.shared, weights=weights)
 
     def compare(
         self,
@@ -315,16 +328,23 @@ class LWFMHead(nn.Module):
             raise ValueError(f"support is on {first.device}, but support_labels are on {labels.device}")
         return labels.device if first.is_meta and hasattr(labels, "device") else first.device
 
-    def _encode(self, batches: Sequence[Sequence[Tensor]]) -> EncodedMaps:
-        first = batches[0][0]
+    def _weights(self, maps: Tensor) -> list[Tensor]:
+        """Return the weights of the embeddings in the dtype of maps; ValueError on another device."""
         weights = []
         if self.matching_weight > 0:
             for embedding in self.embeddings.children():
-                weights += cast("PixelEmbedding", embedding).weights(first.dtype)
-        if any(w.device != first.device for w in weights):
-            raise ValueError(f"maps are on {first.device}, but the head on {weights[0].device}")
-        with without_autocast(first.device):
-            return encode_maps(batches, self.layout.dims, together=self.layout.shared, weights=weights)
+                weights += cast("PixelEmbedding", embedding).weights(maps.dtype)
+        if any(w.device != maps.device for w in weights):
+            raise ValueError(f"maps are on {maps.device}, but the head on {weights[0].device}")
+        return weights
+
+    def _options(self) -> EpisodeOptions:
+        return EpisodeOptions(
+            self.attention_temperature,
+            self.top_k if self.matching_weight > 0 else 0,
+            self.layer_reduction == "mean",
+            self.merge_shots,
+        )
 
     def _compare(
         self,
@@ -334,17 +354,17 @@ class LWFMHead(nn.Module):
         *,
         features: bool,
     ) -> EpisodeSimilarities:
-        matched = self.matching_weight > 0
-        options = EpisodeOptions(
-            self.attention_temperature,
-            self.top_k if matched else 0,
-            self.layer_reduction == "mean",
-            self.merge_shots,
-        )
         with without_autocast(images.device):
-            base, matching, means = compare_episodes(images, classes, lists, options, features=features)
-            if matched:
-                matching = self.matching_weight * matching
+            return self._weighted(
+                *compare_episodes(images, classes, lists, self._options(), features=features),
+                features=features,
+            )
+
+    def _weighted(
+        self, base: Tensor, matching: Tensor, means: Tensor, *, features: bool
+    ) -> EpisodeSimilarities:
+        if self.matching_weight > 0:
+            matching = self.matching_weight * matching
         return EpisodeSimilarities(base, matching, means if features else None)
 
     def classify(self, maps: Maps) -> Tensor:

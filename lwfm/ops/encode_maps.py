@@ -198,6 +198,33 @@ def _encoded(outputs: Sequence[Tensor], layers: int, *, embedded: bool) -> Encod
     return EncodedMaps(*(tuple(outputs[k * layers : (k + 1) * layers]) for k in range(count)))
 
 
+def map_sizes(maps: Sequence[Tensor], layers: int, *, joined: bool) -> tuple[list[int], list[int]]:
+    """Return the images of each batch of maps, and the heights of the maps of each layer."""
+    images = [x.shape[0] for x in maps[:: 1 if joined else layers]]
+    return images, [maps[0 if joined else number].shape[2] for number in range(layers)]
+
+
+def differentiate_encoding(
+    grads: list[Tensor],
+    positions: list[Tensor],
+    weights: list[Tensor],
+    recorded: Sequence[Tensor],
+    maps: tuple[list[int], list[int], bool, bool],
+) -> list[Tensor]:
+    """Compute the gradients of the maps, then of the weights, from those of (embedded) positions.
+
+    ``recorded`` are the last outputs of ``lwfm::encode_maps``; ``maps`` what :func:`map_sizes` returned, then
+    the arguments ``joined`` and ``together``.
+    """
+    L = len(positions)
+    outputs: list[Tensor] = call_operator(
+        torch.ops.lwfm.encode_maps_backward.default,
+        grads, positions, weights, list(recorded[:L]), list(recorded[L:]), *maps,
+        recorded=torch.is_grad_enabled(),
+    )  # fmt: skip
+    return outputs
+
+
 @register
 class EncodeMaps:
     """``lwfm::encode_maps``."""
@@ -254,11 +281,10 @@ class EncodeMaps:
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
         """Keep positions, weights and what was recorded of the embedding."""
-        maps, dims, ctx.joined, ctx.together, weights, _ = inputs
-        L, of_batch = len(dims), 1 if ctx.joined else len(dims)
-        ctx.layers, ctx.weights = L, len(weights)
-        ctx.images = [x.shape[0] for x in maps[::of_batch]]
-        ctx.heights = [maps[0 if ctx.joined else number].shape[2] for number in range(L)]
+        maps, dims, joined, together, weights, _ = inputs
+        L = ctx.layers = len(dims)
+        ctx.weights = len(weights)
+        ctx.maps = (*map_sizes(maps, L, joined=joined), joined, together)
         ctx.set_materialize_grads(False)
         ctx.mark_non_differentiable(*output[L : 3 * L], *output[4 * L :])
         ctx.save_for_backward(*output[:L], *weights, *output[5 * L :])
@@ -268,21 +294,10 @@ class EncodeMaps:
         """Differentiate with respect to the maps and the weights."""
         L, saved = ctx.layers, list(ctx.saved_tensors)
         positions, weights, recorded = saved[:L], saved[L : L + ctx.weights], saved[L + ctx.weights :]
-        given = grads[:L] + (grads[3 * L : 4 * L] if weights else [])
         given = [
             torch.zeros_like(positions[number % L]) if grad is None else grad
-            for number, grad in enumerate(given)
+            for number, grad in enumerate(grads[:L] + (grads[3 * L : 4 * L] if weights else []))
         ]
-        outputs = torch.ops.lwfm.encode_maps_backward.default(
-            given,
-            positions,
-            weights,
-            recorded[:L],
-            recorded[L:],
-            ctx.images,
-            ctx.heights,
-            ctx.joined,
-            ctx.together,
-        )
+        outputs = differentiate_encoding(given, positions, weights, recorded, ctx.maps)
         maps = len(outputs) - len(weights)
         return outputs[:maps], None, None, None, outputs[maps:], None

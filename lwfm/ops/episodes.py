@@ -166,6 +166,30 @@ def _match(
     return classes.in_class_order(similarities)
 
 
+def differentiate_episodes(
+    grads: Sequence[Tensor | None],
+    shapes: Sequence[torch.Size],
+    parts: Sequence[Sequence[Tensor]],
+    lists: tuple[Tensor | None, Tensor | None, Tensor, Tensor],
+    recorded: list[Tensor],
+    options: tuple[Any, ...],
+) -> list[Tensor]:
+    """Compute the gradients of positions, then of embedded positions, from those of the outputs.
+
+    ``shapes`` are those of the outputs; ``lists`` and ``options`` the last arguments of ``lwfm::episodes``.
+    """
+    given = [
+        parts[0][0].new_zeros(shape) if grad is None else grad
+        for grad, shape in zip(grads, shapes, strict=True)
+    ]
+    outputs: list[Tensor] = call_operator(
+        torch.ops.lwfm.episodes_backward.default,
+        given, *parts, *lists, recorded, *options,
+        recorded=torch.is_grad_enabled(),
+    )  # fmt: skip
+    return outputs
+
+
 @register
 class Episodes:
     """``lwfm::episodes``; only positions and embedded positions have gradients."""
@@ -242,12 +266,8 @@ class Episodes:
         parts = [[saved.pop(0) for _ in range(count)] for count in ctx.counts]
         support, query = (saved.pop(0), saved.pop(0)) if ctx.listed else (None, None)
         order, begin, *recorded = saved
-        given = [
-            parts[0][0].new_zeros(shape) if grad is None else grad
-            for grad, shape in zip(grads[:3], ctx.shapes, strict=True)
-        ]
-        outputs = torch.ops.lwfm.episodes_backward.default(
-            given, *parts, support, query, order, begin, recorded, *ctx.options
+        outputs = differentiate_episodes(
+            grads[:3], ctx.shapes, parts, (support, query, order, begin), recorded, ctx.options
         )
         L = ctx.counts[0]
         nothing = [[None] * count for count in ctx.counts]
