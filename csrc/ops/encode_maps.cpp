@@ -84,24 +84,17 @@ void rectify(T* x, std::int64_t count) {
   });
 }
 
-// Where a tile's rows are written that only the backward pass reads: memory of the thread without
-// one.
-template <class T>
-T* recorded_rows(const TensorList& recorded, std::size_t l, std::int64_t first, std::int64_t count,
-                 std::int64_t columns, std::vector<T>& of_thread) {
-  if (!recorded.empty()) return lwfm::data_of<T>(recorded[l]) + first * columns;
-  of_thread.resize(static_cast<std::size_t>(count * columns));
-  return of_thread.data();
-}
-
 // Embeds the rows of a tile of one layer.
 template <class T>
 void embed_rows(const EmbeddingWeightsOfLayers& weights, const EncodedOutputs& to, std::size_t l,
                 std::int64_t C, const TileRows& rows) {
   thread_local std::vector<T> hidden_rows, rectified_rows;
   const std::int64_t H = weights.hidden(l);
-  T* const hidden = recorded_rows(to.hidden, l, rows.first, rows.count, H, hidden_rows);
-  T* const rectified = recorded_rows(to.rectified, l, rows.first, rows.count, C, rectified_rows);
+  const bool record = !to.hidden.empty();
+  if (!record) hidden_rows.resize(static_cast<std::size_t>(rows.count * H));
+  rectified_rows.resize(static_cast<std::size_t>(rows.count * C));
+  T* const hidden = record ? lwfm::data_of<T>(to.hidden[l]) + rows.first * H : hidden_rows.data();
+  T* const rectified = rectified_rows.data();
   const T* const x = lwfm::data_of<const T>(to.positions[l]) + rows.first * C;
   CpuProducts::rows(x, rows.count, lwfm::data_of<const T>(weights.first[l]), H, C, hidden);
   rectify(hidden, rows.count * H);
@@ -111,6 +104,8 @@ void embed_rows(const EmbeddingWeightsOfLayers& weights, const EncodedOutputs& t
   rectify(rectified, rows.count * C);
   lwfm::vectorized([&](auto bytes) LWFM_INLINE_LAMBDA {
     for (std::int64_t k = 0; k < rows.count * C; ++k) embedded[k] = x[k] + rectified[k];
+    bool* const positive = record ? lwfm::data_of<bool>(to.rectified[l]) + rows.first * C : nullptr;
+    for (std::int64_t k = 0; record && k < rows.count * C; ++k) positive[k] = rectified[k] > T{0};
     for (std::int64_t r = 0; r < rows.count; ++r) {
       squares[r] =
           lwfm::inner_product<decltype(bytes)::value>(embedded + r * C, embedded + r * C, C);
@@ -144,41 +139,34 @@ TensorList encode_maps_cpu(TensorList tensors, Sizes dims, bool joined, bool tog
   return outputs.list();
 }
 
-// Gradients of all rows of a layer before the rectifiers, which the weights need.
+// grad where it comes through the rectifier, else 0; without a branch, which half the numbers would
+// take. `to` may be `grad`.
 template <class T>
-struct EmbeddingGradient {
-  std::unique_ptr<T[]> rectified, hidden;  // [n P, C], [n P, H]
-};
-
-// grad where x > 0, else 0; `to` may be `grad`. Without a branch, which half the numbers would
-// take.
+void mask(const T* grad, const bool* positive, std::int64_t count, T* to) {
+  lwfm::vectorized([&](auto) LWFM_INLINE_LAMBDA {
+    for (std::int64_t k = 0; k < count; ++k) to[k] = positive[k] ? grad[k] : T{0};
+  });
+}
 template <class T>
-void mask(const T* grad, const T* x, std::int64_t count, T* to) {
-  lwfm::vectorized([&](auto bytes) LWFM_INLINE_LAMBDA {
-    constexpr int kBytes = decltype(bytes)::value;
-    lwfm::Lanes<T, kBytes> slope, rectified;
-    std::int64_t k = 0;
-    for (; k + lwfm::kLanes<T, kBytes> <= count; k += lwfm::kLanes<T, kBytes>) {
-      lwfm::load(grad + k, slope);
-      lwfm::load(x + k, rectified);
-      slope = rectified > T{0} ? slope : lwfm::Lanes<T, kBytes>{};
-      lwfm::store(slope, to + k);
-    }
-    for (; k < count; ++k) to[k] = x[k] > T{0} ? grad[k] : T{0};
+void mask(const T* grad, const T* rectified, std::int64_t count, T* to) {
+  lwfm::vectorized([&](auto) LWFM_INLINE_LAMBDA {
+    for (std::int64_t k = 0; k < count; ++k) to[k] = rectified[k] > T{0} ? grad[k] : T{0};
   });
 }
 
 // Adds to `positions`, the gradient of the rows of a tile, what comes through the embedding.
 template <class T>
 void differentiate_rows(const EncodedGradients& from, std::size_t l, const TileRows& rows,
-                        EmbeddingGradient<T>& to, T* positions) {
+                        T* hidden_grads, T* positions) {
+  thread_local std::vector<T> rectified;
   const std::int64_t C = from.maps.C(l), H = from.weights.hidden(l);
   const T* const grad = lwfm::data_of<const T>(from.embedded_grads[l]) + rows.first * C;
-  T *const rectified = to.rectified.get() + rows.first * C, *const hidden =
-                                                                to.hidden.get() + rows.first * H;
-  mask(grad, lwfm::data_of<const T>(from.rectified[l]) + rows.first * C, rows.count * C, rectified);
-  CpuProducts::matrices(rectified, C, rows.count, C, lwfm::data_of<const T>(from.weights.second[l]),
-                        H, hidden);
+  T* const hidden = hidden_grads + rows.first * H;
+  rectified.resize(static_cast<std::size_t>(rows.count * C));
+  mask(grad, lwfm::data_of<const bool>(from.rectified[l]) + rows.first * C, rows.count * C,
+       rectified.data());
+  CpuProducts::matrices(rectified.data(), C, rows.count, C,
+                        lwfm::data_of<const T>(from.weights.second[l]), H, hidden);
   mask(hidden, lwfm::data_of<const T>(from.hidden[l]) + rows.first * H, rows.count * H, hidden);
   CpuProducts::matrices(hidden, H, rows.count, H, lwfm::data_of<const T>(from.weights.first[l]), C,
                         positions);
@@ -193,6 +181,7 @@ template <class T>
 struct WeightGradient {
   static constexpr std::int64_t kBlock = 128;
   const T* a;
+  const bool* positive;  // where a counts, else it is 0; null: everywhere
   const T* b;
   std::int64_t rows, a_columns, b_columns;
   T* to;
@@ -200,23 +189,35 @@ struct WeightGradient {
   std::int64_t blocks() const { return (a_columns + kBlock - 1) / kBlock; }
   void multiply_block(std::int64_t n) const {
     const std::int64_t first = n * kBlock, count = std::min(kBlock, a_columns - first);
-    CpuProducts::transposed(a + first, a_columns, rows, count, b, b_columns,
-                            to + first * b_columns);
+    T* const product = to + first * b_columns;
+    if (positive == nullptr) {
+      CpuProducts::transposed(a + first, a_columns, rows, count, b, b_columns, product);
+      return;
+    }
+    thread_local std::vector<T> masked;  // again, because those of all columns take much memory
+    masked.resize(static_cast<std::size_t>(rows * count));
+    for (std::int64_t r = 0, at = first; r < rows; ++r, at += a_columns) {
+      mask(a + at, positive + at, count, masked.data() + r * count);
+    }
+    CpuProducts::transposed(masked.data(), count, rows, count, b, b_columns, product);
   }
 };
 
+// hidden_grads: [n P, H] of each layer.
 template <class T>
 void multiply_weight_gradients(const EncodedGradients& from,
-                               const std::vector<EmbeddingGradient<T>>& grads,
+                               const std::vector<std::unique_ptr<T[]>>& hidden_grads,
                                const TensorList& to) {
   std::vector<WeightGradient<T>> all;
   std::vector<std::int64_t> begin{0};
-  for (std::size_t l = 0; l < grads.size(); ++l) {
+  for (std::size_t l = 0; l < hidden_grads.size(); ++l) {
     const std::int64_t C = from.maps.C(l), H = from.weights.hidden(l),
                        rows = from.maps.images() * from.maps.P(l);
-    all.push_back({grads[l].hidden.get(), lwfm::data_of<const T>(from.positions[l]), rows, H, C,
-                   lwfm::data_of<T>(to[2 * l])});
-    all.push_back({grads[l].rectified.get(), lwfm::data_of<const T>(from.hidden[l]), rows, C, H,
+    all.push_back({hidden_grads[l].get(), nullptr, lwfm::data_of<const T>(from.positions[l]), rows,
+                   H, C, lwfm::data_of<T>(to[2 * l])});
+    all.push_back({lwfm::data_of<const T>(from.embedded_grads[l]),
+                   lwfm::data_of<const bool>(from.rectified[l]),
+                   lwfm::data_of<const T>(from.hidden[l]), rows, C, H,
                    lwfm::data_of<T>(to[2 * l + 1])});
   }
   for (const auto& each : all) begin.push_back(begin.back() + each.blocks());
@@ -244,10 +245,10 @@ void differentiate_centering(const EncodedGradients& from, bool together, std::i
                });
 }
 
-// The gradients of the maps of a tile of images, and of its rows before the rectifiers.
+// The gradients of the maps of a tile of images, and of its rows behind W1.
 template <class T>
 void differentiate_tile(const EncodedGradients& from, bool together, std::int64_t tile,
-                        std::vector<EmbeddingGradient<T>>& grads) {
+                        const std::vector<std::unique_ptr<T[]>>& hidden_grads) {
   thread_local std::vector<std::vector<T>> positions;
   const std::size_t L = from.maps.layers();
   positions.resize(std::max(positions.size(), L));
@@ -256,9 +257,9 @@ void differentiate_tile(const EncodedGradients& from, bool together, std::int64_
     const TileRows rows(tile, from.maps.images(), from.maps.P(l));
     const std::int64_t C = from.maps.C(l);
     of_tile[l] = lwfm::data_of<const T>(from.positions_grads[l]) + rows.first * C;
-    if (grads.empty()) continue;
+    if (hidden_grads.empty()) continue;
     positions[l].resize(static_cast<std::size_t>(rows.count * C));
-    differentiate_rows(from, l, rows, grads[l], positions[l].data());
+    differentiate_rows(from, l, rows, hidden_grads[l].get(), positions[l].data());
     of_tile[l] = positions[l].data();
   }
   const std::int64_t end = std::min(from.maps.images(), (tile + 1) * kTileImages);
@@ -271,15 +272,14 @@ void differentiate_tile(const EncodedGradients& from, bool together, std::int64_
 template <class T>
 void encode_all_backward(const EncodedGradients& from, bool together,
                          const TensorList& weight_grads) {
-  std::vector<EmbeddingGradient<T>> grads(from.weights.exist() ? from.maps.layers() : 0);
-  for (std::size_t l = 0; l < grads.size(); ++l) {
-    const auto rows = static_cast<std::size_t>(from.maps.images() * from.maps.P(l));
-    grads[l].rectified.reset(new T[rows * static_cast<std::size_t>(from.maps.C(l))]);
-    grads[l].hidden.reset(new T[rows * static_cast<std::size_t>(from.weights.hidden(l))]);
+  std::vector<std::unique_ptr<T[]>> hidden_grads(from.weights.exist() ? from.maps.layers() : 0);
+  for (std::size_t l = 0; l < hidden_grads.size(); ++l) {
+    const std::int64_t rows = from.maps.images() * from.maps.P(l);
+    hidden_grads[l].reset(new T[static_cast<std::size_t>(rows * from.weights.hidden(l))]);
   }
   in_parallel(tiles_of(from.maps.images()),
-              [&](std::int64_t tile) { differentiate_tile(from, together, tile, grads); });
-  if (!grads.empty()) multiply_weight_gradients(from, grads, weight_grads);
+              [&](std::int64_t tile) { differentiate_tile(from, together, tile, hidden_grads); });
+  if (!hidden_grads.empty()) multiply_weight_gradients(from, hidden_grads, weight_grads);
 }
 
 // grads: of positions, then of embedded; images: of each batch; heights: of the maps of each layer.

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "core/matching/map_view.h"
@@ -113,6 +114,12 @@ struct EmbeddingWeightsOfLayers {
   std::int64_t hidden(std::size_t l) const { return first[l].size(0); }
 };
 
+// dtype in which `rectified` is recorded: the backward pass reads which numbers are positive. CUDA
+// keeps what its products wrote, the CPU a byte for each.
+inline ScalarType rectified_type(const Tensor& like) {
+  return like.is_cpu() ? ScalarType::Bool : like.scalar_type();
+}
+
 // What the operator returns, for each layer, contiguous.
 struct EncodedOutputs {
   TensorList positions, squares, grams;   // [n, P, C], [n, P], [n, P, P]
@@ -121,20 +128,21 @@ struct EncodedOutputs {
 
   EncodedOutputs(const MapBatches& maps, const EmbeddingWeightsOfLayers& weights, bool record) {
     const std::int64_t n = maps.images();
-    const auto empty = [&](TensorList& to, Sizes shape) {
-      to.push_back(torch::stable::new_empty(maps.like(), shape, maps.like().scalar_type()));
+    const ScalarType dtype = maps.like().scalar_type();
+    const auto empty = [&](TensorList& to, Sizes shape, ScalarType type) {
+      to.push_back(torch::stable::new_empty(maps.like(), shape, type));
     };
     for (std::size_t l = 0; l < maps.layers(); ++l) {
       const std::int64_t P = maps.P(l), C = maps.C(l);
-      empty(positions, {n, P, C});
-      empty(squares, {n, P});
-      empty(grams, {n, P, P});
+      empty(positions, {n, P, C}, dtype);
+      empty(squares, {n, P}, dtype);
+      empty(grams, {n, P, P}, dtype);
       if (!weights.exist()) continue;
-      empty(embedded, {n, P, C});
-      empty(embedded_squares, {n, P});
+      empty(embedded, {n, P, C}, dtype);
+      empty(embedded_squares, {n, P}, dtype);
       if (!record) continue;
-      empty(hidden, {n, P, weights.hidden(l)});
-      empty(rectified, {n, P, C});
+      empty(hidden, {n, P, weights.hidden(l)}, dtype);
+      empty(rectified, {n, P, C}, rectified_type(maps.like()));
     }
   }
 
@@ -165,9 +173,11 @@ struct EncodedGradients {
     require(grads.size() == L + embedded && all_hidden.size() == embedded &&
                 all_rectified.size() == embedded,
             "gradients of positions, and of embedded positions if there are any, are needed");
-    const auto add = [](TensorList& to, const Tensor& tensor, const Tensor& like, std::int64_t C) {
+    const auto add = [dtype = dtype_of(all_positions)](TensorList& to, const Tensor& tensor,
+                                                       const Tensor& like, std::int64_t C,
+                                                       std::optional<ScalarType> type = {}) {
       require(has_shape(tensor, {like.size(0), like.size(1), C}) &&
-                  tensor.scalar_type() == like.scalar_type(),
+                  tensor.scalar_type() == type.value_or(dtype),
               "gradients and recorded tensors must be those of the positions");
       to.push_back(contiguous_of(tensor));
     };
@@ -180,7 +190,7 @@ struct EncodedGradients {
       if (embedded == 0) continue;
       add(embedded_grads, grads[L + l], x, x.size(2));
       add(hidden, all_hidden[l], x, weights.hidden(l));
-      add(rectified, all_rectified[l], x, x.size(2));
+      add(rectified, all_rectified[l], x, x.size(2), rectified_type(x));
     }
   }
 

@@ -249,6 +249,7 @@ class EncodeMaps:
         squares: list[tuple[int, ...]] = [row for row, _ in rows]
         grams: list[tuple[int, ...]] = [(*row, row[1]) for row, _ in rows]
         kinds = [positions, squares, grams]
+        dtypes = [maps[0].dtype] * 7
         if weights:
             kinds += [positions, squares]
             if record:
@@ -256,7 +257,12 @@ class EncodeMaps:
                     (*row, w1.shape[0]) for (row, _), w1 in zip(rows, weights[::2], strict=True)
                 ]
                 kinds += [hidden, positions]
-        return [maps[0].new_empty(shape) for kind in kinds for shape in kind]
+                dtypes[6] = maps[0].dtype if maps[0].is_cuda else torch.bool
+        return [
+            maps[0].new_empty(shape, dtype=dtype)
+            for kind, dtype in zip(kinds, dtypes, strict=False)
+            for shape in kind
+        ]
 
     @staticmethod
     def backward_fake(
