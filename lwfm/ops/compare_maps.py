@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from lwfm.ops._implementation import has_kernels
+from lwfm.ops._register import refuse_second_derivative
 from lwfm.ops.encode_maps import differentiate_encoding, encode_maps, map_sizes
 from lwfm.ops.episodes import compare_episodes, differentiate_episodes
 
@@ -124,4 +125,5 @@ class _Comparison(torch.autograd.Function):
         lists = None, None, call.classes.order, call.classes.begin
         slopes = differentiate_episodes(grads, ctx.shapes, parts, lists, recorded, call.comparison)
         of_embedding = encoded[5 * len(call.dims) :] if weights else ()
-        return None, *differentiate_encoding(slopes, parts[0], weights, of_embedding, ctx.maps)
+        gradients = differentiate_encoding(slopes, parts[0], weights, of_embedding, ctx.maps)
+        return None, *refuse_second_derivative("the comparison of maps", gradients)

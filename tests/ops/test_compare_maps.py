@@ -62,14 +62,16 @@ def test_gradient_of_one_output_alone(output: int) -> None:
     torch.testing.assert_close(alone, torch.autograd.grad(weighed, batches[0][0]))  # type: ignore[arg-type]
 
 
-def test_is_differentiated_once() -> None:
-    batches, weights = inputs(joined=True, embedded=True)
+@pytest.mark.parametrize("embedded", [True, False], ids=["embedded", "plain"])
+@pytest.mark.parametrize("power", [1, 2], ids=["linear", "square"])
+def test_is_differentiated_once(embedded: bool, power: int) -> None:
+    batches, weights = inputs(joined=True, embedded=embedded)
     base, _, _ = compare_maps(
         batches, DIMS, ClassLists(LABELS), OPTIONS, together=True, weights=weights, features=False
     )
-    (slope,) = torch.autograd.grad(base.sum(), batches[0][0], create_graph=True)
+    (slope,) = torch.autograd.grad(base.pow(power).sum(), batches[0][0], create_graph=True)
     with pytest.raises(RuntimeError, match="can be differentiated once"):
-        torch.autograd.grad(slope.sum(), batches[0][0])
+        torch.autograd.backward(slope.square().sum() + base.sum())
 
 
 def test_weights_modified_in_place_have_no_gradient() -> None:
