@@ -15,12 +15,13 @@ if TYPE_CHECKING:
 class SquaredContrastiveLoss(ContrastiveLoss):  # type: ignore[misc]  # the library has no types
     """Contrastive loss of squares, ``D^2 / 2`` of positive and ``[margin - D]+^2 / 2`` of negative pairs.
 
-    The library's own loss has neither square. Its parameters `distance`, `reducer` and the like are taken.
+    The library's own loss has neither square. Its options, such as `distance` and `reducer`, are those of
+    this class too.
 
     Parameters
     ----------
     margin : float
-        Distance beyond which negative pairs count no more.
+        Distance beyond which negative pairs have no loss.
 
     Examples
     --------

@@ -56,7 +56,7 @@ class MetricModule(lightning.LightningModule):
         self._optimizer, self._schedule, self._augment = optimizer, schedule, augment
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        """Compute the loss of inputs [B, ...] and labels [B]; UserError when it is no number any more."""
+        """Compute the loss of inputs [B, ...] and labels [B]; UserError when it is NaN or infinite."""
         inputs, labels = batch
         loss: Tensor = self.loss(self.encoder(self._augment(inputs) if self._augment else inputs), labels)
         if not torch.isfinite(loss):
@@ -149,15 +149,15 @@ def balanced_weights(
 ) -> npt.NDArray[np.float64]:
     """Return the probability of each row, equal in sum for all classes and nearly so for all groups.
 
-    Within a class a group (such as a patient) counts by its number of rows, but at most `most`: else
-    few groups with many rows of a class would decide what the class looks like.
+    Within a class the weight of a group (such as a patient) grows with its number of rows, up to `most`:
+    otherwise few groups with many rows of a class would dominate that class.
 
     Parameters
     ----------
     labels, groups : ndarray
         [N]: the class, and the group, of each row.
     most : int
-        Rows of a class beyond which a group gets no more weight.
+        Rows of a class beyond which the weight of a group does not grow.
 
     Returns
     -------

@@ -120,7 +120,7 @@ def test_damaged_models_are_refused(fitted: PVCDetector, tmp_path: Path) -> None
         (np.zeros((4, 256)), np.arange(4) > 1, {"learning_rate": np.nan}, "learning_rate must be a number"),
         (np.zeros((4, 256)), np.arange(4) > 1, {"margin": "0.2"}, "margin must be a number of at least 0"),
         (np.zeros((4, 256)), np.arange(4) > 1, {"share": 2}, "share must be a number from 0 to 1"),
-        (np.zeros((4, 256)), np.arange(4), {}, "two classes, PVC and others, not 4"),
+        (np.zeros((4, 256)), np.arange(4), {}, "must have two classes, PVC and others, not 4"),
     ],
     ids=[
         "labels", "one-class", "length", "nan", "loss", "negative-seed", "text-seed", "steps", "k",

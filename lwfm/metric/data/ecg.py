@@ -230,7 +230,7 @@ def read_record(
     path : Path
         Of the record, without suffix.
     lead : str
-        Name of the lead in the header; the only lead of a record is taken whatever its name.
+        Name of the lead in the header; of a record with one lead, that one under any name.
     annotator : str
         Suffix of the annotation file.
     annotated : bool, optional

@@ -59,7 +59,7 @@ class Pictures:
 def open_pictures(root: Path) -> Iterator[Pictures]:
     """Yield the images of a folder or zip: ``{train,val,test}/<class>/<image>`` or ``<class>/<image>``.
 
-    A single folder around the class folders, whatever its name, is passed through.
+    A single folder around the class folders may have any name.
 
     Raises
     ------

@@ -1,7 +1,6 @@
 """The systems: one file each, found by name.
 
-A file holds the estimator, and ``SYSTEM``, which says what it reads and how the command line evaluates, fits
-and uses it.
+A file has the estimator and ``SYSTEM``, which describes its data and the functions behind the commands.
 """
 
 from __future__ import annotations

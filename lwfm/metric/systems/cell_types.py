@@ -290,7 +290,7 @@ def _distances(fitted: Any, values: Values) -> npt.NDArray[np.float64]:
 
 
 def _held_out(batches: Labels, types: Labels, values: Values, fit: Callable[[Values, Labels], Any]) -> Scores:
-    """Score the known types of each batch after a fit on all others, and how unknown ones are told."""
+    """Score the known types of each batch after a fit on all others, and the detection of unknown ones."""
     found: dict[str, list[float]] = {}
     each: Scores = {}
     for batch in np.unique(batches):

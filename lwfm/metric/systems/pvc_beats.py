@@ -152,7 +152,7 @@ class PVCDetector(MetricEstimator):
 
     def _module(self, encoder: nn.Module, classes: int) -> MetricModule:
         if classes != 2:
-            raise UserError(f"the detector tells two classes, PVC and others, not {classes}")
+            raise UserError(f"the labels must have two classes, PVC and others, not {classes}")
         loss = (
             TripletMarginLoss(margin=self.margin)
             if self.loss == "triplet"
@@ -281,7 +281,7 @@ def _compare(
     seeds: Sequence[int],
     system_vote: str,
 ) -> list[Row]:
-    """Score all rows of one protocol; `system_vote` tells which vote the system takes there."""
+    """Score all rows of one protocol; `system_vote` is the vote of the row that counts as the system."""
     kinds: list[tuple[str, Role, Rows, Loss]] = [
         ("triplet: shape, typical beat, RR", "system", beats.rows, "triplet"),
         ("triplet: shape, RR", "ablation", beats.shapes_and_rr, "triplet"),
