@@ -40,7 +40,7 @@ def run_episodes(
     maps: CachedMaps,
     drawn: Drawn,
     *,
-    others: Sequence[HeadOnMaps] = (),
+    others: Sequence[Method] = (),
     bar: bool = True,
 ) -> dict[tuple[int, int], dict[str, Tensor]]:
     """Classify the queries of many episodes by every method.
@@ -53,8 +53,8 @@ def run_episodes(
         Of at least the images in the episodes.
     drawn : dict of (int, int) to sequence of sequence of int
         Image indices of the episodes for each (way, shot).
-    others : sequence of HeadOnMaps
-        Further heads, each a method of its name.
+    others : sequence of Method
+        Further heads and baselines, each a method of its name.
     bar : bool
         Whether to show progress bars on a terminal.
 

@@ -1,24 +1,35 @@
-"""Variants of a network's head, with other options, on the same maps and episodes."""
+"""Variants of a network's head, and baselines, on the same maps and episodes."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TypedDict
+from dataclasses import dataclass, fields, replace
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 from lwfm.errors import UserError
-from lwfm.evaluation.methods import HeadOnMaps
+from lwfm.evaluation.methods import BaselineOnMaps, HeadOnMaps
 from lwfm.model import LWFM, ModelConfig, build_head
 from lwfm.model.backbones import map_sizes
 from lwfm.nn import LayerReduction  # noqa: TC001 - read by the command line
+from lwfm.nn.baselines import BASELINES, Baseline, Centre, LogisticRegression
+from lwfm.nn.baselines.paired_positions import Pairing  # noqa: TC001 - read by the command line
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from lwfm.evaluation.methods import Method
     from lwfm.nn import LWFMHead
+
+BaselineName = Literal[
+    "class_means", "logistic_regression", "local_descriptors", "paired_positions", "feature_reconstruction"
+]
 
 
 class HeadOptions(TypedDict, total=False):
     """Options of a variant of the head; the others are the network's (:class:`lwfm.model.ModelConfig`).
+
+    With a ``baseline``, options of that: `layers`, one `feature_size`, and the parameters of its class in
+    :mod:`lwfm.nn.baselines`.
 
     Attributes
     ----------
@@ -41,6 +52,20 @@ class HeadOptions(TypedDict, total=False):
         max or mean over the layers' matched similarities.
     merge_shots : bool
         Whether a query is matched with all shots of a class at once.
+    baseline : str
+        class_means, logistic_regression, local_descriptors, paired_positions or feature_reconstruction in
+        place of a head.
+    centre : str
+        Of a baseline: what is subtracted from positions, none, or the mean over their channels, and then of
+        the task's support positions, or of all of the episode.
+    neighbors : int
+        Of local_descriptors.
+    pairing : str
+        Of paired_positions: query, both or one_to_one.
+    ridge : float
+        Of feature_reconstruction.
+    inverse_penalty : float
+        Of logistic_regression.
     """
 
     layers: list[int]
@@ -52,6 +77,16 @@ class HeadOptions(TypedDict, total=False):
     top_k: int | None
     layer_reduction: LayerReduction
     merge_shots: bool
+    baseline: BaselineName
+    centre: Centre
+    neighbors: int
+    pairing: Pairing
+    ridge: float
+    inverse_penalty: float
+
+
+_OF_BASELINES = {field.name for each in BASELINES.values() for field in fields(each)}
+_OF_HEADS = [name for name in HeadOptions.__annotations__ if name not in {*_OF_BASELINES, "baseline"}]
 
 
 @dataclass(frozen=True)
@@ -64,17 +99,19 @@ class HeadSet:
         Computes every layer that any head compares, at the largest feature size that any head uses.
     own : HeadOnMaps
         Head of the network.
-    others : dict of str to HeadOnMaps
-        Variants by name.
+    others : dict of str to Method
+        Variants and baselines by name.
     """
 
     encoder: LWFM
     own: HeadOnMaps
-    others: dict[str, HeadOnMaps]
+    others: dict[str, Method]
 
 
 def make_heads(network: LWFM, options: Mapping[str, HeadOptions]) -> HeadSet:
     """Build variants of the head of ``network`` that share its backbone and its learned parameters.
+
+    Baselines read the maps of the same backbone.
 
     Parameters
     ----------
@@ -91,9 +128,13 @@ def make_heads(network: LWFM, options: Mapping[str, HeadOptions]) -> HeadSet:
     Examples
     --------
     >>> network = LWFM(ModelConfig(backbone="conv4", image_size=32)).eval()
-    >>> heads = make_heads(network, {"finer": {"layers": [2, 4], "feature_size": [4, 2], "embedding": False}})
+    >>> finer = {"layers": [2, 4], "feature_size": [4, 2], "embedding": False}
+    >>> dn4 = {"baseline": "local_descriptors", "neighbors": 1}
+    >>> heads = make_heads(network, {"finer": finer, "DN4": dn4})
     >>> heads.encoder.backbone.layers, heads.encoder.backbone.feature_size, heads.others["finer"].places
     ((2, 3, 4), (4, 3, 3), (0, 2))
+    >>> heads.others["DN4"].baseline
+    LocalDescriptors(centre='none', neighbors=1)
     """
     own = network.backbone
     read = {"": (own.layers, own.feature_size)}
@@ -111,22 +152,31 @@ def make_heads(network: LWFM, options: Mapping[str, HeadOptions]) -> HeadSet:
         name: tuple(encoder.backbone.layers.index(layer) for layer in layers)
         for name, (layers, _) in read.items()
     }
-    others = {
-        name: HeadOnMaps(_build(network, encoder, name, config), places[name], read[name][1], name)
-        for name, config in configs.items()
-    }
+    others: dict[str, Method] = {}
+    for name, config in configs.items():
+        if baseline := _baseline(name, options[name]):
+            others[name] = BaselineOnMaps(baseline, places[name], read[name][1][0], name)
+        else:
+            head = _build(network, encoder, name, config)
+            others[name] = HeadOnMaps(head, places[name], read[name][1], name)
     return HeadSet(encoder, HeadOnMaps(network.head, places[""], own.feature_size), others)
 
 
 def _configure(network: LWFM, name: str, options: HeadOptions) -> ModelConfig:
     """Return the configuration of a variant; UserError for options that cannot work."""
-    known = HeadOptions.__annotations__
-    if unknown := sorted(set(options) - set(known)):
-        raise UserError(f"head {name}: unknown option {unknown[0]}; a head can set {', '.join(known)}")
+    baseline = _baseline(name, options)
+    known = _OF_HEADS if baseline is None else ["layers", "feature_size"]
+    if baseline is None and (unknown := sorted(set(options) - set(known))):
+        hint = " without a baseline" if unknown[0] in _OF_BASELINES else ""
+        raise UserError(f"head {name}: unknown option {unknown[0]}{hint}; a head can set {', '.join(known)}")
     own = network.backbone.layers
     plain: dict[str, Any] = {
-        option: tuple(value) if isinstance(value, list) else value for option, value in options.items()
+        option: tuple(value) if isinstance(value, list) else value
+        for option, value in options.items()
+        if option in known
     }
+    if baseline is not None:
+        plain["embedding"] = False  # it learns nothing
     config = replace(network.config, **plain)
     layers = _layers(network, config)
     if not layers or list(layers) != sorted(set(layers)) or not 0 <= layers[0] <= layers[-1] <= own[-1]:
@@ -135,9 +185,11 @@ def _configure(network: LWFM, name: str, options: HeadOptions) -> ModelConfig:
             f"not {list(layers)}"
         )
     try:
-        map_sizes(config.feature_size, len(layers))
+        sizes = map_sizes(config.feature_size, len(layers))
     except UserError as error:
         raise UserError(f"head {name}: {error}") from error
+    if baseline is not None and len(set(sizes)) > 1:
+        raise UserError(f"head {name}: a baseline compares layers of one feature_size, not {list(sizes)}")
     unlearned = [layer for layer in layers if layer not in own or not network.head.embeddings]
     if config.embedding and config.matching_weight > 0 and unlearned:
         raise UserError(
@@ -145,6 +197,30 @@ def _configure(network: LWFM, name: str, options: HeadOptions) -> ModelConfig:
             "set embedding to false"
         )
     return config
+
+
+def _baseline(name: str, options: HeadOptions) -> Baseline | None:
+    """Build the baseline of an entry, if it is one; UserError for options that it does not have."""
+    if "baseline" not in options:
+        return None
+    kind = BASELINES.get(options["baseline"])
+    if kind is None:
+        raise UserError(f"head {name}: baseline must be one of {', '.join(BASELINES)}")
+    of_kind = [field.name for field in fields(kind)]
+    given: dict[str, Any] = {
+        option: value
+        for option, value in options.items()
+        if option not in ("baseline", "layers", "feature_size")
+    }
+    if unknown := sorted(set(given) - set(of_kind)):
+        known = ", ".join(["layers", "feature_size", *of_kind])
+        raise UserError(f"head {name}: {options['baseline']} has no option {unknown[0]}; it has {known}")
+    if kind is LogisticRegression and find_spec("sklearn") is None:
+        raise UserError(f"head {name}: logistic regression needs scikit-learn: pip install scikit-learn")
+    try:
+        return kind(**given)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"head {name}: {error}") from error
 
 
 def _layers(network: LWFM, config: ModelConfig) -> tuple[int, ...]:

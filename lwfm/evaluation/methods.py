@@ -8,10 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+import torch
 import torch.nn.functional as F
 
 from lwfm.nn import EncodedMaps, global_features
-from lwfm.nn.baseline import class_mean_cosines
+from lwfm.nn.baselines.class_means import class_mean_cosines
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from lwfm.nn import ClassLists, LWFMHead
+    from lwfm.nn.baselines import Baseline
 
 NETWORK_HEAD = "lwfm"
 BASELINE = "nearest_class_mean"
@@ -70,10 +72,7 @@ class HeadOnMaps:
 
     def read(self, maps: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Choose from the cached layers [n, C_l, F, F] and pool them to [n, C_l, F_l, F_l]."""
-        return tuple(
-            maps[place] if maps[place].shape[-1] == size else F.adaptive_avg_pool2d(maps[place], size)
-            for place, size in zip(self.places, self.sizes, strict=True)
-        )
+        return pooled(maps, self.places, self.sizes)
 
     def encode(self, maps: Sequence[Tensor]) -> dict[str, Tensor]:
         """Encode images for the head."""
@@ -92,6 +91,51 @@ class HeadOnMaps:
             if self.head.matching_weight > 0:
                 scores["matching"] = matching
         return scores
+
+
+@dataclass(frozen=True)
+class BaselineOnMaps:
+    """A baseline on maps that were encoded for several heads, its layers side by side.
+
+    Attributes
+    ----------
+    baseline : Baseline
+        Scores episodes one by one.
+    places : tuple of int
+        Indices of the cached layers it compares.
+    size : int
+        Side F to which it pools them.
+    name : str
+        Of the method.
+    """
+
+    baseline: Baseline
+    places: tuple[int, ...]
+    size: int
+    name: str
+
+    def encode(self, maps: Sequence[Tensor]) -> dict[str, Tensor]:
+        """Lay out images as positions [n, P, C]."""
+        layers = pooled(maps, self.places, (self.size,) * len(self.places))
+        return {"positions": torch.cat([x.flatten(2) for x in layers], dim=1).transpose(1, 2).contiguous()}
+
+    def scores(
+        self, images: Mapping[str, Tensor], support: Tensor, query: Tensor, classes: ClassLists
+    ) -> dict[str, Tensor]:
+        """Compute the scores of one episode after the other."""
+        positions = images["positions"]
+        pairs = zip(support, query, strict=True)
+        return {
+            self.name: torch.stack([self.baseline(positions[s], classes, positions[q]) for s, q in pairs])
+        }
+
+
+def pooled(maps: Sequence[Tensor], places: Sequence[int], sizes: Sequence[int]) -> tuple[Tensor, ...]:
+    """Choose from cached layers [n, C_l, F, F] and pool them to [n, C_l, F_l, F_l]."""
+    return tuple(
+        maps[place] if maps[place].shape[-1] == size else F.adaptive_avg_pool2d(maps[place], size)
+        for place, size in zip(places, sizes, strict=True)
+    )
 
 
 class NearestClassMean:

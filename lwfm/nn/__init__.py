@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lwfm.nn.baseline import global_features, nearest_class_mean
+from lwfm.nn.baselines import global_features, nearest_class_mean
 from lwfm.nn.embedding import PixelEmbedding
 from lwfm.nn.head import EpisodeSimilarities, LayerReduction, LWFMHead
 from lwfm.nn.matching import SemanticPixelMatching

@@ -94,6 +94,11 @@ class ClassLists:
         """Device of the lists."""
         return self.order.device
 
+    @functools.cached_property
+    def images(self) -> list[Tensor]:
+        """The support images [K] int64 of each class."""
+        return [_on_device(images, self.device) for images in self._members]
+
     def to(self, device: torch.device | str) -> ClassLists:
         """Return the same lists on a device."""
         return self if torch.device(device) == self.device else ClassLists(self.labels, device=device)

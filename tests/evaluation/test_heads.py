@@ -14,7 +14,10 @@ from lwfm.evaluation import evaluate
 from lwfm.evaluation.cached_maps import compute_maps
 from lwfm.evaluation.comparison import compare
 from lwfm.evaluation.heads import HeadOptions, make_heads
+from lwfm.evaluation.methods import HeadOnMaps
 from lwfm.model import LWFM, ModelConfig, save_model
+from lwfm.nn import ClassLists
+from lwfm.nn.baselines import BASELINES, PairedPositions
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -94,6 +97,8 @@ def test_other_layers_and_sizes_come_from_the_same_pass(tiny_images: Path) -> No
         {name: x for name, x in network.state_dict().items() if "embeddings" not in name}
     )
     finer, last = heads.others["finer"], heads.others["last"]
+    assert isinstance(finer, HeadOnMaps)
+    assert isinstance(last, HeadOnMaps)
     reference = compute_maps(expected, images, range(12)).select(range(12))
     for ours, theirs in zip(finer.read(maps), reference, strict=True):
         torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-5)
@@ -115,12 +120,44 @@ def test_other_layers_and_sizes_come_from_the_same_pass(tiny_images: Path) -> No
         ({"layers": [2, 4]}, "no learned embedding of layer 2: set embedding to false"),
         ({"feature_size": [2]}, "head odd: feature_size must be one number, or one for each of 2 layers"),
         ({"temperature": 0.0}, "head odd: temperature must be positive"),
+        ({"ridge": 2.0}, "head odd: unknown option ridge without a baseline; a head can set layers"),
+        ({"baseline": "knn"}, "head odd: baseline must be one of class_means, logistic_regression"),
+        ({"baseline": "class_means", "ridge": 2.0}, "class_means has no option ridge; it has layers"),
+        ({"baseline": "local_descriptors", "neighbors": 0}, "head odd: neighbors must be at least 1, got 0"),
+        ({"baseline": "class_means", "layers": [5]}, "end at most with the network's last"),
+        ({"baseline": "class_means", "feature_size": [2, 1]}, "layers of one feature_size"),
     ],
-    ids=["unknown", "top_k", "descending", "no-layers", "embedding", "sizes", "temperature"],
-)
+    ids=[
+        "unknown", "top_k", "descending", "no-layers", "embedding", "sizes", "temperature", "not-of-heads",
+        "no-baseline", "not-of-the-baseline", "neighbors", "layers-of-a-baseline", "sizes-of-a-baseline",
+    ],
+)  # fmt: skip
 def test_heads_that_cannot_be(options: Any, message: str) -> None:
     with pytest.raises(UserError, match=message):
         make_heads(_network(), {"odd": options})
+
+
+def test_baselines_read_the_same_maps(tiny_images: Path, checkpoint: Path) -> None:
+    heads: dict[str, HeadOptions] = {name: {"baseline": name} for name in BASELINES}  # type: ignore[typeddict-item]
+    both: HeadOptions = {
+        "baseline": "paired_positions",
+        "pairing": "both",
+        "layers": [2, 4],
+        "feature_size": 2,
+    }
+    result = _evaluate(tiny_images, checkpoint=checkpoint, shot=2, heads=heads | {"both ways": both})
+    answers = {str(result.of(name, 2).confusion) for name in [*heads, "both ways"]}
+    assert len(answers) > len(heads) // 2
+    built = make_heads(_network(), {"both ways": both}).others["both ways"]
+    maps = [torch.rand(12, C, 2, 2) for C in (64, 64, 64)]
+    images = built.encode(maps)
+    lists = torch.randint(12, (3, 4)), torch.randint(12, (3, 5))
+    scores = built.scores(images, *lists, ClassLists([0, 1, 1, 0]))["both ways"]
+    positions = torch.cat([maps[0], maps[2]], dim=1).flatten(2).transpose(1, 2)
+    alone = PairedPositions(pairing="both")
+    for episode, (support, query) in enumerate(zip(*lists, strict=True)):
+        expected = alone(positions[support], [0, 1, 1, 0], positions[query])
+        torch.testing.assert_close(scores[episode], expected)
 
 
 def test_layers_beyond_the_network_are_refused() -> None:

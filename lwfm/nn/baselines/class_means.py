@@ -1,12 +1,14 @@
-"""The baseline of every comparison: nearest class mean on globally averaged features."""
+"""Nearest class mean, the baseline of every comparison, on globally averaged features."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 
+from lwfm.nn.baselines.baseline import Baseline
 from lwfm.ops.class_lists import class_lists
 
 if TYPE_CHECKING:
@@ -15,6 +17,34 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from lwfm.ops.class_lists import ClassLists
+
+
+@dataclass(frozen=True)
+class ClassMeans(Baseline):
+    """Cosine of a query's mean feature and the mean of each class's features, L2-normalized before.
+
+    Parameters
+    ----------
+    centre
+        As in :class:`Baseline`; with "none" as :func:`nearest_class_mean`.
+
+    References
+    ----------
+    Wang et al., "SimpleShot: Revisiting Nearest-Neighbor Classification for Few-Shot Learning",
+    arXiv 1911.04623, which subtracts the mean of the training classes.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from lwfm.nn.baselines import ClassMeans
+    >>> ClassMeans()(torch.eye(2).view(2, 1, 2), [0, 1], torch.eye(2).view(2, 1, 2))
+    tensor([[1., 0.],
+            [0., 1.]])
+    """
+
+    def _scores(self, support: Tensor, query: Tensor, classes: ClassLists) -> Tensor:
+        s, q = (F.normalize(x.mean(1), dim=-1) for x in (support, query))
+        return class_mean_cosines(s, classes, q)
 
 
 def nearest_class_mean(
