@@ -105,7 +105,9 @@ def evaluate(
         Further heads on the same maps and episodes, by name, each with the options that differ from the
         network's head: any of layers, feature_size, embedding, matching_weight, attention_temperature,
         temperature, top_k, layer_reduction, merge_shots. For example
-        `--heads '{all pairs: {top_k: null}, no LWE: {attention_temperature: null}}'`.
+        `--heads '{all pairs: {top_k: null}, no LWE: {attention_temperature: null}}'`. Or other methods on the
+        same maps, such as `{DN4: {baseline: local_descriptors}, LR: {baseline: logistic_regression}}`; see
+        lwfm.evaluation.heads.HeadOptions.
     batch_size : int
         Images that pass the backbone together.
     workers : int

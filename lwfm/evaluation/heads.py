@@ -11,7 +11,8 @@ from lwfm.evaluation.methods import BaselineOnMaps, HeadOnMaps
 from lwfm.model import LWFM, ModelConfig, build_head
 from lwfm.model.backbones import map_sizes
 from lwfm.nn import LayerReduction  # noqa: TC001 - read by the command line
-from lwfm.nn.baselines import BASELINES, Baseline, Centre, LogisticRegression
+from lwfm.nn.baselines import BASELINES, Baseline, Centre, EasyFSL, LogisticRegression
+from lwfm.nn.baselines.easyfsl_methods import EasyFSLName  # noqa: TC001 - read by the command line
 from lwfm.nn.baselines.paired_positions import Pairing  # noqa: TC001 - read by the command line
 
 if TYPE_CHECKING:
@@ -21,7 +22,12 @@ if TYPE_CHECKING:
     from lwfm.nn import LWFMHead
 
 BaselineName = Literal[
-    "class_means", "logistic_regression", "local_descriptors", "paired_positions", "feature_reconstruction"
+    "class_means",
+    "logistic_regression",
+    "local_descriptors",
+    "paired_positions",
+    "feature_reconstruction",
+    "easyfsl",
 ]
 
 
@@ -53,8 +59,8 @@ class HeadOptions(TypedDict, total=False):
     merge_shots : bool
         Whether a query is matched with all shots of a class at once.
     baseline : str
-        class_means, logistic_regression, local_descriptors, paired_positions or feature_reconstruction in
-        place of a head.
+        class_means, logistic_regression, local_descriptors, paired_positions, feature_reconstruction or
+        easyfsl in place of a head.
     centre : str
         Of a baseline: what is subtracted from positions, none, or the mean over their channels, and then of
         the task's support positions, or of all of the episode.
@@ -66,6 +72,8 @@ class HeadOptions(TypedDict, total=False):
         Of feature_reconstruction.
     inverse_penalty : float
         Of logistic_regression.
+    method : str
+        Of easyfsl: the class of its method.
     """
 
     layers: list[int]
@@ -83,8 +91,10 @@ class HeadOptions(TypedDict, total=False):
     pairing: Pairing
     ridge: float
     inverse_penalty: float
+    method: EasyFSLName
 
 
+_NEEDED = ((LogisticRegression, "sklearn", "scikit-learn"), (EasyFSL, "easyfsl", "easyfsl"))
 _OF_BASELINES = {field.name for each in BASELINES.values() for field in fields(each)}
 _OF_HEADS = [name for name in HeadOptions.__annotations__ if name not in {*_OF_BASELINES, "baseline"}]
 
@@ -215,8 +225,9 @@ def _baseline(name: str, options: HeadOptions) -> Baseline | None:
     if unknown := sorted(set(given) - set(of_kind)):
         known = ", ".join(["layers", "feature_size", *of_kind])
         raise UserError(f"head {name}: {options['baseline']} has no option {unknown[0]}; it has {known}")
-    if kind is LogisticRegression and find_spec("sklearn") is None:
-        raise UserError(f"head {name}: logistic regression needs scikit-learn: pip install scikit-learn")
+    for needing, module, package in _NEEDED:
+        if kind is needing and find_spec(module) is None:
+            raise UserError(f"head {name}: {options['baseline']} needs {package}: pip install {package}")
     try:
         return kind(**given)
     except (TypeError, ValueError) as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 import pytest
@@ -15,12 +15,14 @@ from lwfm.nn import global_features, nearest_class_mean
 from lwfm.nn.baselines import (
     BASELINES,
     ClassMeans,
+    EasyFSL,
     FeatureReconstruction,
     LocalDescriptors,
     LogisticRegression,
     PairedPositions,
     centered,
 )
+from lwfm.nn.baselines.easyfsl_methods import EasyFSLName
 
 if TYPE_CHECKING:
     from lwfm.nn.baselines import Centre
@@ -143,6 +145,19 @@ def test_logistic_regression_finds_separable_classes() -> None:
     assert LogisticRegression()(support, [0] * 5, query).tolist() == [[0.0]] * 3
 
 
+@pytest.mark.parametrize("method", get_args(EasyFSLName))
+@pytest.mark.parametrize("inference", [True, False], ids=["inference-mode", "no-mode"])
+def test_easyfsl_finds_separable_classes(method: EasyFSLName, inference: bool) -> None:
+    torch.manual_seed(0)
+    means = torch.rand(WAY, 1, 6)
+    support = means[LABELS] + 0.01 * torch.rand(len(LABELS), 4, 6)
+    query = means[[2, 0, 1, 1, 0, 2]] + 0.01 * torch.rand(6, 4, 6)
+    with torch.inference_mode(inference):
+        scores = EasyFSL(method=method)(support, LABELS, query)
+    assert scores.shape == (6, WAY)
+    assert scores.argmax(1).tolist() == [2, 0, 1, 1, 0, 2]
+
+
 @pytest.mark.parametrize("name", BASELINES)
 def test_queries_and_order_of_the_support_images_do_not_matter(
     name: str, episode: tuple[Tensor, Tensor]
@@ -181,6 +196,7 @@ def test_wrong_episodes_are_refused(name: str, support: Tensor, query: Tensor, m
         (PairedPositions, {"pairing": "none"}),
         (FeatureReconstruction, {"ridge": 0.0}),
         (LogisticRegression, {"inverse_penalty": float("nan")}),
+        (EasyFSL, {"method": "FEAT"}),
     ],
 )
 def test_wrong_options_are_refused(baseline: Any, options: dict[str, Any]) -> None:
