@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from scipy.optimize import linear_sum_assignment
+from scipy.optimize import linear_sum_assignment, linprog
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -62,6 +62,40 @@ def _with_places_for_unmatched(matrix: Any, maximize: bool, cost_limit: float) -
     np.fill_diagonal(extended[:N, M:], cost_limit / 2)
     np.fill_diagonal(extended[N:, :M], cost_limit / 2)
     return extended
+
+
+def optimal_transport(cost: Tensor, row_weights: Tensor, column_weights: Tensor) -> Tensor:
+    """Solve each transport problem of cost [..., N, M] with SciPy's linear programming (HiGHS) -> plan.
+
+    Examples
+    --------
+    >>> optimal_transport(torch.tensor([[0.0, 1.0], [2.0, 1.0]]), torch.ones(2), torch.tensor([0.5, 1.5]))
+    tensor([[0.5000, 0.5000],
+            [0.0000, 1.0000]])
+    """
+    *batch, N, M = cost.shape
+    plan = torch.zeros_like(cost)
+    rows = row_weights.detach().cpu().double().expand(*batch, N)
+    columns = column_weights.detach().cpu().double().expand(*batch, M)
+    # Of the sums of rows and columns, the last one follows from the others.
+    sums = np.concatenate([np.kron(np.eye(N), np.ones(M)), np.kron(np.ones(N), np.eye(M))])[:-1]
+    for index in np.ndindex(*batch):
+        weights = np.concatenate([rows[index].numpy(), columns[index].numpy()])[:-1]
+        costs = cost[index].detach().cpu().double().numpy().ravel()
+        solution = np.asarray(linprog(costs, A_eq=sums, b_eq=weights, method="highs").x)
+        plan[index] = torch.from_numpy(solution.reshape(N, M))
+    return plan
+
+
+def transport_cost(cost: Tensor, row_weights: Tensor, column_weights: Tensor) -> Tensor:
+    """Total of ``cost`` [..., N, M] over the plans of :func:`optimal_transport`, which are fixed -> [...].
+
+    Examples
+    --------
+    >>> transport_cost(torch.tensor([[0.0, 1.0], [2.0, 1.0]]), torch.ones(2), torch.tensor([0.5, 1.5]))
+    tensor(1.5000)
+    """
+    return (cost * optimal_transport(cost, row_weights, column_weights)).sum((-1, -2))
 
 
 def cosine(x: Tensor, y: Tensor) -> Tensor:

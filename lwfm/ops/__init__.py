@@ -1,6 +1,7 @@
 """Operators on torch tensors.
 
 * :func:`linear_assignment` -- batched exact assignment;
+* :func:`optimal_transport`, :func:`transport_cost` -- batched exact transport, on the host;
 * :func:`semantic_pixel_matching`, :func:`paired_pixel_matching` -- matched positions of images;
 * :func:`layer_wise_embedding` -- weights of positions by mutual cross-correlation;
 * :func:`implementation` -- choice of kernels or tensor expressions.
@@ -18,11 +19,14 @@ from lwfm.ops._implementation import implementation
 from lwfm.ops.embedding_weights import layer_wise_embedding
 from lwfm.ops.feature_matching import paired_pixel_matching, semantic_pixel_matching
 from lwfm.ops.linear_assignment import linear_assignment
+from lwfm.ops.optimal_transport import optimal_transport, transport_cost
 
 __all__ = [
     "implementation",
     "layer_wise_embedding",
     "linear_assignment",
+    "optimal_transport",
     "paired_pixel_matching",
     "semantic_pixel_matching",
+    "transport_cost",
 ]
