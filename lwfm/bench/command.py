@@ -1,4 +1,4 @@
-"""The commands ``lwfm bench assignment`` and ``lwfm bench matching``.
+"""The commands ``lwfm bench assignment``, ``lwfm bench transport`` and ``lwfm bench matching``.
 
 Torch is imported when something is timed, so that ``--help`` answers at once.
 """
@@ -12,10 +12,11 @@ if TYPE_CHECKING:
     import torch
 
     from lwfm.bench.head_table import MatchingTimes
-    from lwfm.bench.solver_table import AssignmentTimes
+    from lwfm.bench.solver_table import AssignmentTimes, TransportTimes
 
 DeviceName: TypeAlias = Literal["cpu", "cuda"]
 Family: TypeAlias = Literal["cosine", "uniform", "integers", "geometric", "two_values", "nearly_tied"]
+Weights: TypeAlias = Literal["cross_reference", "uniform", "equal"]
 
 
 def bench_assignment(
@@ -75,6 +76,56 @@ def bench_assignment(
         from lwfm.bench.solvers import time_solvers
 
         times = time_solvers(sizes=sizes, family=family, threads=threads, seconds=seconds)
+    if out is not None:
+        save_figure(times.figure(), out)
+    return times
+
+
+def bench_transport(
+    *,
+    threads: int = 1,
+    out: Path | None = None,
+    sizes: tuple[int, ...] = (4, 9, 16, 25, 49, 100),
+    weights: Weights = "cross_reference",
+    seconds: float = 0.3,
+) -> TransportTimes:
+    """Time the transport solver beside POT's, if that is installed, after checking that they agree.
+
+    Parameters
+    ----------
+    threads : int
+        Threads for batches; POT solves one problem a call, on one thread.
+    out : Path, optional
+        Where to draw the figure (png, pdf, svg).
+    sizes : tuple of int
+        Rows and columns of the problems, whose costs are those of DeepEMD: cosines of positions.
+    weights : str
+        cross_reference: those of DeepEMD; uniform: random; equal: then each problem is an assignment.
+    seconds : float
+        Time for each solver and size. The solvers take turns, and the fastest run counts.
+
+    Returns
+    -------
+    TransportTimes
+        The table.
+
+    Raises
+    ------
+    UserError
+        For a size below 1, a number of threads that the machine does not have, or a figure of an unknown
+        kind.
+
+    Examples
+    --------
+    >>> from lwfm.bench import bench_transport
+    >>> bench_transport(sizes=(300,), seconds=0.0).batches
+    [Problems(n=300, batch=4)]
+    """
+    from lwfm.bench.transport import time_transport
+    from lwfm.figures import save_figure
+
+    _ready("cpu", out)
+    times = time_transport(sizes=sizes, weights=weights, threads=threads, seconds=seconds)
     if out is not None:
         save_figure(times.figure(), out)
     return times

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from lwfm._common.tables import text_table
 
@@ -41,10 +41,17 @@ class AssignmentTimes:
         Which solvers, or solvers and batches, have no time, and why.
     """
 
+    SUBJECT: ClassVar[str] = "Linear assignment"
+
     family: str
     machine: str
     times: dict[str, dict[Problems, float]]
     skipped: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def numbers(self) -> str:
+        """What the problems are made of."""
+        return f"{self.family} costs, float32"
 
     @property
     def batches(self) -> list[Problems]:
@@ -59,7 +66,7 @@ class AssignmentTimes:
         )
 
     def __str__(self) -> str:
-        title = f"microseconds per problem, {self.family} costs, float32, {self.machine}; totals agree"
+        title = f"microseconds per problem, {self.numbers}, {self.machine}; totals agree"
         rows = [
             (
                 str(problems),
@@ -83,7 +90,7 @@ class AssignmentTimes:
         sizes = sorted({problems.n for problems in self.batches})
         axes.set_xlabel("n (rows and columns)")
         axes.set_ylabel("time per problem [µs]")
-        axes.set_title(f"Linear assignment, {self.family} costs, float32\n{self.machine}", fontsize="medium")
+        axes.set_title(f"{self.SUBJECT}, {self.numbers}\n{self.machine}", fontsize="medium")
         axes.set_xscale("log")
         axes.set_yscale("log")
         axes.set_xticks(sizes, [str(n) for n in sizes])
@@ -103,3 +110,15 @@ class AssignmentTimes:
                     list(times), list(times.values()), style, marker="o", markersize=4, color=color,
                     linewidth=2.5 if name == OURS else 1.2, label=name if style == "-" else None,
                 )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class TransportTimes(AssignmentTimes):
+    """Microseconds per problem; ``family`` is the kind of weights."""
+
+    SUBJECT: ClassVar[str] = "Optimal transport"
+
+    @property
+    def numbers(self) -> str:
+        """What the problems are made of."""
+        return f"cosine costs, {self.family} weights, float64"

@@ -118,6 +118,9 @@ COMMANDS: dict[str, Command] = {
     "bench assignment": Command(
         "lwfm.bench.command:bench_assignment", "time the assignment solver beside others"
     ),
+    "bench transport": Command(
+        "lwfm.bench.command:bench_transport", "time the transport solver beside POT's"
+    ),
     "bench matching": Command(
         "lwfm.bench.command:bench_matching", "time the head beside its own matrix products"
     ),
