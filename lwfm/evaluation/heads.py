@@ -27,6 +27,7 @@ BaselineName = Literal[
     "local_descriptors",
     "paired_positions",
     "feature_reconstruction",
+    "earth_movers_distance",
     "easyfsl",
 ]
 
@@ -59,8 +60,8 @@ class HeadOptions(TypedDict, total=False):
     merge_shots : bool
         Whether a query is matched with all shots of a class at once.
     baseline : str
-        class_means, logistic_regression, local_descriptors, paired_positions, feature_reconstruction or
-        easyfsl in place of a head.
+        class_means, logistic_regression, local_descriptors, paired_positions, feature_reconstruction,
+        earth_movers_distance or easyfsl in place of a head.
     centre : str
         Of a baseline: what is subtracted from positions, none, or the mean over their channels, and then of
         the task's support positions, or of all of the episode.

@@ -11,10 +11,12 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+import lwfm.reference
 from lwfm.nn import global_features, nearest_class_mean
 from lwfm.nn.baselines import (
     BASELINES,
     ClassMeans,
+    EarthMoversDistance,
     EasyFSL,
     FeatureReconstruction,
     LocalDescriptors,
@@ -143,6 +145,24 @@ def test_logistic_regression_finds_separable_classes() -> None:
     assert scores.argmax(1).tolist() == [2, 0, 1]
     torch.testing.assert_close(scores.exp().sum(1), torch.ones(3))
     assert LogisticRegression()(support, [0] * 5, query).tolist() == [[0.0]] * 3
+
+
+def test_earth_movers_distance(episode: tuple[Tensor, Tensor]) -> None:
+    def weights(x: Tensor, other: Tensor) -> Tensor:
+        products = (x @ other.mean(0)).clamp_min(0)
+        products = products + (1e-3 * products.max()).clamp_min(1e-30)  # alike where none is positive
+        return products / products.sum()
+
+    def similarity(x: Tensor, y: Tensor) -> float:
+        cosines = torch.tensor([[cosine(one, other) for other in y] for one in x], dtype=torch.float64)
+        plan = lwfm.reference.optimal_transport(1 - cosines, weights(x, y).double(), weights(y, x).double())
+        return float((plan * cosines).sum())
+
+    support, query = centered(*episode, "channels")
+    expected = [
+        [np.mean([similarity(x, y) for y in of_class(support, c)]) for c in range(WAY)] for x in query
+    ]
+    check(EarthMoversDistance(centre="channels")(episode[0], LABELS, episode[1]), expected, support)
 
 
 @pytest.mark.parametrize("method", get_args(EasyFSLName))

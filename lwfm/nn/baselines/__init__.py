@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from lwfm.nn.baselines.baseline import Baseline, Centre, centered
 from lwfm.nn.baselines.class_means import ClassMeans, global_features, nearest_class_mean
+from lwfm.nn.baselines.earth_movers_distance import EarthMoversDistance
 from lwfm.nn.baselines.easyfsl_methods import EasyFSL
 from lwfm.nn.baselines.feature_reconstruction import FeatureReconstruction
 from lwfm.nn.baselines.local_descriptors import LocalDescriptors
@@ -16,6 +17,7 @@ BASELINES: dict[str, type[Baseline]] = {
     "local_descriptors": LocalDescriptors,
     "paired_positions": PairedPositions,
     "feature_reconstruction": FeatureReconstruction,
+    "earth_movers_distance": EarthMoversDistance,
     "easyfsl": EasyFSL,
 }
 """Baselines by the names that `lwfm evaluate --heads` takes."""
@@ -25,6 +27,7 @@ __all__ = [
     "Baseline",
     "Centre",
     "ClassMeans",
+    "EarthMoversDistance",
     "EasyFSL",
     "FeatureReconstruction",
     "LocalDescriptors",
