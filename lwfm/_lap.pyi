@@ -17,7 +17,9 @@ def solve(
     v: NDArray[np.float64] | None,
     warm_v: NDArray[np.float64] | None,
     warm_columns: NDArray[np.int64] | None,
-) -> None: ...
+    time_limit: float | None,
+    bounds: NDArray[np.float64] | None,
+) -> bool: ...
 def solve_ragged(
     costs: Sequence[NDArray[Any]],
     maximize: bool,
@@ -26,8 +28,42 @@ def solve_ragged(
     name: str,
     columns: Sequence[NDArray[np.int64]],
     totals: NDArray[np.float64],
-) -> None: ...
+    time_limit: float | None,
+    bounds: NDArray[np.float64] | None,
+) -> bool: ...
 def solve_sparse(
     columns: int, start: NDArray[np.int64], column: NDArray[np.int64], value: NDArray[np.float64]
 ) -> NDArray[np.int64] | None: ...
+def k_best(
+    costs: NDArray[Any],
+    k: int,
+    maximize: bool,
+    threads: int,
+    name: str,
+    single: bool,
+    time_limit: float | None,
+    bounds: NDArray[np.float64],
+) -> tuple[NDArray[np.int64], NDArray[np.float64]] | None: ...
+def solve_bottlenecks(
+    costs: NDArray[Any],
+    maximize: bool,
+    lexicographic: bool,
+    threads: int,
+    name: str,
+    single: bool,
+    columns: NDArray[np.int64],
+    values: NDArray[np.float64],
+    time_limit: float | None,
+    bounds: NDArray[np.float64],
+) -> bool: ...
+
+NO_MORE: int
+TIME_IS_UP: int
+
+class Ranker:
+    def __init__(self, costs: NDArray[Any], maximize: bool, name: str) -> None: ...
+    def next(self, columns: NDArray[np.int64], time_limit: float | None) -> int: ...
+    def total(self, columns: NDArray[np.int64]) -> float: ...
+    def bound(self) -> float: ...
+
 def simd_level() -> str: ...

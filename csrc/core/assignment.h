@@ -116,10 +116,39 @@ void write_answer(const Prepared<T>& problem, Answer<Index> answer, std::int64_t
   if (duals.wanted()) write_duals(problem, answer, duals);
 }
 
-// Problems of few columns. If float64 entries could overflow, the problem is solved again, scaled.
+// What column duals prove about the solver's objective: no assignment costs less. Every row is
+// read, since those that are assigned need not be tight.
 template <class T>
-Status solve_few_columns(Prepared<T>& problem, Workspace& workspace, std::int64_t* assignment,
-                         Duals duals, SimdLevel level) {
+double dual_bound(const DenseCost<T>& cost, Workspace& workspace) {
+  double bound = 0.0;
+  for (std::int64_t j = 0; j < cost.columns; ++j) bound += workspace.v[j];
+  for (std::int64_t i = 0; i < cost.rows; ++i) {
+    double smallest = kInfinity;
+    const T* row = cost.row(i);
+    for (std::int64_t j = 0; j < cost.columns; ++j) {
+      smallest = std::min(smallest, cost.factor * static_cast<double>(row[j]) - workspace.v[j]);
+    }
+    bound += smallest;
+  }
+  return bound;
+}
+
+// The caller's objective where the solver's is `value`: the total of the pairs, and with a cost
+// limit half of it for each row and column left unmatched.
+template <class T>
+double callers_objective(const Prepared<T>& problem, const Options& options, double value) {
+  const DenseCost<T>& cost = problem.cost;
+  const auto rows = static_cast<double>(cost.rows);
+  const double price = options.limited() ? 0.5 * options.cost_limit *
+                                               (static_cast<double>(problem.paired_columns) + rows)
+                                         : problem.row_offset * rows;
+  return problem.unit / cost.factor * value + price;
+}
+
+// Problems of few columns. If float64 entries could overflow, the problem is solved again, scaled.
+template <class T, class Use>
+Status solve_few_columns(Prepared<T>& problem, Workspace& workspace, SimdLevel level,
+                         const Use& use) {
   SmallState& state = workspace.small;
   SmallStatus status = solve_small(problem.cost, state, level);
   if (status == SmallStatus::huge_entry) {
@@ -128,27 +157,39 @@ Status solve_few_columns(Prepared<T>& problem, Workspace& workspace, std::int64_
   }
   if (status == SmallStatus::invalid_entry) return Status::invalid_entry;
   if (status == SmallStatus::infeasible) return Status::infeasible;
-  write_answer(problem, Answer<std::int32_t>{state.row_to_column, state.v}, assignment, duals);
+  use(Answer<std::int32_t>{state.row_to_column, state.v});
   return Status::ok;
 }
 
-template <class T>
-Status solve_prepared(Prepared<T> problem, const Options& options, Workspace& workspace,
-                      std::int64_t* assignment, Duals duals, SimdLevel level) {
-  const DenseCost<T>& cost = problem.cost;
-  if (cost.rows > 0 && cost.columns <= kSmallColumns) {
-    return solve_few_columns(problem, workspace, assignment, duals, level);
-  }
-  Status status = Status::ok;
-  if (cost.rows == 0) {
-    workspace.reserve(0, cost.columns);  // no pairs, zero duals
-  } else {
+// Problems of many columns.
+template <class T, class Use>
+Status solve_many_columns(Prepared<T>& problem, const Options& options, Workspace& workspace,
+                          SimdLevel level, const Use& use) {
+  Status status = Status::interrupted;
+  try {
     status = solve_large(problem.cost, workspace, options, level);
+  } catch (const Interrupted&) {
+  }
+  if (status == Status::interrupted && options.bound != nullptr && workspace.has_duals) {
+    *options.bound = callers_objective(problem, options, dual_bound(problem.cost, workspace));
   }
   if (status != Status::ok) return status;
-  const Answer<std::int64_t> answer{workspace.row_to_column.data(), workspace.v.data()};
-  write_answer(problem, answer, assignment, duals);
+  use(Answer<std::int64_t>{workspace.row_to_column.data(), workspace.v.data()});
   return Status::ok;
+}
+
+// Calls use(answer) if the problem is solved.
+template <class T, class Use>
+Status solve_prepared(Prepared<T>& problem, const Options& options, Workspace& workspace,
+                      SimdLevel level, const Use& use) {
+  const DenseCost<T>& cost = problem.cost;
+  if (cost.rows == 0) {
+    workspace.reserve(0, cost.columns);  // no pairs, zero duals
+    use(Answer<std::int64_t>{workspace.row_to_column.data(), workspace.v.data()});
+    return Status::ok;
+  }
+  if (cost.columns <= kSmallColumns) return solve_few_columns(problem, workspace, level, use);
+  return solve_many_columns(problem, options, workspace, level, use);
 }
 
 // Solves one problem.
@@ -167,15 +208,17 @@ template <class T>
 Status solve(const CostMatrix<T>& cost, const Options& options, Workspace& workspace,
              std::int64_t* assignment, Duals duals = {}, SimdLevel level = simd_level()) noexcept {
   std::fill_n(assignment, cost.rows, std::int64_t{-1});
+  if (options.bound != nullptr) *options.bound = options.maximize ? kInfinity : -kInfinity;
+  const auto solve_and_write = [&](auto problem) {
+    return solve_prepared(problem, options, workspace, level, [&](const auto& answer) {
+      write_answer(problem, answer, assignment, duals);
+    });
+  };
   workspace.watch.begin(options.interruption);
   try {
     workspace.watch.count(cost.rows * cost.columns);
-    if (options.limited()) {
-      return solve_prepared(prepare_limited(cost, options, workspace), options, workspace,
-                            assignment, duals, level);
-    }
-    return solve_prepared(prepare(cost, options.maximize, workspace), options, workspace,
-                          assignment, duals, level);
+    if (options.limited()) return solve_and_write(prepare_limited(cost, options, workspace));
+    return solve_and_write(prepare(cost, options.maximize, workspace));
   } catch (const std::bad_alloc&) {
     return Status::out_of_memory;
   } catch (const std::length_error&) {  // more columns than a vector can ever have

@@ -1,6 +1,7 @@
 // How the caller of a long computation ends it early, for example after Ctrl-C.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cstdint>
@@ -16,30 +17,41 @@ class Interruption {
   static constexpr std::chrono::milliseconds kPeriod{50};
 
   // `poll` returns whether to end the call and must not throw; null: never. It is called on the
-  // constructing thread at most once per kPeriod, and not again after it has returned true.
-  explicit Interruption(bool (*poll)()) : poll_(poll), caller_(std::this_thread::get_id()) {}
+  // constructing thread at most once per kPeriod, and not again after it has returned true. The
+  // call ends at the deadline too, if there is one.
+  explicit Interruption(bool (*poll)(), Clock::time_point deadline = Clock::time_point::max())
+      : poll_(poll), deadline_(deadline), caller_(std::this_thread::get_id()) {}
 
   // Whether update() on this thread may ever do more than requested().
-  bool polls() const { return poll_ != nullptr && std::this_thread::get_id() == caller_; }
+  bool polls() const {
+    return (poll_ != nullptr || deadline_ != Clock::time_point::max()) &&
+           std::this_thread::get_id() == caller_;
+  }
 
   bool requested() const { return requested_.load(std::memory_order_relaxed); }
+
+  // Whether the deadline ended the call; for the calling thread.
+  bool timed_out() const { return timed_out_; }
 
   // Polls if it is time to; returns whether to end the call.
   bool update() {
     if (requested() || !polls()) return requested();
     const Clock::time_point now = Clock::now();
-    if (next_ == Clock::time_point{}) next_ = now + kPeriod;  // short calls read no clock
+    if (next_ == Clock::time_point{}) next_ = std::min(now + kPeriod, deadline_);
     if (now < next_) return false;
-    const bool request = poll_();
+    timed_out_ = now >= deadline_;
+    const bool request = timed_out_ || (poll_ != nullptr && poll_());
     if (request) requested_.store(true, std::memory_order_relaxed);
-    next_ = Clock::now() + kPeriod;
+    next_ = std::min(Clock::now() + kPeriod, deadline_);
     return request;
   }
 
  private:
   bool (*const poll_)();
+  const Clock::time_point deadline_;
   const std::thread::id caller_;
   Clock::time_point next_{};
+  bool timed_out_ = false;
   std::atomic<bool> requested_{false};
 };
 

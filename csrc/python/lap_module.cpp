@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "calls.h"
 #include "core/interruption.h"
 #include "core/simd/simd.h"
 #include "core/sparse.h"
@@ -24,36 +25,9 @@ namespace py = pybind11;
 using lwfm::Options;
 using lwfm::Status;
 using lwfm::python::Answers;
+using lwfm::python::Indices;
+using lwfm::python::Numbers;
 using lwfm::python::Problems;
-using lwfm::python::ProblemsOf;
-
-using Indices = py::array_t<std::int64_t, py::array::c_style>;
-using Numbers = py::array_t<double, py::array::c_style>;
-
-// The thread of the interpreter that runs the handlers of signals.
-unsigned long main_thread = 0;
-
-// Runs the handlers of signals that have arrived; whether one raised, as that of Ctrl-C does. Then
-// its exception is set.
-bool signal_raises() {
-  const py::gil_scoped_acquire locked;
-  return PyErr_CheckSignals() != 0;
-}
-
-lwfm::Interruption interruption_by_signals() {
-  const bool polls = PyThread_get_thread_ident() == main_thread;
-  return lwfm::Interruption(polls ? signal_raises : nullptr);
-}
-
-void raise_if_interrupted(const lwfm::Interruption& interruption) {
-  if (interruption.requested()) throw py::error_already_set();
-}
-
-// Problems per piece of work: enough that handing out a piece costs nothing beside solving it.
-std::int64_t piece_length(const py::array& costs) {
-  const std::int64_t entries = costs.shape(1) * costs.shape(2);
-  return std::max<std::int64_t>(1, 16384 / std::max<std::int64_t>(1, entries));
-}
 
 // Calls work(begin, end, own) on pieces of 0..count, with options of its own: several problems at a
 // time, one thread each, or, of fewer large problems than threads, one at a time on all threads.
@@ -70,56 +44,55 @@ void share_problems(std::int64_t count, std::int64_t piece, std::int64_t longest
       options.interruption);
 }
 
-// Solves costs [B, N, M] into columns [B, N], totals [B] and, where given, u [B, N], v [B, M].
-// `warm_v` [B, M] and `warm_columns` [B, N] are what to start from. `name` is the argument in
-// messages, which give the place in the batch unless the batch is a single matrix of the caller's.
-void solve(const py::array& costs, bool maximize, double cost_limit, std::int64_t threads,
+// Solves costs [B, N, M] into columns [B, N], totals [B] and, where given, u [B, N], v [B, M];
+// returns whether it did in time, and else writes what is known to bounds [B]. `warm_v` [B, M] and
+// `warm_columns` [B, N] are what to start from. `name` is the argument in messages, which give the
+// place in the batch unless the batch is a single matrix of the caller's.
+bool solve(const py::array& costs, bool maximize, double cost_limit, std::int64_t threads,
            const std::string& name, bool single, Indices columns, Numbers totals,
            std::optional<Numbers> u, std::optional<Numbers> v, std::optional<Numbers> warm_v,
-           std::optional<Indices> warm_columns) {
-  lwfm::Interruption interruption = interruption_by_signals();
+           std::optional<Indices> warm_columns, std::optional<double> time_limit,
+           std::optional<Numbers> bounds) {
+  lwfm::Interruption interruption = lwfm::python::make_interruption(time_limit);
   Options options{maximize, cost_limit};
   options.interruption = &interruption;
   if (warm_v) options.warm_v = warm_v->data();
   if (warm_columns) options.warm_columns = warm_columns->data();
   const Answers answers{columns.mutable_data(), totals.mutable_data(),
-                        u ? u->mutable_data() : nullptr, v ? v->mutable_data() : nullptr};
+                        u ? u->mutable_data() : nullptr, v ? v->mutable_data() : nullptr,
+                        bounds ? bounds->mutable_data() : nullptr};
   std::vector<Status> statuses(static_cast<std::size_t>(costs.shape(0)), Status::ok);
-  lwfm::python::with_problems(costs, [&](const Problems& problems) {
-    {
-      const py::gil_scoped_release unlocked;
-      share_problems(costs.shape(0), piece_length(costs), std::max(costs.shape(1), costs.shape(2)),
-                     threads, options,
-                     [&](std::int64_t begin, std::int64_t end, const Options& own) {
-                       problems.solve(begin, end, own, answers, statuses.data());
-                     });
-    }
-    raise_if_interrupted(interruption);
-    const std::int64_t bad = lwfm::python::first_failure(statuses);
-    if (bad < 0) return;
-    std::vector<std::int64_t> index;
-    if (!single) index.push_back(bad);
-    const Status status = statuses[static_cast<std::size_t>(bad)];
-    throw std::invalid_argument(problems.describe(bad, status, maximize, name, index));
-  });
+  const auto problems = lwfm::python::problems_of(costs);
+  {
+    const py::gil_scoped_release unlocked;
+    share_problems(costs.shape(0), lwfm::python::piece_length(costs),
+                   std::max(costs.shape(1), costs.shape(2)), threads, options,
+                   [&](std::int64_t begin, std::int64_t end, const Options& own) {
+                     problems->solve(begin, end, own, answers, statuses.data());
+                   });
+  }
+  if (!lwfm::python::ended_in_time(interruption)) return false;
+  const std::int64_t bad = lwfm::python::first_failure(statuses);
+  if (bad < 0) return true;
+  const Status status = statuses[static_cast<std::size_t>(bad)];
+  throw std::invalid_argument(
+      problems->describe(bad, status, maximize, name, lwfm::python::place_of(bad, single)));
 }
 
 // Solves matrices of different shapes and dtypes: costs[b] [N_b, M_b] into columns[b] [N_b] and
-// totals [B].
-void solve_ragged(const std::vector<py::array>& costs, bool maximize, double cost_limit,
+// totals [B], as solve does.
+bool solve_ragged(const std::vector<py::array>& costs, bool maximize, double cost_limit,
                   std::int64_t threads, const std::string& name, std::vector<Indices> columns,
-                  Numbers totals) {
-  lwfm::Interruption interruption = interruption_by_signals();
+                  Numbers totals, std::optional<double> time_limit, std::optional<Numbers> bounds) {
+  lwfm::Interruption interruption = lwfm::python::make_interruption(time_limit);
   Options options{maximize, cost_limit};
   options.interruption = &interruption;
   std::vector<std::unique_ptr<const Problems>> problems;
   std::vector<Answers> answers;
   for (std::size_t b = 0; b < costs.size(); ++b) {
-    problems.push_back(lwfm::python::with_problems(
-        costs[b], [](const auto& typed) -> std::unique_ptr<const Problems> {
-          return std::make_unique<std::decay_t<decltype(typed)>>(typed);
-        }));
-    answers.push_back({columns[b].mutable_data(), totals.mutable_data() + b, nullptr, nullptr});
+    problems.push_back(lwfm::python::problems_of(costs[b]));
+    answers.push_back({columns[b].mutable_data(), totals.mutable_data() + b, nullptr, nullptr,
+                       bounds ? bounds->mutable_data() + b : nullptr});
   }
   std::vector<Status> statuses(costs.size(), Status::ok);
   std::int64_t longest_side = 0;
@@ -136,9 +109,9 @@ void solve_ragged(const std::vector<py::array>& costs, bool maximize, double cos
                      }
                    });
   }
-  raise_if_interrupted(interruption);
+  if (!lwfm::python::ended_in_time(interruption)) return false;
   const std::int64_t bad = lwfm::python::first_failure(statuses);
-  if (bad < 0) return;
+  if (bad < 0) return true;
   const auto b = static_cast<std::size_t>(bad);
   throw std::invalid_argument(problems[b]->describe(0, statuses[b], maximize, name, {bad}));
 }
@@ -148,7 +121,7 @@ void solve_ragged(const std::vector<py::array>& costs, bool maximize, double cos
 std::optional<Indices> solve_sparse(std::int64_t columns, const Indices& start,
                                     const Indices& column, const Numbers& value) {
   const lwfm::SparseCost cost{start.size() - 1, columns, start.data(), column.data(), value.data()};
-  lwfm::Interruption interruption = interruption_by_signals();
+  lwfm::Interruption interruption = lwfm::python::make_interruption();
   Indices assignment(cost.rows);
   Status status = Status::ok;
   {
@@ -156,7 +129,7 @@ std::optional<Indices> solve_sparse(std::int64_t columns, const Indices& start,
     const py::gil_scoped_release unlocked;
     status = lwfm::SparseSolver(cost, &interruption).solve(columns_of_rows);
   }
-  raise_if_interrupted(interruption);
+  lwfm::python::ended_in_time(interruption);
   if (status != Status::ok) return std::nullopt;
   return assignment;
 }
@@ -164,17 +137,20 @@ std::optional<Indices> solve_sparse(std::int64_t columns, const Indices& start,
 }  // namespace
 
 PYBIND11_MODULE(_lap, module) {
-  main_thread =
+  lwfm::python::main_thread =
       py::module_::import("threading").attr("main_thread")().attr("ident").cast<unsigned long>();
   module.doc() = "The batched linear assignment solver behind lwfm.lap.";
   module.def("solve", &solve, py::arg("costs"), py::arg("maximize"), py::arg("cost_limit"),
              py::arg("threads"), py::arg("name"), py::arg("single"), py::arg("columns").noconvert(),
              py::arg("totals").noconvert(), py::arg("u").noconvert(), py::arg("v").noconvert(),
-             py::arg("warm_v").noconvert(), py::arg("warm_columns").noconvert());
+             py::arg("warm_v").noconvert(), py::arg("warm_columns").noconvert(),
+             py::arg("time_limit"), py::arg("bounds").noconvert());
   module.def("solve_ragged", &solve_ragged, py::arg("costs"), py::arg("maximize"),
              py::arg("cost_limit"), py::arg("threads"), py::arg("name"), py::arg("columns"),
-             py::arg("totals").noconvert());
+             py::arg("totals").noconvert(), py::arg("time_limit"), py::arg("bounds").noconvert());
   module.def("solve_sparse", &solve_sparse, py::arg("columns"), py::arg("start"), py::arg("column"),
              py::arg("value"));
+  lwfm::python::add_ranking(module);
+  lwfm::python::add_bottleneck(module);
   module.def("simd_level", [] { return lwfm::name_of(lwfm::simd_level()); });
 }

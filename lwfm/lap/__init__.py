@@ -11,7 +11,8 @@ gets a column of its own and the total cost is smallest. All functions keep one 
   problem that the forbidden pairs leave without a complete assignment;
 * ties are broken the same way for every number of threads; a constant matrix gives the identity;
 * no thresholds: costs of 1e-30 and of 1e+30 work alike;
-* Ctrl-C (any signal whose handler raises, in the main thread) ends a call within a fraction of a second.
+* Ctrl-C (any signal whose handler raises, in the main thread) ends a call within a fraction of a second, and
+  so does a ``time_limit``, with what is known by then.
 
 The algorithm is that of Jonker and Volgenant [1]_ in its rectangular form [2]_.
 
@@ -27,7 +28,21 @@ from __future__ import annotations
 
 from lwfm.lap._arguments import default_threads
 from lwfm.lap._batch import solve_batch
+from lwfm.lap._bottleneck import bottleneck
+from lwfm.lap._ranking import iter_best, k_best
 from lwfm.lap._single import lapjv, linear_sum_assignment, simd_level
 from lwfm.lap._sparse import solve_sparse
+from lwfm.lap._time_limit import TimeLimitError
 
-__all__ = ["default_threads", "lapjv", "linear_sum_assignment", "simd_level", "solve_batch", "solve_sparse"]
+__all__ = [
+    "TimeLimitError",
+    "bottleneck",
+    "default_threads",
+    "iter_best",
+    "k_best",
+    "lapjv",
+    "linear_sum_assignment",
+    "simd_level",
+    "solve_batch",
+    "solve_sparse",
+]

@@ -70,6 +70,23 @@ def as_costs(costs: ArrayLike, ndim: int, name: str) -> NDArray[Any]:
     array = as_array(costs, name, what)
     if array.ndim != ndim:
         raise ValueError(f"expected {what} ({ndim}-D array), got a {array.ndim}-D array as {name}")
+    return _as_readable(array, name)
+
+
+def as_costs_or_batch(costs: ArrayLike, name: str) -> tuple[NDArray[Any], bool]:
+    """Return costs [B, N, M] that the solver reads, and whether ``costs`` is a single matrix."""
+    array = as_array(costs, name, "a matrix or a batch of matrices")
+    if array.ndim not in (2, 3):
+        raise ValueError(
+            f"expected a matrix or a batch of matrices (2-D or 3-D array), "
+            f"got a {array.ndim}-D array as {name}"
+        )
+    readable = _as_readable(array, name)
+    return (readable[np.newaxis], True) if array.ndim == 2 else (readable, False)
+
+
+def _as_readable(array: NDArray[Any], name: str) -> NDArray[Any]:
+    """Return costs in a dtype, byte order and alignment that the solver reads."""
     array = as_real(array, name)
     if any(stride % array.itemsize for stride in array.strides) or not array.flags.aligned:
         return np.ascontiguousarray(array) if array.flags.aligned else array.copy()

@@ -8,7 +8,9 @@ import numpy as np
 
 from lwfm import _lap
 from lwfm.lap._arguments import as_costs, as_flag, as_limit, as_out, as_threads, as_warm, refuse_masked
+from lwfm.lap._forms import as_form, matrices_of, pairs_of, totals_of, weighted
 from lwfm.lap._single import Request, solve
+from lwfm.lap._time_limit import as_time_limit, time_is_up, unknown_bounds
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -47,6 +49,10 @@ def solve_batch(
     return_duals: Literal[False] = False,
     warm: ArrayLike | None = None,
     out: tuple[Cols, Reals] | None = None,
+    weights: ArrayLike | None = None,
+    pairs: Literal[False] = False,
+    as_matrix: Literal[False] = False,
+    time_limit: float | None = None,
 ) -> tuple[Cols, Reals]: ...
 @overload
 def solve_batch(
@@ -58,6 +64,10 @@ def solve_batch(
     return_duals: Literal[True],
     warm: ArrayLike | None = None,
     out: tuple[Cols, Reals] | None = None,
+    weights: ArrayLike | None = None,
+    pairs: Literal[False] = False,
+    as_matrix: Literal[False] = False,
+    time_limit: float | None = None,
 ) -> tuple[Cols, Reals, Reals, Reals]: ...
 @overload
 def solve_batch(
@@ -69,7 +79,41 @@ def solve_batch(
     return_duals: Literal[False] = False,
     warm: None = None,
     out: None = None,
+    weights: None = None,
+    pairs: Literal[False] = False,
+    as_matrix: Literal[False] = False,
+    time_limit: float | None = None,
 ) -> tuple[list[Cols], Reals]: ...
+@overload
+def solve_batch(
+    costs: ArrayLike,
+    maximize: bool = False,
+    n_threads: int | None = None,
+    *,
+    cost_limit: float | None = None,
+    return_duals: Literal[False] = False,
+    warm: ArrayLike | None = None,
+    out: None = None,
+    weights: ArrayLike | None = None,
+    pairs: Literal[True],
+    as_matrix: Literal[False] = False,
+    time_limit: float | None = None,
+) -> tuple[list[Cols], Reals]: ...
+@overload
+def solve_batch(
+    costs: ArrayLike,
+    maximize: bool = False,
+    n_threads: int | None = None,
+    *,
+    cost_limit: float | None = None,
+    return_duals: Literal[False] = False,
+    warm: ArrayLike | None = None,
+    out: None = None,
+    weights: ArrayLike | None = None,
+    pairs: Literal[False] = False,
+    as_matrix: Literal[True],
+    time_limit: float | None = None,
+) -> tuple[NDArray[np.bool_], Reals]: ...
 
 
 def solve_batch(
@@ -81,7 +125,16 @@ def solve_batch(
     return_duals: bool = False,
     warm: ArrayLike | None = None,
     out: tuple[Cols, Reals] | None = None,
-) -> tuple[Cols, Reals] | tuple[list[Cols], Reals] | tuple[Cols, Reals, Reals, Reals]:
+    weights: ArrayLike | None = None,
+    pairs: bool = False,
+    as_matrix: bool = False,
+    time_limit: float | None = None,
+) -> (
+    tuple[Cols, Reals]
+    | tuple[list[Cols], Reals]
+    | tuple[NDArray[np.bool_], Reals]
+    | tuple[Cols, Reals, Reals, Reals]
+):
     """Solve a batch of linear assignment problems in parallel.
 
     Parameters
@@ -112,11 +165,26 @@ def solve_batch(
         square problems without a cost limit of more than 32 columns (duals) or 255 (assignments).
     out : (array [B, N] int64, array [B] float64), optional
         Where to write ``cols`` and ``totals``. After an error their contents are undefined.
+    weights : array_like [B, N, M], optional
+        Finite factors of the costs, or an array that is broadcast to them: what is minimized is the total of
+        the products, in float64, and what the cost limit and the duals are about. The totals returned are
+        those of the costs. Forbidden pairs stay forbidden. Not for ragged batches.
+    pairs, as_matrix : bool
+        Return the pairs of each problem, or matrices that are True at the pairs, in place of ``cols``;
+        without duals and ``out``.
+    time_limit : float, optional
+        Seconds after which to raise :exc:`TimeLimitError`, whose ``bound`` [B] holds what is known about each
+        problem: a lower bound (when maximizing: an upper one) on its total (with weights: of the products;
+        with a cost limit: and half of it for every unmatched row and column).
 
     Returns
     -------
     cols : array [B, N], or list of arrays [N_b]
         int64, the column of each row; -1 for a row without one.
+    pairs : list of arrays [K_b, 2]
+        With ``pairs``, instead: int64, row and column of each pair, by row.
+    matrices : array [B, N, M]
+        With ``as_matrix``, instead: bool. Not for ragged batches.
     totals : array [B]
         float64, the total of each problem, summed in float64 in the order of the rows.
     u, v : array [B, N], array [B, M]
@@ -134,6 +202,8 @@ def solve_batch(
     TypeError
         The entries are complex numbers, objects or strings; ``costs`` is sparse or has masked entries; an
         option has another type than the one named above.
+    TimeLimitError
+        The time limit was reached.
 
     Examples
     --------
@@ -149,16 +219,21 @@ def solve_batch(
     [[1, 0], [1]]
     """
     maximize, return_duals = as_flag(maximize, "maximize"), as_flag(return_duals, "return_duals")
-    threads, limit = as_threads(n_threads), as_limit(cost_limit)
+    threads, limit, seconds = as_threads(n_threads), as_limit(cost_limit), as_time_limit(time_limit)
+    form = as_form(pairs, as_matrix)
+    if form != "columns" and (return_duals or out is not None):
+        raise ValueError("return_duals and out go with columns, not with pairs or matrices")
     stacked = _stacked(costs)
     if isinstance(stacked, list):
-        if return_duals or warm is not None or out is not None:
-            raise ValueError("return_duals, warm and out need problems of one shape and dtype")
+        if return_duals or warm is not None or out is not None or weights is not None:
+            raise ValueError("return_duals, warm, out and weights need problems of one shape and dtype")
         arrays = [as_costs(cost, 2, f"costs[{b}]") for b, cost in enumerate(stacked)]
-        columns = [np.empty(len(array), np.int64) for array in arrays]
-        ragged_totals = np.empty(len(arrays))
-        _lap.solve_ragged(arrays, maximize, limit, threads, "costs", columns, ragged_totals)
-        return columns, ragged_totals
+        ragged = _solve_ragged(arrays, Request(maximize, limit, threads, time_limit=seconds))
+        if form == "pairs":
+            return [pairs_of(cols) for cols in ragged[0]], ragged[1]
+        if form == "matrix":
+            raise ValueError("as_matrix needs problems of one shape and dtype")
+        return ragged
     array = as_costs(cast("ArrayLike", stacked), 3, "costs")
     warm_v, warm_columns = as_warm(warm, array.shape)
     request = Request(
@@ -169,6 +244,35 @@ def solve_batch(
         warm_v=warm_v,
         warm_columns=warm_columns,
         out=as_out(out, array.shape),
+        time_limit=seconds,
     )
-    cols, totals, u, v = solve(array, request)
+    cols, totals, u, v = solve(weighted(array, weights, "costs"), request)
+    if weights is not None:
+        totals[:] = totals_of(array, cols)
+    if form == "pairs":
+        return [pairs_of(one) for one in cols], totals
+    if form == "matrix":
+        return matrices_of(cols, array.shape[2]), totals
     return (cols, totals) if u is None or v is None else (cols, totals, u, v)
+
+
+def _solve_ragged(arrays: list[NDArray[Any]], request: Request) -> tuple[list[Cols], Reals]:
+    """Solve matrices of different shapes and dtypes."""
+    columns = [np.empty(len(array), np.int64) for array in arrays]
+    totals = np.empty(len(arrays))
+    limit = request.time_limit
+    bounds = None if limit is None else unknown_bounds(len(arrays), request.maximize)
+    in_time = _lap.solve_ragged(
+        arrays,
+        request.maximize,
+        request.cost_limit,
+        request.threads,
+        "costs",
+        columns,
+        totals,
+        limit,
+        bounds,
+    )
+    if bounds is not None and not in_time:
+        raise time_is_up(limit, bounds, single=False)
+    return columns, totals

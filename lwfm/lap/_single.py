@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 
 from lwfm import _lap
 from lwfm.lap._arguments import as_costs, as_flag
+from lwfm.lap._forms import as_form, matrices_of, pairs_of, weighted
+from lwfm.lap._time_limit import as_time_limit, time_is_up, unknown_bounds
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -42,15 +44,21 @@ class Request:
     out: tuple[Cols, Reals] | None = None
     name: str = "costs"
     single: bool = False
+    time_limit: float | None = None
 
 
 def solve(array: NDArray[Any], request: Request) -> tuple[Cols, Reals, Reals | None, Reals | None]:
-    """Solve costs [B, N, M] from ``as_costs``; return cols [B, N], totals [B], u [B, N], v [B, M]."""
+    """Solve costs [B, N, M] from ``as_costs``; return cols [B, N], totals [B], u [B, N], v [B, M].
+
+    Raises TimeLimitError if that takes too long.
+    """
     count, rows, columns = array.shape
     cols, totals = request.out or (np.empty((count, rows), np.int64), np.empty(count))
     u = np.empty((count, rows)) if request.duals else None
     v = np.empty((count, columns)) if request.duals else None
-    _lap.solve(
+    limit = request.time_limit
+    bounds = None if limit is None else unknown_bounds(count, request.maximize)
+    in_time = _lap.solve(
         array,
         request.maximize,
         request.cost_limit,
@@ -63,11 +71,55 @@ def solve(array: NDArray[Any], request: Request) -> tuple[Cols, Reals, Reals | N
         v,
         request.warm_v,
         request.warm_columns,
+        limit,
+        bounds,
     )
+    if bounds is not None and not in_time:
+        raise time_is_up(limit, bounds, request.single)
     return cols, totals, u, v
 
 
-def linear_sum_assignment(cost_matrix: ArrayLike, maximize: bool = False) -> tuple[Cols, Cols]:
+@overload
+def linear_sum_assignment(
+    cost_matrix: ArrayLike,
+    maximize: bool = False,
+    *,
+    weights: ArrayLike | None = None,
+    pairs: Literal[False] = False,
+    as_matrix: Literal[False] = False,
+    time_limit: float | None = None,
+) -> tuple[Cols, Cols]: ...
+@overload
+def linear_sum_assignment(
+    cost_matrix: ArrayLike,
+    maximize: bool = False,
+    *,
+    weights: ArrayLike | None = None,
+    pairs: Literal[True],
+    as_matrix: Literal[False] = False,
+    time_limit: float | None = None,
+) -> Cols: ...
+@overload
+def linear_sum_assignment(
+    cost_matrix: ArrayLike,
+    maximize: bool = False,
+    *,
+    weights: ArrayLike | None = None,
+    pairs: Literal[False] = False,
+    as_matrix: Literal[True],
+    time_limit: float | None = None,
+) -> NDArray[np.bool_]: ...
+
+
+def linear_sum_assignment(
+    cost_matrix: ArrayLike,
+    maximize: bool = False,
+    *,
+    weights: ArrayLike | None = None,
+    pairs: bool = False,
+    as_matrix: bool = False,
+    time_limit: float | None = None,
+) -> tuple[Cols, Cols] | Cols | NDArray[np.bool_]:
     """Solve one linear assignment problem, as ``scipy.optimize.linear_sum_assignment`` does.
 
     Parameters
@@ -77,21 +129,38 @@ def linear_sum_assignment(cost_matrix: ArrayLike, maximize: bool = False) -> tup
         (``-inf`` when maximizing).
     maximize : bool
         Maximize the total instead of minimizing it.
+    weights : array_like [N, M], optional
+        Finite factors of the costs, or an array that is broadcast to them, as ``[N, 1]`` for the rows: what
+        is minimized is the total of the products, in float64. Forbidden pairs stay forbidden.
+    pairs : bool
+        Return one array of pairs.
+    as_matrix : bool
+        Return a matrix that is True at the pairs.
+    time_limit : float, optional
+        Seconds after which to raise :exc:`TimeLimitError`, whose ``bound`` is a lower bound on the total (of
+        the products, with weights), or an upper one when maximizing.
 
     Returns
     -------
     row_ind, col_ind : array [min(N, M)], array [min(N, M)]
         int64, ``row_ind`` sorted; row ``row_ind[k]`` is paired with column ``col_ind[k]``. The total is
         ``cost_matrix[row_ind, col_ind].sum()``.
+    pairs : array [min(N, M), 2]
+        With ``pairs``, instead: int64, row and column of each pair.
+    matrix : array [N, M]
+        With ``as_matrix``, instead: bool.
 
     Raises
     ------
     ValueError
         ``cost_matrix`` is not two-dimensional, has a NaN or an infinity of the wrong sign (the message
-        names the entry), or is infeasible.
+        names the entry), or is infeasible; ``weights`` does not fit or is not finite; ``pairs`` and
+        ``as_matrix`` are both True.
     TypeError
         The entries are complex numbers, objects or strings; ``cost_matrix`` is sparse or has masked entries;
-        ``maximize`` is neither True nor False.
+        an option has another type than the one named above.
+    TimeLimitError
+        The time limit was reached.
 
     Examples
     --------
@@ -101,10 +170,21 @@ def linear_sum_assignment(cost_matrix: ArrayLike, maximize: bool = False) -> tup
     >>> row_ind, col_ind = linear_sum_assignment(cost)
     >>> col_ind.tolist(), int(cost[row_ind, col_ind].sum())
     ([1, 0, 2], 5)
+    >>> linear_sum_assignment(cost, pairs=True).tolist()
+    [[0, 1], [1, 0], [2, 2]]
+    >>> linear_sum_assignment(cost, weights=[[1], [5], [1]])[1].tolist()  # the second row counts most
+    [0, 1, 2]
     """
-    cost = as_costs(cost_matrix, 2, "cost_matrix")
-    request = Request(as_flag(maximize, "maximize"), name="cost_matrix", single=True)
+    form = as_form(pairs, as_matrix)
+    cost = weighted(as_costs(cost_matrix, 2, "cost_matrix"), weights, "cost_matrix")
+    request = Request(
+        as_flag(maximize, "maximize"), name="cost_matrix", single=True, time_limit=as_time_limit(time_limit)
+    )
     cols, _, _, _ = solve(cost[np.newaxis], request)
+    if form == "pairs":
+        return pairs_of(cols[0])
+    if form == "matrix":
+        return matrices_of(cols[0], cost.shape[1])
     row_ind = np.flatnonzero(cols[0] >= 0).astype(np.int64, copy=False)
     return row_ind, cols[0][row_ind]
 

@@ -1,6 +1,8 @@
 // A call ends early when its caller asks: in every solver, on one thread or several, and the
 // workspace and the pool serve the next call.
 #include <atomic>
+#include <chrono>
+#include <cmath>
 #include <cstdint>
 #include <thread>
 #include <vector>
@@ -108,6 +110,59 @@ void only_the_calling_thread_polls() {
   CHECK(polls == 1);
 }
 
+void a_deadline_ends_a_call_without_a_poll() {
+  Interruption interruption(nullptr, Interruption::Clock::now() + Interruption::kPeriod / 2);
+  CHECK(interruption.polls());
+  CHECK(!interruption.update());
+  CHECK(!interruption.timed_out());
+  std::this_thread::sleep_for(Interruption::kPeriod);
+  CHECK(interruption.update() && interruption.requested() && interruption.timed_out());
+  Interruption by_request(request);
+  while (!by_request.update()) std::this_thread::yield();
+  CHECK(!by_request.timed_out());
+}
+
+// Whatever was reached, by one thread or several, the bound is below the optimum, and most of the
+// way to it after some time.
+template <class T>
+void an_interrupted_solver_knows_a_bound(std::int64_t rows, std::int64_t columns,
+                                         const Options& wanted) {
+  const auto problem = product<T>(rows, columns);
+  const double sign = wanted.maximize ? -1.0 : 1.0;
+  Workspace workspace;
+  double optimum = problems::solve(problem.cost(), wanted, workspace).total;
+  if (wanted.limited()) {  // every pair would cost more: none is made
+    CHECK(optimum == 0.0);
+    optimum = 0.5 * wanted.cost_limit * static_cast<double>(rows + columns);
+  }
+  bool known = false;
+  for (int tenths = 0; tenths <= 40; tenths += 4) {
+    Interruption interruption(
+        nullptr, Interruption::Clock::now() + tenths * std::chrono::microseconds(1000));
+    double bound = 0.0;
+    Options options = wanted;
+    options.interruption = &interruption;
+    options.bound = &bound;
+    const auto solution = problems::solve(problem.cost(), options, workspace);
+    if (solution.status == Status::ok) break;
+    CHECK(solution.status == Status::interrupted && interruption.timed_out());
+    CHECK(sign * bound <= sign * optimum + 1e-9 * std::fabs(optimum));
+    known = known || std::fabs(bound) < lwfm::kInfinity;
+  }
+  CHECK(known);
+}
+
+void interrupted_solvers_know_a_bound() {
+  Options options;
+  an_interrupted_solver_knows_a_bound<float>(900, 900, options);
+  an_interrupted_solver_knows_a_bound<std::int64_t>(900, 1000, options);
+  options.maximize = true;
+  an_interrupted_solver_knows_a_bound<double>(1000, 900, options);
+  Options limited;
+  limited.cost_limit = 0.5;
+  an_interrupted_solver_knows_a_bound<double>(1200, 1300, limited);
+}
+
 // The caller's piece is done at once; another thread's goes on until it is told.
 void waiting_for_other_threads_can_be_ended() {
   const std::thread::id caller = std::this_thread::get_id();
@@ -133,6 +188,8 @@ int main() {
   the_sparse_solver_ends_early();
   a_refused_request_changes_nothing();
   only_the_calling_thread_polls();
+  a_deadline_ends_a_call_without_a_poll();
+  interrupted_solvers_know_a_bound();
   waiting_for_other_threads_can_be_ended();
   return check::result();
 }

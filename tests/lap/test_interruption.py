@@ -24,6 +24,7 @@ pytestmark = needs_timers
 LARGE = product(5000)
 MANY = np.broadcast_to(product(900), (500, 900, 900))
 TINY = np.broadcast_to(np.random.default_rng(0).random((25, 25)), (1_500_000, 25, 25))
+RANDOM = np.random.default_rng(1).random((1500, 1500))
 SPARSE = csr_array(product(2000, "f8"))
 CALLS: dict[str, Callable[[], object]] = {
     "linear_sum_assignment": lambda: lap.linear_sum_assignment(LARGE),
@@ -37,6 +38,13 @@ CALLS: dict[str, Callable[[], object]] = {
     "many_tiny_on_two_threads": lambda: lap.solve_batch(TINY, n_threads=2),
     "large_among_tiny": lambda: lap.solve_batch([LARGE] + [product(3)] * 50, n_threads=2),
     "large_after_tiny": lambda: lap.solve_batch([product(3)] * 50 + [LARGE], n_threads=2),
+    "k_best": lambda: lap.k_best(LARGE, 3),
+    "k_best_of_many_on_two_threads": lambda: lap.k_best(TINY, 1000, n_threads=2),
+    "many_best": lambda: lap.k_best(RANDOM, 10**9),
+    "iter_best": lambda: list(lap.iter_best(RANDOM)),
+    "bottleneck": lambda: lap.bottleneck(MANY, n_threads=1),
+    "bottleneck_of_one": lambda: lap.bottleneck(LARGE),
+    "lexicographic_bottleneck": lambda: lap.bottleneck(RANDOM, lexicographic=True),
     "solve_sparse": lambda: lap.solve_sparse(SPARSE),
 }
 

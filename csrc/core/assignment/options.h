@@ -27,6 +27,10 @@ struct Options {
 
   // Lets the caller end the call early; null: it runs to its end.
   Interruption* interruption = nullptr;
+  // Written where the call ended early, if not null: what the duals prove about the objective, a
+  // lower bound (an upper one, when maximizing); infinite if they prove nothing yet. The objective
+  // is the total and, with a cost limit, the price of the rows and columns left unmatched.
+  double* bound = nullptr;
 
   bool limited() const { return std::isfinite(cost_limit); }
 };

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <limits>
 #include <type_traits>
+#include <vector>
 
 #include "core/assignment/copy_costs.h"
 #include "core/assignment/cost_matrix.h"
@@ -41,6 +42,18 @@ template <class T>
 CostMatrix<T> widened(const CostMatrix<T>& cost) {
   if (cost.rows <= cost.columns) return cost;
   return {cost.data, cost.columns, cost.rows, cost.column_stride, cost.row_stride};
+}
+
+// The costs with at least `width` columns, as the scans of rows need; a copy in `memory` where
+// there are fewer. The caller keeps the search out of the added columns, whose entries are zero.
+template <std::int64_t width, class T>
+DenseCost<T> widened_to(const DenseCost<T>& cost, std::vector<T>& memory) {
+  if (cost.columns >= width) return cost;
+  memory.assign(static_cast<std::size_t>(cost.rows * width), T{0});
+  for (std::int64_t i = 0; i < cost.rows; ++i) {
+    std::copy_n(cost.row(i), cost.columns, memory.data() + i * width);
+  }
+  return {memory.data(), cost.rows, width, width, cost.factor};
 }
 
 // Returns the solver's view of `cost`; it points into the caller's memory where that has the right

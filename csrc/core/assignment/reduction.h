@@ -49,6 +49,7 @@ Status reduce_columns(DenseCost<T>& cost, Workspace& workspace, const double* wa
     std::for_each(v, v + cost.columns, [&](double& x) { x *= shrink; });
   }
   cost.factor *= shrink;
+  workspace.has_duals = true;
   const bool forbidden = std::any_of(v, v + cost.columns, [](double x) { return x == kInfinity; });
   return forbidden ? Status::infeasible : Status::ok;
 }

@@ -30,6 +30,16 @@ class PathSearch {
   // Assigns a free row along the shortest alternating path to a free column and moves the duals so
   // that every assigned pair stays tight. Infeasible if no free column can be reached.
   Status augment(std::int64_t start) {
+    try {
+      return search(start);
+    } catch (const Interrupted&) {
+      tree_.restore_duals(0, cost_.columns);
+      throw;
+    }
+  }
+
+ private:
+  Status search(std::int64_t start) {
     RowWatch watch(workspace_.watch, cost_.columns);
     tree_.clear();
     std::fill(workspace_.distance.begin(), workspace_.distance.end(), kInfinity);
@@ -56,7 +66,6 @@ class PathSearch {
     return Status::ok;
   }
 
- private:
   double relax(std::int64_t row, double length) {
     return Scan::relax(cost_.row(row), cost_.factor, workspace_.v.data(), length,
                        static_cast<double>(row), workspace_.distance.data(),

@@ -128,7 +128,10 @@ class TeamMember {
     double reached = smallest;
     std::int64_t sink = -1;
     for (std::int64_t next = 0;; ++next) {
-      if (interrupted_) return Status::interrupted;
+      if (interrupted_) {
+        tree_.restore_duals(begin_, end_);
+        return Status::interrupted;
+      }
       if (next == tree_.size() || smallest <= reached) {
         if (smallest > reached) reached = smallest;
         if (smallest == kInfinity && next == tree_.size()) return Status::infeasible;

@@ -56,6 +56,8 @@ struct Workspace {
   Workspace(const Workspace&) = delete;  // its arrays point into its memory
   Workspace& operator=(const Workspace&) = delete;
 
+  // Whether v holds duals that prove something, also where a call ended early.
+  bool has_duals = false;
   // One entry per column (the longer side).
   Numbers v;                                // column duals, at most 0 where a column may stay free
   Numbers distance;                         // shortest alternating path found so far; +inf: scanned
@@ -80,6 +82,7 @@ struct Workspace {
   void reserve(std::int64_t rows, std::int64_t columns) {
     const auto n = static_cast<std::size_t>(rows);
     const auto m = static_cast<std::size_t>(columns);
+    has_duals = false;
     reserve_numbers(m);
     std::fill_n(v.data(), m, 0.0);
     column_to_row.assign(m, -1);
