@@ -34,7 +34,10 @@ SIMT = ROOT / "tests" / "simt"
 RUNTIME = [
     SIMT / "kernels" / "core_solver.cpp",
     SIMT / "kernels" / "core_episodes.cpp",
-    *(SIMT / "emulator" / f"{name}.cpp" for name in ("fiber", "grid", "scheduler", "shared_memory", "warp")),
+    *(
+        SIMT / "emulator" / f"{name}.cpp"
+        for name in ("fiber", "grid", "matrices", "scheduler", "shared_memory", "warp")
+    ),
 ]
 FLAGS = ["-std=c++17", "-O1", "-ffp-contract=off", "-pthread", "-w"]
 SANITIZERS = {

@@ -6,7 +6,8 @@
 //   LWFM_LAUNCH(kernel, grid, block, shared_bytes, stream, arguments...)
 //
 // A kernel with several template arguments is launched as LWFM_LAUNCH((kernel<A, B>), ...).
-// LWFM_WARP_REDUCE is 1 where __reduce_*_sync exist (compute capability 8.0 and newer).
+// LWFM_WARP_REDUCE is 1 where __reduce_*_sync exist, LWFM_TENSOR_CORES where nvcuda::wmma
+// multiplies in TF32 (both: compute capability 8.0 and newer).
 #pragma once
 
 #ifdef __CUDACC__
@@ -14,6 +15,7 @@
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 #include <cuda_runtime.h>
+#include <mma.h>
 
 #define LWFM_SHARED(T, name, count) __shared__ T name[count]
 #define LWFM_DYNAMIC_SHARED(T, name)                                    \
@@ -24,8 +26,10 @@
 
 #if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
 #define LWFM_WARP_REDUCE 1
+#define LWFM_TENSOR_CORES 1
 #else
 #define LWFM_WARP_REDUCE 0
+#define LWFM_TENSOR_CORES 0
 #endif
 
 #else
@@ -34,6 +38,9 @@
 
 #ifndef LWFM_WARP_REDUCE
 #define LWFM_WARP_REDUCE 1
+#endif
+#ifndef LWFM_TENSOR_CORES
+#define LWFM_TENSOR_CORES 1
 #endif
 
 #endif

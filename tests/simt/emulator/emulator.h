@@ -3,6 +3,7 @@
 
 #include "half.h"
 #include "intrinsics.h"
+#include "matrices.h"
 #include "runtime.h"
 
 // One key for each array of each instance of a kernel.

@@ -102,6 +102,49 @@ __global__ inline void too_much_shared_memory(float* out) {
   out[threadIdx.x] = tile[threadIdx.x];
 }
 
+// A product of matrices that begins in the way of `faulty`.
+template <class Faulty>
+__device__ void multiply(float* out, const Faulty& faulty) {
+  namespace wmma = nvcuda::wmma;
+  struct alignas(32) Matrices {
+    float of[256];
+  };
+  LWFM_SHARED(Matrices, shared, 1);
+  wmma::fragment<wmma::matrix_a, 16, 16, 8, wmma::precision::tf32, wmma::row_major> a;
+  wmma::fragment<wmma::matrix_b, 16, 16, 8, wmma::precision::tf32, wmma::row_major> b;
+  wmma::fragment<wmma::accumulator, 16, 16, 8, float> sums;
+  for (int n = static_cast<int>(threadIdx.x); n < 256; n += 32) shared[0].of[n] = 1.0f;
+  __syncwarp();
+  wmma::load_matrix_sync(b, shared[0].of, 16);
+  wmma::fill_fragment(sums, 0.0f);
+  faulty(shared[0].of, a);
+  wmma::mma_sync(sums, a, b, sums);
+  out[threadIdx.x] = sums.x[0];
+}
+
+__global__ inline void lanes_missing_from_a_product(float* out) {
+  multiply(out, [](const float* from, auto& a) {
+    if (threadIdx.x < 20) nvcuda::wmma::load_matrix_sync(a, from, 8);
+  });
+}
+
+__global__ inline void not_rounded(float* out) {
+  multiply(out, [](const float* from, auto& a) {
+    nvcuda::wmma::load_matrix_sync(a, from, 8);
+    a.x[1] = 1.0f + 0x1p-12f;
+  });
+}
+
+__global__ inline void another_address(float* out) {
+  multiply(out, [](const float* from, auto& a) {
+    nvcuda::wmma::load_matrix_sync(a, from + threadIdx.x / 16 * 8, 8);
+  });
+}
+
+__global__ inline void misaligned_matrix(float* out) {
+  multiply(out, [](const float* from, auto& a) { nvcuda::wmma::load_matrix_sync(a, from + 4, 8); });
+}
+
 struct Fault {
   const char* name;
   void (*kernel)(float*);
@@ -134,6 +177,13 @@ inline const std::vector<Fault> kReported = {
      32,
      {"overrun of the dynamic"},
      false},
+    {"lanes missing from a product of matrices",
+     lanes_missing_from_a_product,
+     32,
+     {"divergent collective", "load_matrix_sync", "mma_sync"}},
+    {"a product of numbers that are not rounded", not_rounded, 32, {"not rounded to TF32"}},
+    {"a matrix at two addresses", another_address, 32, {"load_matrix_sync", "different addresses"}},
+    {"a matrix that is not aligned", misaligned_matrix, 32, {"multiple of 32 bytes"}},
     {"too much shared memory", too_much_shared_memory, 32, {"exceeds the limit"}, false},
 };
 

@@ -94,6 +94,9 @@ void after_release(Thread& thread);
 void* block_token();
 void* warp_token(unsigned warp);
 
+// The product that the lanes of a warp, all waiting for it, have brought operands for.
+void multiply_matrices(unsigned warp);
+
 // Shared memory, block by block.
 void forget_shared_arrays();  // at the start of a grid
 void begin_shared(std::size_t dynamic_bytes);

@@ -70,12 +70,30 @@ enum class Collective {
   bit_or,
   bit_xor,
   match_any,
+  load_matrix,
+  store_matrix,
+  multiply_matrices,
 };
 
 // Waits for every lane of `mask` and returns this lane's result. `source`: the lane that a shuffle
 // reads.
 std::uint64_t warp_collective(Collective operation, unsigned mask, std::uint64_t value, int source,
                               Place place);
+
+// Entry number `element` of a lane, of a matrix row by row: 7 * 23 = 1 (mod 32).
+constexpr int matrix_entry(int lane, int element) {
+  return 32 * element + (23 * (lane - element + 32) & 31);
+}
+
+// What a lane brings to a product d = a b + c of matrices, and where its entries of d go.
+struct MatrixOperands {
+  const float *a, *b, *c;
+  float* d;
+};
+
+// Both wait for the whole warp; loading and storing, its lanes must come with one address.
+void meet_for_matrix(Collective operation, const void* address, unsigned stride, Place place);
+void multiply_fragments(const MatrixOperands& operands, Place place);
 
 enum class Barrier { plain, count, all, any };
 

@@ -56,7 +56,10 @@ void free_quietly(void* memory) {
   if (AnnotateIgnoreWritesEnd != nullptr) AnnotateIgnoreWritesEnd(__FILE__, __LINE__);
 }
 
-std::size_t arena_size() { return machine.options.shared_limit + kMostArrays * 2 * kMargin; }
+// A multiple of the alignment, 64 bytes.
+std::size_t arena_size() {
+  return (machine.options.shared_limit / kMargin + 1 + kMostArrays * 2) * kMargin;
+}
 
 void require_room() {
   const std::size_t used = static_bytes + dynamic_bytes;
@@ -81,7 +84,7 @@ void begin_shared(std::size_t bytes) {
   require_room();
   dynamic = static_cast<char*>(std::malloc(bytes + kMargin));
   poison(dynamic, bytes);
-  arena = static_cast<char*>(std::malloc(arena_size()));
+  arena = static_cast<char*>(std::aligned_alloc(kMargin, arena_size()));
   forbid(arena, arena_size());
   for (Array& array : arrays) array.reached = false;
   tokens.resize(1 + machine.warps.size());

@@ -192,6 +192,54 @@ void barriers_that_count() {
   }
 }
 
+namespace wmma = nvcuda::wmma;
+
+// d = a b + c of two warps, with b column by column.
+__global__ void multiply(const float* a, const float* b, float* d) {
+  wmma::fragment<wmma::matrix_a, 16, 16, 8, wmma::precision::tf32, wmma::row_major> own_a;
+  wmma::fragment<wmma::matrix_b, 16, 16, 8, wmma::precision::tf32, wmma::col_major> own_b;
+  wmma::fragment<wmma::accumulator, 16, 16, 8, float> sums;
+  const int warp = static_cast<int>(threadIdx.x) / 32;
+  wmma::load_matrix_sync(own_a, a + warp * 16 * 8, 8);
+  wmma::load_matrix_sync(own_b, b + warp * 8 * 16, 8);
+  wmma::fill_fragment(sums, static_cast<float>(1 + warp));
+  for (int n = 0; n < own_a.num_elements; ++n) own_a.x[n] = wmma::__float_to_tf32(own_a.x[n]);
+  for (int n = 0; n < own_b.num_elements; ++n) own_b.x[n] = wmma::__float_to_tf32(own_b.x[n]);
+  wmma::mma_sync(sums, own_a, own_b, sums);
+  wmma::store_matrix_sync(d + warp * 16 * 20, sums, 20, wmma::mem_row_major);
+}
+
+// 10 bits after the leading one, ties away from zero.
+float in_tf32(float x) {
+  int exponent;
+  const double leading = std::frexp(static_cast<double>(x), &exponent);
+  return static_cast<float>(std::ldexp(std::round(std::ldexp(leading, 11)), exponent - 11));
+}
+
+void matrices() {
+  struct alignas(32) Numbers {
+    std::array<float, 2 * 16 * 20> of;
+  } a, b, d;
+  std::normal_distribution<float> normal;
+  for (float& x : a.of) x = normal(engine);
+  for (float& x : b.of) x = normal(engine);
+  a.of[0] = 1.0f + 0x1p-11f;  // a tie
+  LWFM_LAUNCH(multiply, 1, 64, 0, nullptr, a.of.data(), b.of.data(), d.of.data());
+  for (std::size_t n = 0; n < 2 * 256; ++n) {
+    const std::size_t warp = n / 256, i = n % 256 / 16, j = n % 16;
+    double sum = 1.0 + static_cast<double>(warp), size = sum;
+    for (std::size_t k = 0; k < 8; ++k) {
+      const double product = static_cast<double>(in_tf32(a.of[warp * 128 + i * 8 + k])) *
+                             static_cast<double>(in_tf32(b.of[warp * 128 + j * 8 + k]));
+      sum += product;
+      size += std::fabs(product);
+    }
+    const auto actual = static_cast<double>(d.of[warp * 320 + i * 20 + j]);
+    CHECK(std::fabs(actual) <= std::fabs(sum) * (1 + 1e-12));
+    CHECK(std::fabs(actual - sum) < 0x1p-22 * size);
+  }
+}
+
 }  // namespace
 
 int main() {
@@ -201,6 +249,7 @@ int main() {
     votes_and_reductions();
     halves_of_a_warp();
     barriers_that_count();
+    matrices();
   });
   return check::result();
 }

@@ -76,11 +76,22 @@ std::uint32_t lanes_with(unsigned warp, unsigned mask, std::uint64_t value) {
   return equal;
 }
 
+void require_one_address(unsigned warp, unsigned mask) {
+  const Thread& first = machine.thread(warp, *Lanes(mask));
+  if (lanes_with(warp, mask, first.value) == mask) return;
+  fail(describe(first) + ": lanes come with different addresses");
+}
+
 // What every lane of the mask gets alike.
 std::uint64_t common_result(Collective operation, unsigned warp, unsigned mask) {
   const std::uint32_t set = mask & ~lanes_with(warp, mask, 0);
   switch (operation) {
     case Collective::sync:
+    case Collective::multiply_matrices:
+      return 0;
+    case Collective::load_matrix:
+    case Collective::store_matrix:
+      require_one_address(warp, mask);
       return 0;
     case Collective::ballot:
       return set;
@@ -110,6 +121,7 @@ std::uint64_t shuffled(const Thread& thread) {
 
 void release_lanes(Collective operation, unsigned warp, unsigned mask) {
   std::uint64_t common = 0;
+  if (operation == Collective::multiply_matrices) multiply_matrices(warp);
   const bool own = operation == Collective::shuffle || operation == Collective::match_any;
   if (!own) common = common_result(operation, warp, mask);
   for (Lanes lanes(mask); lanes; ++lanes) {
@@ -129,7 +141,8 @@ const char* name_of(Collective operation) {
                                     "__any_sync",        "__all_sync",        "__reduce_add_sync",
                                     "__reduce_min_sync", "__reduce_max_sync", "__reduce_min_sync",
                                     "__reduce_max_sync", "__reduce_and_sync", "__reduce_or_sync",
-                                    "__reduce_xor_sync", "__match_any_sync"};
+                                    "__reduce_xor_sync", "__match_any_sync",  "load_matrix_sync",
+                                    "store_matrix_sync", "mma_sync"};
   return kNames[static_cast<int>(operation)];
 }
 
