@@ -19,7 +19,7 @@ import pytest
 import torch
 
 from benchmarks.published_head import NaiveHead
-from benchmarks.speed.head_forms import CUDA_FORMS, EXPRESSIONS, prepare
+from benchmarks.speed.head_forms import CUDA_FORMS, EXPRESSIONS
 from lwfm.bench.command import DeviceName
 from lwfm.bench.head import checked_step, measure, peak_bytes
 from lwfm.bench.head_cases import CASES, DIMS, FORMS, Case, expected_of, with_parameters
@@ -63,9 +63,7 @@ def test_form(benchmark: BenchmarkFixture, case: Case, backward: bool, form: str
     if form not in forms:
         pytest.skip("takes too much memory" if form == NAIVE else "for a GPU")
     place = torch.device(device)
-    call = checked_step(
-        case, form, forms[form], place, backward=backward, expected=expected_of(case), prepare=prepare
-    )
+    call = checked_step(case, form, forms[form], place, backward=backward, expected=expected_of(case))
 
     def step_and_wait() -> None:
         call()
@@ -98,7 +96,6 @@ def main() -> None:
             rounds=options.rounds,
             peak=None if options.no_memory else peak_of,
             device=device,
-            prepare=prepare,
         )
         print(result, flush=True)
 

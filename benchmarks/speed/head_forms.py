@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 from unittest import mock
 
 import torch
 from torch import Tensor, nn
 
 from lwfm.bench.head_cases import ExpressionHead, with_parameters
-from lwfm.nn import ClassLists, LWFMHead
+from lwfm.nn import GraphedHead, LWFMHead, graphed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from lwfm.bench.head import Step
     from lwfm.bench.head_cases import Form
 
     Correlate = Callable[[Tensor, Tensor], Tensor]
@@ -51,46 +50,19 @@ class OtherProducts(ExpressionHead):
 
 
 class CapturedHead(nn.Module):
-    """The head with labels checked beforehand, as a CUDA graph needs it."""
+    """The head as a CUDA graph, captured in the first call."""
 
     def __init__(self, head: LWFMHead) -> None:
         super().__init__()
         self.head = head
-        self._classes: ClassLists | None = None
+        self._graph: GraphedHead | None = None
 
     def forward(self, support: Tensor, labels: Tensor, query: Tensor) -> tuple[Tensor, Tensor]:
-        """Compute as the head does, with the labels of the first call."""
-        self._classes = self._classes or ClassLists(labels, len(support))
-        outputs: tuple[Tensor, Tensor] = self.head(support, self._classes, query)
-        return outputs
-
-
-def prepare(head: nn.Module, call: Step) -> Step:
-    """Return the step of a form; of a :class:`CapturedHead` the replay of its CUDA graph."""
-    return captured(call) if isinstance(head, CapturedHead) else call
-
-
-def captured(call: Step) -> Step:
-    """Capture a call on the current CUDA device; it must not wait for the device."""
-    stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        call()
-        torch.cuda.set_sync_debug_mode("error")  # a call that waits fails here, not while it is captured
-        try:
-            call()
-        finally:
-            torch.cuda.set_sync_debug_mode("default")
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        outputs = call()
-
-    def replay() -> list[Tensor]:
-        graph.replay()
-        return outputs
-
-    return replay
+        """Compute as the head does, with the labels of the first call, which later ones do not wait for."""
+        if self._graph is None:
+            self._graph = graphed(self.head, support, labels, query)
+        outputs = self._graph(support, self._graph.classes, query)
+        return cast("tuple[Tensor, Tensor]", outputs)
 
 
 def compiled(head: LWFMHead, size: int) -> nn.Module:

@@ -31,13 +31,12 @@ from lwfm.errors import UserError
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from lwfm.bench.head_cases import Form
 
     Step = Callable[[], list[Tensor]]
     Steps = dict[str, Step]
-    Prepare = Callable[[nn.Module, Step], Step]
 
 PEAK_RESET = Path("/proc/self/clear_refs")  # of Linux
 REQUIRED = ("products", "head")  # what the others are compared with
@@ -91,11 +90,6 @@ def peak_of_form(case: Case, name: str, backward: bool, threads: int) -> int:
     return peak_bytes(case, FORMS[name], backward, threads)
 
 
-def unchanged(_head: nn.Module, call: Step) -> Step:
-    """Return a step as it is."""
-    return call
-
-
 def checked_step(
     case: Case,
     name: str,
@@ -104,11 +98,10 @@ def checked_step(
     *,
     backward: bool,
     expected: list[Tensor],
-    prepare: Prepare = unchanged,
 ) -> Step:
     """Prepare the step of a form; raise ``RuntimeError`` unless it returns what is expected."""
     head, inputs = make_case(case, form, device)
-    call = prepare(head, partial(step, head, inputs, backward=backward))
+    call = partial(step, head, inputs, backward=backward)
     actual = call()
     if not isinstance(head, Products):
         check_agreement(case, name, actual, expected)
@@ -120,7 +113,6 @@ def _steps_of(
     forms: Mapping[str, Form],
     device: torch.device,
     backward: bool,
-    prepare: Prepare,
     skipped: dict[str, str],
 ) -> Steps:
     """Prepare all forms of a case; those that fail are noted in ``skipped``."""
@@ -129,9 +121,7 @@ def _steps_of(
     expected = expected_of(case)
     for name, form in forms.items():
         try:
-            steps[name] = checked_step(
-                case, name, form, device, backward=backward, expected=expected, prepare=prepare
-            )
+            steps[name] = checked_step(case, name, form, device, backward=backward, expected=expected)
         except Exception as error:
             if name in REQUIRED:
                 raise
@@ -147,11 +137,10 @@ def measure(
     rounds: int,
     peak: Callable[[Case, str, bool, int], int] | None,
     device: torch.device = CPU,
-    prepare: Prepare = unchanged,
 ) -> MatchingTimes:
     """Time the forms of each case after checking that they agree.
 
-    ``peak`` measures a form's memory on the CPU, where the system can; ``prepare`` may wrap a form's step.
+    ``peak`` measures a form's memory on the CPU, where the system can.
     A form that fails is named in the result and left out.
     """
     if not 1 <= threads <= (os.cpu_count() or 1):
@@ -163,7 +152,7 @@ def measure(
         fastest_rate = peak_rate(device)
         passes = [(case, backward) for case in cases for backward in (False, True)]
         for case, backward in progress(passes, "timing the head", "pass"):
-            steps = _steps_of(case, forms_of(case), device, backward, prepare, skipped)
+            steps = _steps_of(case, forms_of(case), device, backward, skipped)
             for name, seconds in median_times(steps, device, rounds).items():
                 memory: int | None = None
                 if device.type == "cuda":  # a graph allocates nothing: it was captured with its memory

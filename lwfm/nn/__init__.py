@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from lwfm.nn.baselines import global_features, nearest_class_mean
 from lwfm.nn.embedding import PixelEmbedding
+from lwfm.nn.graphed import GraphedHead, graphed
 from lwfm.nn.head import EpisodeSimilarities, LayerReduction, LWFMHead
 from lwfm.nn.matching import SemanticPixelMatching
 from lwfm.ops.class_lists import ClassLists
@@ -13,10 +14,12 @@ __all__ = [
     "ClassLists",
     "EncodedMaps",
     "EpisodeSimilarities",
+    "GraphedHead",
     "LWFMHead",
     "LayerReduction",
     "PixelEmbedding",
     "SemanticPixelMatching",
     "global_features",
+    "graphed",
     "nearest_class_mean",
 ]

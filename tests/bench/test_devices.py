@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from benchmarks.speed.head_forms import CUDA_FORMS, EXPRESSIONS, prepare
+from benchmarks.speed.head_forms import CUDA_FORMS, EXPRESSIONS
 from lwfm.bench import bench_matching, solvers_cuda
 from lwfm.bench.head import measure
 from lwfm.bench.head_cases import CASES, FORMS, Form
@@ -119,6 +119,5 @@ def test_forms_on_a_gpu() -> None:
         rounds=1,
         peak=None,
         device=torch.device("cuda"),
-        prepare=prepare,
     )
     assert {row.form for row in result.rows} | {name.split(" on ")[0] for name in result.skipped} == {*forms}
