@@ -24,7 +24,7 @@ DEFAULT_ARCHITECTURES = "7.5 8.0 9.0 10.0 12.0+PTX"
 # A register that is spilled to memory is an error: kernels are written to fit.
 NVCC_FLAGS = ["-std=c++17", "-O3", "-Icsrc", "-Xptxas", "-warn-spills,-Werror"]
 # Files that take nvcc longest, and are therefore begun first.
-SLOWEST = ("correlation", "episodes", "embedding_weights", "feature_matching")
+SLOWEST = ("fused_episodes", "episodes", "embedding_weights", "feature_matching")
 HOST_FLAGS = ["-Xcompiler", "-fPIC,-fvisibility=hidden"]
 
 

@@ -7,7 +7,6 @@ Result = TypeVar("Result")
 
 cuda_kernels: str
 max_pair_positions: int
-max_assigned_positions: int
 
 def call_interruptibly(function: Callable[..., Result], /, *arguments: object) -> Result:
     """Call a function; raise what a signal handler raised in it in place of the error of an operator."""

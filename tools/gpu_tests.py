@@ -25,7 +25,8 @@ PYTHON = sys.executable
 PYTEST = [PYTHON, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "gpu"]
 # Kernels are up to a hundred times slower under a sanitizer: one test of each kind, no CUDA graphs.
 KERNEL_TESTS = [
-    "tests/ops/test_cuda_kernels.py", "tests/ops/test_correlation.py", "tests/ops/test_linear_assignment.py",
+    "tests/ops/test_cuda_kernels.py", "tests/ops/test_cuda_episodes.py",
+    "tests/ops/test_linear_assignment.py",
     "-k", "not graph and not 120x110 and not opcheck and not gradcheck", "--timeout", "0",
 ]  # fmt: skip
 SANITIZERS = {"memcheck": 90, "racecheck": 120, "synccheck": 60, "initcheck": 60}

@@ -14,6 +14,7 @@ struct EpisodeClass {
   std::int64_t begin;  // of the class in the list of support images
   int shots;
 
+  EpisodeClass() = default;
   template <class T>
   __device__ EpisodeClass(const EpisodeArguments<T>& arguments, std::int64_t block,
                           int most_shots) {

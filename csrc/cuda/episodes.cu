@@ -50,10 +50,16 @@ int compare_episodes(const EpisodeArguments<T>& arguments, void* stream) {
   } else {
     launch<T, false, false>(arguments, plan, on);
   }
-  if (arguments.features != nullptr) {
-    const std::int64_t blocks = lists.E * lists.Q * arguments.layers;
+  return write_features(arguments, stream);
+}
+
+template <class T>
+int write_features(const EpisodeArguments<T>& arguments, void* stream) {
+  const EpisodeLists& lists = arguments.lists;
+  const std::int64_t blocks = lists.E * lists.Q * arguments.layers;
+  if (arguments.features != nullptr && blocks > 0) {
     LWFM_LAUNCH((write_episode_features<T>), static_cast<unsigned>(std::min(blocks, kMaxGrid)),
-                kSumThreads, 0, on, arguments, plan.most_shots);
+                kSumThreads, 0, static_cast<cudaStream_t>(stream), arguments, most_shots(lists));
   }
   return cudaGetLastError();
 }
@@ -62,5 +68,7 @@ template std::size_t episode_workspace(const EpisodeArguments<float>&);
 template std::size_t episode_workspace(const EpisodeArguments<double>&);
 template int compare_episodes(const EpisodeArguments<float>&, void*);
 template int compare_episodes(const EpisodeArguments<double>&, void*);
+template int write_features(const EpisodeArguments<float>&, void*);
+template int write_features(const EpisodeArguments<double>&, void*);
 
 }  // namespace lwfm

@@ -3,13 +3,8 @@
 // query and class of an episode, in it a warp for each support image and layer.
 #pragma once
 
-#include <cmath>
-
-#include "embedding_weights.cuh"
-#include "episode_class.cuh"
+#include "episode_pairs.cuh"
 #include "episode_plan.h"
-#include "matched_similarity.cuh"
-#include "pair_assignment.cuh"
 #include "team_assignment.cuh"
 
 namespace lwfm {
@@ -50,98 +45,17 @@ template <class T>
 __device__ void weigh_image(const EpisodeArguments<T>& arguments,
                             const EpisodeLayerArguments<T>& layer, const EpisodeClass& of, int k,
                             const EpisodeMemory<T>& memory) {
-  using Group = PairGroup<true>;
-  const int P = layer.P;
-  T* const a = layer.a + of.row(arguments, P, k);
-  T* const b = layer.b + of.row(arguments, P, k);
+  T* const a = layer.a + of.row(arguments, layer.P, k);
+  T* const b = layer.b + of.row(arguments, layer.P, k);
   if (!arguments.choices.weighs) {
-    for (int i = lane_index(); i < P; i += kWarp) a[i] = b[i] = T{1};
+    weigh_alike(layer.P, a, b);
     return;
   }
   const auto pair = stage_image(
       arguments, layer, of, k, [](T square) { return correlation_scale(square); }, memory.scales,
       memory.block);
   __syncwarp();
-  auto* const lines = reinterpret_cast<SoftmaxLine<T>*>(memory.lines);
-  find_lines<Group>(pair, static_cast<T>(arguments.choices.temperature), lines);
-  __syncwarp();
-  write_weights<Group>(pair, lines, a, b);
-  __syncwarp();  // before the memory is used again
-}
-
-// Support images first, ..., first + shots - 1 of the class, whose positions are matched with the
-// query's.
-template <class T>
-struct EpisodeMatch {
-  const EpisodeArguments<T>& arguments;
-  const EpisodeLayerArguments<T>& layer;
-  const EpisodeClass& of;
-  int first, shots;
-  CosineBlock<T> cosines;
-
-  __device__ int rows() const { return shots * layer.P; }
-
-  // Where the embedded position of row r is, of all images'.
-  __device__ std::int64_t support_position(int r) const {
-    return arguments.lists.support_image(of.e, of.begin + first + r / layer.P) * layer.P +
-           r % layer.P;
-  }
-  __device__ std::int64_t query_position(int j) const {
-    return arguments.lists.query_image(of.e, of.q) * layer.P + j;
-  }
-};
-
-// Rows whose embedded positions a warp compares at a time, so that more loads are under way.
-constexpr int kComparedRows = 4;
-
-// The cosines of embedded positions of rows first, ..., with their columns.
-template <class T>
-__device__ void compare_embedded(const EpisodeMatch<T>& match, int first, int rows,
-                                 const Matches<T>& matches) {
-  const EpisodeLayerArguments<T>& layer = match.layer;
-  std::int64_t support[kComparedRows], query[kComparedRows];
-  T sums[kComparedRows] = {};
-#pragma unroll
-  for (int n = 0; n < kComparedRows; ++n) {
-    const int r = first + n < rows ? first + n : first;
-    support[n] = match.support_position(r);
-    query[n] = match.query_position(matches.columns[r] < 0 ? 0 : matches.columns[r]);
-  }
-  for (std::int64_t d = lane_index(); d < layer.D; d += kWarp) {
-#pragma unroll
-    for (int n = 0; n < kComparedRows; ++n) {
-      sums[n] += layer.embedded[support[n] * layer.D + d] * layer.embedded[query[n] * layer.D + d];
-    }
-  }
-#pragma unroll
-  for (int n = 0; n < kComparedRows; ++n) {
-    const T product = warp_sum(sums[n]);
-    if (lane_index() != 0 || first + n >= rows) continue;
-    const T scale = inverse_norm(layer.embedded_squares[support[n]]) *
-                    inverse_norm(layer.embedded_squares[query[n]]);
-    matches.cosines[first + n] = matches.columns[first + n] < 0 ? T{0} : product * scale;
-  }
-}
-
-// The cosine of every matched row, also for the backward pass.
-template <class Group, class T>
-__device__ void gather_matches(const EpisodeMatch<T>& match, int rows, const Matches<T>& matches) {
-  const EpisodeLayerArguments<T>& layer = match.layer;
-  if (layer.embedded != nullptr) {
-    for (int r = 0; r < rows; r += kComparedRows) compare_embedded(match, r, rows, matches);
-  } else {
-    for (int r = lane_index(); r < rows; r += kWarp) {
-      const int j = matches.columns[r];
-      matches.cosines[r] = j < 0 ? T{0} : match.cosines.at(r, j);
-    }
-  }
-  if (layer.assignment == nullptr) return;
-  __syncwarp();
-  const std::int64_t to = match.of.row(match.arguments, layer.P, match.first);
-  for (int r = lane_index(); r < rows; r += kWarp) {
-    layer.assignment[to + r] = matches.columns[r];
-    layer.cosines[to + r] = matches.cosines[r];
-  }
+  weigh_pair(pair, arguments.choices.temperature, memory.lines, a, b);
 }
 
 // As assign_positions, of any number of positions.
@@ -190,7 +104,7 @@ __device__ void match_images(const EpisodeArguments<T>& arguments,
   } else {
     assign_in_memory(cosines, rows, P, memory.state, matches.columns);
   }
-  write_similarity<Group>(EpisodeMatch<T>{arguments, layer, of, first, shots, cosines}, rows,
+  write_similarity<Group>(EpisodeMatch<T, 4>{arguments, layer, of, first, shots, cosines}, rows,
                           arguments.choices.matched(P), matches, similarity);
 }
 
@@ -203,7 +117,7 @@ __device__ void add_terms(const EpisodeArguments<T>& arguments,
   const int P = layer.P, warp = static_cast<int>(threadIdx.x) / kWarp,
             warps = static_cast<int>(blockDim.x) / kWarp;
   const T* const a = layer.a + of.row(arguments, P, 0);
-  T inner{0}, square_s{0}, square_q{0};
+  T inner{0}, square_s{0};
   for (int k = warp; k < of.shots; k += warps) {
     const EpisodeBlock<T> block(arguments, layer, of, k);
     for (int n = lane_index(); n < P * P; n += kWarp) {
@@ -219,10 +133,8 @@ __device__ void add_terms(const EpisodeArguments<T>& arguments,
       square_s += a[k * P + i] * block.at(i, j) * a[other * P + j];
     }
   }
-  const T* const query_gram = gram_of_query(arguments, layer, of);
-  for (int n = static_cast<int>(threadIdx.x); n < P * P; n += static_cast<int>(blockDim.x)) {
-    square_q += mean[n / P] * query_gram[n] * mean[n % P];
-  }
+  const T square_q = query_square(arguments, layer, of, mean, static_cast<int>(threadIdx.x),
+                                  static_cast<int>(blockDim.x));
   const T share = T{1} / static_cast<T>(P), of_image = share / static_cast<T>(of.shots);
   terms[0] += inner * share * of_image;
   terms[1] += square_s * of_image * of_image;
@@ -243,50 +155,7 @@ __device__ void write_base(const EpisodeArguments<T>& arguments, const EpisodeCl
   const T inner = block_sum(terms[0], parts);
   const T square_s = block_sum(terms[1], parts);
   const T square_q = block_sum(terms[2], parts);
-  if (threadIdx.x != 0) return;
-  T* const sums = arguments.sums + of.at * arguments.sums_of_query() + 3 * of.c;
-  sums[0] = inner;
-  sums[1] = square_s;
-  sums[2] = square_q;
-  arguments.base[of.at * arguments.lists.way + of.c] =
-      inner * inverse_norm(square_s) * inverse_norm(square_q);
-}
-
-// The matched similarity of a problem over the layers, and the layer it comes from: the first of
-// the largest, and a NaN counts as largest; -1 for the mean.
-template <class T>
-__device__ T over_layers(const EpisodeArguments<T>& arguments, const T* similarities,
-                         std::int64_t problem, int& from) {
-  T best = similarities[problem], sum = best;
-  from = 0;
-  for (int l = 1; l < arguments.layers; ++l) {
-    const T other = similarities[l * arguments.problems() + problem];
-    sum += other;
-    if (other > best || (other != other && best == best)) {
-      best = other;
-      from = l;
-    }
-  }
-  if (!arguments.choices.mean_over_layers) return best;
-  from = -1;
-  return sum / static_cast<T>(arguments.layers);
-}
-
-// By the first warp.
-template <class T>
-__device__ void write_matching(const EpisodeArguments<T>& arguments, const EpisodeClass& of,
-                               const T* similarities) {
-  const EpisodeChoices& choices = arguments.choices;
-  T sum{0};
-  const int count = choices.merge_shots ? 1 : of.shots;
-  for (int k = lane_index(); choices.matches() && k < count; k += kWarp) {
-    int from;
-    sum += over_layers(arguments, similarities, choices.merge_shots ? of.c : of.begin + k, from);
-  }
-  sum = warp_sum(sum);
-  if (lane_index() != 0) return;
-  arguments.matching[of.at * arguments.lists.way + of.c] =
-      choices.matches() ? sum / static_cast<T>(count) : T{0};
+  if (threadIdx.x == 0) write_sums(arguments, of, inner, square_s, square_q);
 }
 
 // Everything that support images contribute one by one.
@@ -358,7 +227,7 @@ __global__ void __launch_bounds__(kPairThreads, 1)
             static_cast<unsigned char*>(arguments.workspace) + blockIdx.x * plan.workspace_bytes;
       }
     }
-    T* const similarities = arguments.sums + of.at * arguments.sums_of_query() + 3 * lists.way;
+    T* const similarities = similarities_of(arguments, of.at);
     compare_images<kOfLanes>(arguments, of, memory, similarities);
     __syncthreads();
     if constexpr (!kOfLanes) {
@@ -366,7 +235,7 @@ __global__ void __launch_bounds__(kPairThreads, 1)
       if (merged) match_class(arguments, of, memory, similarities);
       __syncthreads();
     }
-    if (threadIdx.x < kWarp) write_matching(arguments, of, similarities);
+    if (threadIdx.x < kWarp) write_matching(arguments, of);
     write_base(arguments, of, reinterpret_cast<T*>(memory), parts);
   }
 }

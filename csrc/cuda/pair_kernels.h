@@ -6,7 +6,6 @@
 // T is float or double.
 #pragma once
 
-#include "correlation_arguments.h"
 #include "pair_arguments.h"
 
 namespace lwfm {
@@ -18,16 +17,6 @@ int weigh_pairs(const EmbeddingWeightsArguments<T>& arguments, void* stream);
 
 template <class T>
 int weigh_pairs_backward(const EmbeddingWeightsGradientArguments<T>& arguments, void* stream);
-
-// float16 and bfloat16 in memory; only kernels look into them.
-struct Half;
-struct BFloat16;
-
-// lwfm::correlation, of images of 1 to kMaxAssignedPositions positions. In is T, Half or
-// BFloat16.
-template <class In, class T>
-int correlate_pairs(const CorrelationArguments<In, T>& arguments, int multiprocessors,
-                    void* stream);
 
 // Of the current device; asking neither waits nor allocates.
 int multiprocessors();

@@ -8,6 +8,10 @@
 //   -> base and matching [E, Q, way], features [E, Q, C] or empty; then, if `record`, what the
 //   backward pass reads: see EpisodeOutputs. Without lists there is no dimension E.
 // top_k: 0 for no matching, -1 for all matched positions. See core/matching/episode_forward.h.
+// fused and tf32 are for CUDA: whether one kernel multiplies the positions and does everything
+// else, 1, torch's matrix products come first, 0, or the rule of cuda/fused_plan.h decides, -1
+// (there are no matrix products to choose where something is recorded); and whether that kernel may
+// round float32 to TF32, as torch's products do by its settings.
 //
 // Only positions and embedded have gradients; those of squares and grams are part of them.
 #include "episodes.h"
@@ -141,7 +145,7 @@ TensorList episodes_cpu(TensorList positions, TensorList squares, TensorList gra
                         TensorList embedded, TensorList embedded_squares, OptionalTensor support,
                         OptionalTensor query, Tensor order, Tensor begin, double temperature,
                         std::int64_t top_k, bool mean_over_layers, bool merge_shots, bool features,
-                        bool record) {
+                        bool record, std::int64_t, bool) {
   const EncodedPool pool(positions, squares, grams, embedded, embedded_squares);
   const EpisodeSizes sizes(pool, support, query, order, begin);
   const EpisodeOptions options =
@@ -163,7 +167,7 @@ STABLE_TORCH_LIBRARY_FRAGMENT(lwfm, library) {
       "episodes(Tensor[] positions, Tensor[] squares, Tensor[] grams, Tensor[] embedded, "
       "Tensor[] embedded_squares, Tensor? support, Tensor? query, Tensor order, Tensor begin, "
       "float temperature, int top_k, bool mean_over_layers, bool merge_shots, bool features, "
-      "bool record) -> Tensor[]");
+      "bool record, int fused=-1, bool tf32=False) -> Tensor[]");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(lwfm, CPU, library) {

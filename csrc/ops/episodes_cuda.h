@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "cuda/episode_kernels.h"
+#include "cuda/fused_plan.h"
 #include "cuda_products.h"
 #include "device.h"
 #include "episodes.h"
@@ -78,6 +79,7 @@ struct Part {
 };
 
 // `copies`: of how many products, and of how many positions, a pass needs room for at a time.
+// None: neither is in memory.
 inline std::vector<Part> parts_of(const Inputs& in, std::int64_t copies) {
   const EpisodeSizes& sizes = in.sizes;
   const std::int64_t number = in.pool.positions[0].scalar_type() == ScalarType::Float ? 4 : 8;
@@ -85,7 +87,7 @@ inline std::vector<Part> parts_of(const Inputs& in, std::int64_t copies) {
   for (std::size_t l = 0; l < in.pool.layers(); ++l) {
     const std::int64_t P = in.pool.P(l), rows = sizes.S * P;
     const std::int64_t gathered = sizes.listed ? copies * P * (in.pool.C(l) + in.D(l)) : 0;
-    of_support += number * (rows * rows + sizes.S * gathered);
+    of_support += number * ((copies > 0 ? rows * rows : 0) + sizes.S * gathered);
     of_query += number * ((copies * P + 4) * rows + gathered);  // weights and the like, too
   }
   const std::int64_t of_episode = of_support + sizes.Q * of_query;
@@ -196,26 +198,44 @@ struct Record {
   }
 };
 
+// The lists of a part.
+inline EpisodeLists lists_of(const Inputs& in, const Part& part) {
+  using Index = const std::int64_t;
+  EpisodeLists lists{in.pool.images(),
+                     part.episodes,
+                     in.sizes.S,
+                     part.queries,
+                     in.sizes.way,
+                     data_of<Index>(in.order),
+                     data_of<Index>(in.begin),
+                     nullptr,
+                     nullptr,
+                     part.first_query};
+  if (in.sizes.listed) {
+    lists.support = data_of<Index>(*in.support) + part.first * in.sizes.S;
+    lists.query = data_of<Index>(*in.query) + first_row(in, part);
+  }
+  return lists;
+}
+
+// What the choice between both ways depends on.
+inline EpisodesShape shape_of(const Inputs& in) {
+  EpisodesShape shape{lists_of(in, {0, in.sizes.E, 0, in.sizes.Q}),
+                      in.options.merge_shots && in.options.matches(),
+                      {},
+                      in.pool.positions[0].scalar_type() == ScalarType::Float ? 4 : 8};
+  for (std::size_t l = 0; l < in.pool.layers(); ++l) {
+    shape.layers.push_back({in.pool.P(l), in.pool.C(l)});
+  }
+  return shape;
+}
+
+// `products`: none for the kernel that multiplies positions itself.
 template <class T>
 EpisodeArguments<T> kernel_arguments(const Inputs& in, const Part& part,
                                      const std::vector<Products>& products, const Record& record) {
-  using Index = const std::int64_t;
-  const EpisodeSizes& sizes = in.sizes;
   EpisodeArguments<T> to{};
-  to.lists = {in.pool.images(),
-              part.episodes,
-              sizes.S,
-              part.queries,
-              sizes.way,
-              data_of<Index>(in.order),
-              data_of<Index>(in.begin),
-              nullptr,
-              nullptr,
-              part.first_query};
-  if (sizes.listed) {
-    to.lists.support = data_of<Index>(*in.support) + part.first * sizes.S;
-    to.lists.query = data_of<Index>(*in.query) + first_row(in, part);
-  }
+  to.lists = lists_of(in, part);
   const EpisodeOptions& options = in.options;
   to.choices = {!std::isinf(options.temperature), options.temperature,
                 static_cast<int>(options.top_k), options.mean_over_layers, options.merge_shots};
@@ -228,8 +248,10 @@ EpisodeArguments<T> kernel_arguments(const Inputs& in, const Part& part,
     layer.P = static_cast<int>(in.pool.P(l));
     layer.C = in.pool.C(l);
     layer.D = in.D(l);
-    layer.class_products = data_of<const T>(products[l].memory);
-    layer.products = layer.class_products + products[l].own;
+    if (!products.empty()) {
+      layer.class_products = data_of<const T>(products[l].memory);
+      layer.products = layer.class_products + products[l].own;
+    }
     layer.positions = data_of<const T>(in.pool.positions[l]);
     layer.squares = data_of<const T>(in.pool.squares[l]);
     layer.grams = data_of<const T>(in.pool.grams[l]);
@@ -238,7 +260,7 @@ EpisodeArguments<T> kernel_arguments(const Inputs& in, const Part& part,
       layer.embedded_squares = data_of<const T>(in.pool.embedded_squares[l]);
     }
     const Tensor* const of = record.tensors.data() + 1 + of_layer * l;
-    const std::int64_t first = row * sizes.S * layer.P;
+    const std::int64_t first = row * in.sizes.S * layer.P;
     layer.a = data_of<T>(of[0]) + first;
     layer.b = data_of<T>(of[1]) + first;
     if (of_layer < 4 || !options.matches()) continue;

@@ -1,7 +1,6 @@
 // Makes the shared library importable as lwfm._ops; importing it registers the operators.
 #include <Python.h>
 
-#include "cuda/pair_arguments.h"
 #include "cuda/pair_plan.h"
 #include "signals.h"
 
@@ -24,8 +23,7 @@ PyMODINIT_FUNC PyInit__ops(void) {
   if (module == nullptr) return nullptr;
   // For which architectures, or why none: decided by setup.py, shown by `lwfm info`.
   if (PyModule_AddStringConstant(module, "cuda_kernels", LWFM_CUDA_KERNELS) == 0 &&
-      PyModule_AddIntConstant(module, "max_pair_positions", lwfm::kMaxPairPositions) == 0 &&
-      PyModule_AddIntConstant(module, "max_assigned_positions", lwfm::kMaxAssignedPositions) == 0) {
+      PyModule_AddIntConstant(module, "max_pair_positions", lwfm::kMaxPairPositions) == 0) {
     return module;
   }
   Py_DECREF(module);

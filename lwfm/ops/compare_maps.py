@@ -14,7 +14,7 @@ from torch import Tensor
 from lwfm.ops._implementation import has_kernels
 from lwfm.ops._register import refuse_second_derivative
 from lwfm.ops.encode_maps import differentiate_encoding, encode_maps, map_sizes
-from lwfm.ops.episodes import compare_episodes, differentiate_episodes
+from lwfm.ops.episodes import compare_episodes, differentiate_episodes, products_of_kernels
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -98,7 +98,10 @@ def _run(
         )
         parts = call.parts(encoded, embedded=bool(weights))
         lists = call.classes.order, call.classes.begin
-        outputs = torch.ops.lwfm.episodes.default(*parts, None, None, *lists, *call.comparison, record)
+        products = products_of_kernels(maps[0].device)
+        outputs = torch.ops.lwfm.episodes.default(
+            *parts, None, None, *lists, *call.comparison, record, *products
+        )
     return encoded, outputs
 
 

@@ -6,6 +6,7 @@ all layers, L layers.
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -24,7 +25,7 @@ from lwfm.ops.embedding_weights import embedding_weights
 from lwfm.ops.feature_matching import feature_matching
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from lwfm.ops.class_lists import ClassLists
     from lwfm.ops.encode_maps import EncodedMaps
@@ -41,6 +42,44 @@ class EpisodeOptions(NamedTuple):
     """Whether matched similarities are averaged over the layers; else their maximum is taken."""
     merge_shots: bool
     """Whether a query is matched with all shots of a class at once."""
+
+
+# A plain global, as the selected implementation.
+_fused: bool | None = None
+
+
+@contextlib.contextmanager
+def products_in_kernel(wanted: bool | None) -> Iterator[None]:
+    """Select who multiplies positions on CUDA in inference, for tests and benchmarks.
+
+    Parameters
+    ----------
+    wanted : bool or None
+        The kernel that compares episodes, or torch's matrix products before it; None, the default: what the
+        rule of ``csrc/cuda/fused_plan.h`` predicts to be faster. The operator raises ``RuntimeError`` where
+        the kernel cannot: for merged shots, and for more than 32 positions.
+    """
+    global _fused
+    before, _fused = _fused, wanted
+    try:
+        yield
+    finally:
+        _fused = before
+
+
+def products_of_kernels(device: torch.device) -> tuple[int, bool]:
+    """Return the last two arguments of ``lwfm::episodes``, ``fused`` and ``tf32``."""
+    return -1 if _fused is None else int(_fused), device.type == "cuda" and _allows_tf32()
+
+
+def _allows_tf32() -> bool:
+    """Return whether torch may round float32 to TF32 in matrix products on CUDA."""
+    precision: str = torch.backends.cuda.matmul.fp32_precision
+    return precision == "tf32"
+
+
+# What torch.compiler.assume_constant_result does, which would load the compiler.
+_allows_tf32._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def compare_episodes(
@@ -91,6 +130,7 @@ def compare_episodes(
             options.merge_shots,
             features,
             record,
+            *products_of_kernels(images.device),
             recorded=record,
         )
         return outputs[0], outputs[1], outputs[2]
@@ -213,6 +253,8 @@ class Episodes:
         merge_shots: bool,
         features: bool,
         record: bool,
+        _fused: int = -1,
+        _tf32: bool = False,
     ) -> list[Tensor]:
         """Allocate the outputs of csrc/ops/episodes.cpp, on CUDA of csrc/ops/episodes_cuda.cpp."""
         first = positions[0]
@@ -249,8 +291,8 @@ class Episodes:
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
         """Keep the encoded images, the lists and what was recorded."""
-        *encoded, support, query, order, begin, temperature, top_k, mean, merge, features, _ = inputs
-        ctx.options = temperature, top_k, mean, merge, features
+        encoded, (support, query, order, begin), ctx.options = inputs[:5], inputs[5:9], inputs[9:14]
+        ctx.others = len(inputs) - 5
         ctx.counts = [len(part) for part in encoded]
         ctx.listed = support is not None
         ctx.shapes = [x.shape for x in output[:3]]
@@ -271,4 +313,4 @@ class Episodes:
         )
         L = ctx.counts[0]
         nothing = [[None] * count for count in ctx.counts]
-        return (outputs[:L], *nothing[1:3], outputs[L:], nothing[4], *([None] * 10))
+        return (outputs[:L], *nothing[1:3], outputs[L:], nothing[4], *([None] * ctx.others))

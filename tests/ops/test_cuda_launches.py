@@ -8,9 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from lwfm.nn import ClassLists, LWFMHead
 from lwfm.ops import linear_assignment
 from lwfm.ops._expressions import ScaledBlocks
 from lwfm.ops.embedding_weights import embedding_weights
+from lwfm.ops.episodes import products_in_kernel
 from lwfm.ops.feature_matching import feature_matching
 from tests.helpers.feature_inputs import operators
 
@@ -70,6 +72,39 @@ def test_the_second_device(name: str) -> None:
         actual = named(name, "cuda:1")()
     assert all(x.device == torch.device("cuda:1") for x in actual)
     assert all(torch.equal(x.cpu(), y.cpu()) for x, y in zip(actual, expected, strict=True))
+
+
+LIBRARY = {"aten::bmm", "aten::mm", "aten::index_select", "aten::cat", "aten::embedding_dense_backward"}
+
+
+def launches(function: Callable[[], Any]) -> int:
+    """Count the kernels of this package that a call launches, and the calls of libraries."""
+    activities = torch.profiler.ProfilerActivity
+    with torch.profiler.profile(activities=[activities.CPU, activities.CUDA]) as profile:
+        function()
+        torch.cuda.synchronize()
+    return sum(
+        event.name in LIBRARY or (str(event.device_type) == "DeviceType.CUDA" and "lwfm" in event.name)
+        for event in profile.events()
+    )
+
+
+@pytest.mark.parametrize("in_kernel", [False, True], ids=["matrix-products", "products-in-the-kernel"])
+def test_few_launches(in_kernel: bool) -> None:
+    """Of two equal layers with an embedding; the bounds of docs/kernel_tests.md."""
+    head = LWFMHead([16, 16], num_classes=3).cuda().train()
+    maps = torch.rand(12, 32, 3, 3, device="cuda", requires_grad=True)
+    classes = ClassLists([0, 1] * 2, device="cuda")
+    encoded = head.eval().encode(maps.detach())
+    support, query = encoded[:4], encoded[4:]
+    with products_in_kernel(in_kernel):
+        with torch.no_grad():
+            head.compare(support, classes, query)  # the first call may load libraries
+            # Less the concatenation of both sides, a tensor for each layer and part.
+            assert launches(lambda: head.compare(support, classes, query)) - 5 * 2 <= (1 if in_kernel else 5)
+            assert launches(lambda: head(maps[:4], classes, maps[4:])) <= 12
+        logits = head(maps[:4], classes, maps[4:])
+        assert launches(lambda: torch.autograd.backward(logits.sum())) <= 24
 
 
 @pytest.mark.skipif(not ROOMY, reason="needs a GPU of more than 60 GiB")

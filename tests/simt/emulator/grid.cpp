@@ -104,8 +104,11 @@ void run_block(uint3 index, std::size_t shared_bytes) {
 
 }  // namespace
 
+unsigned launches() { return machine.launches; }
+
 void run_grid(dim3 grid, dim3 block, std::size_t shared_bytes, const char* name, Body body,
               const void* bound) {
+  ++machine.launches;
   machine.kernel = name;
   machine.body = body;
   machine.bound = bound;

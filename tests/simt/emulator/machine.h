@@ -51,6 +51,7 @@ struct Machine {
   const char* kernel = "";
   Body body = nullptr;
   const void* bound = nullptr;
+  unsigned launches = 0;
   std::string failure;  // not empty: the grid is being given up
 
   Thread& thread(unsigned warp, unsigned lane) { return *threads[warp * 32 + lane]; }

@@ -107,6 +107,9 @@ void* dynamic_shared();
 void memory_fence();
 void may_switch();  // a switch point of the random schedule
 
+// Launches since the program began.
+unsigned launches();
+
 using Body = void (*)(const void* kernel);
 void run_grid(dim3 grid, dim3 block, std::size_t shared_bytes, const char* name, Body body,
               const void* kernel);

@@ -70,16 +70,20 @@ struct EpisodePool {
         grams(size(images * p * p)),
         embedded(random_vector<T>(images * p * d, engine)),
         embedded_squares(size(d > 0 ? images * p : 0)) {
-    for (std::int64_t n = 0; n < images; ++n) {
-      const T* const x = positions.data() + n * P * C;
-      PlainProducts::rows(x, P, x, P, C, grams.data() + n * P * P);
-    }
-    for (std::int64_t r = 0; r < images * P; ++r) {
-      PlainProducts::rows(positions.data() + r * C, 1, positions.data() + r * C, 1, C,
-                          squares.data() + r);
-      if (D == 0) continue;
+    multiply();
+    for (std::int64_t r = 0; D > 0 && r < images * P; ++r) {
       PlainProducts::rows(embedded.data() + r * D, 1, embedded.data() + r * D, 1, D,
                           embedded_squares.data() + r);
+    }
+  }
+
+  // What encoding makes of the positions.
+  void multiply() {
+    for (std::size_t r = 0; r < squares.size(); ++r) {
+      const T* const x = positions.data() + static_cast<std::int64_t>(r) * C;
+      PlainProducts::rows(x, 1, x, 1, C, squares.data() + r);
+      const std::int64_t p = static_cast<std::int64_t>(r) % P;
+      PlainProducts::rows(x, 1, x - p * C, P, C, grams.data() + static_cast<std::int64_t>(r) * P);
     }
   }
 
@@ -252,6 +256,26 @@ struct EpisodeResults {
     return result;
   }
 };
+
+// `record`: whether assignment and cosines are compared, too.
+template <class T>
+void require_equal(const Episodes<T>& of, const EpisodeResults<T>& actual,
+                   const EpisodeResults<T>& expected, bool record) {
+  const int before = check::failures;
+  const double terms = 16.0 * static_cast<double>(of.S * of.shape.P[0] + of.shape.C);
+  CHECK(close(actual.base, expected.base, terms));
+  CHECK(close(actual.matching, expected.matching, terms));
+  CHECK(close(actual.features, expected.features, terms));
+  CHECK(close(actual.sums, expected.sums, terms));
+  for (std::size_t l = 0; l < actual.a.size(); ++l) {
+    CHECK(close(actual.a[l], expected.a[l], terms));
+    CHECK(close(actual.b[l], expected.b[l], terms));
+    if (!record || !of.shape.options.matches()) continue;
+    CHECK(actual.assignment[l] == expected.assignment[l]);
+    CHECK(close(actual.cosines[l], expected.cosines[l], terms));
+  }
+  if (check::failures > before) std::fprintf(stderr, "of: %s\n", of.shape.name);
+}
 
 // Gradients of the images of each episode and layer: support images and queries as they are listed.
 template <class T>

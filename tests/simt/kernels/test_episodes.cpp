@@ -8,32 +8,13 @@ using tests::Episodes;
 using tests::size;
 
 template <class T>
-void require_equal(const Episodes<T>& of, const EpisodeResults<T>& actual,
-                   const EpisodeResults<T>& expected, bool record) {
-  const int before = check::failures;
-  const double terms = 16.0 * static_cast<double>(of.S * of.shape.P[0] + of.shape.C);
-  CHECK(tests::close(actual.base, expected.base, terms));
-  CHECK(tests::close(actual.matching, expected.matching, terms));
-  CHECK(tests::close(actual.features, expected.features, terms));
-  CHECK(tests::close(actual.sums, expected.sums, terms));
-  for (std::size_t l = 0; l < actual.a.size(); ++l) {
-    CHECK(tests::close(actual.a[l], expected.a[l], terms));
-    CHECK(tests::close(actual.b[l], expected.b[l], terms));
-    if (!record || !of.shape.options.matches()) continue;
-    CHECK(actual.assignment[l] == expected.assignment[l]);
-    CHECK(tests::close(actual.cosines[l], expected.cosines[l], terms));
-  }
-  if (check::failures > before) std::fprintf(stderr, "of: %s\n", of.shape.name);
-}
-
-template <class T>
 void results_equal_the_core(const Episodes<T>& of) {
   const EpisodeResults<T> expected = tests::results_of_core(of);
   bool record = true;
   simt::for_each_schedule([&] {
     EpisodeResults<T> actual(of);
     lwfm::compare_episodes(actual.arguments(of, record), nullptr);
-    require_equal(of, actual, expected, record);
+    tests::require_equal(of, actual, expected, record);
     record = !record;
   });
 }
@@ -202,6 +183,19 @@ void wrong_lists_and_nan(Episodes<T> of, std::mt19937_64& engine) {
   }
 }
 
+// Of all layers and episodes: one for similarities, one for features; one for the gradients of
+// products, one for the rest.
+template <class T>
+void launches_are_few(const Episodes<T>& of, std::mt19937_64& engine) {
+  EpisodeResults<T> forward(of);
+  const unsigned before = simt::launches();
+  lwfm::compare_episodes(forward.arguments(of, true), nullptr);
+  const unsigned between = simt::launches();
+  launch_gradients(of, forward, tests::OutputGradients<T>(of, engine));
+  CHECK(between - before == 2);
+  CHECK(simt::launches() - between == 2);
+}
+
 // ThreadSanitizer takes a millisecond for every thread, and the gradients take a block for every
 // position.
 bool is_checked_backward(const tests::EpisodeShape& shape) {
@@ -223,6 +217,7 @@ void check_all(std::mt19937_64& engine) {
     if (is_checked_backward(shape)) gradients_equal_the_core(episodes, engine);
   }
   parts_equal_the_whole(Episodes<T>(tests::episode_shapes()[0], engine));
+  launches_are_few(Episodes<T>(tests::episode_shapes()[0], engine), engine);
   wrong_lists_and_nan(Episodes<T>(tests::episode_shapes()[1], engine), engine);
 }
 
