@@ -77,7 +77,7 @@ def solve_sparse(costs: SparseMatrix, maximize: bool = False) -> tuple[Cols, Col
     csr = _canonical(costs)
     transposed = csr.shape[0] > csr.shape[1]
     wide = csr.T.tocsr() if transposed else csr
-    start, column, value = _allowed_pairs(wide, maximize, transposed)
+    start, column, value = allowed_pairs(wide, maximize, transposed)
     answer = _lap.solve_sparse(wide.shape[1], start, column, value)
     if answer is None:
         raise ValueError("cost matrix is infeasible: no complete assignment uses allowed pairs only")
@@ -161,7 +161,7 @@ def _check_range(indices: NDArray[Any], size: int, name: str) -> None:
         raise ValueError(f"{name} must be from 0 to {size - 1}, but {name}[{k}] is {indices[k]}")
 
 
-def _allowed_pairs(csr: Any, maximize: bool, transposed: bool) -> tuple[Cols, Cols, Reals]:
+def allowed_pairs(csr: Any, maximize: bool, transposed: bool) -> tuple[Cols, Cols, Reals]:
     """Return row starts, columns and costs to minimize of the pairs that are not forbidden."""
     value = _as_float64(csr.data) * (-1.0 if maximize else 1.0)
     allowed = value != np.inf
