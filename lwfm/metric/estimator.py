@@ -75,9 +75,7 @@ class MetricEstimator(TransformerMixin, ClassifierMixin, BaseEstimator, ABC):  #
         device = choose_device(self.accelerator)
         inputs, labels = self._inputs(X), np.asarray(y)
         grouped = np.zeros(len(inputs), dtype=np.int64) if groups is None else np.asarray(groups)
-        for name, values in (("labels", labels), ("groups", grouped)):
-            if values.shape != (len(inputs),):
-                raise UserError(f"{len(inputs)} rows need as many {name}, not {list(values.shape)}")
+        check_lengths(len(inputs), labels=labels, groups=grouped)
         self.classes_, codes = np.unique(labels, return_inverse=True)
         if len(self.classes_) < 2:
             raise UserError(f"at least two classes are needed, there is only {self.classes_.tolist()}")
@@ -220,6 +218,13 @@ class MetricEstimator(TransformerMixin, ClassifierMixin, BaseEstimator, ABC):  #
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise UserError(f"{file} is not a whole model: {error}") from error
         return estimator
+
+
+def check_lengths(rows: int, **values: npt.NDArray[Any]) -> None:
+    """Raise UserError naming the first of the arrays that is not one value for each of the rows."""
+    for name, array in values.items():
+        if array.shape != (rows,):
+            raise UserError(f"{rows} rows need as many {name}, not {list(array.shape)}")
 
 
 def saved_system(path: Path) -> str:

@@ -87,8 +87,8 @@ def test_losses_miners_and_distances_of_the_library_are_taken(tmp_path: Path) ->
     ("labels", "message"),
     [
         (np.array(["new", "new"]), "the labels must be numbers, as those of fit, not"),
-        (np.array([7]), "2 images need as many labels"),
-        (np.array([[7, 7]]), "2 images need as many labels"),
+        (np.array([7]), "2 rows need as many labels"),
+        (np.array([[7, 7]]), "2 rows need as many labels"),
     ],
     ids=["text", "few", "shape"],
 )
@@ -103,6 +103,12 @@ def test_added_labels_are_checked_before_anything_is_changed(
     assert retriever.classes_.tolist() == [0, 1, 2, 3, 4]
     assert len(retriever.names_) == len(retriever.decision_.references) == 40
     np.testing.assert_array_equal(retriever.predict(make_maps(1)), fitted.predict(make_maps(1)))
+
+
+def test_labels_are_counted_before_images_are_encoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rde_retrieval, "encode_maps", lambda *_: pytest.fail("images were encoded first"))
+    with pytest.raises(UserError, match="2 rows need as many labels, not \\[3\\]"):
+        RDERetriever().fit(["a.png", "b.png"], [0, 1, 0])
 
 
 def test_names_follow_the_images(conv4: Path, tiny_images: Path, tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ from lwfm.figures import check_figure_suffix, save_figure
 from lwfm.metric.data.pictures import open_pictures
 from lwfm.metric.distances import RelativeDistributionEntropyDistance
 from lwfm.metric.encoders import GeM, ScaledNorm
-from lwfm.metric.estimator import MetricEstimator
+from lwfm.metric.estimator import MetricEstimator, check_lengths
 from lwfm.metric.evaluation import MetricEvaluation, Row
 from lwfm.metric.losses import LinearCrossEntropy, SquaredContrastiveLoss
 from lwfm.metric.module import MetricModule, class_batches, seeded
@@ -154,6 +154,7 @@ class RDERetriever(MetricEstimator):
             Not used.
         """
         self._check_parameters()
+        check_lengths(len(X), labels=np.asarray(y))
         maps = self._inputs(X)
         super().fit(maps, y, groups)
         self.names_ = _names(X)
@@ -236,8 +237,7 @@ class RDERetriever(MetricEstimator):
         """
         self._check_fitted()
         labels = np.asarray(y)
-        if labels.shape != (len(X),):
-            raise UserError(f"{len(X)} images need as many labels, not {list(labels.shape)}")
+        check_lengths(len(X), labels=labels)
         known = self.classes_[self.decision_.codes]
         if _is_text(labels) != _is_text(self.classes_):
             kind = "text" if _is_text(self.classes_) else "numbers"
