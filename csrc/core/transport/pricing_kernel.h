@@ -15,6 +15,7 @@ struct Pricing {
     return below != 0;
   }
 
-  // The passes of the assignment solver.
+  // The passes of the assignment solver, and a pivot of few lines.
   using Rows = Scan;
+  using Small = SmallPivot;
 };

@@ -27,11 +27,20 @@ class TransportSimplex {
   void solve() {
     start();
     const std::int64_t patience = kPatience * (cost_.rows + cost_.columns);
+    const auto entry = [this](std::int64_t i, std::int64_t j) { return cost_.at(i, j); };
+    if (SmallBasis::fits(cost_.rows, cost_.columns)) {
+      own_.small.build(cost_.rows, own_.steps, kTolerance, entry);
+      improve(patience, own_.small.bound,
+              [this](std::int64_t i, std::int64_t j) { enter_small(i, j); });
+      own_.small.write(own_.steps);
+    }
+    tree_.build(cost_.rows, own_.steps, cost_.length - cost_.columns);
     // Again with duals that no pivot has rounded, until nothing is left to improve.
     for (std::int64_t pivots = 1, all = 0; pivots > 0; all += pivots) {
       tree_.set_tolerance(std::ldexp(kTolerance, static_cast<int>(all / patience)));
-      tree_.settle([this](Index i, Index j) { return cost_.at(i, j); });
-      pivots = improve(patience - all % patience);
+      tree_.settle(entry);
+      pivots = improve(patience - all % patience, tree_.bounds(),
+                       [this](std::int64_t i, std::int64_t j) { enter(i, j); });
     }
   }
 
@@ -58,7 +67,6 @@ class TransportSimplex {
     std::sort(own_.turns.begin(), own_.turns.end());
     own_.steps.clear();
     for (const auto& turn : own_.turns) empty_row(turn.second);
-    tree_.build(cost_.rows, own_.steps, cost_.length - cost_.columns);
   }
 
   TwoSmallest nearest_columns(std::int64_t i) {
@@ -84,10 +92,11 @@ class TransportSimplex {
     }
   }
 
-  // Pivots until no entry is below the sum of its duals, at most `most` times; returns how often.
+  // Pivots by enter_arc(row, column) until no entry is below the sum of its bounds, at most `most`
+  // times; returns how often.
   // The rows take turns; of each, the entry that is farthest below.
-  std::int64_t improve(std::int64_t most) {
-    const double* const bounds = tree_.bounds();
+  template <class Enter>
+  std::int64_t improve(std::int64_t most, const double* bounds, const Enter& enter_arc) {
     const double* const of_columns = bounds + cost_.rows;
     std::int64_t pivots = 0, row = 0;
     for (std::int64_t idle = 0; idle < cost_.rows; ++idle) {
@@ -95,7 +104,7 @@ class TransportSimplex {
       if (Pricing::any_below(cost_.row(row), of_columns, bounds[row], cost_.length)) {
         if (pivots == most) return pivots;
         const auto found = Rows::two_smallest(cost_.row(row), 1.0, of_columns, cost_.length);
-        enter(row, static_cast<std::int64_t>(found.first_index));
+        enter_arc(row, static_cast<std::int64_t>(found.first_index));
         ++pivots;
         idle = -1;
       }
@@ -108,6 +117,12 @@ class TransportSimplex {
     const auto row = static_cast<Index>(i), column = static_cast<Index>(cost_.rows + j);
     const double reduced = (cost_.at(i, j) - tree_.dual(column)) - tree_.dual(row);
     own_.watch.count(tree_.pivot(row, column, reduced));
+  }
+
+  void enter_small(std::int64_t i, std::int64_t j) {
+    const std::int64_t column = cost_.rows + j;
+    const double reduced = (cost_.at(i, j) - own_.small.dual[column]) - own_.small.dual[i];
+    Pricing::Small::change(own_.small, i, column, reduced);
   }
 
   const TransportCost& cost_;

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "core/interruption.h"
+#include "core/transport/small_basis.h"
 #include "core/transport/spanning_tree.h"
 
 namespace lwfm {
@@ -28,6 +29,7 @@ struct TransportWorkspace {
   std::vector<std::pair<double, std::int64_t>> turns;  // rows in the order in which they start
   std::vector<SpanningTree::Step> steps;
   std::vector<double> left;  // [nodes]: what a line has not sent or received yet
+  SmallBasis small;
   SpanningTree tree;
   Watch watch;
 };

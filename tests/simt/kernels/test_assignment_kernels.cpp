@@ -280,6 +280,9 @@ void limited() {
   compare_families<T>({3, 20, 9, Layout::transposed, false, -0.1});
   compare<T>(
       {60, 6, 7, Layout::plain, false, 1.5}, "integers", [] { return integer(0, 2); }, Ties::some);
+  // Pairs that cost just the limit, which are not made.
+  compare<T>(
+      {60, 6, 7, Layout::plain, false, 1.0}, "integers", [] { return integer(0, 2); }, Ties::some);
   compare_families<T>({2, 30, 30, Layout::spread, true, 0.4}, false);
   compare_families<T>({2, 3, 1720, Layout::plain, false, 0.1}, false);  // with a workspace
   compare<T>({1, 70, 60, Layout::plain, false, 0.1}, "uniform", [] { return uniform(); });
@@ -314,6 +317,7 @@ void several_columns_to_a_lane() {
   // Several searches in a problem, each from the duals that the one before has left.
   compare<T>({4, 60, 60}, "two values", [] { return integer(0, 3) == 0 ? 0 : 1; }, Ties::some);
   compare<T>({4, 60, 60}, "uniform", [] { return uniform(); });
+  compare<T>({4, 40, 50}, "NaN", [] { return uniform() < 5e-4 ? std::nan("") : uniform(); });
   if (!kThorough) return;
   compare_shapes<T>({{3, 50, 40}, {5, 49, 49, Shape::Layout::transposed}, {2, 64, 64}});
   compare_shapes<T>({{1, 128, 128}, {1, 128, 33}, {2, 1, 90}, {2, 65, 127}});
