@@ -52,8 +52,8 @@ HEADER = """# Registers and occupancy
 writes this table from the report of ptxas. Each cell: registers per thread, bytes of static shared memory,
 and the occupancy (resident warps over the multiprocessor's maximum) that registers, block size and static
 shared memory allow; the dynamic shared memory of a launch, which depends on its shape, can lower it (at most
-48 KiB per block). No kernel spills registers: the build fails if one does. Times are in
-[Using a GPU](cuda.md#measured-on-an-h100).
+48 KiB per block). The last number of a `Tile` is 0 for products as accurate as float32, 1 for TF32. No kernel
+spills registers: the build fails if one does. Times are in [Using a GPU](cuda.md#measured-on-an-h100).
 
 """
 
@@ -87,7 +87,8 @@ def compiler_output(command: list[str]) -> str:
 def readable(names: list[str]) -> dict[str, str]:
     """Map mangled names to readable ones without namespace, arguments and return type."""
     text = subprocess.run(["c++filt", *names], capture_output=True, text=True, check=True).stdout  # noqa: S607
-    short = [re.sub(r"^void |lwfm::|\(.*$", "", line) for line in text.splitlines()]
+    plain = [re.sub(r"\([\w:]+\)(?=\d)", "", line) for line in text.splitlines()]  # values of enumerations
+    short = [re.sub(r"^void |lwfm::|\(.*$", "", line) for line in plain]
     return dict(zip(names, short, strict=True))
 
 
