@@ -1,4 +1,4 @@
-"""The solver's other forms: the torch operator, several threads, sparse costs, warm starts.
+"""The solver's other forms: torch operator, threads, sparse costs, warm starts, rankings, bottlenecks.
 
     python -m benchmarks.speed.assignment_forms
     python -m benchmarks.speed.assignment_forms --only threads --sizes 2048 4096
@@ -12,12 +12,13 @@ import argparse
 import os
 import time
 from functools import partial
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import scipy.sparse
 import torch
-from scipy.sparse.csgraph import min_weight_full_bipartite_matching
+from scipy.sparse.csgraph import maximum_bipartite_matching, min_weight_full_bipartite_matching
 
 from lwfm import lap
 from lwfm.bench.solvers import CHANNELS, make_costs
@@ -130,7 +131,98 @@ def warm_starts(options: argparse.Namespace) -> None:
         print(f"{100 * change:>22g}%{cold / duals:>12.2f}{cold / columns:>14.2f}")
 
 
+def is_installed(package: str) -> bool:
+    """Return whether there is a package to compare with."""
+    try:
+        import_module(package)
+    except ImportError:
+        return False
+    return True
+
+
+def _totals_of_fastlap(cost: NDArray[Any], k: int) -> list[float]:
+    return [one[0] for one in import_module("fastlap").solve_lap_kbest(cost, k)]
+
+
+def _totals_of_munkres(cost: NDArray[Any], k: int) -> list[float]:
+    return [one.total for one in import_module("munkres").k_best(cost, k)]
+
+
+def _largest_of_fastlap(cost: NDArray[Any]) -> float:
+    return float(import_module("fastlap").solve_lbap(cost)[0])
+
+
+def _largest_of_munkres(cost: NDArray[Any]) -> float:
+    return max(float(cost[i, j]) for i, j in import_module("munkres").bottleneck(cost).pairs)
+
+
+def rankings(options: argparse.Namespace) -> None:
+    """Time ``k_best`` beside fastlap's and munkres' solvers of the same problem."""
+    fastlap, munkres = is_installed("fastlap"), is_installed("munkres")
+    print("\n== k_best, uniform float64 costs: milliseconds; a dash: not installed, or minutes")
+    print(f"{'n':>6}{'k':>7}{'lwfm':>10}{'fastlap':>11}{'munkres':>11}{'ratio':>9}")
+    for n, k in ((9, 10), (9, 100), (30, 100), (100, 10), (100, 100), (300, 10), (300, 1000), (1000, 100)):
+        cost = RNG.random((n, n))
+        ours, totals = partial(lap.k_best, cost, k), lap.k_best(cost, k)[1]
+        calls: dict[str, Callable[[], Any]] = {}
+        if fastlap and n * n * k <= 1e6:
+            calls["fastlap"] = partial(_totals_of_fastlap, cost, k)
+        if munkres and n * n * k <= 1e4:
+            calls["munkres"] = partial(_totals_of_munkres, cost, k)
+        for call in calls.values():
+            np.testing.assert_allclose(call(), totals, rtol=1e-12)
+        print_line(f"{n:>6}{k:>7}", ours, calls, ("fastlap", "munkres"), options.seconds)
+
+
+def bottlenecks(options: argparse.Namespace) -> None:
+    """Time ``bottleneck`` beside fastlap, munkres and bisection by SciPy's maximum matching."""
+    fastlap, munkres = is_installed("fastlap"), is_installed("munkres")
+    print("\n== bottleneck, uniform float64 costs: milliseconds")
+    print(f"{'n':>6}{'':>7}{'lwfm':>10}{'fastlap':>11}{'SciPy':>11}{'munkres':>11}{'ratio':>9}")
+    for n in (9, 30, 100, 300, 1000, 3000):
+        cost = RNG.random((n, n))
+        calls: dict[str, Callable[[], Any]] = {"SciPy": partial(bisection, cost)}
+        if fastlap and n <= 1000:
+            calls["fastlap"] = partial(_largest_of_fastlap, cost)
+        if munkres and n <= 100:
+            calls["munkres"] = partial(_largest_of_munkres, cost)
+        for name, call in calls.items():
+            assert call() == lap.bottleneck(cost)[1], name
+        names = ("fastlap", "SciPy", "munkres")
+        print_line(f"{n:>6}{'':>7}", partial(lap.bottleneck, cost), calls, names, options.seconds)
+        if n <= 300:
+            refined = take_turns([partial(lap.bottleneck, cost, lexicographic=True)], 0.0)[0]
+            print(f"{'':>6}{'refined':>7}{1e3 * refined:>10.3f}")
+
+
+def bisection(cost: NDArray[Any]) -> float:
+    """Return the smallest cost within which SciPy finds a complete matching."""
+    values = np.unique(cost)
+    low, high = 0, len(values) - 1
+    while low < high:
+        middle = (low + high) // 2
+        matching = maximum_bipartite_matching(scipy.sparse.csr_array(cost <= values[middle]))
+        low, high = (low, middle) if (matching >= 0).all() else (middle + 1, high)
+    return float(values[low])
+
+
+def print_line(
+    label: str,
+    ours: Callable[[], object],
+    calls: dict[str, Callable[[], Any]],
+    names: tuple[str, ...],
+    seconds: float,
+) -> None:
+    """Print the milliseconds of our call and of the others by name, and the ratio to the fastest."""
+    first, *rest = take_turns([ours, *calls.values()], seconds)
+    times = dict(zip(calls, rest, strict=True))
+    cells = "".join(f"{1e3 * times[name]:>11.3f}" if name in times else f"{'-':>11}" for name in names)
+    ratio = f"{min(rest) / first:>9.1f}" if rest else f"{'-':>9}"
+    print(f"{label}{1e3 * first:>10.3f}{cells}{ratio}", flush=True)
+
+
 FORMS = {"torch": torch_operator, "threads": several_threads, "sparse": sparse_solver, "warm": warm_starts}
+FORMS |= {"ranking": rankings, "bottleneck": bottlenecks}
 
 
 def main() -> None:

@@ -46,7 +46,7 @@ def bench_assignment(
     family : str
         Kind of cost matrices.
     seconds : float
-        Time for each solver and size. The fastest run counts, on a GPU the median.
+        Time for each solver and size. The fastest run counts, and solvers take turns; on a GPU the median.
 
     Returns
     -------

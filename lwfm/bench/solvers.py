@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
+from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
@@ -16,7 +17,7 @@ from lwfm.errors import UserError
 from lwfm.lap import default_threads, simd_level, solve_batch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from numpy.typing import NDArray
 
@@ -46,6 +47,24 @@ def _scipy(cost: Costs) -> float:
     return float(chosen.astype(np.float64).sum())
 
 
+def _fastlap(costs: Costs, threads: int) -> list[float]:
+    answers = import_module("fastlap").solve_lap_batch(costs.astype(np.float64), n_threads=threads)
+    return [total for total, *_ in answers]
+
+
+def _py_lap_solver(costs: Costs, threads: int) -> Costs:
+    solvers = import_module("py_lap_solver.solvers").Solvers
+    solver = solvers.BatchedScipySequential if threads == 1 else solvers.BatchedScipyOMP
+    columns = np.asarray(solver.batch_solve(costs))
+    chosen = np.take_along_axis(costs, columns[..., np.newaxis], axis=2)
+    return np.asarray(chosen.astype(np.float64).sum((1, 2)))
+
+
+def _munkres(cost: Costs) -> float:
+    columns = import_module("munkres").linear_sum_assignment(cost)[1]
+    return float(cost[np.arange(len(cost)), columns].astype(np.float64).sum())
+
+
 PEERS = {
     OURS: Peer("lwfm", True, lambda costs, threads: solve_batch(costs, n_threads=threads)[1]),
     "lapcpp": Peer(
@@ -59,6 +78,9 @@ PEERS = {
     "lapx (lapjvh)": Peer(
         "lap", True, lambda costs, threads: import_module("lap").lapjvh_batch(costs, n_threads=threads)[0]
     ),
+    "fastlap": Peer("fastlap", True, _fastlap),
+    "py-lap-solver": Peer("py_lap_solver", True, _py_lap_solver),
+    "munkres": Peer("munkres", False, _loop(_munkres)),
     "lapjv": Peer("lapjv", False, _loop(lambda cost: float(import_module("lapjv").lapjv(cost)[2][0]))),
     "SciPy": Peer("scipy", False, _loop(_scipy)),
 }
@@ -66,15 +88,18 @@ PEERS = {
 
 def installed_peers(threads: int) -> dict[str, Peer]:
     """Return the solvers that are installed and, with several threads, can use them."""
-    found = {}
-    for name, peer in PEERS.items():
-        try:
-            import_module(peer.package)
-        except ImportError:
-            continue
-        if peer.threaded or threads == 1:
-            found[name] = peer
-    return found
+    return {name: peer for name, peer in PEERS.items() if not _reason_to_skip(peer, threads)}
+
+
+def _reason_to_skip(peer: Peer, threads: int) -> str:
+    """Return why a solver takes no part; empty if it does."""
+    if threads > 1 and not peer.threaded:
+        return "uses one thread only"
+    try:
+        import_module(peer.package)
+    except ImportError:
+        return "not installed"
+    return ""
 
 
 def make_costs(family: Family, batch: int, n: int, seed: int = 0) -> Costs:
@@ -117,14 +142,16 @@ def check_agreement(name: str, peer: Peer, costs: Costs, threads: int) -> None:
         raise RuntimeError(f"{name} and lwfm disagree by {difference} on {costs.shape}: nothing was timed")
 
 
-def fastest(call: Callable[[], object], seconds: float) -> float:
-    """Return the shortest of the runs (three at least) that fit into ``seconds``."""
-    best, spent, runs = math.inf, 0.0, 0
-    while runs < 3 or spent < seconds:
-        start = time.perf_counter()
-        call()
-        took = time.perf_counter() - start
-        best, spent, runs = min(best, took), spent + took, runs + 1
+def fastest_in_turns(calls: Mapping[str, Callable[[], object]], seconds: float) -> dict[str, float]:
+    """Return each call's shortest run; the calls take turns, three at least, for ``seconds`` each."""
+    best, spent, rounds = dict.fromkeys(calls, math.inf), 0.0, 0
+    while rounds < 3 or spent < seconds * len(calls):
+        for name, call in calls.items():
+            start = time.perf_counter()
+            call()
+            took = time.perf_counter() - start
+            best[name], spent = min(best[name], took), spent + took
+        rounds += 1
     return best
 
 
@@ -135,14 +162,16 @@ def time_solvers(
     check_options(sizes, threads)
     peers = installed_peers(threads)
     times: dict[str, dict[Problems, float]] = {name: {} for name in peers}
-    costs = np.empty((0, 0, 0), np.float32)
-    for n, name in progress([(n, name) for n in sizes for name in peers], "timing solvers", "solver"):
-        if costs.shape[1] != n:
-            costs = make_costs(family, batch_size(n), n)
-        check_agreement(name, peers[name], costs, threads)
-        took = fastest(lambda name=name, costs=costs: peers[name].solve(costs, threads), seconds)  # type: ignore[misc]
-        times[name][Problems(n, len(costs))] = 1e6 * took / len(costs)
-    return AssignmentTimes(family, f"{threads} thread(s) of {os.cpu_count()}, {simd_level()}", times)
+    for n in progress(sizes, "timing solvers", "size"):
+        costs = make_costs(family, batch_size(n), n)
+        for name, peer in peers.items():
+            check_agreement(name, peer, costs, threads)
+        calls = {name: partial(peer.solve, costs, threads) for name, peer in peers.items()}
+        for name, took in fastest_in_turns(calls, seconds).items():
+            times[name][Problems(n, len(costs))] = 1e6 * took / len(costs)
+    machine = f"{threads} thread(s) of {os.cpu_count()}, {simd_level()}"
+    skipped = {name: _reason_to_skip(peer, threads) for name, peer in PEERS.items() if name not in peers}
+    return AssignmentTimes(family, machine, times, skipped)
 
 
 def check_options(sizes: tuple[int, ...], threads: int) -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 import os
-import time
 from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
@@ -14,12 +12,12 @@ from torch import Tensor
 
 from lwfm._common.progress import progress
 from lwfm.bench.solver_table import OURS, Problems, TransportTimes
-from lwfm.bench.solvers import check_options
+from lwfm.bench.solvers import check_options, fastest_in_turns
 from lwfm.lap import simd_level
 from lwfm.ops import optimal_transport
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from lwfm.bench.command import Weights
 
@@ -87,19 +85,6 @@ def check_agreement(name: str, solve: Solve, problems: TransportProblems) -> Non
 def batch_size(n: int) -> int:
     """Return how many problems of size ``n`` make a batch of some tens of milliseconds."""
     return int(max(1, min(2000, 4e5 / n**2)))
-
-
-def fastest_in_turns(calls: Mapping[str, Callable[[], object]], seconds: float) -> dict[str, float]:
-    """Return each call's shortest run; the calls take turns, three at least, for ``seconds`` each."""
-    best, spent, rounds = dict.fromkeys(calls, math.inf), 0.0, 0
-    while rounds < 3 or spent < seconds * len(calls):
-        for name, call in calls.items():
-            start = time.perf_counter()
-            call()
-            took = time.perf_counter() - start
-            best[name], spent = min(best[name], took), spent + took
-        rounds += 1
-    return best
 
 
 def time_transport(

@@ -40,7 +40,8 @@ def test_table_and_figure_have_a_line_for_each_solver(
     assert set(result.times) == set(installed_peers(1))
     assert {"lwfm", "SciPy", "lapjv"} <= set(result.times)
     assert all(time > 0 for times in result.times.values() for time in times.values())
-    assert len(str(result).splitlines()) == 4
+    assert set(result.skipped) == set(solver_benchmark.PEERS) - set(result.times)
+    assert len(str(result).splitlines()) == 4 + len(result.skipped)
     assert (tmp_path / "times.png").stat().st_size > 10_000
 
 
