@@ -137,7 +137,7 @@ void an_interrupted_solver_knows_a_bound(std::int64_t rows, std::int64_t columns
                              : best.total + 0.5 * wanted.cost_limit *
                                                 static_cast<double>(2 * unmatched + columns - rows);
   bool known = false;
-  for (std::chrono::microseconds time(500);; time += time / 2) {
+  for (std::chrono::microseconds time(200);; time *= 2) {
     Interruption interruption(nullptr, Interruption::Clock::now() + time);
     double bound = 0.0;
     Options options = wanted;
@@ -154,13 +154,13 @@ void an_interrupted_solver_knows_a_bound(std::int64_t rows, std::int64_t columns
 
 void interrupted_solvers_know_a_bound() {
   Options options;
-  an_interrupted_solver_knows_a_bound<float>(700, 700, options);
-  an_interrupted_solver_knows_a_bound<std::int64_t>(600, 700, options);
+  an_interrupted_solver_knows_a_bound<float>(400, 400, options);
+  an_interrupted_solver_knows_a_bound<std::int64_t>(350, 400, options);
   options.maximize = true;
-  an_interrupted_solver_knows_a_bound<double>(700, 600, options);
+  an_interrupted_solver_knows_a_bound<double>(400, 350, options);
   Options limited;
-  limited.cost_limit = 1e6;
-  an_interrupted_solver_knows_a_bound<double>(650, 700, limited);
+  limited.cost_limit = 1e5;
+  an_interrupted_solver_knows_a_bound<double>(350, 400, limited);
 }
 
 // The caller's piece is done at once; another thread's goes on until it is told.
