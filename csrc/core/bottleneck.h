@@ -124,7 +124,7 @@ template <class Scan, class T>
 Status solve_bottleneck(const DenseCost<T>& problem, Workspace& workspace, double& bound,
                         const UseColumns& use) {
   std::vector<T> memory;
-  const DenseCost<T> cost = widened_to<Scan::kWidth>(problem, memory);
+  const DenseCost<T> cost = with_whole_vectors(problem, memory);
   double least = -kInfinity;
   Status status = read_entries<Scan>(cost, workspace, least);
   if (status != Status::ok) return status;

@@ -145,7 +145,7 @@ class RankingOf final : public Ranking {
     };
     const Status status = solve_prepared(problem_, options, workspace_, level_, keep);
     if (status != Status::ok) return status;
-    problem_.cost = widened_to<Scan::kWidth>(problem_.cost, wide_);
+    problem_.cost = with_whole_vectors(problem_.cost, wide_);
     best->v.resize(static_cast<std::size_t>(problem_.cost.columns), -kInfinity);
     best->excess = 0.0;
     best->free_rows.resize(static_cast<std::size_t>(rows));

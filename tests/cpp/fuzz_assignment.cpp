@@ -14,18 +14,8 @@
 namespace {
 
 using fuzz::Bytes;
+using fuzz::entry;
 using fuzz::require;
-
-// Entries of one of three kinds: any bit pattern, a few small numbers, or mostly forbidden pairs.
-template <class T>
-T entry(Bytes& bytes, int kind) {
-  if (kind == 0) return bytes.take<T>();
-  const auto byte = bytes.take<std::uint8_t>();
-  if (std::is_floating_point_v<T> && kind == 2 && byte % 4 != 0) {
-    return static_cast<T>(lwfm::kInfinity);
-  }
-  return static_cast<T>(byte % 8);
-}
 
 // Certificates are checked where rounding in them is far from overflow and underflow.
 template <class T>

@@ -7,6 +7,9 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <type_traits>
+
+#include "core/assignment/limits.h"
 
 namespace fuzz {
 
@@ -34,6 +37,17 @@ inline void require(bool holds, const char* what) {
   if (holds) return;
   std::fprintf(stderr, "fuzz: %s\n", what);
   std::abort();
+}
+
+// Entries of one of three kinds: any bit pattern, a few small numbers, or mostly forbidden pairs.
+template <class T>
+T entry(Bytes& bytes, int kind) {
+  if (kind == 0) return bytes.take<T>();
+  const auto byte = bytes.take<std::uint8_t>();
+  if (std::is_floating_point_v<T> && kind == 2 && byte % 4 != 0) {
+    return static_cast<T>(lwfm::kInfinity);
+  }
+  return static_cast<T>(byte % 8);
 }
 
 }  // namespace fuzz

@@ -44,16 +44,18 @@ CostMatrix<T> widened(const CostMatrix<T>& cost) {
   return {cost.data, cost.columns, cost.rows, cost.column_stride, cost.row_stride};
 }
 
-// The costs with at least `width` columns, as the scans of rows need; a copy in `memory` where
-// there are fewer. The caller keeps the search out of the added columns, whose entries are zero.
-template <std::int64_t width, class T>
-DenseCost<T> widened_to(const DenseCost<T>& cost, std::vector<T>& memory) {
-  if (cost.columns >= width) return cost;
-  memory.assign(static_cast<std::size_t>(cost.rows * width), T{0});
+// The costs with at least as many columns as the widest vector, as the scans of rows need; a copy
+// in `memory` where there are fewer. The caller keeps the search out of the added columns, whose
+// entries are zero.
+template <class T>
+DenseCost<T> with_whole_vectors(const DenseCost<T>& cost, std::vector<T>& memory) {
+  constexpr std::int64_t kWidth = 8;
+  if (cost.columns >= kWidth) return cost;
+  memory.assign(static_cast<std::size_t>(cost.rows * kWidth), T{0});
   for (std::int64_t i = 0; i < cost.rows; ++i) {
-    std::copy_n(cost.row(i), cost.columns, memory.data() + i * width);
+    std::copy_n(cost.row(i), cost.columns, memory.data() + i * kWidth);
   }
-  return {memory.data(), cost.rows, width, width, cost.factor};
+  return {memory.data(), cost.rows, kWidth, kWidth, cost.factor};
 }
 
 // Returns the solver's view of `cost`; it points into the caller's memory where that has the right
