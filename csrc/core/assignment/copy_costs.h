@@ -27,7 +27,7 @@ LWFM_INLINE void rewrite(const CostMatrix<T>& cost, To* to, std::int64_t row_len
     }
     return;
   }
-  constexpr std::int64_t kRows = 16, kColumns = 8;
+  constexpr std::int64_t kRows = 16, kColumns = 16;
   for (std::int64_t top = 0; top < cost.rows; top += kRows) {
     const std::int64_t bottom = std::min(top + kRows, cost.rows);
     for (std::int64_t left = 0; left < cost.columns; left += kColumns) {
