@@ -10,6 +10,7 @@
 #include <optional>
 #include <tuple>
 
+#include "core/assignment/limits.h"
 #include "linear_assignment.h"
 
 #if LWFM_WITH_CUDA
