@@ -182,7 +182,7 @@ void similarity_is_the_mean_of_the_largest() {
   const std::vector<double> matched{0.2, 0.3};
   const auto similarity = [&](std::int64_t top_k) {
     lwfm::select_matches(workspace, matched.data(), assignment.data(), 2, top_k);
-    return lwfm::mean_of_matches(workspace, top_k);
+    return lwfm::mean_of_selected(workspace, top_k);
   };
   CHECK(std::abs(similarity(1) - 0.3) < 1e-15);
   CHECK(std::abs(similarity(2) - 0.25) < 1e-15);
