@@ -83,7 +83,7 @@ Result<T> of_core(const Images<T>& x, int top_k) {
                                          x.of_query(images.query(p)), columns, x.shape.rows,
                                          cosines);
     lwfm::select_matches(workspace, cosines, columns, x.shape.rows, top_k);
-    result.similarity[tests::size(p)] = lwfm::mean_of_matches(workspace, top_k);
+    result.similarity[tests::size(p)] = lwfm::mean_of_selected(workspace, top_k);
   }
   return result;
 }
