@@ -11,6 +11,7 @@
 #include <torch/csrc/stable/library.h>
 
 #include <memory>
+#include <type_traits>
 #include <vector>
 
 #include "core/matching/positions.h"
@@ -143,14 +144,29 @@ TensorList encode_maps_cpu(TensorList tensors, Sizes dims, bool joined, bool tog
 // take. `to` may be `grad`.
 template <class T>
 void mask(const T* grad, const bool* positive, std::int64_t count, T* to) {
+  using Bits = std::conditional_t<sizeof(T) == sizeof(std::uint32_t), std::uint32_t, std::uint64_t>;
   lwfm::vectorized([&](auto) LWFM_INLINE_LAMBDA {
-    for (std::int64_t k = 0; k < count; ++k) to[k] = positive[k] ? grad[k] : T{0};
+    for (std::int64_t k = 0; k < count; ++k) {
+      Bits bits;
+      std::memcpy(&bits, grad + k, sizeof(T));
+      bits &= Bits{0} - static_cast<Bits>(positive[k]);
+      std::memcpy(to + k, &bits, sizeof(T));
+    }
   });
 }
 template <class T>
 void mask(const T* grad, const T* rectified, std::int64_t count, T* to) {
-  lwfm::vectorized([&](auto) LWFM_INLINE_LAMBDA {
-    for (std::int64_t k = 0; k < count; ++k) to[k] = rectified[k] > T{0} ? grad[k] : T{0};
+  lwfm::vectorized([&](auto bytes) LWFM_INLINE_LAMBDA {
+    constexpr int kBytes = decltype(bytes)::value;
+    lwfm::Lanes<T, kBytes> slope, x;
+    std::int64_t k = 0;
+    for (; k + lwfm::kLanes<T, kBytes> <= count; k += lwfm::kLanes<T, kBytes>) {
+      lwfm::load(grad + k, slope);
+      lwfm::load(rectified + k, x);
+      slope = x > T{0} ? slope : lwfm::Lanes<T, kBytes>{};
+      lwfm::store(slope, to + k);
+    }
+    for (; k < count; ++k) to[k] = rectified[k] > T{0} ? grad[k] : T{0};
   });
 }
 
