@@ -30,36 +30,12 @@ def register(operator: Any) -> Any:
     torch.library.register_fake(name, operator.fake)
     torch.library.register_fake(f"{name}_backward", operator.backward_fake)
     _register_autograd(operator.name, operator.setup_context, operator.backward)
-    _register_autograd(f"{operator.name}_backward", lambda *_args: None, refusal(_once(name)))
-    return operator
-
-
-def _once(name: str) -> str:
-    return (
+    message = (
         f"{name} can be differentiated once: double backward (create_graph=True, or a gradient of "
         "a gradient) is not supported; lwfm.reference can be differentiated twice"
     )
-
-
-class _Refused(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, name: str, *tensors: Tensor) -> tuple[Tensor, ...]:
-        ctx.name = name
-        return tuple(x.view_as(x) for x in tensors)
-
-    @staticmethod
-    def backward(ctx: Any, *_grads: Tensor) -> None:
-        raise RuntimeError(_once(ctx.name))
-
-
-def refuse_second_derivative(name: str, gradients: list[Tensor]) -> list[Tensor]:
-    """Return gradients of ``name`` that cannot be differentiated, where a graph of them is built.
-
-    They depend on tensors that have no graph of their own, so that torch would take them for constants.
-    """
-    if not torch.is_grad_enabled():
-        return gradients
-    return list(_Refused.apply(name, *(x.detach().requires_grad_() for x in gradients)))
+    _register_autograd(f"{operator.name}_backward", lambda *_args: None, refusal(message))
+    return operator
 
 
 def refusal(message: str) -> Callable[..., None]:

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from lwfm.ops._implementation import has_kernels
-from lwfm.ops._register import refuse_second_derivative
 from lwfm.ops.encode_maps import differentiate_encoding, encode_maps, map_sizes
 from lwfm.ops.episodes import compare_episodes, differentiate_episodes, products_of_kernels
 
@@ -57,7 +56,7 @@ def compare_maps(
         return compare_episodes(images, classes, None, options, features=features)
     call = _Call(len(maps), list(dims), joined, together, classes, options, features)
     if torch.is_grad_enabled() and any(x.requires_grad for x in (*maps, *weights)):
-        base, matching, means = _Comparison.apply(call, *maps, *weights)
+        base, matching, means, _ = _Comparison.apply(call, *maps, *weights)
         return base, matching, means
     _, outputs = _run(call, maps, list(weights), record=False)
     return outputs[0], outputs[1], outputs[2]
@@ -116,7 +115,9 @@ class _Comparison(torch.autograd.Function):
         ctx.shapes = [x.shape for x in outputs[:3]]
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(*weights, *encoded, *outputs[3:])
-        return tuple(outputs[:3])
+        # As an output, what is saved of the images belongs to the graph: the operators of the backward pass
+        # then refuse second derivatives with respect to every input.
+        return *outputs[:3], encoded[0]
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -126,7 +127,6 @@ class _Comparison(torch.autograd.Function):
         recorded = saved[of_weights + of_images :]
         parts = call.parts(encoded, embedded=bool(weights))
         lists = None, None, call.classes.order, call.classes.begin
-        slopes = differentiate_episodes(grads, ctx.shapes, parts, lists, recorded, call.comparison)
+        slopes = differentiate_episodes(grads[:3], ctx.shapes, parts, lists, recorded, call.comparison)
         of_embedding = encoded[5 * len(call.dims) :] if weights else ()
-        gradients = differentiate_encoding(slopes, parts[0], weights, of_embedding, ctx.maps)
-        return None, *refuse_second_derivative("the comparison of maps", gradients)
+        return None, *differentiate_encoding(slopes, parts[0], weights, of_embedding, ctx.maps)

@@ -70,8 +70,14 @@ def test_is_differentiated_once(embedded: bool, power: int) -> None:
         batches, DIMS, ClassLists(LABELS), OPTIONS, together=True, weights=weights, features=False
     )
     (slope,) = torch.autograd.grad(base.pow(power).sum(), batches[0][0], create_graph=True)
+    penalty = slope.square().sum() + base.sum()
     with pytest.raises(RuntimeError, match="can be differentiated once"):
-        torch.autograd.backward(slope.square().sum() + base.sum())
+        torch.autograd.backward(penalty, retain_graph=True)
+    for leaf in (*(x for batch in batches for x in batch), *weights):
+        with pytest.raises(RuntimeError, match="can be differentiated once"):
+            torch.autograd.grad(penalty, leaf, retain_graph=True)
+        with pytest.raises(RuntimeError, match="can be differentiated once"):
+            torch.autograd.grad(slope.sum(), leaf, retain_graph=True, allow_unused=True)
 
 
 def test_weights_modified_in_place_have_no_gradient() -> None:
