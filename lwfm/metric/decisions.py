@@ -68,15 +68,15 @@ class NeighborVote:
             means[rows] = distances.mean(1)
             votes = self._votes(distances)
             np.add.at(shares[rows], (np.arange(len(votes))[:, None], self.codes[neighbors]), votes)
-        return shares, means
+        # Divided once: sums of parts of a vote would miss a threshold that they reach.
+        return shares / shares.sum(1, keepdims=True), means
 
     def _votes(self, distances: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        """Return the votes [N, k] of neighbors, each row of sum 1; those at distance 0 outvote others."""
+        """Return the votes [N, k] of neighbors; those at distance 0 outvote others."""
         if self.weights == "uniform":
-            return np.full(distances.shape, 1 / distances.shape[1])
+            return np.ones(distances.shape)
         equal = distances == 0
-        votes = np.where(equal.any(1, keepdims=True), equal, 1 / np.where(equal, 1, distances))
-        return np.asarray(votes / votes.sum(1, keepdims=True))
+        return np.where(equal.any(1, keepdims=True), equal, 1 / np.where(equal, 1, distances))
 
     def usual_distance(self, kept: float) -> float:
         """Return the distance within which a share `kept` of the references lies from the other references.
