@@ -57,7 +57,7 @@ def as_real(array: NDArray[Any], name: str) -> NDArray[Any]:
     if array.dtype.kind not in "biuf" or array.dtype.itemsize > 8:
         raise TypeError(
             f"Cannot cast array data of {name} from {array.dtype!r} to dtype('float64') without loss: "
-            "costs must be real numbers (bool, integers of up to 64 bits, float16, float32 or float64)"
+            f"{name} must be real numbers (bool, integers of up to 64 bits, float16, float32 or float64)"
         )
     if array.dtype.kind == "f" and array.dtype.itemsize == 2:
         return array.astype(np.float32)

@@ -225,14 +225,14 @@ def solve_batch(
         raise ValueError("return_duals and out go with columns, not with pairs or matrices")
     stacked = _stacked(costs)
     if isinstance(stacked, list):
-        if return_duals or warm is not None or out is not None or weights is not None:
-            raise ValueError("return_duals, warm, out and weights need problems of one shape and dtype")
+        if return_duals or any(each is not None for each in (warm, out, weights)) or form == "matrix":
+            raise ValueError(
+                "return_duals, warm, out, weights and as_matrix need problems of one shape and dtype"
+            )
         arrays = [as_costs(cost, 2, f"costs[{b}]") for b, cost in enumerate(stacked)]
         ragged = _solve_ragged(arrays, Request(maximize, limit, threads, time_limit=seconds))
         if form == "pairs":
             return [pairs_of(cols) for cols in ragged[0]], ragged[1]
-        if form == "matrix":
-            raise ValueError("as_matrix needs problems of one shape and dtype")
         return ragged
     array = as_costs(cast("ArrayLike", stacked), 3, "costs")
     warm_v, warm_columns = as_warm(warm, array.shape)

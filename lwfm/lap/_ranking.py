@@ -144,8 +144,8 @@ def iter_best(
     ...     print(cols.tolist(), total)
     [1, 0, 2] 5.0
     """
-    array = as_costs(cost, 2, "cost").copy()
-    return _Ranking(array, as_flag(maximize, "maximize"), as_time_limit(time_limit))
+    maximize, limit = as_flag(maximize, "maximize"), as_time_limit(time_limit)
+    return _Ranking(as_costs(cost, 2, "cost").copy(), maximize, limit)
 
 
 class _Ranking(Iterator[tuple["Cols", float]]):

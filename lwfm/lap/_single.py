@@ -176,10 +176,10 @@ def linear_sum_assignment(
     [0, 1, 2]
     """
     form = as_form(pairs, as_matrix)
-    cost = weighted(as_costs(cost_matrix, 2, "cost_matrix"), weights, "cost_matrix")
     request = Request(
         as_flag(maximize, "maximize"), name="cost_matrix", single=True, time_limit=as_time_limit(time_limit)
     )
+    cost = weighted(as_costs(cost_matrix, 2, "cost_matrix"), weights, "cost_matrix")
     cols, _, _, _ = solve(cost[np.newaxis], request)
     if form == "pairs":
         return pairs_of(cols[0])

@@ -37,6 +37,9 @@ class TimeLimitError(TimeoutError):
         super().__init__(message)
         self.bound = bound
 
+    def __reduce__(self) -> tuple[type[TimeLimitError], tuple[str, float | Reals]]:
+        return type(self), (str(self), self.bound)
+
 
 def as_time_limit(time_limit: float | None) -> float | None:
     """Return the seconds that a call may take, None for any."""

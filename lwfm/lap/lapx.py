@@ -34,8 +34,8 @@ __all__ = ["lapjv", "lapjvx", "lapjvxa", "lapmod"]
 def _solve(cost: ArrayLike, extend_cost: object, cost_limit: float) -> tuple[float, Cols, int]:
     """Return the total, the column of each row, -1 for none, and the number of columns."""
     array = as_costs(cost, 2, "cost")
-    limit = as_limit(cost_limit)
-    if array.shape[0] != array.shape[1] and not as_flag(extend_cost, "extend_cost") and math.isinf(limit):
+    limit, extend = as_limit(cost_limit), as_flag(extend_cost, "extend_cost")
+    if array.shape[0] != array.shape[1] and not extend and math.isinf(limit):
         raise ValueError(
             f"cost must be square, got shape {array.shape}: pass extend_cost=True or a cost_limit to allow "
             "rectangles"
@@ -43,7 +43,7 @@ def _solve(cost: ArrayLike, extend_cost: object, cost_limit: float) -> tuple[flo
     try:
         cols, totals, _, _ = solve(array[np.newaxis], Request(cost_limit=limit, name="cost", single=True))
     except ValueError as error:
-        if "infeasible" not in str(error):
+        if "infeasible" not in str(error):  # the word of core/assignment/error_message.h
             raise
         return math.inf, np.full(len(array), -1), array.shape[1]
     return float(totals[0]), cols[0], array.shape[1]

@@ -4,10 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from lwfm.ops._expressions import compute_dtype
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+def as_flag(value: object, name: str) -> bool:
+    """Return an option that is True or False, or as a number 1 or 0; TypeError naming it for another one."""
+    if isinstance(value, (bool, np.bool_)) or (isinstance(value, int) and value in (0, 1)):
+        return bool(value)
+    raise TypeError(f"{name} must be True or False, got {value!r}")
 
 
 def checked_features(

@@ -8,6 +8,7 @@ from typing import Any, Literal, overload
 import torch
 from torch import Tensor
 
+from lwfm.ops._checks import as_flag
 from lwfm.ops._interruption import call_interruptibly
 from lwfm.ops._register import register_without_gradient
 
@@ -125,9 +126,7 @@ def linear_assignment(
     >>> float(u.sum() + v.sum())  # the total
     5.0
     """
-    for name, value in (("maximize", maximize), ("return_duals", return_duals)):
-        if value not in (True, False):
-            raise TypeError(f"{name} must be True or False, got {value!r}")
+    maximize, return_duals = as_flag(maximize, "maximize"), as_flag(return_duals, "return_duals")
     limit = _as_limit(cost_limit)
     if cost.dtype.is_floating_point and cost.dtype.itemsize == 1:
         raise ValueError(f"linear_assignment: cost is {cost.dtype}, convert it to float32: cost.float()")
@@ -158,9 +157,14 @@ def _as_limit(cost_limit: float | None) -> float | None:
     """Return a finite cost limit, or None for none."""
     if cost_limit is None:
         return None
-    if isinstance(cost_limit, (str, bytes, bool)):
-        raise TypeError(f"cost_limit must be a number, or None for no limit, got {cost_limit!r}")
-    limit = float(cost_limit)
+    try:
+        if isinstance(cost_limit, (str, bytes, bool)):
+            raise TypeError  # noqa: TRY301 - as float does for other types
+        limit = float(cost_limit)
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        raise TypeError(
+            f"cost_limit must be a number that float64 can hold, or None for no limit, got {cost_limit!r}"
+        ) from None
     if math.isnan(limit) or limit == -math.inf:
         raise ValueError(f"cost_limit must be a finite number, or None or inf for no limit, got {cost_limit}")
     return None if limit == math.inf else limit

@@ -7,6 +7,7 @@ from typing import Any, Literal, overload
 import torch
 from torch import Tensor
 
+from lwfm.ops._checks import as_flag
 from lwfm.ops._interruption import call_interruptibly
 from lwfm.ops._register import register_without_gradient
 
@@ -94,8 +95,7 @@ def optimal_transport(
             [0.0000, 2.0000],
             [1.0000, 0.0000]])
     """
-    if return_duals not in (True, False):
-        raise TypeError(f"return_duals must be True or False, got {return_duals!r}")
+    return_duals = as_flag(return_duals, "return_duals")
     tensors = _broadcast(cost, row_weights, column_weights)
     answer = call_interruptibly(
         torch.ops.lwfm.optimal_transport.default, *(tensor.detach() for tensor in tensors)
@@ -137,10 +137,9 @@ def transport_cost(cost: Tensor, row_weights: Tensor, column_weights: Tensor) ->
     plan, u, v = optimal_transport(cost, row_weights, column_weights, return_duals=True)
     total = (cost * plan).sum((-1, -2))
     for weights, duals in ((row_weights, u), (column_weights, v)):
-        if weights.requires_grad:
-            # Adds zero, with the duals as its gradient.
-            slope = (duals - duals.mean(-1, keepdim=True)).to(total.dtype)
-            total = total + (slope * (weights - weights.detach())).sum(-1)
+        # Adds zero, with the duals as its derivative, in forward mode too.
+        slope = (duals - duals.mean(-1, keepdim=True)).to(total.dtype)
+        total = total + (slope * (weights - weights.detach())).sum(-1)
     return total
 
 

@@ -109,7 +109,11 @@ REFUSED: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
         ValueError,
         r"costs\[0, 0, 0\] times its weight is beyond float64",
     ),
-    "ragged": (lambda: lap.solve_batch([EYE, np.eye(3)], weights=1.0), ValueError, "weights need"),
+    "ragged": (
+        lambda: lap.solve_batch([EYE, np.eye(3)], weights=1.0),
+        ValueError,
+        "weights and as_matrix need",
+    ),
     "both": (lambda: lap.linear_sum_assignment(EYE, pairs=True, as_matrix=True), ValueError, "two forms"),  # type: ignore[call-overload]
     "duals": (lambda: lap.solve_batch(EYE[None], pairs=True, return_duals=True), ValueError, "go with"),  # type: ignore[call-overload]
     "flag": (lambda: lap.linear_sum_assignment(EYE, pairs="yes"), TypeError, "pairs must be"),  # type: ignore[call-overload]
@@ -121,3 +125,13 @@ def test_bad_arguments_are_refused(name: str) -> None:
     call, error, message = REFUSED[name]
     with pytest.raises(error, match=message):
         call()
+
+
+def test_totals_with_weights_are_summed_in_the_order_of_the_rows() -> None:
+    costs = np.random.default_rng(0).random((5, 200, 200))
+    np.testing.assert_array_equal(lap.solve_batch(costs, weights=1.0)[1], lap.solve_batch(costs)[1])
+
+
+def test_matrices_of_ragged_batches_are_refused_before_the_work() -> None:
+    with pytest.raises(ValueError, match="as_matrix need problems of one shape"):
+        lap.solve_batch([np.eye(2), np.eye(3)], as_matrix=True)

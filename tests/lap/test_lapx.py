@@ -87,6 +87,7 @@ REFUSED: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
     "nan": (lambda: lapx.lapjvxa([[np.nan]]), ValueError, r"cost\[0, 0\] is nan"),
     "limit": (lambda: lapx.lapjv([[1]], cost_limit=np.nan), ValueError, "cost_limit"),
     "flag": (lambda: lapx.lapjv(np.ones((2, 3)), extend_cost="no"), TypeError, "extend_cost"),  # type: ignore[call-overload]
+    "square": (lambda: lapx.lapjv(np.eye(3), extend_cost="yes"), TypeError, "extend_cost"),  # type: ignore[call-overload]
     "no_rows": (lambda: lapx.lapmod(0, [], [0], np.empty(0, int)), ValueError, "there must be a row"),
     "size": (lambda: lapx.lapmod(1.5, [1.0], [0, 1], [0]), TypeError, "n must be an integer"),  # type: ignore[call-overload]
     "infinite": (lambda: lapx.lapmod(1, [np.inf], [0, 1], [0]), ValueError, "leave forbidden pairs out"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import time
 from typing import TYPE_CHECKING
 
@@ -127,3 +129,11 @@ def test_other_limits_are_refused(time_limit: float, error: type[Exception]) -> 
     for call in calls:
         with pytest.raises(error, match="time_limit must be a positive number of seconds"):
             call()
+
+
+@pytest.mark.parametrize("bound", [1.5, np.array([1.0, np.inf])], ids=["one", "batch"])
+def test_the_error_can_be_copied_and_sent_to_another_process(bound: float) -> None:
+    error = lap.TimeLimitError("too late", bound)
+    for same in (copy.copy(error), pickle.loads(pickle.dumps(error))):  # noqa: S301 - our own
+        assert str(same) == "too late"
+        np.testing.assert_array_equal(same.bound, bound)

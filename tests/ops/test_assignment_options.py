@@ -169,13 +169,24 @@ def test_without_a_check_unsolved_problems_have_no_duals(size: int, limit: float
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
+        ({"cost_limit": 10**400}, TypeError, "cost_limit must be a number that float64 can hold"),
+        ({"cost_limit": [1]}, TypeError, "cost_limit must be a number"),
+        ({"maximize": torch.ones(2)}, TypeError, "maximize must be True or False"),
         ({"cost_limit": math.nan}, ValueError, "cost_limit must be a finite number"),
         ({"cost_limit": -math.inf}, ValueError, "cost_limit must be a finite number"),
-        ({"cost_limit": "1"}, TypeError, "cost_limit must be a number, or None for no limit, got '1'"),
-        ({"cost_limit": True}, TypeError, "cost_limit must be a number, or None for no limit, got True"),
+        (
+            {"cost_limit": "1"},
+            TypeError,
+            "cost_limit must be a number that float64 can hold, or None for no limit, got '1'",
+        ),
+        (
+            {"cost_limit": True},
+            TypeError,
+            "cost_limit must be a number that float64 can hold, or None for no limit, got True",
+        ),
         ({"return_duals": None}, TypeError, "return_duals must be True or False, got None"),
     ],
-    ids=["nan", "-inf", "string", "flag", "no-flag"],
+    ids=["beyond-float64", "list", "several-flags", "nan", "-inf", "string", "flag", "no-flag"],
 )
 def test_options_are_checked(options: dict[str, Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):

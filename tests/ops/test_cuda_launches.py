@@ -92,10 +92,10 @@ def launches(function: Callable[[], Any]) -> int:
 @pytest.mark.parametrize("in_kernel", [False, True], ids=["matrix-products", "products-in-the-kernel"])
 def test_few_launches(in_kernel: bool) -> None:
     """Of two equal layers with an embedding; the bounds of docs/kernel_tests.md."""
-    head = LWFMHead([16, 16], num_classes=3).cuda().train()
+    head = LWFMHead([16, 16]).cuda().eval()
     maps = torch.rand(12, 32, 3, 3, device="cuda", requires_grad=True)
     classes = ClassLists([0, 1] * 2, device="cuda")
-    encoded = head.eval().encode(maps.detach())
+    encoded = head.encode(maps.detach())
     support, query = encoded[:4], encoded[4:]
     with products_in_kernel(in_kernel):
         with torch.no_grad():

@@ -368,3 +368,12 @@ def test_any_exception_of_a_handler_arrives() -> None:
     with pytest.raises(OSError, match="the handler's own"), alarms(fail, 0.1):
         optimal_transport(*arguments)
     assert signal.getsignal(signal.SIGALRM) is not fail
+
+
+def test_forward_mode_derivatives() -> None:
+    cost = torch.tensor([[0.0, 1.0], [2.0, 1.0], [1.0, 3.0]], dtype=torch.float64)
+    arguments = cost, torch.tensor([1.0, 2.0, 1.0]).double(), torch.tensor([1.5, 2.5]).double()
+    for number in range(3):
+        forward = torch.func.jacfwd(transport_cost, argnums=number)(*arguments)
+        torch.testing.assert_close(forward, torch.func.grad(transport_cost, argnums=number)(*arguments))
+        assert forward.abs().sum() > 0
