@@ -11,8 +11,6 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <new>
-#include <stdexcept>
 
 #include "core/assignment/cost_matrix.h"
 #include "core/assignment/levels.h"
@@ -25,6 +23,7 @@
 #include "core/assignment/warm_start.h"
 #include "core/assignment/workspace.h"
 #include "core/simd/simd.h"
+#include "core/status_of.h"
 
 namespace lwfm {
 
@@ -215,17 +214,11 @@ Status solve(const CostMatrix<T>& cost, const Options& options, Workspace& works
     });
   };
   workspace.watch.begin(options.interruption);
-  try {
+  return status_of<Status>([&] {
     workspace.watch.count(cost.rows * cost.columns);
     if (options.limited()) return solve_and_write(prepare_limited(cost, options, workspace));
     return solve_and_write(prepare(cost, options.maximize, workspace));
-  } catch (const std::bad_alloc&) {
-    return Status::out_of_memory;
-  } catch (const std::length_error&) {  // more columns than a vector can ever have
-    return Status::out_of_memory;
-  } catch (const Interrupted&) {
-    return Status::interrupted;
-  }
+  });
 }
 
 // The cost of an assignment, summed in float64 in the order of the rows.

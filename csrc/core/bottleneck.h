@@ -13,12 +13,11 @@
 #include <cstdint>
 #include <functional>
 #include <limits>
-#include <new>
-#include <stdexcept>
 #include <utility>
 #include <vector>
 
 #include "core/assignment.h"
+#include "core/status_of.h"
 
 namespace lwfm {
 
@@ -263,7 +262,7 @@ Status solve_bottleneck(const CostMatrix<T>& cost, const BottleneckOptions& opti
   workspace.watch.begin(options.interruption);
   Options inner;
   inner.interruption = options.interruption;
-  try {
+  return status_of<Status>([&] {
     workspace.watch.count(cost.rows * cost.columns);
     const auto problem = prepare(cost, options.maximize, workspace);
     if (problem.cost.rows == 0) return Status::ok;
@@ -294,13 +293,7 @@ Status solve_bottleneck(const CostMatrix<T>& cost, const BottleneckOptions& opti
       bound = threshold / problem.cost.factor + problem.row_offset;
     }
     return status;
-  } catch (const std::bad_alloc&) {
-    return Status::out_of_memory;
-  } catch (const std::length_error&) {
-    return Status::out_of_memory;
-  } catch (const Interrupted&) {
-    return Status::interrupted;
-  }
+  });
 }
 
 }  // namespace lwfm

@@ -12,15 +12,14 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
-#include <new>
 #include <numeric>
-#include <stdexcept>
 #include <type_traits>
 #include <utility>
 #include <vector>
 
 #include "core/assignment.h"
 #include "core/assignment/exchange_search.h"
+#include "core/status_of.h"
 
 namespace lwfm {
 
@@ -50,7 +49,7 @@ class RankingOf final : public Ranking {
 
   Status next(std::int64_t* assignment, Interruption* interruption) noexcept override {
     workspace_.watch.begin(interruption);
-    try {
+    return status_of<Status>([&] {
       if (search_ == nullptr) {
         const Status status = begin(interruption);
         if (status != Status::ok) return status;
@@ -64,13 +63,7 @@ class RankingOf final : public Ranking {
       split_ = take_first().solved;
       write(split_->columns, assignment);
       return Status::ok;
-    } catch (const std::bad_alloc&) {
-      return Status::out_of_memory;
-    } catch (const std::length_error&) {
-      return Status::out_of_memory;
-    } catch (const Interrupted&) {
-      return Status::interrupted;
-    }
+    });
   }
 
   double bound() const override {
@@ -347,7 +340,7 @@ Status find_best(const CostMatrix<T>& cost, std::int64_t k, bool maximize,
                  SimdLevel level = simd_level()) noexcept {
   best = {{}, {}, maximize ? kInfinity : -kInfinity};
   workspace.watch.begin(interruption);
-  try {
+  return status_of<Status>([&] {
     workspace.watch.count(cost.rows * cost.columns);
     const std::unique_ptr<Ranking> ranking = rank(cost, maximize, workspace, level);
     std::vector<std::int64_t> columns(static_cast<std::size_t>(cost.rows));
@@ -362,13 +355,7 @@ Status find_best(const CostMatrix<T>& cost, std::int64_t k, bool maximize,
     if (status == Status::infeasible && !best.totals.empty()) status = Status::ok;
     if (status == Status::ok) sort_by_total(cost, maximize, best);
     return status;
-  } catch (const std::bad_alloc&) {
-    return Status::out_of_memory;
-  } catch (const std::length_error&) {
-    return Status::out_of_memory;
-  } catch (const Interrupted&) {
-    return Status::interrupted;
-  }
+  });
 }
 
 }  // namespace lwfm

@@ -12,8 +12,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <limits>
-#include <new>
-#include <stdexcept>
 #include <vector>
 
 #include "core/assignment/cost_matrix.h"
@@ -21,6 +19,7 @@
 #include "core/assignment/prepare.h"
 #include "core/interruption.h"
 #include "core/simd/simd.h"
+#include "core/status_of.h"
 #include "core/transport/simplex.h"
 #include "core/transport/status.h"
 #include "core/transport/weights.h"
@@ -38,9 +37,8 @@ struct TransportProblem {
 // Where to put the answer, contiguous.
 //
 //   plan [rows, columns]; at most rows + columns - 1 entries are positive
-//   u, v [rows], [columns]: u[i] + v[j] <= cost[i, j], with equality where the plan is positive, up
-//   to
-//        rounding; null: not wanted
+//   u, v [rows], [columns], or null: up to rounding u[i] + v[j] <= cost[i, j], with equality where
+//        the plan is positive
 template <class T>
 struct TransportAnswer {
   T* plan;
@@ -198,15 +196,8 @@ TransportStatus solve_transport(const TransportProblem<T>& problem, Interruption
                                 TransportWorkspace& workspace, const TransportAnswer<T>& answer,
                                 SimdLevel level = simd_level()) noexcept {
   workspace.watch.begin(interruption);
-  try {
-    return solve_checked(problem, workspace, answer, level);
-  } catch (const std::bad_alloc&) {
-    return TransportStatus::out_of_memory;
-  } catch (const std::length_error&) {  // more entries than a vector can ever have
-    return TransportStatus::out_of_memory;
-  } catch (const Interrupted&) {
-    return TransportStatus::interrupted;
-  }
+  return status_of<TransportStatus>(
+      [&] { return solve_checked(problem, workspace, answer, level); });
 }
 
 }  // namespace lwfm

@@ -11,10 +11,8 @@ namespace lwfm {
 //
 //   cost_limit as lwfm::Options::cost_limit
 //   assignment [count, rows], written: the column of each row, -1 for a row without one
-//   u, v       [count, rows], [count, columns], written unless both are null: the duals, as
-//   lwfm::Duals statuses   [count], written: a lwfm::Status each; where it is not ok, the
-//   assignment is all -1
-//              and the duals are NaN
+//   u, v       [count, rows], [count, columns], written unless both are null: duals (lwfm::Duals)
+//   statuses   [count], written: lwfm::Status; if not ok, the assignment is -1 and duals are NaN
 //   workspace  of workspace_bytes(), 8-byte aligned; may be null if those are 0
 template <class T>
 struct AssignmentBatch {

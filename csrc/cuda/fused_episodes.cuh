@@ -265,6 +265,7 @@ struct MeanSums {
 template <class Tile>
 __device__ void add_support_squares(const FusedLayer<Tile>& in, int first) {
   using T = typename Tile::T;
+  static_assert(sizeof(MeanMemory<Tile>) <= sizeof(in.memory.tile.numbers));
   auto& memory = *reinterpret_cast<MeanMemory<Tile>*>(in.memory.tile.numbers);
   T squares[kMeanQueries] = {};
   for (std::int64_t begin = 0; begin < in.layer.C; begin += kMeanChannels * Tile::kThreads) {

@@ -50,4 +50,27 @@ T entry(Bytes& bytes, int kind) {
   return static_cast<T>(byte % 8);
 }
 
+// Calls solve(T{}, bytes, rows, columns, kind of entries, maximize), as the first bytes choose, for
+// sides below `most`.
+template <class Solve>
+void with_problem(const std::uint8_t* data, std::size_t size, std::int64_t most,
+                  const Solve& solve) {
+  Bytes bytes(data, size);
+  const std::int64_t rows = bytes.take<std::uint8_t>() % most;
+  const std::int64_t columns = bytes.take<std::uint8_t>() % most;
+  const auto choice = bytes.take<std::uint8_t>();
+  const int kind = choice % 3;
+  const bool maximize = choice / 3 % 2 == 1;
+  switch (choice / 6 % 4) {
+    case 0:
+      return solve(float{}, bytes, rows, columns, kind, maximize);
+    case 1:
+      return solve(double{}, bytes, rows, columns, kind, maximize);
+    case 2:
+      return solve(std::int8_t{}, bytes, rows, columns, kind, maximize);
+    default:
+      return solve(std::int64_t{}, bytes, rows, columns, kind, maximize);
+  }
+}
+
 }  // namespace fuzz

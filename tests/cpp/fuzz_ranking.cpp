@@ -106,24 +106,8 @@ void solve_one(Bytes bytes, std::int64_t rows, std::int64_t columns, int kind, b
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
-  Bytes bytes(data, size);
-  const std::int64_t rows = bytes.take<std::uint8_t>() % 40;
-  const std::int64_t columns = bytes.take<std::uint8_t>() % 40;
-  const auto choice = bytes.take<std::uint8_t>();
-  const int kind = choice % 3;
-  const bool maximize = choice / 3 % 2 == 1;
-  switch (choice / 6 % 4) {
-    case 0:
-      solve_one<float>(bytes, rows, columns, kind, maximize);
-      break;
-    case 1:
-      solve_one<double>(bytes, rows, columns, kind, maximize);
-      break;
-    case 2:
-      solve_one<std::int8_t>(bytes, rows, columns, kind, maximize);
-      break;
-    default:
-      solve_one<std::int64_t>(bytes, rows, columns, kind, maximize);
-  }
+  fuzz::with_problem(data, size, 40, [](auto zero, auto&&... arguments) {
+    solve_one<decltype(zero)>(arguments...);
+  });
   return 0;
 }

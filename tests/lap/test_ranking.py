@@ -4,31 +4,18 @@ from __future__ import annotations
 
 import itertools
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
-from numpy.typing import NDArray
 
 from lwfm import lap
+from tests.helpers.costs import FAMILIES, Costs
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-Costs = NDArray[Any]
-SHAPES = hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=5)
-FAMILIES: dict[str, st.SearchStrategy[Costs]] = {
-    "float64": hnp.arrays("f8", SHAPES, elements=st.floats(-1, 1)),
-    "float32": hnp.arrays("f4", SHAPES, elements=st.floats(-1, 1, width=32)),
-    "ties": hnp.arrays("f8", SHAPES, elements=st.sampled_from([0.0, 0.5, 1.0])),
-    "forbidden": hnp.arrays("f8", SHAPES, elements=st.sampled_from([np.inf, np.inf, 0.0, 1.0, 2.5])),
-    "int64": hnp.arrays("i8", SHAPES, elements=st.integers(-(2**40), 2**40)),
-    "int8": hnp.arrays("i1", SHAPES),
-    "huge": hnp.arrays("f8", SHAPES, elements=st.floats(-1e300, 1e300)),
-}
 
 
 def all_assignments(cost: Costs, maximize: bool = False) -> list[tuple[float, list[int]]]:

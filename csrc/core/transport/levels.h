@@ -12,7 +12,7 @@ namespace lwfm {
 namespace portable {
 #define LWFM_TARGET
 #include "core/transport/small_pivot_kernel.h"
-// Names SmallPivot.
+// Needs SmallPivot.
 #include "core/transport/pricing_kernel.h"
 #undef LWFM_TARGET
 }  // namespace portable
@@ -21,7 +21,7 @@ namespace portable {
 namespace avx2 {
 #define LWFM_TARGET LWFM_AVX2
 #include "core/transport/small_pivot_kernel.h"
-// Names SmallPivot.
+// Needs SmallPivot.
 #include "core/transport/pricing_kernel.h"
 #undef LWFM_TARGET
 }  // namespace avx2
@@ -29,7 +29,7 @@ namespace avx2 {
 namespace avx512 {
 #define LWFM_TARGET LWFM_AVX512
 #include "core/transport/small_pivot_kernel.h"
-// Names SmallPivot.
+// Needs SmallPivot.
 #include "core/transport/pricing_kernel.h"
 #undef LWFM_TARGET
 }  // namespace avx512
