@@ -77,4 +77,4 @@ def check_seed(seed: Any, name: str = "seed") -> None:
     >>> check_seed(0)
     """
     if not _is_whole(seed) or not 0 <= seed <= LARGEST_SEED:
-        raise UserError(f"{name} must be a number from 0 to {LARGEST_SEED}, not {seed}")
+        raise UserError(f"{name} must be a whole number from 0 to {LARGEST_SEED}, not {seed}")

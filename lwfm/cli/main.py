@@ -31,6 +31,7 @@ EXTRAS = {
     "h5py": "cells",
     "pandas": "cells",
     "scipy": "metric",
+    "easyfsl": "adapters",
 }
 """Optional packages and the extras that bring them; `train` brings all others."""
 

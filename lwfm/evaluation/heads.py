@@ -95,7 +95,7 @@ class HeadOptions(TypedDict, total=False):
     method: EasyFSLName
 
 
-_NEEDED = ((LogisticRegression, "sklearn", "scikit-learn"), (EasyFSL, "easyfsl", "easyfsl"))
+_NEEDED = ((LogisticRegression, "sklearn", "report"), (EasyFSL, "easyfsl", "adapters"))
 _OF_BASELINES = {field.name for each in BASELINES.values() for field in fields(each)}
 _OF_HEADS = [name for name in HeadOptions.__annotations__ if name not in {*_OF_BASELINES, "baseline"}]
 
@@ -214,7 +214,7 @@ def _baseline(name: str, options: HeadOptions) -> Baseline | None:
     """Build the baseline of an entry, if it is one; UserError for options that it does not have."""
     if "baseline" not in options:
         return None
-    kind = BASELINES.get(options["baseline"])
+    kind = BASELINES.get(str(options["baseline"]))
     if kind is None:
         raise UserError(f"head {name}: baseline must be one of {', '.join(BASELINES)}")
     of_kind = [field.name for field in fields(kind)]
@@ -226,9 +226,9 @@ def _baseline(name: str, options: HeadOptions) -> Baseline | None:
     if unknown := sorted(set(given) - set(of_kind)):
         known = ", ".join(["layers", "feature_size", *of_kind])
         raise UserError(f"head {name}: {options['baseline']} has no option {unknown[0]}; it has {known}")
-    for needing, module, package in _NEEDED:
+    for needing, module, extra in _NEEDED:
         if kind is needing and find_spec(module) is None:
-            raise UserError(f"head {name}: {options['baseline']} needs {package}: pip install {package}")
+            raise UserError(f"head {name}: {options['baseline']} needs {module}: pip install 'lwfm[{extra}]'")
     try:
         return kind(**given)
     except (TypeError, ValueError) as error:

@@ -72,7 +72,7 @@ class HeadOnMaps:
 
     def read(self, maps: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Choose from the cached layers [n, C_l, F, F] and pool them to [n, C_l, F_l, F_l]."""
-        return pooled(maps, self.places, self.sizes)
+        return _pooled(maps, self.places, self.sizes)
 
     def encode(self, maps: Sequence[Tensor]) -> dict[str, Tensor]:
         """Encode images for the head."""
@@ -116,7 +116,7 @@ class BaselineOnMaps:
 
     def encode(self, maps: Sequence[Tensor]) -> dict[str, Tensor]:
         """Lay out images as positions [n, P, C]."""
-        layers = pooled(maps, self.places, (self.size,) * len(self.places))
+        layers = _pooled(maps, self.places, (self.size,) * len(self.places))
         return {"positions": torch.cat([x.flatten(2) for x in layers], dim=1).transpose(1, 2).contiguous()}
 
     def scores(
@@ -130,7 +130,7 @@ class BaselineOnMaps:
         }
 
 
-def pooled(maps: Sequence[Tensor], places: Sequence[int], sizes: Sequence[int]) -> tuple[Tensor, ...]:
+def _pooled(maps: Sequence[Tensor], places: Sequence[int], sizes: Sequence[int]) -> tuple[Tensor, ...]:
     """Choose from cached layers [n, C_l, F, F] and pool them to [n, C_l, F_l, F_l]."""
     return tuple(
         maps[place] if maps[place].shape[-1] == size else F.adaptive_avg_pool2d(maps[place], size)

@@ -72,3 +72,22 @@ class LinearCrossEntropy(nn.Module):
     ) -> Tensor:
         """Compute the mean loss of embeddings [B, dim] with labels [B]."""
         return F.cross_entropy(self.classifier(embeddings), labels)
+
+
+class Mined(nn.Module):
+    """A loss of pytorch-metric-learning on what a miner finds.
+
+    Parameters
+    ----------
+    loss, miner : nn.Module
+        Of the library.
+    """
+
+    def __init__(self, loss: nn.Module, miner: nn.Module) -> None:
+        super().__init__()
+        self.loss, self.miner = loss, miner
+
+    def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+        """Compute the loss of embeddings [B, dim] and labels [B]."""
+        found: Tensor = self.loss(embeddings, labels, self.miner(embeddings, labels))
+        return found

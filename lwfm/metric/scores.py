@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
+from pytorch_metric_learning.distances import LpDistance
 from sklearn.metrics import f1_score, roc_auc_score
 
 from lwfm.errors import UserError
@@ -14,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import numpy.typing as npt
+    from pytorch_metric_learning.distances import BaseDistance
+    from torch import Tensor
 
 Scores = dict[str, float]  # by name, as fractions
 
@@ -136,3 +140,29 @@ def paired_difference(first: Sequence[float], second: Sequence[float]) -> dict[s
     differences = [a - b for a, b in zip(first, second, strict=True)]
     low, high = bootstrap_interval(differences) or (None, None)
     return {"mean": float(np.mean(differences)), "low": low, "high": high}
+
+
+def rank_all(descriptors: Tensor, measure: BaseDistance, candidates: int) -> npt.NDArray[np.int64]:
+    """Rank all others for each descriptor: by Euclidean distance, the first `candidates` by another one.
+
+    Parameters
+    ----------
+    descriptors : Tensor
+        [N, dim].
+    measure : BaseDistance
+        Ranks the candidates.
+    candidates : int
+        How many.
+
+    Returns
+    -------
+    ndarray
+        [N, N - 1] int64.
+    """
+    with torch.inference_mode():
+        euclid = LpDistance()(descriptors)
+        euclid.fill_diagonal_(torch.inf)
+        order = euclid.argsort(dim=1, stable=True)[:, :-1]
+        first = order[:, :candidates]
+        refined = measure(descriptors).gather(1, first).argsort(dim=1, stable=True)
+        return torch.cat([first.gather(1, refined), order[:, candidates:]], dim=1).numpy()

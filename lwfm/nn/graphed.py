@@ -83,19 +83,19 @@ def _tensors(*sides: Maps) -> list[Tensor]:
 class _Episode(nn.Module):
     """The head as a function of tensors alone."""
 
-    def __init__(self, head: LWFMHead, classes: ClassLists, of_support: int, *, joined: bool) -> None:
+    def __init__(self, head: LWFMHead, classes: ClassLists, support: Maps, query: Maps) -> None:
         super().__init__()
         self.head = head
         self.classes = classes
-        self.of_support = of_support
-        self.joined = joined
+        self.of_support = len(_tensors(support))
+        self.joined = isinstance(support, Tensor), isinstance(query, Tensor)
 
     def forward(self, *maps: Tensor) -> Output:
         """Split the tensors into support images and queries, and compare them."""
-        support: Maps = maps[: self.of_support]
-        query: Maps = maps[self.of_support :]
-        if self.joined:
-            support, query = maps
+        sides = maps[: self.of_support], maps[self.of_support :]
+        support, query = (
+            side[0] if joined else side for side, joined in zip(sides, self.joined, strict=True)
+        )
         output: Output = self.head(support, self.classes, query)
         return output
 
@@ -112,8 +112,7 @@ class GraphedHead:
         self._kinds = [_kind(x) for x in maps]
         self._require = [x.requires_grad for x in maps]
         self._with_gradients = self._needs_gradients(maps)
-        joined = isinstance(support, Tensor) and isinstance(query, Tensor)
-        episode = _Episode(head, classes, len(_tensors(support)), joined=joined)
+        episode = _Episode(head, classes, support, query)
         self._replay = cast(
             "Callable[..., Output]",
             torch.cuda.make_graphed_callables(episode, tuple(maps), allow_unused_input=True),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ from lwfm.errors import UserError
 from lwfm.evaluation import evaluate
 from lwfm.evaluation.cached_maps import compute_maps
 from lwfm.evaluation.comparison import compare
-from lwfm.evaluation.heads import HeadOptions, make_heads
+from lwfm.evaluation.heads import BaselineName, HeadOptions, make_heads
 from lwfm.evaluation.methods import HeadOnMaps
 from lwfm.model import LWFM, ModelConfig, save_model
 from lwfm.nn import ClassLists
@@ -121,9 +121,9 @@ def test_other_layers_and_sizes_come_from_the_same_pass(tiny_images: Path) -> No
         ({"feature_size": [2]}, "head odd: feature_size must be one number, or one for each of 2 layers"),
         ({"temperature": 0.0}, "head odd: temperature must be positive"),
         ({"ridge": 2.0}, "head odd: unknown option ridge without a baseline; a head can set layers"),
-        ({"baseline": "knn"}, "head odd: baseline must be one of class_means, logistic_regression"),
+        ({"baseline": ["knn"]}, "head odd: baseline must be one of class_means, logistic_regression"),
         ({"baseline": "class_means", "ridge": 2.0}, "class_means has no option ridge; it has layers"),
-        ({"baseline": "local_descriptors", "neighbors": 0}, "head odd: neighbors must be at least 1, got 0"),
+        ({"baseline": "local_descriptors", "neighbors": 0}, "head odd: neighbors must be a whole number of"),
         ({"baseline": "class_means", "layers": [5]}, "end at most with the network's last"),
         ({"baseline": "class_means", "feature_size": [2, 1]}, "layers of one feature_size"),
     ],
@@ -148,6 +148,7 @@ def test_baselines_read_the_same_maps(tiny_images: Path, checkpoint: Path) -> No
     result = _evaluate(tiny_images, checkpoint=checkpoint, shot=2, heads=heads | {"both ways": both})
     answers = {str(result.of(name, 2).confusion) for name in [*heads, "both ways"]}
     assert len(answers) > len(heads) // 2
+    assert get_args(BaselineName) == tuple(BASELINES)
     built = make_heads(_network(), {"both ways": both}).others["both ways"]
     maps = [torch.rand(12, C, 2, 2) for C in (64, 64, 64)]
     images = built.encode(maps)

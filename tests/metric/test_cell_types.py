@@ -207,6 +207,9 @@ def test_two_files_of_one_name_are_refused(
     words = ["metric", "predict", str(tmp_path / "m.safetensors"), "a/query.h5ad", "b/query.h5ad"]
     assert main([*words, "--out", str(tmp_path / "x.csv")]) == 2
     assert "two inputs are named query.h5ad" in capsys.readouterr().err
+    inputs = [str(tmp_path / "q.h5ad"), str(tmp_path / "q-annotated.h5ad")]
+    assert main([*words[:3], *inputs, "--out", str(tmp_path / "x.csv")]) == 2
+    assert "q.h5ad with annotations would replace the input" in capsys.readouterr().err
 
 
 def test_answers_need_one_search_for_neighbors(

@@ -17,9 +17,10 @@ from sklearn.base import clone
 from lwfm.cli import main
 from lwfm.errors import UserError
 from lwfm.metric import RDERetriever
-from lwfm.metric.scores import retrieval_scores
+from lwfm.metric.data import pictures
+from lwfm.metric.data.pictures import encode_maps
+from lwfm.metric.scores import rank_all, retrieval_scores
 from lwfm.metric.systems import rde_retrieval
-from lwfm.metric.systems.rde_retrieval import encode_maps, rank_all
 from lwfm.model import LWFM, ModelConfig, save_model
 
 if TYPE_CHECKING:
@@ -146,8 +147,8 @@ def test_the_backbone_computes_where_it_is_told(monkeypatch: pytest.MonkeyPatch,
         devices.extend(parameter.device.type for parameter in network.parameters())
         return [[torch.zeros(2, 64, 1, 1)]]
 
-    monkeypatch.setattr(rde_retrieval, "choose_device", choose)
-    monkeypatch.setattr(rde_retrieval, "encode_images", encode)
+    monkeypatch.setattr(pictures, "choose_device", choose)
+    monkeypatch.setattr(pictures, "encode_images", encode)
     retriever = RDERetriever(backbone=str(conv4), accelerator="gpu")
     assert retriever._inputs(["a.png", "b.png"]).device.type == "cpu"
     assert asked == ["gpu"]
@@ -184,7 +185,10 @@ def test_fits_do_not_share_the_state_of_a_loss(make: Callable[[], torch.nn.Modul
         ({"distance": "euclid"}, "distance must be rde, spm or a module"),
         ({"loss": "arcface"}, "loss must be one of contrastive, triplet, cross_entropy or a module"),
         ({"miner": MultiSimilarityMiner()}, "a miner needs a loss of pytorch-metric-learning"),
-        ({"classes_per_batch": 1, "images_per_class": 1}, "images_of_a_batch must be at least 2"),
+        (
+            {"classes_per_batch": 1, "images_per_class": 1},
+            "classes_per_batch times images_per_class must be at least 2",
+        ),
     ],
     ids=["steps", "k", "learning-rate", "theta", "form", "distance", "loss", "miner", "batch"],
 )
@@ -203,6 +207,16 @@ def test_an_evaluation_refuses_options_that_it_sets_or_ignores(
     assert main(words) == 2
     name = option.split(":", maxsplit=1)[0]
     assert f"{name} is " in capsys.readouterr().err
+
+
+def test_validation_without_pairs_leaves_the_parameters() -> None:
+    codes = np.repeat(np.arange(3), 2)  # a quarter of the images: often one, or two of different classes
+    base = RDERetriever(steps=1, dim=8, classes_per_batch=2)
+    for seed in range(6):
+        base.set_params(seed=seed)
+        grid = {"theta": (0.0, 0.3)}
+        chosen = rde_retrieval._choose(base, grid, torch.rand(6, 8, 2, 2), codes)
+        assert chosen.theta in (base.theta, 0.0, 0.3)
 
 
 def test_no_pair_of_one_class_is_refused() -> None:

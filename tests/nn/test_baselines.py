@@ -192,6 +192,21 @@ def test_queries_and_order_of_the_support_images_do_not_matter(
 
 
 @pytest.mark.parametrize("name", BASELINES)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64], ids=str)
+def test_any_floating_dtype_is_scored(name: str, dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    support, query = torch.rand(4, 4, 6).to(dtype), torch.rand(5, 4, 6).to(dtype)
+    scores = BASELINES[name]()(support, [0, 1, 0, 1], query)
+    assert scores.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+    assert scores.isfinite().all()
+
+
+def test_too_few_queries_are_named() -> None:
+    with pytest.raises(ValueError, match="LaplacianShot cannot score 1 queries"):
+        EasyFSL(method="LaplacianShot")(torch.rand(4, 4, 6), [0, 1, 0, 1], torch.rand(1, 4, 6))
+
+
+@pytest.mark.parametrize("name", BASELINES)
 @pytest.mark.parametrize(
     ("support", "query", "message"),
     [
@@ -213,8 +228,10 @@ def test_wrong_episodes_are_refused(name: str, support: Tensor, query: Tensor, m
     [
         (ClassMeans, {"centre": "middle"}),
         (LocalDescriptors, {"neighbors": 0}),
+        (LocalDescriptors, {"neighbors": 2.5}),
         (PairedPositions, {"pairing": "none"}),
         (FeatureReconstruction, {"ridge": 0.0}),
+        (FeatureReconstruction, {"ridge": "2"}),
         (LogisticRegression, {"inverse_penalty": float("nan")}),
         (EasyFSL, {"method": "FEAT"}),
     ],

@@ -44,11 +44,17 @@ def test_the_same_labels_in_any_form(captured: GraphedHead, labels: Any) -> None
     torch.testing.assert_close(captured(maps_of(3), labels, maps_of(2)), expected)
 
 
-def test_layers_apart(captured: GraphedHead) -> None:
-    support, query = (torch.split_with_sizes(maps_of(n), [6, 5], dim=1) for n in (3, 2))
-    split = GraphedHead(captured.head, support, captured.classes, query)
+@pytest.mark.parametrize(
+    "apart", [(True, True), (True, False), (False, True)], ids=["both", "support", "query"]
+)
+def test_layers_apart(captured: GraphedHead, apart: tuple[bool, bool]) -> None:
+    support, query = (
+        torch.split_with_sizes(maps_of(n), [6, 5], dim=1) if split else maps_of(n)
+        for n, split in zip((3, 2), apart, strict=True)
+    )
+    graph = GraphedHead(captured.head, support, captured.classes, query)
     expected = captured(maps_of(3), LABELS, maps_of(2))
-    torch.testing.assert_close(split(support, LABELS, query), expected)
+    torch.testing.assert_close(graph(support, LABELS, query), expected)
 
 
 def test_another_shape_is_refused(captured: GraphedHead) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tempfile
 import zipfile
-import zlib
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,9 +12,6 @@ from lwfm.errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-_DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError)
-"""RuntimeError: encrypted, and, as NotImplementedError, compressed by an unknown method."""
 
 
 @contextmanager
@@ -32,12 +28,12 @@ def unpacked(path: Path, *, other: str, content: str) -> Iterator[Path]:
     Raises
     ------
     UserError
-        For a file that is no zip, a damaged or encrypted one, and a compression that Python does not know.
+        For a file that is no zip, a damaged or encrypted one, and an unknown compression.
     """
     with tempfile.TemporaryDirectory() as folder:
         try:
             with zipfile.ZipFile(path) as archive:
                 archive.extractall(folder)  # refuses names that lead out of the folder
-        except _DAMAGED as error:
+        except Exception as error:  # zipfile raises anything on damaged files
             raise UserError(f"{path} is neither {other} nor a readable zip of {content}: {error}") from error
         yield Path(folder)

@@ -1,22 +1,33 @@
-"""Images in folders or zips of class folders, with the classes that training must not see."""
+"""Images in folders or zips of class folders, with the classes that training must not see, and their maps."""
 
 from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
+from lwfm._common.devices import choose_device
+from lwfm._common.progress import progress
 from lwfm.data.layouts.folders import class_folders, read_folder, split_folders
 from lwfm.errors import UserError
 from lwfm.metric.data.archives import unpacked
+from lwfm.model.default import build_network
+from lwfm.model.encode import encode_images
+from lwfm.model.network import LWFM
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     import numpy.typing as npt
+    from torch import Tensor
+
+    from lwfm._common.devices import Accelerator
+
+_AT_ONCE = 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,3 +97,25 @@ def _scan(folder: Path, root: Path) -> Pictures:
     if len(np.unique(labels)) < 4:
         raise UserError(f"{root} holds fewer than four classes: two to learn from, two to search among")
     return Pictures(tuple(paths), labels, np.array(of_split))
+
+
+def encode_maps(backbone: str, images: Iterable[Any], accelerator: Accelerator = "auto") -> Tensor:
+    """Compute the maps [N, C, F, F] of images by a backbone, its chosen layers joined along the channels.
+
+    They are on the CPU, wherever they were computed.
+
+    Raises
+    ------
+    UserError
+        For a backbone whose layers have maps of several sizes, an image that cannot be read, or no image.
+    """
+    device = choose_device(accelerator)
+    network = build_network(backbone)
+    if not isinstance(network, LWFM) or len(set(network.backbone.feature_size)) != 1:
+        raise UserError(f"the layers of {backbone} must be pooled to maps of one size")
+    shown = progress(images, "encoding", "image")
+    encoded = encode_images(network.to(device), shown, _AT_ONCE)
+    batches = [torch.cat(layers, dim=1).float().cpu() for layers in encoded]
+    if not batches:
+        raise UserError("there is no image to encode")
+    return torch.cat(batches)

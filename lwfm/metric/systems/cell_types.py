@@ -355,6 +355,10 @@ def predict(
             "the model was fitted on arrays, without names of genes: fit it by lwfm metric fit cell_types"
         )
     check_names_differ(path.name for path in inputs)
+    taken = {path.resolve() for path in inputs}
+    if written := [path for path in inputs if _annotated(path, out).resolve() in taken]:
+        target = _annotated(written[0], out)
+        raise UserError(f"the copy of {written[0]} with annotations would replace the input {target}")
     names = read_orthologues(Path(orthologues)) if orthologues else {}
     lines, drawn = [], []
     with atomic_path(out) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
@@ -367,7 +371,7 @@ def predict(
             unknown = int((types == UNKNOWN).sum())
             lines.append(f"{path}: {len(types)} cells, {unknown} of them {UNKNOWN}")
             if path.suffix == ".h5ad":
-                target = out.with_name(f"{path.stem}-annotated.h5ad")
+                target = _annotated(path, out)
                 _write_columns(path, target, types, shares)
                 lines.append(f"with obs columns lwfm_cell_type and lwfm_share: {target}")
             drawn.append((embedded, types[: len(embedded)]))
@@ -391,6 +395,11 @@ def _annotate(
         shares.append(votes)
         embedded.append(embeddings[: max(_DRAWN - sum(len(part) for part in embedded), 0)])
     return np.concatenate(types), np.concatenate(shares), np.concatenate(embedded)
+
+
+def _annotated(path: Path, out: Path) -> Path:
+    """Return where the annotated copy of an .h5ad file goes."""
+    return out.with_name(f"{path.stem}-annotated.h5ad")
 
 
 def _write_columns(path: Path, target: Path, types: Labels, shares: npt.NDArray[np.float64]) -> None:

@@ -17,29 +17,25 @@ from pytorch_metric_learning.distances import LpDistance
 from pytorch_metric_learning.losses import TripletMarginLoss
 from torch import Tensor, nn
 
-from lwfm._common.devices import choose_device
 from lwfm._common.files import atomic_path
 from lwfm._common.progress import progress
-from lwfm._common.ranges import check_at_least, check_between, check_counts, check_positive
+from lwfm._common.ranges import check_between, check_counts, check_positive
 from lwfm._common.text import one_line
 from lwfm.data import open_image
 from lwfm.errors import UserError
 from lwfm.figures import check_figure_suffix, save_figure
-from lwfm.metric.data.pictures import open_pictures
+from lwfm.metric.data.pictures import encode_maps, open_pictures
 from lwfm.metric.distances import RelativeDistributionEntropyDistance
 from lwfm.metric.encoders import GeM, ScaledNorm
 from lwfm.metric.estimator import MetricEstimator, check_lengths
 from lwfm.metric.evaluation import MetricEvaluation, Row
-from lwfm.metric.losses import LinearCrossEntropy, SquaredContrastiveLoss
+from lwfm.metric.losses import LinearCrossEntropy, Mined, SquaredContrastiveLoss
 from lwfm.metric.module import MetricModule, class_batches, seeded
-from lwfm.metric.scores import Scores, retrieval_scores
+from lwfm.metric.scores import Scores, rank_all, retrieval_scores
 from lwfm.metric.systems.system import System, build
-from lwfm.model.default import build_network
-from lwfm.model.encode import encode_images
-from lwfm.model.network import LWFM
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     import numpy.typing as npt
     from pytorch_metric_learning.distances import BaseDistance
@@ -55,7 +51,6 @@ LossName = Literal["contrastive", "triplet", "cross_entropy"]
 MARGINS: dict[str, tuple[float, ...]] = {"contrastive": (0.8, 1.2), "triplet": (0.1, 0.3)}
 THETAS = (0.3, 1.0)
 """What :func:`evaluate` tries on validation classes, the same margins with and without the entropy."""
-_AT_ONCE = 64
 _SHOWN = 8
 
 
@@ -179,7 +174,8 @@ class RDERetriever(MetricEstimator):
             raise UserError(f"distance must be rde, spm or a module, not {self.distance!r}")
         check_counts(candidates=self.candidates, k=self.k, dim=self.dim, steps=self.steps)
         check_counts(classes_per_batch=self.classes_per_batch, images_per_class=self.images_per_class)
-        check_at_least(2, images_of_a_batch=self.classes_per_batch * self.images_per_class)
+        if self.classes_per_batch * self.images_per_class < 2:
+            raise UserError("classes_per_batch times images_per_class must be at least 2")
         check_between(0, float("inf"), margin=self.margin, theta=self.theta)
         check_positive(learning_rate=self.learning_rate)
         self.training_distance()  # checks its form
@@ -239,7 +235,7 @@ class RDERetriever(MetricEstimator):
         labels = np.asarray(y)
         check_lengths(len(X), labels=labels)
         known = self.classes_[self.decision_.codes]
-        if _is_text(labels) != _is_text(self.classes_):
+        if _is_text(labels) != _is_text(self.classes_) or not (_is_text(labels) or _is_finite(labels)):
             kind = "text" if _is_text(self.classes_) else "numbers"
             raise UserError(f"the labels must be {kind}, as those of fit, not {labels[:1].tolist()}")
         maps = self._inputs(X)
@@ -328,44 +324,12 @@ def _names(images: Any) -> tuple[str, ...]:
     return tuple(str(Path(each).resolve()) if isinstance(each, (str, Path)) else "" for each in images)
 
 
+def _is_finite(labels: npt.NDArray[Any]) -> bool:
+    return labels.dtype.kind in "biuf" and bool(np.isfinite(labels).all())
+
+
 def _is_text(labels: npt.NDArray[Any]) -> bool:
     return labels.dtype.kind == "U" or any(isinstance(label, str) for label in labels)
-
-
-class Mined(nn.Module):
-    """A loss of pytorch-metric-learning on what a miner finds.
-
-    Parameters
-    ----------
-    loss, miner : nn.Module
-        Of the library.
-    """
-
-    def __init__(self, loss: nn.Module, miner: nn.Module) -> None:
-        super().__init__()
-        self.loss, self.miner = loss, miner
-
-    def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
-        """Compute the loss of embeddings [B, dim] and labels [B]."""
-        found: Tensor = self.loss(embeddings, labels, self.miner(embeddings, labels))
-        return found
-
-
-def encode_maps(backbone: str, images: Iterable[Any], accelerator: Accelerator = "auto") -> Tensor:
-    """Compute the maps [N, C, F, F] of images by a backbone, its chosen layers joined along the channels.
-
-    They are on the CPU, wherever they were computed.
-    """
-    device = choose_device(accelerator)
-    network = build_network(backbone)
-    if not isinstance(network, LWFM) or len(set(network.backbone.feature_size)) != 1:
-        raise UserError(f"the layers of {backbone} must be pooled to maps of one size")
-    shown = progress(images, "encoding", "image")
-    encoded = encode_images(network.to(device), shown, _AT_ONCE)
-    batches = [torch.cat(layers, dim=1).float().cpu() for layers in encoded]
-    if not batches:
-        raise UserError("there is no image to encode")
-    return torch.cat(batches)
 
 
 def evaluate(root: Path, seeds: Sequence[int], **options: Any) -> MetricEvaluation:
@@ -435,12 +399,15 @@ def _baselines(
 def _choose(base: RDERetriever, grid: dict[str, Any], maps: Tensor, codes: Indices) -> RDERetriever:
     """Return the retriever of the grid with the best mAP on validation classes, a quarter of the classes.
 
-    Where a quarter is fewer than two classes, it is a quarter of the images instead.
+    Where a quarter is fewer than two classes, it is a quarter of the images instead; where no two of these
+    share a class there is nothing to choose by, and ``base`` is returned.
     """
     with seeded(base.seed) as random:
         classes = random.permutation(np.unique(codes))
         held = classes[: len(classes) // 4]
         validation = np.isin(codes, held) if len(held) > 1 else random.random(len(codes)) < 0.25
+    if len(np.unique(codes[validation])) == validation.sum():
+        return base
     best, reached = base, -1.0
     for values in product(*grid.values()):
         options = dict(zip(grid, values, strict=True))
@@ -457,32 +424,6 @@ def _score(retriever: RDERetriever, maps: Tensor, codes: Indices) -> Scores:
     descriptors = torch.as_tensor(retriever.transform(maps))
     order = rank_all(descriptors, retriever.training_distance(), retriever.candidates)
     return retrieval_scores(order, codes)
-
-
-def rank_all(descriptors: Tensor, measure: BaseDistance, candidates: int) -> Indices:
-    """Rank all others for each descriptor: by Euclidean distance, the first `candidates` by another one.
-
-    Parameters
-    ----------
-    descriptors : Tensor
-        [N, dim].
-    measure : BaseDistance
-        Ranks the candidates.
-    candidates : int
-        How many.
-
-    Returns
-    -------
-    ndarray
-        [N, N - 1] int64.
-    """
-    with torch.inference_mode():
-        euclid = LpDistance()(descriptors)
-        euclid.fill_diagonal_(torch.inf)
-        order = euclid.argsort(dim=1, stable=True)[:, :-1]
-        first = order[:, :candidates]
-        refined = measure(descriptors).gather(1, first).argsort(dim=1, stable=True)
-        return torch.cat([first.gather(1, refined), order[:, candidates:]], dim=1).numpy()
 
 
 def fit(root: Path, **options: Any) -> RDERetriever:

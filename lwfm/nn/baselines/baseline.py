@@ -5,10 +5,12 @@ Letters: S support images, Q queries, P positions (F x F), C channels of all lay
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, get_args
 
+from lwfm.ops._expressions import compute_dtype
 from lwfm.ops.class_lists import class_lists
 
 if TYPE_CHECKING:
@@ -22,6 +24,13 @@ Centre = Literal["none", "channels", "task", "episode"]
 """What is subtracted from positions: nothing; the mean over the channels of each; and then also the mean of
 all support positions, or of those of support images and queries (transductive: the answer to a query depends
 on the others)."""
+
+
+def check_positive(**numbers: object) -> None:
+    """Raise ValueError naming the first of the values that is not a positive, finite number."""
+    for name, number in numbers.items():
+        if isinstance(number, bool) or not isinstance(number, (int, float)) or not 0 < number < math.inf:
+            raise ValueError(f"{name} must be positive and finite, got {number!r}")
 
 
 def centered(support: Tensor, query: Tensor, centre: Centre) -> tuple[Tensor, Tensor]:
@@ -90,7 +99,8 @@ class Baseline(ABC):
         Returns
         -------
         Tensor
-            [Q, way]: the larger, the more similar; what a score means differs between baselines.
+            [Q, way] in float64 for float64 positions, else in float32: the larger, the more similar; what a
+            score means differs between baselines.
 
         Raises
         ------
@@ -110,6 +120,7 @@ class Baseline(ABC):
         if support.device != query.device:
             raise ValueError(f"support is on {support.device}, but query on {query.device}")
         classes = class_lists(support_labels, len(support), support.device)
+        support, query = compute_dtype(support), compute_dtype(query)
         return self._scores(*centered(support, query, self.centre), classes)
 
     @abstractmethod

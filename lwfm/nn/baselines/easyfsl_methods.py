@@ -44,6 +44,8 @@ class EasyFSL(Baseline):
     ------
     ImportError
         Without easyfsl, when an episode is scored.
+    ValueError
+        For fewer queries than a method needs.
 
     Examples
     --------
@@ -70,8 +72,11 @@ class EasyFSL(Baseline):
         kind: Any = getattr(easyfsl.methods, self.method)
         with torch.inference_mode(False), torch.enable_grad():  # some train their prototypes
             labels = torch.tensor(classes.labels, device=query.device)
-            features = [x.mean(1).clone().detach() for x in (support, query)]
+            features = [x.mean(1).float().clone().detach() for x in (support, query)]
             classifier = kind(feature_normalization=2.0)
             classifier.process_support_set(features[0], labels)
-            scores: Tensor = classifier(features[1])
-        return scores.detach()
+            try:
+                scores: Tensor = classifier(features[1])
+            except RuntimeError as error:
+                raise ValueError(f"{self.method} cannot score {len(query)} queries: {error}") from error
+        return scores.detach().to(query)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from lwfm.nn.baselines.baseline import Baseline
+from lwfm.nn.baselines.baseline import Baseline, check_positive
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -50,8 +50,7 @@ class FeatureReconstruction(Baseline):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 < self.ridge < float("inf"):
-            raise ValueError(f"ridge must be positive and finite, got {self.ridge}")
+        check_positive(ridge=self.ridge)
 
     def _scores(self, support: Tensor, query: Tensor, classes: ClassLists) -> Tensor:
         scale = support.square().mean().sqrt().clamp_min(torch.finfo(support.dtype).tiny)

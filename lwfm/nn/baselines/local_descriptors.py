@@ -45,8 +45,8 @@ class LocalDescriptors(Baseline):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.neighbors < 1:
-            raise ValueError(f"neighbors must be at least 1, got {self.neighbors}")
+        if isinstance(self.neighbors, bool) or not isinstance(self.neighbors, int) or self.neighbors < 1:
+            raise ValueError(f"neighbors must be a whole number of at least 1, got {self.neighbors!r}")
 
     def _scores(self, support: Tensor, query: Tensor, classes: ClassLists) -> Tensor:
         support, query = (F.normalize(x, dim=-1) for x in (support, query))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 import torch.nn.functional as F
 
-from lwfm.nn.baselines.baseline import Baseline
+from lwfm.nn.baselines.baseline import Baseline, check_positive
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -52,8 +52,7 @@ class LogisticRegression(Baseline):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 < self.inverse_penalty < float("inf"):
-            raise ValueError(f"inverse_penalty must be positive and finite, got {self.inverse_penalty}")
+        check_positive(inverse_penalty=self.inverse_penalty)
 
     def _scores(self, support: Tensor, query: Tensor, classes: ClassLists) -> Tensor:
         from sklearn.exceptions import ConvergenceWarning
