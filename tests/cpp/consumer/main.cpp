@@ -1,6 +1,12 @@
-// A program of a user of the installed package; exits with 0 if a 3 x 3 problem is solved.
+// A program of a user of the installed package, with every public header; exits with 0 if a 3 x 3
+// problem is solved.
 #include <core/assignment.h>
+#include <core/bottleneck.h>
+#include <core/interruption.h>
+#include <core/ranking.h>
 #include <core/sparse.h>
+#include <core/thread_pool.h>
+#include <core/transport.h>
 
 #include <cstdint>
 
