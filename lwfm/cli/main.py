@@ -29,7 +29,9 @@ EXTRAS = {
     "neurokit2": "ecg",
     "anndata": "cells",
     "h5py": "cells",
-    "pandas": "cells",
+    "pandas": "scada",
+    "pyarrow": "scada",
+    "pyeit": "eit",
     "scipy": "metric",
     "easyfsl": "adapters",
 }

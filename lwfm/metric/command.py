@@ -34,7 +34,7 @@ def list_systems() -> str:
 def evaluate_system(
     system: str,
     *,
-    root: Path,
+    root: Path | None = None,
     seeds: int = 5,
     options: dict[str, Any] | None = None,
     out: Path | None = None,
@@ -46,8 +46,9 @@ def evaluate_system(
     ----------
     system : str
         Its name: lwfm metric list shows them.
-    root : Path
-        The data: a file or folder of the kind that the list shows.
+    root : Path, optional
+        The data: a file or folder of the kind that the list shows. Without it a system that has a simulator
+        is measured on simulated data, which shows the mechanism, not the published figure.
     seeds : int
         Number of seeds; they are 0, 1, ...
     options : dict, optional
@@ -65,14 +66,21 @@ def evaluate_system(
     Raises
     ------
     UserError
-        For an unknown system, data that cannot be read, wrong options, and files that cannot be written.
+        For an unknown system, data that cannot be read, a system without simulator and root, wrong options,
+        and files that cannot be written.
     """
     check_at_least(1, seeds=seeds)
     if figure is not None:
         check_figure_suffix(figure)
-    _check_exists(root)
     found = find_system(system)
-    result = found.evaluate(root, range(seeds), **_checked(options, "evaluate", ("root", "seeds")))
+    given = _checked(options, "evaluate", ("root", "seeds"))
+    if root is not None:
+        _check_exists(root)
+        result = found.evaluate(root, range(seeds), **given)
+    elif found.simulate is not None:
+        result = found.simulate(range(seeds), **given)
+    else:
+        raise UserError(f"{system} has no simulator: give its data, --root, which are {found.reads}")
     with keeping(result):
         if out is not None:
             with atomic_path(out) as temporary:

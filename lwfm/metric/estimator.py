@@ -76,9 +76,7 @@ class MetricEstimator(TransformerMixin, ClassifierMixin, BaseEstimator, ABC):  #
         inputs, labels = self._inputs(X), np.asarray(y)
         grouped = np.zeros(len(inputs), dtype=np.int64) if groups is None else np.asarray(groups)
         check_lengths(len(inputs), labels=labels, groups=grouped)
-        self.classes_, codes = np.unique(labels, return_inverse=True)
-        if len(self.classes_) < 2:
-            raise UserError(f"at least two classes are needed, there is only {self.classes_.tolist()}")
+        self.classes_, codes = self._coded(labels)
         self.shape_ = tuple(inputs.shape[1:])
         with seeded(self.seed) as random:
             encoder = self._encoder(self.shape_)
@@ -88,6 +86,13 @@ class MetricEstimator(TransformerMixin, ClassifierMixin, BaseEstimator, ABC):  #
         self.encoder_ = encoder.eval()
         self._decide_by(embed(encoder, inputs[kept], device=device), codes[kept])
         return self
+
+    def _coded(self, labels: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], Indices]:
+        """Return the sorted classes, and the number [N] of the class of each label."""
+        classes, codes = np.unique(labels, return_inverse=True)
+        if len(classes) < 2:
+            raise UserError(f"at least two classes are needed, there is only {classes.tolist()}")
+        return classes, codes
 
     def _decide_by(self, references: npt.NDArray[np.float32], codes: Indices) -> None:
         self.decision_ = NeighborVote(*self._vote()).fit(references, codes, len(self.classes_))

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from lwfm.metric.scores import Scores
 
 Role = Literal["system", "baseline", "ablation"]
+SIMULATED = "simulated: shows the mechanism, not the published figure"
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Row:
     role : {"system", "baseline", "ablation"}
         In the comparison.
     scores : dict of str to list of float
-        One value for each seed, as fractions.
+        One value for each seed: fractions, but for scores whose name ends in a unit, such as "delay (h)".
     """
 
     protocol: str
@@ -66,6 +67,8 @@ class MetricEvaluation:
         The score that decides, shown in the figure.
     published : str
         What was published, and on what.
+    simulated : bool
+        Whether the data are simulated; every output says so.
     """
 
     system: str
@@ -74,6 +77,7 @@ class MetricEvaluation:
     rows: tuple[Row, ...]
     primary: str
     published: str
+    simulated: bool = False
 
     @property
     def protocols(self) -> list[str]:
@@ -107,7 +111,11 @@ class MetricEvaluation:
             for each in self.differences()
             if each["metric"] == self.primary
         }
-        parts = [f"{self.system} on {self.data}, {len(self.seeds)} seeds; mean in per cent"]
+        parts = [
+            f"{self.system} on {self.data}, {len(self.seeds)} seeds; means in per cent, or in a named unit"
+        ]
+        if self.simulated:
+            parts.append(SIMULATED)
         for protocol in self.protocols:
             rows = [row for row in self.rows if row.protocol == protocol]
             metrics = list(dict.fromkeys(metric for row in rows for metric in row.scores))
@@ -116,8 +124,8 @@ class MetricEvaluation:
                 (
                     row.name,
                     row.role,
-                    *(_percent(row.scores.get(metric)) for metric in metrics),
-                    _difference(differences.get((protocol, row.name))),
+                    *(_mean(metric, row.scores.get(metric)) for metric in metrics),
+                    _difference(self.primary, differences.get((protocol, row.name))),
                 )
                 for row in rows
             ]
@@ -135,6 +143,7 @@ class MetricEvaluation:
             "differences": self.differences(),
             "primary": self.primary,
             "published": self.published,
+            "simulated": SIMULATED if self.simulated else None,
         }
         return json.dumps(content, indent=1, allow_nan=False) + "\n"
 
@@ -148,23 +157,35 @@ class MetricEvaluation:
         for axes, protocol in zip(panels, protocols, strict=True):
             rows = [row for row in self.rows if row.protocol == protocol and self.primary in row.scores]
             for place, row in enumerate(reversed(rows)):
-                values = 100 * np.asarray(row.scores[self.primary])
+                values = _factor(self.primary) * np.asarray(row.scores[self.primary])
                 axes.barh(place, values.mean(), color=colors[row.role], alpha=0.4)
                 axes.plot(values, np.full(len(values), place), "o", color=colors[row.role], markersize=3)
             axes.set_yticks(range(len(rows)), [row.name for row in reversed(rows)], fontsize=8)
             axes.set_title(protocol, fontsize=9)
-            axes.set_xlabel(f"{self.primary} (%)", fontsize=8)
+            axes.set_xlabel(self.primary if _has_unit(self.primary) else f"{self.primary} (%)", fontsize=8)
             axes.grid(axis="x", alpha=0.3)
+        if self.simulated:
+            figure.suptitle(SIMULATED, fontsize=9)
         return figure
 
 
-def _percent(values: Sequence[float] | None) -> str:
-    return "" if values is None else f"{100 * float(np.mean(values)):.2f}"
+def _has_unit(metric: str) -> bool:
+    return metric.endswith(")")
 
 
-def _difference(difference: dict[str, Any] | None) -> str:
+def _factor(metric: str) -> float:
+    """Return what a score is multiplied by to be shown: fractions are shown in per cent."""
+    return 1 if _has_unit(metric) else 100
+
+
+def _mean(metric: str, values: Sequence[float] | None) -> str:
+    return "" if values is None else f"{_factor(metric) * float(np.mean(values)):.2f}"
+
+
+def _difference(metric: str, difference: dict[str, Any] | None) -> str:
     if difference is None:
         return ""
     mean, low, high = (difference[name] for name in ("mean", "low", "high"))
-    limits = "" if low is None else f" [{100 * low:+.2f}, {100 * high:+.2f}]"
-    return f"{100 * mean:+.2f}{limits}"
+    factor = _factor(metric)
+    limits = "" if low is None else f" [{factor * low:+.2f}, {factor * high:+.2f}]"
+    return f"{factor * mean:+.2f}{limits}"

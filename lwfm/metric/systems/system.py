@@ -37,6 +37,9 @@ class System:
         ``fit(root, **options)``, the options being the parameters of the estimator and of its reader.
     predict : callable
         ``predict(estimator, inputs, out, figure, **options)`` writes files and returns lines about them.
+    simulate : callable, optional
+        ``simulate(seeds, **options)``, which evaluates on simulated data where the user has none; its result
+        has ``simulated=True``. None where there is no simulator.
     """
 
     name: str
@@ -48,6 +51,7 @@ class System:
     evaluate: Callable[..., MetricEvaluation]
     fit: Callable[..., MetricEstimator]
     predict: Callable[..., str]
+    simulate: Callable[..., MetricEvaluation] | None = None
 
 
 def build(
