@@ -13,7 +13,7 @@ Source: "Layer-Wise Feature Metric of Semantic-Pixel Matching for Few-Shot Learn
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import torch
@@ -23,6 +23,9 @@ from torch.nn import functional as F
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+Positions: TypeAlias = tuple[Tensor, Tensor]
+"""Positions [P, C] of an image and layer as they are compared, and before they are centered by the task."""
 
 CORRELATION_EPS = 1e-6
 """Added to squared norms in the correlation of layer-wise embedding."""
@@ -198,6 +201,7 @@ class LWFMHead(nn.Module):
         top_k: int | None = 1,
         layer_reduction: str = "max",
         merge_shots: bool = False,
+        centre: str = "channels",
     ) -> None:
         super().__init__()
         self.layer_dims = tuple(layer_dims)
@@ -208,6 +212,7 @@ class LWFMHead(nn.Module):
         self.top_k = top_k
         self.layer_reduction = layer_reduction
         self.merge_shots = merge_shots
+        self.centre = centre
         self.embeddings = nn.ModuleList()
         if embedding:
             for C_l in layer_dims:
@@ -231,66 +236,78 @@ class LWFMHead(nn.Module):
         mean = torch.cat(layers, dim=-1).mean(-1, keepdim=True)
         return [x - mean for x in layers]
 
-    def pair(self, s: list[Tensor], q: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """One pair, layers s[l] [P_l, C_l] and q[l] -> weighted means [C] and [C], matched similarity []."""
-        pooled_s, pooled_q, matched = [], [], []
-        for layer, (s_l, q_l) in enumerate(zip(s, q, strict=True)):
+    def images(
+        self, support: Tensor | Sequence[Tensor], query: Tensor | Sequence[Tensor]
+    ) -> tuple[list[list[Positions]], list[list[Positions]]]:
+        """Cut maps into positions [image][layer], centered by the task if wanted."""
+        sides = self.positions(support), self.positions(query)
+        of_task = sides[0]
+        if self.centre == "episode":
+            of_task = [torch.cat(layer) for layer in zip(*sides, strict=True)]
+        means = [x.mean((0, 1)) if self.centre != "channels" else x.new_zeros(()) for x in of_task]
+        supports, queries = (
+            [[(x[i] - mean, x[i]) for x, mean in zip(side, means, strict=True)] for i in range(len(side[0]))]
+            for side in sides
+        )
+        return supports, queries
+
+    def pair(self, s: list[Positions], q: list[Positions]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """One pair of images -> weighted means [C], [C], the query's before centering [C], similarity []."""
+        pooled_s, pooled_q, read, matched = [], [], [], []
+        for layer, ((s_l, own_s), (q_l, own_q)) in enumerate(zip(s, q, strict=True)):
             if self.attention_temperature is None:
                 a, b = s_l.new_ones(len(s_l)), q_l.new_ones(len(q_l))
             else:
                 a, b = layer_wise_embedding(s_l, q_l, self.attention_temperature)
-            s_l, q_l = a[:, None] * s_l, b[:, None] * q_l
-            pooled_s.append(s_l.mean(0))
-            pooled_q.append(q_l.mean(0))
-            matched.append(self.match(layer, s_l, q_l))
-        return torch.cat(pooled_s), torch.cat(pooled_q), self.reduce(matched)
+            a, b = a[:, None], b[:, None]
+            pooled_s.append((a * s_l).mean(0))
+            pooled_q.append((b * q_l).mean(0))
+            read.append((b * own_q).mean(0))
+            matched.append(self.match(layer, (a * s_l, a * own_s), (b * q_l, b * own_q)))
+        return torch.cat(pooled_s), torch.cat(pooled_q), torch.cat(read), self.reduce(matched)
 
-    def match(self, layer: int, s: Tensor, q: Tensor) -> Tensor:
-        """Match positions s [P, C] and q [M, C] of one layer -> similarity []."""
-        columns = match_pair(s, q)
-        if self.embeddings:
-            phi = self.embeddings[layer]
-            s, q = s + phi(s), q + phi(q)
-        return pair_similarity(s, q, columns, self.top_k)
+    def match(self, layer: int, s: Positions, q: Positions) -> Tensor:
+        """Match positions [P, C] and [M, C] of one layer, and embed them as they were before -> []."""
+        columns = match_pair(s[0], q[0])
+        if not self.embeddings:
+            return pair_similarity(s[0], q[0], columns, self.top_k)
+        phi = self.embeddings[layer]
+        return pair_similarity(s[1] + phi(s[1]), q[1] + phi(q[1]), columns, self.top_k)
 
     def reduce(self, matched: list[Tensor]) -> Tensor:
         """Make one matched similarity of those of the layers."""
         layers = torch.stack(matched)
         return layers.mean() if self.layer_reduction == "mean" else layers.max()
 
-    def merged(self, shots: list[list[Tensor]], q: list[Tensor]) -> Tensor:
-        """Match q[l] [P_l, C_l] with the positions of all shots s[l] of a class at once -> []."""
-        supports = [torch.cat(layer) for layer in zip(*shots, strict=True)]
-        return self.reduce(
-            [self.match(layer, *pair) for layer, pair in enumerate(zip(supports, q, strict=True))]
-        )
+    def merged(self, shots: list[list[Positions]], q: list[Positions]) -> Tensor:
+        """Match the positions q[l] with those of all shots s[l] of a class at once -> []."""
+        similarities = []
+        for layer, positions in enumerate(zip(*shots, strict=True)):
+            centered, own = (torch.cat(each) for each in zip(*positions, strict=True))
+            similarities.append(self.match(layer, (centered, own), q[layer]))
+        return self.reduce(similarities)
 
     def forward(
         self, support: Tensor | Sequence[Tensor], support_labels: Tensor, query: Tensor | Sequence[Tensor]
     ) -> Tensor | tuple[Tensor, Tensor]:
         """Logits [Q, way], and class logits [Q, num_classes] in training with a classifier."""
-        support_layers, query_layers = self.positions(support), self.positions(query)
+        supports, queries = self.images(support, query)
         way = int(support_labels.max()) + 1
         logits, features = [], []
-        for index in range(len(query_layers[0])):
-            pairs = [
-                self.pair([s[shot] for s in support_layers], [q[index] for q in query_layers])
-                for shot in range(len(support_labels))
-            ]
+        for q in queries:
+            pairs = [self.pair(s, q) for s in supports]
             row, read = [], []
             for label in range(way):
                 of_class = [pair for pair, own in zip(pairs, support_labels, strict=True) if own == label]
-                pooled_s = torch.stack([pair[0] for pair in of_class]).mean(0)  # [C]
-                pooled_q = torch.stack([pair[1] for pair in of_class]).mean(0)  # [C]
-                spm = self.matching_weight * torch.stack([pair[2] for pair in of_class]).mean()
+                pooled_s, pooled_q, mean_q = (
+                    torch.stack([pair[k] for pair in of_class]).mean(0) for k in range(3)
+                )  # [C]
+                spm = self.matching_weight * torch.stack([pair[3] for pair in of_class]).mean()
                 if self.merge_shots:
-                    shots = [
-                        [s[shot] for s in support_layers]
-                        for shot in (support_labels == label).nonzero()[:, 0]
-                    ]
-                    spm = self.matching_weight * self.merged(shots, [q_l[index] for q_l in query_layers])
+                    shots = [s for s, own in zip(supports, support_labels, strict=True) if own == label]
+                    spm = self.matching_weight * self.merged(shots, q)
                 row.append((cosine(pooled_s, pooled_q) + spm) / self.temperature)
-                read.append(pooled_q)
+                read.append(mean_q)
             logits.append(torch.stack(row))
             features.append(torch.stack(read).mean(0))
         if self.training and self.classifier is not None:

@@ -141,6 +141,6 @@ def most_similar(
     for label in set(classes.tolist()):
         members = (labels == label).nonzero().squeeze(1)
         queries = (classes == label).nonzero().squeeze(1)
-        compared = head.compare(support[members], range(len(members)), query[queries])
+        compared = head.compare(support[members], range(len(members)), query[queries], task=support)
         nearest[queries] = members[head.logits(compared).argmax(-1).cpu()]
     return nearest

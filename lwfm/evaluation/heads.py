@@ -63,8 +63,9 @@ class HeadOptions(TypedDict, total=False):
         class_means, logistic_regression, local_descriptors, paired_positions, feature_reconstruction,
         earth_movers_distance or easyfsl in place of a head.
     centre : str
-        Of a baseline: what is subtracted from positions, none, or the mean over their channels, and then of
-        the task's support positions, or of all of the episode.
+        What is subtracted from positions: channels, the mean over the channels of each; task, then also the
+        mean of the episode's support positions; episode, that of support images and queries. Of a
+        baseline also none.
     neighbors : int
         Of local_descriptors.
     pairing : str
@@ -97,7 +98,7 @@ class HeadOptions(TypedDict, total=False):
 
 _NEEDED = ((LogisticRegression, "sklearn", "report"), (EasyFSL, "easyfsl", "adapters"))
 _OF_BASELINES = {field.name for each in BASELINES.values() for field in fields(each)}
-_OF_HEADS = [name for name in HeadOptions.__annotations__ if name not in {*_OF_BASELINES, "baseline"}]
+_OF_HEADS = [name for name in HeadOptions.__annotations__ if name in ModelConfig.__dataclass_fields__]
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from lwfm.data.normalization import Normalization
 from lwfm.errors import UserError
 from lwfm.model.backbones import build_backbone
 from lwfm.model.weights import load_tensors
-from lwfm.nn import LayerReduction, LWFMHead
+from lwfm.nn import HeadCentre, LayerReduction, LWFMHead
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -56,6 +56,9 @@ class ModelConfig:
         The matched similarity is the max over the layers, or their mean.
     merge_shots : bool
         Whether a query is matched with all shots of a class at once, or with each.
+    centre : str
+        What is subtracted from positions: the mean over their channels, and with task also the mean of the
+        episode's support positions, with episode that of support images and queries.
     """
 
     backbone: str = "resnet18"
@@ -70,6 +73,7 @@ class ModelConfig:
     top_k: int | None = 1
     layer_reduction: LayerReduction = "max"
     merge_shots: bool = False
+    centre: HeadCentre = "channels"
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> ModelConfig:
@@ -187,6 +191,7 @@ def build_head(config: ModelConfig, layer_dims: Sequence[int], num_classes: int 
         top_k=config.top_k,
         layer_reduction=config.layer_reduction,
         merge_shots=config.merge_shots,
+        centre=config.centre,
     )
 
 

@@ -7,6 +7,7 @@ from lwfm.nn.embedding import PixelEmbedding
 from lwfm.nn.graphed import GraphedHead, graphed
 from lwfm.nn.head import EpisodeSimilarities, LayerReduction, LWFMHead
 from lwfm.nn.matching import SemanticPixelMatching
+from lwfm.nn.task_centering import HeadCentre
 from lwfm.ops.class_lists import ClassLists
 from lwfm.ops.encode_maps import EncodedMaps
 
@@ -15,6 +16,7 @@ __all__ = [
     "EncodedMaps",
     "EpisodeSimilarities",
     "GraphedHead",
+    "HeadCentre",
     "LWFMHead",
     "LayerReduction",
     "PixelEmbedding",

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from lwfm.nn.task_centering import center_positions, task_means
 from lwfm.ops import layer_wise_embedding, paired_pixel_matching
 from lwfm.ops._expressions import paired_blocks, without_autocast
 
@@ -49,7 +50,9 @@ class LayerMatch:
 
 
 @torch.no_grad()
-def explain_pair(head: LWFMHead, support: Maps, query: Maps) -> tuple[LayerMatch, ...]:
+def explain_pair(
+    head: LWFMHead, support: Maps, query: Maps, *, task: EncodedMaps | None = None
+) -> tuple[LayerMatch, ...]:
     """Match one support image with one query, layer by layer, as the head does.
 
     Parameters
@@ -58,6 +61,9 @@ def explain_pair(head: LWFMHead, support: Maps, query: Maps) -> tuple[LayerMatch
         Its embedding, temperature and layout are used.
     support, query : Tensor or sequence of Tensor
         Maps of one image each: [1, C, F, F], or one [1, C_l, F_l, F_l] per layer.
+    task : EncodedMaps, optional
+        Support images of the task, for a head that centers by their mean. None: both images are compared as
+        they are, centered over channels.
 
     Returns
     -------
@@ -84,17 +90,27 @@ def explain_pair(head: LWFMHead, support: Maps, query: Maps) -> tuple[LayerMatch
         if len(images) != 1:
             raise ValueError(f"one image each is explained, got {len(both[0])} and {len(both[1])}")
     with without_autocast(both[0].device):
-        return tuple(_explain_layer(head, layer, *both) for layer in range(len(both[0].positions)))
+        compared = both
+        if task is not None and head.centre != "channels":
+            means = task_means(task)
+            compared = center_positions(both[0], means), center_positions(both[1], means)
+        layers = range(len(both[0].positions))
+        return tuple(_explain_layer(head, layer, compared, both) for layer in layers)
 
 
-def _explain_layer(head: LWFMHead, layer: int, support: EncodedMaps, query: EncodedMaps) -> LayerMatch:
-    """Match positions [1, P, C_l] of one layer of both images."""
-    s, q = support.positions[layer], query.positions[layer]
+def _explain_layer(
+    head: LWFMHead,
+    layer: int,
+    compared: tuple[EncodedMaps, EncodedMaps],
+    own: tuple[EncodedMaps, EncodedMaps],
+) -> LayerMatch:
+    """Match one layer of two images; ``own`` is not centered by the task, as the embedding needs it."""
+    s, q = (images.positions[layer] for images in compared)
     a, b = layer_wise_embedding(s, q, temperature=head.attention_temperature)
     assignment = paired_pixel_matching(s, q)[1]
     if head.embeddings:  # also where the head does not match
         embed = head.embeddings[layer]
-        s, q = embed(s), embed(q)
+        s, q = (embed(images.positions[layer]) for images in own)
     similarities = paired_blocks(s, q).values().gather(-1, assignment.unsqueeze(-1)).squeeze(-1)
     results = (a[0], b[0], assignment, similarities)
     return LayerMatch(*(x.squeeze(0).cpu() for x in results))

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from lwfm.nn.embedding import PixelEmbedding
 from lwfm.nn.map_layout import MapLayout
+from lwfm.nn.task_centering import HeadCentre, compare_centered
 from lwfm.ops._expressions import without_autocast
 from lwfm.ops.class_lists import class_lists
 from lwfm.ops.compare_maps import compare_maps
@@ -75,6 +76,12 @@ class LWFMHead(nn.Module):
     merge_shots : bool
         Match each query with the positions of all shots of a class at once, one assignment of P to K P
         positions, rather than with each shot (the paper, which averages these). The same for one shot.
+    centre : str
+        What is subtracted from positions. ``channels``: the mean over the channels of each (the paper).
+        ``task``: then also, layer by layer, the mean over all positions of the episode's support images, so
+        that what the classes have in common no longer counts as similar. ``episode``: the mean over those of
+        support images and queries (transductive: an answer depends on the other queries). The learned
+        embedding and the classifier see positions that are centered over channels alone.
 
     Raises
     ------
@@ -108,6 +115,7 @@ class LWFMHead(nn.Module):
         top_k: int | None = 1,
         layer_reduction: LayerReduction = "max",
         merge_shots: bool = False,
+        centre: HeadCentre = "channels",
     ) -> None:
         super().__init__()
         self.layout = MapLayout(layer_dims, feature_size)
@@ -118,6 +126,7 @@ class LWFMHead(nn.Module):
         self.top_k = top_k
         self.layer_reduction = layer_reduction
         self.merge_shots = merge_shots
+        self.centre = centre
         self._check_arguments()
         self.embeddings = nn.ModuleList(PixelEmbedding(dim) for dim in self.layout.dims if embedding)
         self.classifier = None if num_classes is None else nn.Linear(sum(self.layout.dims), num_classes)
@@ -131,6 +140,8 @@ class LWFMHead(nn.Module):
             raise ValueError(f"attention_temperature must be positive, got {self.attention_temperature}")
         if self.layer_reduction not in get_args(LayerReduction):
             raise ValueError(f"layer_reduction must be max or mean, got {self.layer_reduction!r}")
+        if self.centre not in get_args(HeadCentre):
+            raise ValueError(f"centre must be channels, task or episode, got {self.centre!r}")
         pairs = min(self.layout.sizes) ** 2
         if self.top_k is not None and not 1 <= self.top_k <= pairs:
             raise ValueError(f"top_k must be 1 to {pairs} (positions of the smallest map), got {self.top_k}")
@@ -193,6 +204,9 @@ class LWFMHead(nn.Module):
         classes = class_lists(support_labels, len(batches[0][0]), device)
         weights = self._weights(batches[0][0])
         with without_autocast(batches[0][0].device):
+            if self.centre != "channels":
+                images = encode_maps(batches, self.layout.dims, together=self.layout.shared, weights=weights)
+                return self._compare(images, classes, features=features)
             return self._weighted(
                 *compare_maps(
                     batches, self.layout.dims, classes, self._options(),
@@ -240,6 +254,7 @@ class LWFMHead(nn.Module):
         query: EncodedMaps,
         *,
         features: bool = False,
+        task: EncodedMaps | None = None,
     ) -> EpisodeSimilarities:
         """Compare encoded queries with the classes of encoded support images.
 
@@ -251,6 +266,9 @@ class LWFMHead(nn.Module):
             Labels of the support images, as in :meth:`forward`.
         features : bool
             Whether the queries' features are wanted.
+        task : EncodedMaps, optional
+            Images whose mean position is subtracted where the head centers by the task; by default the
+            support images.
 
         Returns
         -------
@@ -262,7 +280,7 @@ class LWFMHead(nn.Module):
             For labels as in :meth:`forward`, or images that were not encoded by one head in one dtype.
         """
         lists = class_lists(classes, len(support), support.device)
-        return self._compare(EncodedMaps.cat([support, query]), lists, features=features)
+        return self._compare(EncodedMaps.cat([support, query]), lists, features=features, task=task)
 
     def compare_episodes(
         self,
@@ -272,6 +290,7 @@ class LWFMHead(nn.Module):
         classes: Sequence[int] | Tensor | ClassLists,
         *,
         features: bool = False,
+        task: EncodedMaps | None = None,
     ) -> EpisodeSimilarities:
         """Compare the queries and classes of several episodes that share encoded images.
 
@@ -286,6 +305,9 @@ class LWFMHead(nn.Module):
             Labels of the S support images, the same in every episode.
         features : bool
             Whether the queries' features are wanted.
+        task : EncodedMaps, optional
+            Images whose mean position is subtracted where the head centers by the task; by default the
+            support images of each episode.
 
         Returns
         -------
@@ -311,7 +333,7 @@ class LWFMHead(nn.Module):
         if len(lists[0]) != len(lists[1]):
             raise ValueError(f"support lists {len(lists[0])} episodes, query {len(lists[1])}")
         grouped = class_lists(classes, lists[0].shape[1], images.device)
-        return self._compare(images, grouped, (lists[0], lists[1]), features=features)
+        return self._compare(images, grouped, (lists[0], lists[1]), features=features, task=task)
 
     def _device_of(
         self, batches: Sequence[Sequence[Tensor]], labels: Sequence[int] | Tensor | ClassLists
@@ -353,12 +375,16 @@ class LWFMHead(nn.Module):
         lists: tuple[Tensor, Tensor] | None = None,
         *,
         features: bool,
+        task: EncodedMaps | None = None,
     ) -> EpisodeSimilarities:
         with without_autocast(images.device):
-            return self._weighted(
-                *compare_episodes(images, classes, lists, self._options(), features=features),
-                features=features,
-            )
+            if self.centre == "channels":
+                terms = compare_episodes(images, classes, lists, self._options(), features=features)
+            else:
+                terms = compare_centered(
+                    images, classes, lists, self._options(), self.centre, features=features, task=task
+                )
+            return self._weighted(*terms, features=features)
 
     def _weighted(
         self, base: Tensor, matching: Tensor, means: Tensor, *, features: bool

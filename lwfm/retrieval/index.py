@@ -131,7 +131,10 @@ class ImageIndex:
         asked = torch.arange(len(shortlist), len(images)).unsqueeze(1)  # [Q, 1]
         # The similarity of two images is symmetric, and many queries of one class are what the head is
         # fastest at: here the candidates.
-        terms = head.compare_episodes(images, asked, listed, [0])
+        # A head that centers by the task takes the index for it; encoding is linear before the embedding, so
+        # that the mean image has the mean position.
+        mean = head.encode([layer.mean(0, keepdim=True, dtype=torch.float32) for layer in self.maps])
+        terms = head.compare_episodes(images, asked, listed, [0], task=mean)
         similarities = (terms.base + terms.matching).squeeze(2)  # [Q, count]
         cosines = 1 - torch.as_tensor(found.distances).view(-1, count)
         return [_ranked(*row, k) for row in zip(places, similarities, cosines, strict=True)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import shutil
@@ -59,6 +60,23 @@ def index(place: Path) -> ImageIndex:
 def test_all_images_below_the_folder_are_indexed(place: Path, index: ImageIndex) -> None:
     assert index.root == place / "images"
     assert [index.root / name for name in index.names] == sorted((place / "images").rglob("*.png"))
+
+
+def test_a_head_that_centers_by_the_task_takes_the_mean_of_the_index(index: ImageIndex) -> None:
+    head = LWFMHead(index.network.backbone.layer_dims, feature_size=1, centre="task").eval()
+    network = copy.deepcopy(index.network)
+    network.head = head
+    queries, features = [layer[:3].float() for layer in index.maps], index.features()
+    together, alone = (
+        replace(index, network=network).nearest([x[:count] for x in queries], features, 4, candidates=9)
+        for count in (3, 1)
+    )
+    assert [hit.number for hit in together[0]] == [hit.number for hit in alone[0]]
+    images = head.encode([x.float() for x in index.maps])
+    shown = images[[hit.number for hit in alone[0]]]
+    terms = head.compare(images[:1], [0], shown, task=images)
+    expected = (terms.base + terms.matching)[:, 0]
+    torch.testing.assert_close(torch.tensor([hit.similarity for hit in alone[0]]), expected)
 
 
 @pytest.mark.parametrize("candidates", [100, 7], ids=["all", "seven"])
