@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -97,6 +98,11 @@ class ImageIndex:
         """Compute the mean features [N, C], of length 1, for the search by cosine."""
         return global_features([layer.float() for layer in self.maps])
 
+    @cached_property
+    def _mean_maps(self) -> list[Tensor]:
+        """[1, C_l, F_l, F_l] of each layer."""
+        return [layer.mean(0, keepdim=True, dtype=torch.float32) for layer in self.maps]
+
     @torch.inference_mode()
     def nearest(
         self, queries: Sequence[Tensor], features: Tensor, k: int, *, candidates: int
@@ -133,8 +139,8 @@ class ImageIndex:
         # fastest at: here the candidates.
         # A head that centers by the task takes the index for it; encoding is linear before the embedding, so
         # that the mean image has the mean position.
-        mean = head.encode([layer.mean(0, keepdim=True, dtype=torch.float32) for layer in self.maps])
-        terms = head.compare_episodes(images, asked, listed, [0], task=mean)
+        task = None if head.centre == "channels" else head.encode(self._mean_maps)
+        terms = head.compare_episodes(images, asked, listed, [0], task=task)
         similarities = (terms.base + terms.matching).squeeze(2)  # [Q, count]
         cosines = 1 - torch.as_tensor(found.distances).view(-1, count)
         return [_ranked(*row, k) for row in zip(places, similarities, cosines, strict=True)]
