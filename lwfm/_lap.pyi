@@ -32,8 +32,12 @@ def solve_ragged(
     bounds: NDArray[np.float64] | None,
 ) -> bool: ...
 def solve_sparse(
-    columns: int, start: NDArray[np.int64], column: NDArray[np.int64], value: NDArray[np.float64]
-) -> NDArray[np.int64] | None: ...
+    columns: int,
+    start: NDArray[np.int64],
+    column: NDArray[np.int64],
+    value: NDArray[np.float64],
+    time_limit: float | None,
+) -> NDArray[np.int64] | float | None: ...
 def k_best(
     costs: NDArray[Any],
     k: int,

@@ -41,7 +41,8 @@ class SparseSolver {
         done_(size(cost.columns), 0),
         pair_of_row_(size(cost.rows), -1) {}
 
-  // Writes the column of each row.
+  // Writes the column of each row. An interruption leaves them unwritten; bound() is then what is
+  // known of the total.
   Status solve(std::int64_t* row_to_column) {
     try {
       if (cost_.rows == cost_.columns) start_from_column_minima();
@@ -53,6 +54,19 @@ class SparseSolver {
     }
     for (std::int64_t i = 0; i < cost_.rows; ++i) row_to_column[i] = cost_.column[pair_of_row_[i]];
     return Status::ok;
+  }
+
+  // What the column duals prove: no complete assignment costs less.
+  double bound() const {
+    double sum = std::accumulate(v_.begin(), v_.end(), 0.0);
+    for (std::int64_t i = 0; i < cost_.rows; ++i) {
+      double smallest = kInfinity;
+      for (std::int64_t k = cost_.start[i]; k < cost_.start[i + 1]; ++k) {
+        smallest = std::min(smallest, reduced(k));
+      }
+      sum += smallest;
+    }
+    return sum;
   }
 
  private:

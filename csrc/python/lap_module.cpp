@@ -10,6 +10,7 @@
 #include <optional>
 #include <stdexcept>
 #include <string>
+#include <variant>
 #include <vector>
 
 #include "calls.h"
@@ -117,20 +118,26 @@ bool solve_ragged(const std::vector<py::array>& costs, bool maximize, double cos
 }
 
 // Solves a matrix in compressed rows, rows <= columns: the column of each row, or nothing if there
-// is no complete assignment.
-std::optional<Indices> solve_sparse(std::int64_t columns, const Indices& start,
-                                    const Indices& column, const Numbers& value) {
+// is no complete assignment; after the time limit, a lower bound on the total.
+std::variant<Indices, double, std::monostate> solve_sparse(std::int64_t columns,
+                                                           const Indices& start,
+                                                           const Indices& column,
+                                                           const Numbers& value,
+                                                           std::optional<double> time_limit) {
   const lwfm::SparseCost cost{start.size() - 1, columns, start.data(), column.data(), value.data()};
-  lwfm::Interruption interruption = lwfm::python::make_interruption();
+  lwfm::Interruption interruption = lwfm::python::make_interruption(time_limit);
   Indices assignment(cost.rows);
   Status status = Status::ok;
+  double bound = 0.0;
   {
     std::int64_t* columns_of_rows = assignment.mutable_data();
     const py::gil_scoped_release unlocked;
-    status = lwfm::SparseSolver(cost, &interruption).solve(columns_of_rows);
+    lwfm::SparseSolver solver(cost, &interruption);
+    status = solver.solve(columns_of_rows);
+    if (status == Status::interrupted) bound = solver.bound();
   }
-  lwfm::python::ended_in_time(interruption);
-  if (status != Status::ok) return std::nullopt;
+  if (!lwfm::python::ended_in_time(interruption)) return bound;
+  if (status != Status::ok) return std::monostate{};
   return assignment;
 }
 
@@ -149,7 +156,7 @@ PYBIND11_MODULE(_lap, module) {
              py::arg("cost_limit"), py::arg("threads"), py::arg("name"), py::arg("columns"),
              py::arg("totals").noconvert(), py::arg("time_limit"), py::arg("bounds").noconvert());
   module.def("solve_sparse", &solve_sparse, py::arg("columns"), py::arg("start"), py::arg("column"),
-             py::arg("value"));
+             py::arg("value"), py::arg("time_limit"));
   lwfm::python::add_ranking(module);
   lwfm::python::add_bottleneck(module);
   module.def("simd_level", [] { return lwfm::name_of(lwfm::simd_level()); });

@@ -190,7 +190,7 @@ def linear_sum_assignment(
 
 
 def lapjv(
-    cost: ArrayLike, verbose: object = 0, force_doubles: object = False
+    cost: ArrayLike, verbose: object = 0, force_doubles: object = False, *, time_limit: float | None = None
 ) -> tuple[Cols, Cols, tuple[float, Reals, Reals]]:
     """Solve one square problem, with dual variables, as ``lapjv.lapjv`` does.
 
@@ -201,6 +201,8 @@ def lapjv(
     verbose, force_doubles : object
         Accepted for compatibility, without effect: nothing is printed; sums and duals are always float64, and
         float64 and integer input is never rounded to float32.
+    time_limit : float, optional
+        Seconds after which to raise :exc:`TimeLimitError`, whose ``bound`` is a lower bound on the total.
 
     Returns
     -------
@@ -216,9 +218,12 @@ def lapjv(
     Raises
     ------
     ValueError
-        ``cost`` is not a square matrix, has a NaN or ``-inf``, or is infeasible.
+        ``cost`` is not a square matrix, has a NaN or ``-inf``, or is infeasible; ``time_limit`` is out of
+        range.
     TypeError
         The entries are complex numbers, objects or strings; ``cost`` is sparse or has masked entries.
+    TimeLimitError
+        The time limit was reached.
 
     Examples
     --------
@@ -233,7 +238,8 @@ def lapjv(
         raise ValueError(
             f"cost must be a square matrix, got shape {array.shape}; linear_sum_assignment takes rectangles"
         )
-    cols, totals, u, v = solve(array[np.newaxis], Request(duals=True, name="cost", single=True))
+    request = Request(duals=True, name="cost", single=True, time_limit=as_time_limit(time_limit))
+    cols, totals, u, v = solve(array[np.newaxis], request)
     row_ind = cols[0]
     col_ind = np.empty_like(row_ind)
     col_ind[row_ind] = np.arange(len(row_ind))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
 from lwfm import _lap
 from lwfm.lap._arguments import as_flag, as_real
+from lwfm.lap._time_limit import as_time_limit, time_is_up
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -25,7 +26,9 @@ class SparseMatrix(Protocol):
         """Return the same in compressed rows."""
 
 
-def solve_sparse(costs: SparseMatrix, maximize: bool = False) -> tuple[Cols, Cols]:
+def solve_sparse(
+    costs: SparseMatrix, maximize: bool = False, *, time_limit: float | None = None
+) -> tuple[Cols, Cols]:
     """Solve a linear assignment problem in which most pairs are forbidden.
 
     Parameters
@@ -36,6 +39,9 @@ def solve_sparse(costs: SparseMatrix, maximize: bool = False) -> tuple[Cols, Col
         The stored arrays are checked before they are read; ``costs`` is not changed.
     maximize : bool
         Maximize the total instead of minimizing it.
+    time_limit : float, optional
+        Seconds after which to raise :exc:`TimeLimitError`, whose ``bound`` is a lower bound on the total, or
+        an upper one when maximizing.
 
     Returns
     -------
@@ -48,10 +54,12 @@ def solve_sparse(costs: SparseMatrix, maximize: bool = False) -> tuple[Cols, Col
     ValueError
         ``costs`` is not two-dimensional; an index is out of range or the stored arrays do not fit one another
         (the message names the first such entry); an entry is NaN or an infinity of the wrong sign (the
-        message names it); or there is no complete assignment.
+        message names it); there is no complete assignment; or ``time_limit`` is out of range.
     TypeError
         ``costs`` is not sparse, its entries are not real numbers or its indices not integers, or
         ``maximize`` is neither True nor False.
+    TimeLimitError
+        The time limit was reached.
 
     Notes
     -----
@@ -73,12 +81,12 @@ def solve_sparse(costs: SparseMatrix, maximize: bool = False) -> tuple[Cols, Col
     """
     if not hasattr(costs, "tocsr"):
         raise TypeError(f"costs must be a sparse array or matrix of SciPy, got {type(costs).__name__}")
-    maximize = as_flag(maximize, "maximize")
+    maximize, limit = as_flag(maximize, "maximize"), as_time_limit(time_limit)
     csr = _canonical(costs)
     transposed = csr.shape[0] > csr.shape[1]
     wide = csr.T.tocsr() if transposed else csr
-    start, column, value = allowed_pairs(wide, maximize, transposed)
-    answer = _lap.solve_sparse(wide.shape[1], start, column, value)
+    allowed = allowed_pairs(wide, maximize, transposed)
+    answer = allowed.solve(wide.shape[1], limit)
     if answer is None:
         raise ValueError("cost matrix is infeasible: no complete assignment uses allowed pairs only")
     longer, shorter = answer, np.arange(wide.shape[0])
@@ -161,9 +169,30 @@ def _check_range(indices: NDArray[Any], size: int, name: str) -> None:
         raise ValueError(f"{name} must be from 0 to {size - 1}, but {name}[{k}] is {indices[k]}")
 
 
-def allowed_pairs(csr: Any, maximize: bool, transposed: bool) -> tuple[Cols, Cols, Reals]:
-    """Return row starts, columns and costs to minimize of the pairs that are not forbidden."""
-    value = _as_float64(csr.data) * (-1.0 if maximize else 1.0)
+class AllowedPairs(NamedTuple):
+    """The pairs that are not forbidden, in compressed rows, as the solver takes them."""
+
+    start: Cols
+    column: Cols
+    value: Reals
+    """To minimize: ``(cost - shift) * factor``."""
+    shift: int
+    factor: float
+
+    def solve(self, columns: int, time_limit: float | None) -> Cols | None:
+        """Return the column of each row, None if there is no complete assignment; TimeLimitError."""
+        answer = _lap.solve_sparse(columns, self.start, self.column, self.value, time_limit)
+        if isinstance(answer, float):
+            bound = answer / self.factor + self.shift * (len(self.start) - 1)
+            raise time_is_up(time_limit, np.array([bound]), single=True)
+        return answer
+
+
+def allowed_pairs(csr: Any, maximize: bool, transposed: bool) -> AllowedPairs:
+    """Return the pairs of a matrix that are not forbidden."""
+    value, shift = _as_float64(csr.data)
+    factor = -1.0 if maximize else 1.0
+    value = value * factor
     allowed = value != np.inf
     invalid = np.flatnonzero(~(value > -np.inf))
     if invalid.size:
@@ -174,16 +203,21 @@ def allowed_pairs(csr: Any, maximize: bool, transposed: bool) -> tuple[Cols, Col
     largest = np.abs(value[allowed]).max(initial=0.0)
     if largest > _LARGEST:
         value *= _SHRINK
+        factor *= _SHRINK
     before = np.concatenate([[0], np.cumsum(allowed)])
-    return before[csr.indptr].astype(np.int64), csr.indices[allowed].astype(np.int64), value[allowed]
+    start, column = before[csr.indptr].astype(np.int64), csr.indices[allowed].astype(np.int64)
+    return AllowedPairs(start, column, value[allowed], shift, factor)
 
 
-def _as_float64(entries: NDArray[Any]) -> Reals:
-    """Return entries as float64; 64-bit integers less the smallest, exact if they span less than 2^53.
+def _as_float64(entries: NDArray[Any]) -> tuple[Reals, int]:
+    """Return entries as float64, and what was subtracted.
 
-    All complete assignments have the same number of pairs, so the shift does not change the optimum.
+    64-bit integers lose the smallest, so that they are exact if they span less than 2^53. All complete
+    assignments have the same number of pairs, so the shift does not change the optimum.
     """
+    shift = 0
     if entries.dtype.kind in "iu" and entries.dtype.itemsize == 8 and entries.size:
         bits = entries.view(np.uint64)  # unsigned differences are exact whatever the span
-        entries = bits - bits[np.argmin(entries)]
-    return entries.astype(np.float64, copy=False)
+        smallest = np.argmin(entries)
+        shift, entries = int(entries[smallest]), bits - bits[smallest]
+    return entries.astype(np.float64, copy=False), shift

@@ -2,7 +2,8 @@
 
 Import them in place of those, ``from lwfm.lap import lapx as lap``. What is different: integers are solved
 exactly, NaN and ``-inf`` are errors, of several optimal assignments another one may be found, and where
-forbidden (infinite) pairs leave no complete assignment, the total is ``inf`` and nothing is assigned.
+forbidden (infinite) pairs leave no complete assignment, the total is ``inf`` and nothing is assigned. A
+``time_limit`` is an argument of the other functions of :mod:`lwfm.lap`.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 
-from lwfm import _lap
 from lwfm.lap._arguments import as_array, as_costs, as_flag, as_limit, as_real
 from lwfm.lap._single import Request, solve
 from lwfm.lap._sparse import allowed_pairs
@@ -303,7 +303,7 @@ def lapmod(
     with_cost = as_flag(return_cost, "return_cost")
     size, costs, starts, columns = _checked_rows(n, cc, ii, kk)
     pairs = SimpleNamespace(data=costs, indptr=starts, indices=columns)
-    answer = _lap.solve_sparse(size, *allowed_pairs(pairs, maximize=False, transposed=False))
+    answer = allowed_pairs(pairs, maximize=False, transposed=False).solve(size, None)
     if answer is None:
         total, cols = math.inf, np.full(size, -1)
     else:
