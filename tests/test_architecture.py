@@ -28,7 +28,7 @@ BELOW = {
     "classifier": {"errors", "_common", "nn", "data", "model", "figures"},
     "retrieval": {"errors", "_common", "nn", "data", "model", "figures"},
     "training": {"errors", "_common", "nn", "data", "model", "evaluation"},
-    "experiments": {"errors", "_common", "presets", "data", "evaluation", "training"},
+    "experiments": {"errors", "_common", "presets", "data", "model", "evaluation", "training"},
     "metric": {"errors", "_common", "nn", "adapters", "data", "model", "evaluation", "figures", "training"},
     "report": {"errors", "_common", "nn", "data", "model", "evaluation", "figures", "classifier"},
     "reference": set(),

@@ -1,4 +1,4 @@
-"""One network of an experiment: its training, the evaluation of its rows, and the commands of both."""
+"""One network of an experiment: its training, if any, the evaluation of its rows, and their commands."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import hashlib
 import inspect
 import json
 import shlex
+from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from lwfm._common.files import atomic_path
 from lwfm.evaluation import evaluate
 from lwfm.experiments.plan import DataChoice, Plan, Row, plain_options
 from lwfm.experiments.table import RowResult
+from lwfm.model import ModelConfig
 from lwfm.training import RunOptions, train
 from lwfm.training.checkpoints import RunFolder
 
@@ -24,27 +26,37 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class TrainedNetwork:
-    """One network of the plan on one data set with one seed."""
+class PlannedNetwork(ABC):
+    """One network of the plan on one data set."""
 
     name: str
     data_name: str
     data: DataChoice
     seed: int
-    options: dict[str, Any]
     images: str
     """Fingerprint of the images on which rows are evaluated."""
-    folder: Path
 
     @property
-    def finished(self) -> Path:
-        """Return the path of the file that marks a complete training."""
-        return self.folder / "finished.json"
+    @abstractmethod
+    def is_ready(self) -> bool:
+        """Return whether rows can be evaluated: nothing is to be trained."""
 
     @property
-    def is_trained(self) -> bool:
-        """Return whether training is complete."""
-        return self.finished.is_file()
+    @abstractmethod
+    def source(self) -> dict[str, Any]:
+        """Return the options of `lwfm evaluate` that name the network."""
+
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """Return what distinguishes its weights from those of other networks."""
+
+    @abstractmethod
+    def command(self) -> str:
+        """Return the command that trains this network alone; empty for one that is not trained."""
+
+    @abstractmethod
+    def train(self, *, workers: int, accelerator: Accelerator, progress: bool) -> None:
+        """Train, or resume after the last complete epoch."""
 
     @property
     def where(self) -> dict[str, Any]:
@@ -52,36 +64,15 @@ class TrainedNetwork:
         found = {"data": self.data.data, "root": self.data.root, "class_split": self.data.class_split}
         return {**found, "crop": self.data.crop, "overlap": self.data.overlap}
 
-    def train(self, *, workers: int, accelerator: Accelerator, progress: bool) -> None:
-        """Train, or resume after the last complete epoch."""
-        run = RunFolder(self.folder)
-        resume = run.last.is_file()
-        options = {**self.options, "workers": workers, "accelerator": accelerator, "progress": progress}
-        summary = train(
-            self.folder,
-            **self.where,
-            **options,
-            seed=self.seed,
-            resume=resume,
-            decoded=str(self.folder.parent.parent / "decoded-images"),
-        )
-        with atomic_path(self.finished) as temporary:
-            described = {**asdict(summary), "resumed": resume, "command": self.command()}
-            temporary.write_text(json.dumps(described, indent=1, default=str) + "\n", encoding="utf-8")
-
-    def command(self) -> str:
-        """Return the command that trains this network alone."""
-        return command_line("train", {**self.where, "out": self.folder, "seed": self.seed, **self.options})
-
     def results(
         self, plan: Plan, out: Path, *, workers: int, accelerator: Accelerator
     ) -> Iterator[RowResult]:
         """Yield the results of all rows of this network, evaluating those that are missing."""
-        checkpoint = RunFolder(self.folder).best
-        weights = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
+        weights = self.fingerprint()
         rows = [row for row in plan.rows if row.network == self.name]
         for shot, queries in sorted(self.data.queries.items()):
-            episodes = {"split": self.data.split, "way": plan.way, "shot": shot, "queries": queries}
+            way = self.data.way or plan.way
+            episodes = {"split": self.data.split, "way": way, "shot": shot, "queries": queries}
             episodes |= {"episodes": plan.episodes, "seed": plan.episode_seed}
             files = {
                 row.name: out
@@ -107,10 +98,9 @@ class TrainedNetwork:
         accelerator: Accelerator,
     ) -> None:
         """Evaluate rows in one pass and write each to its file."""
-        checkpoint = RunFolder(self.folder).best
         heads = {row.name: row.head for row in rows if row.head}
         result = evaluate(
-            checkpoint=checkpoint,
+            **self.source,
             **self.where,
             **episodes,
             heads=heads,
@@ -120,7 +110,7 @@ class TrainedNetwork:
         )
         for row in rows:
             method = row.name if row.head else row.method
-            shown = {"checkpoint": checkpoint, **self.where, **episodes}
+            shown = {**self.source, **self.where, **episodes}
             if row.head:
                 shown["heads"] = {row.name: row.head}
             RowResult(
@@ -134,6 +124,89 @@ class TrainedNetwork:
                 train=self.command(),
                 evaluate=command_line("evaluate", shown),
             ).write(files[row.name])
+
+
+@dataclass(frozen=True)
+class TrainedNetwork(PlannedNetwork):
+    """A network that is trained on the data set, once with each seed."""
+
+    options: dict[str, Any]
+    folder: Path
+
+    @property
+    def finished(self) -> Path:
+        """Return the path of the file that marks a complete training."""
+        return self.folder / "finished.json"
+
+    @property
+    def is_ready(self) -> bool:
+        """Return whether training is complete."""
+        return self.finished.is_file()
+
+    @property
+    def source(self) -> dict[str, Any]:
+        """Return the option that names its checkpoint."""
+        return {"checkpoint": RunFolder(self.folder).best}
+
+    def fingerprint(self) -> str:
+        """Return the SHA-256 of its checkpoint."""
+        return hashlib.sha256(RunFolder(self.folder).best.read_bytes()).hexdigest()
+
+    def train(self, *, workers: int, accelerator: Accelerator, progress: bool) -> None:
+        """Train, or resume after the last complete epoch."""
+        run = RunFolder(self.folder)
+        resume = run.last.is_file()
+        options = {**self.options, "workers": workers, "accelerator": accelerator, "progress": progress}
+        summary = train(
+            self.folder,
+            **self.where,
+            **options,
+            seed=self.seed,
+            resume=resume,
+            decoded=str(self.folder.parent.parent / "decoded-images"),
+        )
+        with atomic_path(self.finished) as temporary:
+            described = {**asdict(summary), "resumed": resume, "command": self.command()}
+            temporary.write_text(json.dumps(described, indent=1, default=str) + "\n", encoding="utf-8")
+
+    def command(self) -> str:
+        """Return the command that trains this network alone."""
+        return command_line("train", {**self.where, "out": self.folder, "seed": self.seed, **self.options})
+
+
+@dataclass(frozen=True)
+class FixedNetwork(PlannedNetwork):
+    """A network that is evaluated with the weights it has, of a file or of its package."""
+
+    model: ModelConfig
+
+    @property
+    def is_ready(self) -> bool:
+        """Return true: there is no training."""
+        return True
+
+    @property
+    def source(self) -> dict[str, Any]:
+        """Return the option that describes the network."""
+        return {"model": self.model}
+
+    def fingerprint(self) -> str:
+        """Return a digest of its configuration, and of its weights where they are a file."""
+        return digest([asdict(self.model), *weights_file(self.model.weights)])
+
+    def command(self) -> str:
+        """Return an empty text: there is no training."""
+        return ""
+
+    def train(self, *, workers: int, accelerator: Accelerator, progress: bool) -> None:
+        """Do nothing."""
+
+
+def weights_file(weights: str) -> list[str]:
+    """Return the SHA-256 of the file that a network starts from; an empty list where there is none."""
+    if weights in ("none", "imagenet") or not Path(weights).is_file():
+        return []
+    return [hashlib.sha256(Path(weights).read_bytes()).hexdigest()]
 
 
 def digest(described: Any) -> str:
@@ -153,7 +226,9 @@ def command_line(command: str, options: dict[str, Any]) -> str:
     function: Callable[..., Any] = train if command == "train" else evaluate
     parameters = inspect.signature(function).parameters.values()
     shared = {each.name: each.default for each in fields(RunOptions)} if command == "train" else {}
-    defaults = _flat({**shared, **{each.name: each.default for each in parameters}})
+    if command == "evaluate":
+        shared["model"] = ModelConfig()
+    defaults = _flat({**{each.name: each.default for each in parameters}, **shared})
     words = ["lwfm", command]
     for name, value in _flat(options).items():
         if name not in defaults or value != defaults[name]:

@@ -15,12 +15,15 @@ from lwfm.data.overlap import Overlap  # noqa: TC001 - read by the parser
 from lwfm.errors import UserError
 from lwfm.evaluation.heads import HeadOptions
 from lwfm.evaluation.methods import METHODS
+from lwfm.model import ModelConfig
 from lwfm.presets import preset_path
 from lwfm.training import train
 
 _DATA = {"data", "root", "class_split", "crop", "unreadable", "overlap"}
 _GIVEN_ELSEWHERE = _DATA | {"out", "seed", "resume", "decoded"}
 """Options of `lwfm train` that the plan or the command decides."""
+NetworkOptions = dict[str, Any] | ModelConfig
+"""Options of `lwfm train`, or of a network that is evaluated as it is."""
 _NOT_IN_RESULT = {"progress", "workers", "accelerator"}
 """Options of `lwfm train` that do not change what is trained, but for rounding."""
 
@@ -37,6 +40,8 @@ class DataChoice:
         Part of the data on which rows are evaluated.
     queries : dict of int to int
         For each number of shots, the queries per class.
+    way : int, optional
+        Classes in an episode, where they differ from the plan's.
     """
 
     data: DataName
@@ -46,6 +51,7 @@ class DataChoice:
     crop: bool = False
     overlap: Overlap = "stop"
     split: Split = "test"
+    way: int | None = None
 
 
 @dataclass(frozen=True)
@@ -80,7 +86,9 @@ class Plan:
         Data sets by name; a table for each.
     networks : dict of str to dict
         Options of `lwfm train` for each network. `preset` names a preset of `lwfm train`, or `config` a YAML
-        file beside the plan, whose options come first, then those of `train`, then these.
+        file beside the plan, whose options come first, then those of `train`, then these. A network of
+        nothing but `trained: false` and `model` is evaluated as it is, for example with the weights of
+        ImageNet; seeds do not concern it.
     rows : list of Row
         Rows of each table; differences are to the first.
     train : dict
@@ -103,8 +111,10 @@ class Plan:
     episode_seed: int = 0
 
 
-def read_plan(path: Path) -> tuple[Plan, dict[str, dict[str, Any]]]:
-    """Read a plan and the training options of each network, as :func:`lwfm.training.train` takes them.
+def read_plan(path: Path) -> tuple[Plan, dict[str, NetworkOptions]]:
+    """Read a plan and the options of each network.
+
+    These are options of :func:`lwfm.training.train`, or the configuration of a network that is not trained.
 
     Parameters
     ----------
@@ -126,7 +136,7 @@ def read_plan(path: Path) -> tuple[Plan, dict[str, dict[str, Any]]]:
     except (ArgumentError, TypeError, ValueError, KeyError) as error:
         raise UserError(f"{path}: {error}") from error
     _check(plan, path)
-    return plan, {name: _training_options(plan, name, path) for name in plan.networks}
+    return plan, {name: _network_options(plan, name, path) for name in plan.networks}
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
@@ -167,9 +177,25 @@ def _check(plan: Plan, path: Path) -> None:
     check_seed(plan.episode_seed, f"{path}: episode_seed")
 
 
+def _network_options(plan: Plan, name: str, path: Path) -> NetworkOptions:
+    """Read the options of a network that is trained, or the configuration of one that is not."""
+    own = dict(plan.networks[name])
+    if own.pop("trained", True):
+        return _training_options(plan, name, path)
+    if unknown := sorted(set(own) - {"model"}):
+        raise UserError(f"{path}: network {name}: without training it has a model, but no {unknown[0]}")
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(ModelConfig, "model")
+    try:
+        config: ModelConfig = parser.instantiate(parser.parse_object(own)).model
+    except (ArgumentError, TypeError, ValueError, KeyError) as error:
+        raise UserError(f"{path}: network {name}: {error}") from error
+    return config
+
+
 def _training_options(plan: Plan, name: str, path: Path) -> dict[str, Any]:
     """Merge the options of a network and check them as the command line would."""
-    own = dict(plan.networks[name])
+    own = {option: value for option, value in plan.networks[name].items() if option != "trained"}
     preset, config = own.pop("preset", None), own.pop("config", None)
     if preset is not None and config is not None:
         raise UserError(f"{path}: network {name}: either a preset or a config")

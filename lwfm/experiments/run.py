@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-import hashlib
 import sys
 from dataclasses import asdict
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from lwfm._common.devices import Accelerator  # noqa: TC001 - read by the command line
 from lwfm._common.ranges import check_at_least
 from lwfm.data import open_images
 from lwfm.data.overlap import check_splits
 from lwfm.errors import UserError
-from lwfm.experiments.network import TrainedNetwork, digest
+from lwfm.experiments.network import FixedNetwork, TrainedNetwork, digest, weights_file
 from lwfm.experiments.plan import DataChoice, Plan, plain_options, read_plan
 from lwfm.experiments.table import ExperimentTable, RowResult, make_table
+from lwfm.model import ModelConfig
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from lwfm.data.image_sets import Split
+    from lwfm.experiments.network import PlannedNetwork
+    from lwfm.experiments.plan import NetworkOptions
 
 
 def experiment(
@@ -46,7 +48,8 @@ def experiment(
     plan : Path
         What to do: the name of a plan that the package brings (`lwfm presets` lists them), or a YAML file.
     root : Path, optional
-        The folder of every data set of the plan that names none (but for emoji).
+        The folder of every data set of the plan that names none (but for emoji); relative ones that it names
+        are within it.
     out : Path
         Folder for networks/, rows/, maps/, table.md and table.json. It can hold several plans' networks.
     data : list of str, optional
@@ -80,7 +83,7 @@ def experiment(
     table = make_table(described, chosen, found)
     for number, network in enumerate(networks, 1):
         _report(f"[{number}/{len(networks)}] {network.name} on {network.data_name}, seed {network.seed}")
-        if not network.is_trained:
+        if not network.is_ready:
             if missing == "skip":
                 _report("  not trained, left out")
                 continue
@@ -101,6 +104,8 @@ def _choose(plan: Plan, names: list[str] | None, root: Path | None) -> dict[str,
         if names is not None and name not in names:
             continue
         place = choice.root or (None if choice.data == "emoji" else root)
+        if root is not None and choice.root is not None:
+            place = root / choice.root
         if choice.data != "emoji" and place is None:
             raise UserError(
                 f"the data {name} need --root FOLDER, which holds them (or leave them out by --data)"
@@ -114,40 +119,38 @@ def _report(text: str) -> None:
 
 
 def _networks(
-    plan: Plan, data: dict[str, DataChoice], options: dict[str, dict[str, Any]], out: Path
-) -> Iterator[TrainedNetwork]:
+    plan: Plan, data: dict[str, DataChoice], options: Mapping[str, NetworkOptions], out: Path
+) -> Iterator[PlannedNetwork]:
     """Yield all networks that rows need, seed by seed, so that every row is in the table early."""
     needed = list(dict.fromkeys(row.network for row in plan.rows))
-    prints = {name: _fingerprints(choice) for name, choice in data.items()}
+    learning = any(not isinstance(options[name], ModelConfig) for name in needed)
+    prints = {name: _fingerprints(choice, learning) for name, choice in data.items()}
     for seed, (name, choice), network in product(plan.seeds, data.items(), needed):
-        learned = [prints[name]["train"], prints[name]["val"]]
-        trained = plain_options(options[network])
-        described = [trained, learned, seed, *_weights_file(trained)]
+        given, images = options[network], prints[name]
+        if isinstance(given, ModelConfig):
+            if seed == plan.seeds[0]:
+                yield FixedNetwork(network, name, choice, seed, images[choice.split], given)
+            continue
+        trained = plain_options(given)
+        weights = (trained.get("model") or {}).get("weights", "none")
+        described = [trained, [images["train"], images["val"]], seed, *weights_file(weights)]
         yield TrainedNetwork(
             name=network,
             data_name=name,
             data=choice,
             seed=seed,
-            options=options[network],
-            images=prints[name][choice.split],
+            images=images[choice.split],
+            options=given,
             folder=out / "networks" / f"{network}-{name}-{seed}-{digest(described)[:8]}",
         )
 
 
-def _weights_file(options: dict[str, Any]) -> list[str]:
-    """Return the SHA-256 of the file that a network starts from; an empty list where there is none."""
-    weights = (options.get("model") or {}).get("weights", "none")
-    if weights in ("none", "imagenet") or not Path(weights).is_file():
-        return []
-    return [hashlib.sha256(Path(weights).read_bytes()).hexdigest()]
-
-
-def _fingerprints(choice: DataChoice) -> dict[str, str]:
-    """Return the fingerprint of the images of each split that the experiment reads.
+def _fingerprints(choice: DataChoice, learning: bool) -> dict[str, str]:
+    """Return the fingerprint of the images of each split that is read, those of ``learning`` among them.
 
     UserError where two of them share a class or an image.
     """
-    splits: list[Split] = ["train", "val", choice.split]
+    splits: list[Split] = ["train", "val", choice.split] if learning else [choice.split]
     opened = [
         open_images(choice.data, choice.root, split, class_split=choice.class_split, crop=choice.crop)
         for split in dict.fromkeys(splits)

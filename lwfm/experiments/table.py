@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from lwfm.experiments.plan import DataChoice, Plan
 
+_MEANS = "Mean difference to the first row over the data sets"
+
 
 @dataclass(frozen=True)
 class RowResult:
@@ -35,7 +37,7 @@ class RowResult:
     accuracies : tuple of float
         Accuracy of each episode, 0 to 1.
     train, evaluate : str
-        The commands that train the network and evaluate the row.
+        The commands that train the network (empty where it is not trained) and evaluate the row.
     """
 
     row: str
@@ -73,8 +75,8 @@ class Cell:
 
     Attributes
     ----------
-    row, data, shot : str, str, int
-        Row, data set, and number of shots.
+    row, data, way, shot : str, str, int, int
+        Row, data set, and numbers of ways and of shots.
     seeds : list of int
         The finished seeds.
     accuracy, interval : float
@@ -89,6 +91,7 @@ class Cell:
 
     row: str
     data: str
+    way: int
     shot: int
     seeds: list[int]
     accuracy: float
@@ -110,31 +113,36 @@ class ExperimentTable:
         In the order of the plan: data set, row, shot.
     rows : list of str
         Titles of the plan's rows; differences are to the first.
-    way, episodes : int
-        Of the evaluation.
+    episodes : int
+        Of each evaluation.
     """
 
     cells: list[Cell]
     rows: list[str]
-    way: int
     episodes: int
 
     def markdown(self) -> str:
-        """Render as Markdown: a table for each data set, then the commands."""
+        """Render as Markdown: a table for each data set, with its commands, then the mean over these."""
         parts = []
         for data in dict.fromkeys(cell.data for cell in self.cells):
             parts += [f"## {data}", "", *self._table(data), "", "Commands (first seed):", ""]
             parts += [*self._commands(data), ""]
+        if means := self._means():
+            parts += [f"## {_MEANS}", "", *means, ""]
         return "\n".join(parts)
 
     def __str__(self) -> str:  # the tables alone, without the commands
         names = dict.fromkeys(cell.data for cell in self.cells)
-        return "\n\n".join("\n".join([name, *self._table(name)]) for name in names)
+        tables = ["\n".join([name, *self._table(name)]) for name in names]
+        if means := self._means():
+            tables.append("\n".join([_MEANS, *means]))
+        return "\n\n".join(tables)
 
     def _table(self, data: str) -> list[str]:
         cells = {(cell.row, cell.shot): cell for cell in self.cells if cell.data == data}
         shots = sorted({shot for _, shot in cells})
-        titles = [f"{self.way}-way {shot}-shot (%) | minus the first" for shot in shots]
+        ways = {cell.shot: cell.way for cell in cells.values()}
+        titles = [f"{ways[shot]}-way {shot}-shot (%) | minus the first" for shot in shots]
         lines = [f"| row | seeds | {' | '.join(titles)} |", "|---|---|" + "---|---|" * len(shots)]
         for row in self.rows:
             of_row = [cells.get((row, shot)) for shot in shots]
@@ -149,6 +157,28 @@ class ExperimentTable:
             lines.append(f"| {' | '.join(words)} |")
         return lines
 
+    def _means(self) -> list[str]:
+        """Return the table of differences to the first row, averaged over the data sets of each shot.
+
+        Only rows that every data set with that number of shots has are averaged. Empty for one data set.
+        """
+        shots = sorted({cell.shot for cell in self.cells})
+        of_shot = {shot: {cell.data for cell in self.cells if cell.shot == shot} for shot in shots}
+        shots = [shot for shot in shots if len(of_shot[shot]) > 1]
+        if not shots:
+            return []
+        titles = [f"{shot}-shot, {len(of_shot[shot])} sets" for shot in shots]
+        lines = [f"| row | {' | '.join(titles)} |", "|---|" + "---|" * len(shots)]
+        for row in self.rows[1:]:
+            words = [row]
+            for shot in shots:
+                cells = [cell for cell in self.cells if (cell.row, cell.shot) == (row, shot)]
+                whole = {cell.data for cell in cells if cell.difference is not None} == of_shot[shot]
+                words.append(percent(*mean_difference(cells), sign="+") if whole else "")
+            if any(words[1:]):
+                lines.append(f"| {' | '.join(words)} |")
+        return lines
+
     def _gain(self, cell: Cell) -> str:
         if cell.difference is None or cell.row == self.rows[0]:
             return ""
@@ -156,7 +186,7 @@ class ExperimentTable:
 
     def _commands(self, data: str) -> list[str]:
         cells = [cell for cell in self.cells if cell.data == data]
-        lines = ["```sh", *dict.fromkeys(cell.train for cell in cells)]
+        lines = ["```sh", *dict.fromkeys(cell.train for cell in cells if cell.train)]
         for cell in cells:
             lines += [f"# {cell.row}, {cell.shot}-shot", cell.evaluate]
         return [*lines, "```"]
@@ -167,6 +197,16 @@ class ExperimentTable:
             temporary.write_text(self.markdown(), encoding="utf-8", errors="backslashreplace")
         with atomic_path(folder / "table.json") as temporary:
             temporary.write_text(json.dumps(asdict(self), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def mean_difference(cells: Sequence[Cell]) -> tuple[float, float | None]:
+    """Return the mean of differences over data sets, and half width of its interval for new episodes.
+
+    The sets themselves are not taken as drawn at random: their episodes alone are.
+    """
+    mean = math.fsum(cell.difference or 0.0 for cell in cells) / len(cells)
+    widths = [cell.difference_interval for cell in cells if cell.difference_interval is not None]
+    return mean, math.hypot(*widths) / len(cells) if len(widths) == len(cells) else None
 
 
 def make_table(plan: Plan, data: Mapping[str, DataChoice], results: Sequence[RowResult]) -> ExperimentTable:
@@ -192,6 +232,7 @@ def make_table(plan: Plan, data: Mapping[str, DataChoice], results: Sequence[Row
                     Cell(
                         row=row.name,
                         data=name,
+                        way=choice.way or plan.way,
                         shot=shot,
                         seeds=seeds,
                         accuracy=accuracy[0],
@@ -203,4 +244,4 @@ def make_table(plan: Plan, data: Mapping[str, DataChoice], results: Sequence[Row
                         evaluate=mine[0].evaluate,
                     )
                 )
-    return ExperimentTable(cells, [row.name for row in plan.rows], plan.way, plan.episodes)
+    return ExperimentTable(cells, [row.name for row in plan.rows], plan.episodes)

@@ -20,11 +20,11 @@ import yaml
 import lwfm.experiments.network
 from lwfm.cli import main
 from lwfm.errors import UserError
-from lwfm.evaluation.results import EvaluationResult
+from lwfm.evaluation.results import EvaluationResult, percent
 from lwfm.evaluation.statistics import interval_over_runs
 from lwfm.experiments.plan import read_plan
 from lwfm.experiments.run import experiment
-from lwfm.experiments.table import RowResult
+from lwfm.experiments.table import RowResult, mean_difference
 
 if TYPE_CHECKING:
     from lwfm.experiments.table import ExperimentTable
@@ -139,6 +139,61 @@ def test_a_finished_experiment_does_nothing_more(
     assert run(plan, tiny_images, tmp_path / "out") == first
 
 
+FIXED: dict[str, Any] = {
+    "data": {
+        "two ways": {"data": "folder", "root": "images", "queries": {1: 3, 2: 2}, "way": 2, "split": "val"},
+        "three ways": {"data": "folder", "root": "images", "queries": {1: 3}, "split": "val"},
+    },
+    "seeds": [0, 1],
+    "way": 3,
+    "episodes": 8,
+    "networks": {
+        "fixed": {"trained": False, "model": {"backbone": "conv4", "image_size": 24, "embedding": False}}
+    },
+    "rows": [
+        {"name": "class means", "network": "fixed", "method": "nearest_class_mean"},
+        {"name": "published", "network": "fixed"},
+        {"name": "DN4", "network": "fixed", "head": {"baseline": "local_descriptors"}},
+    ],
+}
+
+
+def test_a_fixed_network_is_evaluated_without_training(
+    tiny_images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lwfm.experiments.network, "train", lambda *_, **__: pytest.fail("trained"))
+    shutil.copytree(tiny_images / "val", tmp_path / "images/val")  # all that is read
+    table = run(write(tmp_path / "plan.yaml", FIXED), tmp_path, tmp_path / "out")
+    assert {(cell.data, cell.way, cell.shot) for cell in table.cells} == {
+        ("two ways", 2, 1),
+        ("two ways", 2, 2),
+        ("three ways", 3, 1),
+    }
+    assert {tuple(cell.seeds) for cell in table.cells} == {(0,)}
+    (cell,) = (c for c in table.cells if (c.row, c.data, c.shot) == ("DN4", "two ways", 2))
+    assert cell.train == ""
+    words = [*shlex.split(cell.evaluate)[1:], "--accelerator", "cpu", "--out", str(tmp_path / "again.json")]
+    assert main(words) == 0
+    again = EvaluationResult.from_json((tmp_path / "again.json").read_text()).of("DN4", 2)
+    assert again.accuracy == pytest.approx(cell.accuracy)
+
+
+def test_differences_are_averaged_over_data_sets(tiny_images: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_images, tmp_path / "images")
+    table = run(write(tmp_path / "plan.yaml", FIXED), tmp_path, tmp_path / "out")
+    cells = [cell for cell in table.cells if (cell.row, cell.shot) == ("DN4", 1)]
+    mean, interval = mean_difference(cells)
+    gains, widths = zip(*((cell.difference, cell.difference_interval) for cell in cells), strict=True)
+    assert mean == pytest.approx(np.mean(gains))
+    assert interval == pytest.approx(np.hypot(*widths) / 2)
+    means = table.markdown().split("## Mean difference")[1]
+    assert "| row | 1-shot, 2 sets |" in means
+    assert f"| DN4 | {percent(mean, interval, sign='+')} |" in means
+    small = {**FIXED, "data": {"two ways": FIXED["data"]["two ways"]}}
+    one = run(write(tmp_path / "plan.yaml", small), tmp_path, tmp_path / "out")
+    assert "Mean difference" not in one.markdown()
+
+
 @pytest.mark.parametrize("change", ["row", "option", "episodes"])
 def test_only_what_is_new_is_done(
     plan: Path, tiny_images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
@@ -245,7 +300,7 @@ def test_missing_networks_are_skipped_if_asked(plan: Path, tiny_images: Path, tm
 
 
 def test_options_of_the_plan_override_the_preset(plan: Path) -> None:
-    _, options = read_plan(plan)
+    options: dict[str, Any] = read_plan(plan)[1]
     assert options["paper"]["model"].matching_weight == 0.5
     assert options["paper"]["model"].backbone == "conv4"
     assert options["paper"]["epochs"] == 1
@@ -256,8 +311,8 @@ def test_options_of_the_plan_override_the_preset(plan: Path) -> None:
     ("change", "message"),
     [
         ({"rows": []}, "rows, data and seeds must not be empty"),
-        ({"seeds": [-1]}, "each of seeds must be a number from 0 to 4294967295, not -1"),
-        ({"episode_seed": 2**32}, "episode_seed must be a number from 0 to 4294967295, not 4294967296"),
+        ({"seeds": [-1]}, "each of seeds must be a whole number from 0 to 4294967295, not -1"),
+        ({"episode_seed": 2**32}, "episode_seed must be a whole number from 0 to 4294967295, not 4294967296"),
         ({"seeds": [1, 1]}, "no two rows, nor two seeds"),
         ({"rows": [{"name": "a", "network": "none"}]}, "network none, which is not among networks"),
         ({"rows": [{"name": "a", "network": "paper", "method": "best"}]}, "method must be one of lwfm"),
@@ -273,6 +328,11 @@ def test_options_of_the_plan_override_the_preset(plan: Path) -> None:
             {"networks": {"paper": {"preset": "paper", "config": "preset.yaml"}}},
             "either a preset or a config",
         ),
+        (
+            {"networks": {"paper": {"trained": False, "epochs": 2}}},
+            "without training it has a model, but no ep",
+        ),
+        ({"networks": {"paper": {"trained": False, "model": {"backbon": "a"}}}}, "network paper: .*backbon"),
         ({"data": {"a": {"data": "folder", "queries": {}}}}, "queries must give"),
         ({"data": {"a": {"data": "nothing", "queries": {1: 2}}}}, "nothing"),
         ({"color": 3}, "color"),
@@ -300,7 +360,8 @@ def test_other_files_are_refused(
 
 
 def test_a_shipped_plan_is_read_by_its_name() -> None:
-    plan, options = read_plan(Path("paper-or-recommended"))
+    plan = read_plan(Path("paper-or-recommended"))[0]
+    options: dict[str, Any] = read_plan(Path("paper-or-recommended"))[1]
     assert set(options) == {"paper", "recommended"}
     assert options["recommended"]["model"].merge_shots
     assert plan.seeds == [0, 1, 2, 3, 4]
