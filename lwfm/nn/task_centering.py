@@ -26,7 +26,7 @@ HeadCentre = Literal["channels", "task", "episode"]
 support positions of the episode, or of those of support images and queries (transductive)."""
 
 # Bytes of encoded images that are copied at a time: within a processor's cache, or enough to fill a GPU.
-_COPIED_BYTES = {"cpu": 1 << 25, "cuda": 1 << 29}
+_COPIED_BYTES = {"cpu": 1 << 22, "cuda": 1 << 29}
 
 
 def task_means(images: EncodedMaps) -> tuple[Tensor, ...]:
@@ -116,7 +116,7 @@ def compare_centered(
         return base, matching, query + torch.cat(means) if features else query
     of_image = sum(x[0].numel() * x.element_size() for x in (*images.positions, *images.embedded))
     of_episode = of_image * (lists[0].shape[1] + lists[1].shape[1])
-    count = max(_COPIED_BYTES.get(images.device.type, 1 << 25) // max(of_episode, 1), 1)
+    count = max(_COPIED_BYTES.get(images.device.type, 1 << 22) // max(of_episode, 1), 1)
     chunks = [
         _compare_tasks(images, classes, support, query, options, centre, features=features)
         for support, query in zip(*(torch.split(x, count) for x in lists), strict=True)
