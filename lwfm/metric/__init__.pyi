@@ -7,3 +7,4 @@ from .losses import SquaredContrastiveLoss as SquaredContrastiveLoss
 from .systems.cell_types import CellTypeAnnotator as CellTypeAnnotator
 from .systems.pvc_beats import PVCDetector as PVCDetector
 from .systems.rde_retrieval import RDERetriever as RDERetriever
+from .systems.tissue_retrieval import TissueRetriever as TissueRetriever

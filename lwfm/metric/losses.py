@@ -52,6 +52,8 @@ class LinearCrossEntropy(nn.Module):
         Of the embeddings.
     classes : int
         Number of classes.
+    scale : float
+        By which embeddings are multiplied; those of length 1 need about 16 to be told apart early.
 
     Examples
     --------
@@ -60,9 +62,9 @@ class LinearCrossEntropy(nn.Module):
     torch.Size([])
     """
 
-    def __init__(self, dim: int, classes: int) -> None:
+    def __init__(self, dim: int, classes: int, scale: float = 1.0) -> None:
         super().__init__()
-        self.classifier = nn.Linear(dim, classes)
+        self.classifier, self.scale = nn.Linear(dim, classes), scale
 
     def forward(
         self,
@@ -71,7 +73,7 @@ class LinearCrossEntropy(nn.Module):
         indices_tuple: Sequence[Tensor] | None = None,  # noqa: ARG002 - the library's signature
     ) -> Tensor:
         """Compute the mean loss of embeddings [B, dim] with labels [B]."""
-        return F.cross_entropy(self.classifier(embeddings), labels)
+        return F.cross_entropy(self.classifier(self.scale * embeddings), labels)
 
 
 class Mined(nn.Module):

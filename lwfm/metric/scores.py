@@ -13,7 +13,7 @@ from lwfm.errors import UserError
 from lwfm.evaluation.statistics import bootstrap_interval
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     import numpy.typing as npt
     from pytorch_metric_learning.distances import BaseDistance
@@ -92,18 +92,24 @@ def auroc(positive: npt.NDArray[np.bool_], values: npt.NDArray[np.float64]) -> f
 
 
 def retrieval_scores(
-    order: npt.NDArray[np.int64], labels: npt.NDArray[np.int64], ranks: Sequence[int] = (1, 4)
+    order: npt.NDArray[np.int64],
+    labels: npt.NDArray[np.int64],
+    ranks: Sequence[int] = (1, 4),
+    *,
+    gallery: npt.NDArray[np.int64] | None = None,
 ) -> Scores:
-    """Compute mAP and Recall@k of rankings of all other rows (leave-one-out).
+    """Compute mAP and Recall@k of rankings of a gallery, or of all other rows (leave-one-out).
 
     Parameters
     ----------
     order : ndarray
-        [N, N - 1]: for each row all others, the nearest first.
+        [N, R]: for each row the gallery, or all other rows, the nearest first.
     labels : ndarray
-        [N] classes. Rows that are alone in their class are no queries.
+        [N] classes. Rows whose class no other row, or none of the gallery, has are no queries.
     ranks : sequence of int
         The k: share of the queries with at least one of their class among the first k.
+    gallery : ndarray, optional
+        [R] classes; by default those of the rows themselves.
 
     Raises
     ------
@@ -115,7 +121,7 @@ def retrieval_scores(
     >>> retrieval_scores(np.array([[1, 2], [0, 2], [0, 1]]), np.array([0, 0, 1]))
     {'mAP': 1.0, 'Recall@1': 1.0, 'Recall@4': 1.0}
     """
-    relevant = labels[order] == labels[:, None]
+    relevant = (labels if gallery is None else gallery)[order] == labels[:, None]
     relevant = relevant[relevant.any(1)]
     if not len(relevant):
         raise UserError("no two images have the same class: there is nothing to retrieve")
@@ -160,9 +166,49 @@ def rank_all(descriptors: Tensor, measure: BaseDistance, candidates: int) -> npt
         [N, N - 1] int64.
     """
     with torch.inference_mode():
-        euclid = LpDistance()(descriptors)
-        euclid.fill_diagonal_(torch.inf)
-        order = euclid.argsort(dim=1, stable=True)[:, :-1]
-        first = order[:, :candidates]
-        refined = measure(descriptors).gather(1, first).argsort(dim=1, stable=True)
-        return torch.cat([first.gather(1, refined), order[:, candidates:]], dim=1).numpy()
+        return rank(
+            LpDistance()(descriptors),
+            lambda keys: measure(descriptors).gather(1, keys),
+            candidates,
+            left_out=True,
+        )
+
+
+def rank(
+    distances: Tensor,
+    refine: Callable[[Tensor], Tensor] | None = None,
+    candidates: int = 100,
+    *,
+    left_out: bool = False,
+) -> npt.NDArray[np.int64]:
+    """Rank a gallery for each query by distances, and its first candidates anew by other ones.
+
+    Parameters
+    ----------
+    distances : Tensor
+        [Q, R].
+    refine : callable, optional
+        Keys [Q, count] of the gallery to distances [Q, count].
+    candidates : int
+        How many are ranked anew.
+    left_out : bool
+        The queries are the gallery: each is left out of its own ranking.
+
+    Returns
+    -------
+    ndarray
+        [Q, R] int64, or [Q, R - 1]: the nearest first.
+
+    Examples
+    --------
+    >>> rank(torch.tensor([[0.0, 3.0, 2.0]])).tolist()
+    [[0, 2, 1]]
+    """
+    if left_out:
+        distances = distances.clone().fill_diagonal_(torch.inf)
+    order = distances.argsort(dim=1, stable=True)[:, : distances.shape[1] - left_out]
+    if refine is None:
+        return order.numpy()
+    first = order[:, :candidates]
+    again = refine(first).argsort(dim=1, stable=True)
+    return torch.cat([first.gather(1, again), order[:, candidates:]], dim=1).numpy()

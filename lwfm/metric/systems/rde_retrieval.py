@@ -2,40 +2,35 @@
 
 from __future__ import annotations
 
-import csv
 from copy import deepcopy
 from dataclasses import replace
 from functools import partial
 from itertools import product
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 from pytorch_metric_learning.distances import LpDistance
 from pytorch_metric_learning.losses import TripletMarginLoss
 from torch import Tensor, nn
 
-from lwfm._common.files import atomic_path
 from lwfm._common.progress import progress
 from lwfm._common.ranges import check_between, check_counts, check_positive
-from lwfm._common.text import one_line
-from lwfm.data import open_image
 from lwfm.errors import UserError
-from lwfm.figures import check_figure_suffix, save_figure
 from lwfm.metric.data.pictures import encode_maps, open_pictures
 from lwfm.metric.distances import RelativeDistributionEntropyDistance
 from lwfm.metric.encoders import GeM, ScaledNorm
-from lwfm.metric.estimator import MetricEstimator, check_lengths
 from lwfm.metric.evaluation import MetricEvaluation, Row
 from lwfm.metric.losses import LinearCrossEntropy, Mined, SquaredContrastiveLoss
 from lwfm.metric.module import MetricModule, class_batches, seeded
+from lwfm.metric.retriever import ImageRetriever
 from lwfm.metric.scores import Scores, rank_all, retrieval_scores
+from lwfm.metric.systems.search import fit_on_folders, write_hits
 from lwfm.metric.systems.system import System, build
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     import numpy.typing as npt
     from pytorch_metric_learning.distances import BaseDistance
@@ -51,17 +46,9 @@ LossName = Literal["contrastive", "triplet", "cross_entropy"]
 MARGINS: dict[str, tuple[float, ...]] = {"contrastive": (0.8, 1.2), "triplet": (0.1, 0.3)}
 THETAS = (0.3, 1.0)
 """What :func:`evaluate` tries on validation classes, the same margins with and without the entropy."""
-_SHOWN = 8
 
 
-class Hits(NamedTuple):
-    """Results of a search, the nearest first: distances [Q, k] and indices [Q, k] of the references."""
-
-    distances: npt.NDArray[np.float32]
-    indices: npt.NDArray[np.int64]
-
-
-class RDERetriever(MetricEstimator):
+class RDERetriever(ImageRetriever):
     """Image retrieval by Euclidean distance and relative distribution entropy (RDE).
 
     Images become maps of a fixed pretrained backbone. A projection with ReLU and GeM pooling, trained by a
@@ -136,32 +123,11 @@ class RDERetriever(MetricEstimator):
         self.images_per_class, self.learning_rate = images_per_class, learning_rate
         self.backbone, self.seed, self.accelerator = backbone, seed, accelerator
 
-    def fit(self, X: Any, y: Any, groups: Any = None) -> Self:
-        """Train on images, or their maps [N, C, F, F], with labels [N], and index them.
+    def _encoded_images(self, images: Any) -> Tensor:
+        return encode_maps(self.backbone, images, self.accelerator)
 
-        Parameters
-        ----------
-        X : sequence of images, or array or tensor of maps
-            Images are paths, PIL images, arrays [H, W, 3] or tensors [3, H, W].
-        y : array
-            [N] labels.
-        groups : array, optional
-            Not used.
-        """
-        self._check_parameters()
-        check_lengths(len(X), labels=np.asarray(y))
-        maps = self._inputs(X)
-        super().fit(maps, y, groups)
-        self.names_ = _names(X)
-        if self.distance == "spm":
-            self.maps_ = maps.half()
-        return self
-
-    def _inputs(self, X: Any) -> Tensor:
-        stack = isinstance(X, (np.ndarray, torch.Tensor)) and X.ndim == 4
-        if stack and X.shape[1] > 3 and X.shape[2] == X.shape[3]:  # images have 3 channels, first or last
-            return super()._inputs(X)
-        return encode_maps(self.backbone, X, self.accelerator)
+    def _maps(self, inputs: Tensor) -> Tensor:
+        return inputs
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
@@ -216,120 +182,9 @@ class RDERetriever(MetricEstimator):
     def _vote(self) -> tuple[int, Weights]:
         return self.k, "uniform"
 
-    def add(self, X: Any, y: Any) -> Self:
-        """Index further images, also of new classes, without training.
-
-        Parameters
-        ----------
-        X : sequence of images, or array or tensor of maps
-            N images.
-        y : array
-            [N] labels, text or numbers as those of :meth:`fit`.
-
-        Raises
-        ------
-        UserError
-            For labels of another number or kind, and images that cannot be read, before anything is changed.
-        """
-        self._check_fitted()
-        labels = np.asarray(y)
-        check_lengths(len(X), labels=labels)
-        known = self.classes_[self.decision_.codes]
-        if _is_text(labels) != _is_text(self.classes_) or not (_is_text(labels) or _is_finite(labels)):
-            kind = "text" if _is_text(self.classes_) else "numbers"
-            raise UserError(f"the labels must be {kind}, as those of fit, not {labels[:1].tolist()}")
-        maps = self._inputs(X)
-        references = np.concatenate([self.decision_.references, self.transform(maps)])
-        self.classes_, codes = np.unique(np.concatenate([known, labels]), return_inverse=True)
-        self._decide_by(references, codes)
-        self.names_ += _names(X)
-        if self.distance == "spm":
-            self.maps_ = torch.cat([self.maps_, maps.half()])
-        return self
-
-    def search(self, X: Any, k: int = 10) -> Hits:
-        """Find the k indexed images that are nearest to each image.
-
-        Parameters
-        ----------
-        X : sequence of images, or array or tensor of maps
-            Q queries.
-        k : int
-            Number of results; all, where there are fewer.
-        """
-        from usearch.index import search
-
-        check_counts(k=k)
-        maps = self._inputs(X)
-        queries, references = self.transform(maps), self.decision_.references
-        count = min(max(self.candidates, k), len(references))
-        found = search(references, queries, count, "l2sq", exact=True)
-        keys = np.asarray(found.keys).reshape(len(queries), count).astype(np.int64)
-        distances = self._distances(maps, queries, keys)
-        order = np.argsort(distances, axis=1, kind="stable")[:, :k]
-        return Hits(np.take_along_axis(distances, order, 1), np.take_along_axis(keys, order, 1))
-
-    def _distances(self, maps: Tensor, queries: Embeddings, keys: Indices) -> npt.NDArray[np.float32]:
-        """Compute the distances [Q, count] of queries to their candidates."""
-        if self.distance == "spm":
-            return self._matched(maps, keys)
-        measure = self.training_distance() if isinstance(self.distance, str) else self.distance
-        sign = -1 if measure.is_inverted else 1
-        references = torch.as_tensor(self.decision_.references)
-        rows = [
-            sign * measure(torch.as_tensor(query[None]), references[torch.as_tensor(each)])[0]
-            for query, each in zip(queries, keys, strict=True)
-        ]
-        return torch.stack(rows).detach().numpy()
-
-    def _matched(self, maps: Tensor, keys: Indices) -> npt.NDArray[np.float32]:
-        """Compute 1 minus the matched similarity [Q, count] of maps with those of their candidates."""
-        from lwfm.adapters.metric_learning import SemanticPixelSimilarity
-        from lwfm.nn import SemanticPixelMatching
-
-        similarity = SemanticPixelSimilarity(
-            SemanticPixelMatching(maps.shape[1], embedding=False, top_k=None)
-        )
-        with torch.inference_mode():
-            rows = [
-                1 - similarity(query[None], self.maps_[torch.as_tensor(each)].float())[0]
-                for query, each in zip(maps, keys, strict=True)
-            ]
-        return torch.stack(rows).numpy()
-
-    def predict_proba(self, X: Any) -> npt.NDArray[np.float64]:
-        """Return the share of the votes [N, classes] of the k nearest indexed images."""
-        hits = self.search(X, self.k)
-        votes = self.decision_.codes[hits.indices][..., None] == np.arange(len(self.classes_))
-        return np.asarray(votes.mean(1), dtype=np.float64)
-
-    def _described(self) -> dict[str, Any]:
-        return {"names": list(self.names_)}
-
-    def _tensors(self) -> dict[str, Tensor]:
-        return {"maps": self.maps_} if self.distance == "spm" else {}
-
-    def _restore(self, description: dict[str, Any], tensors: dict[str, Tensor]) -> None:
-        self.names_ = tuple(description["names"])
-        if len(self.names_) != len(tensors["references"]):
-            raise ValueError(f"{len(self.names_)} names of {len(tensors['references'])} images")
-        if self.distance == "spm":
-            self.maps_ = tensors["maps"]
-            if len(self.maps_) != len(self.names_):
-                raise ValueError(f"{len(self.maps_)} maps of {len(self.names_)} images")
-
-
-def _names(images: Any) -> tuple[str, ...]:
-    """Return the path of each image, "" for images and maps in memory."""
-    return tuple(str(Path(each).resolve()) if isinstance(each, (str, Path)) else "" for each in images)
-
-
-def _is_finite(labels: npt.NDArray[Any]) -> bool:
-    return labels.dtype.kind in "biuf" and bool(np.isfinite(labels).all())
-
-
-def _is_text(labels: npt.NDArray[Any]) -> bool:
-    return labels.dtype.kind == "U" or any(isinstance(label, str) for label in labels)
+    def ranking_distance(self) -> BaseDistance:
+        """Build the distance that ranks candidates: RDE, or the one that was given."""
+        return self.training_distance() if isinstance(self.distance, str) else self.distance
 
 
 def evaluate(root: Path, seeds: Sequence[int], **options: Any) -> MetricEvaluation:
@@ -429,53 +284,7 @@ def _score(retriever: RDERetriever, maps: Tensor, codes: Indices) -> Scores:
 def fit(root: Path, **options: Any) -> RDERetriever:
     """Fit a retriever on all images of a folder or zip of class folders, and index them."""
     retriever: RDERetriever = build(RDERetriever, options)
-    with open_pictures(root) as pictures:
-        retriever.fit(pictures.paths, pictures.labels)
-        inside = [path.parts[-2:] for path in pictures.paths]
-        whole = root.is_dir()
-        retriever.names_ = tuple(
-            str(path.resolve()) if whole else "/".join(parts)
-            for path, parts in zip(pictures.paths, inside, strict=True)
-        )
-    return retriever
-
-
-def predict(retriever: RDERetriever, inputs: Sequence[Path], out: Path, figure: Path | None) -> str:
-    """Search for images like each input; write a CSV of the ten nearest, and a figure of the first inputs."""
-    if figure is not None:
-        check_figure_suffix(figure)
-    hits = retriever.search(list(inputs))
-    labels = retriever.classes_[retriever.decision_.codes]
-    with atomic_path(out) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        table = csv.writer(file)
-        table.writerow(["query", "rank", "image", "class", "distance"])
-        for query, distances, indices in zip(inputs, hits.distances, hits.indices, strict=True):
-            for rank, (distance, index) in enumerate(zip(distances, indices, strict=True), start=1):
-                name = retriever.names_[index] or str(index)
-                table.writerow([query, rank, name, labels[index], f"{distance:.5f}"])
-    lines = [f"{len(inputs)} queries among {len(labels)} images: {out}"]
-    if figure is not None:
-        save_figure(_results(retriever, inputs[:_SHOWN], hits), figure)
-        lines.append(f"the first queries and their nearest images: {figure}")
-    return "\n".join(lines)
-
-
-def _results(retriever: RDERetriever, queries: Sequence[Path], hits: Hits) -> Figure:
-    """Draw queries and their five nearest images, in a row each."""
-    labels = retriever.classes_[retriever.decision_.codes]
-    figure = Figure(figsize=(9, 1.7 * len(queries)), layout="constrained")
-    cells = figure.subplots(len(queries), 6, squeeze=False)
-    for axes in cells.ravel():
-        axes.set_axis_off()
-    for row, query, indices, distances in zip(cells, queries, hits.indices, hits.distances, strict=False):
-        row[0].imshow(open_image(query))
-        row[0].set_title("query", fontsize=8)
-        for axes, index, distance in zip(row[1:], indices, distances, strict=False):
-            path = Path(retriever.names_[index])
-            if path.is_file():
-                axes.imshow(open_image(path))
-            axes.set_title(f"{one_line(str(labels[index]))}\n{distance:.2f}", fontsize=7, parse_math=False)
-    return figure
+    return fit_on_folders(retriever, root)
 
 
 SYSTEM = System(
@@ -489,5 +298,5 @@ SYSTEM = System(
     estimator=RDERetriever,
     evaluate=evaluate,
     fit=fit,
-    predict=predict,
+    predict=write_hits,
 )
