@@ -2,9 +2,14 @@ from .distances import RelativeDistributionEntropyDistance as RelativeDistributi
 from .distances import relative_entropy as relative_entropy
 from .distances import soft_histogram as soft_histogram
 from .estimator import MetricEstimator as MetricEstimator
+from .heads import PrototypeHead as PrototypeHead
+from .heads import label_vectors as label_vectors
+from .losses import DualWeightedMetricLoss as DualWeightedMetricLoss
 from .losses import LinearCrossEntropy as LinearCrossEntropy
 from .losses import SquaredContrastiveLoss as SquaredContrastiveLoss
+from .losses import WeightedFocusedEuclideanLoss as WeightedFocusedEuclideanLoss
 from .systems.cell_types import CellTypeAnnotator as CellTypeAnnotator
+from .systems.chest_zero_shot import ChestXRayZeroShot as ChestXRayZeroShot
 from .systems.pvc_beats import PVCDetector as PVCDetector
 from .systems.rde_retrieval import RDERetriever as RDERetriever
 from .systems.tissue_retrieval import TissueRetriever as TissueRetriever

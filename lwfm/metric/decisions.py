@@ -1,10 +1,11 @@
-"""Decisions from embeddings: a vote of the nearest neighbors, and how far they are."""
+"""Decisions: a vote of the nearest neighbors and how far they are, and probabilities of several labels."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import NearestNeighbors
 
 from lwfm._common.progress import progress
@@ -93,3 +94,57 @@ class NeighborVote:
         k = min(self.k, len(self.references) - 1)
         left_out = self._knn.kneighbors(n_neighbors=k)[0].mean(1)
         return float(np.quantile(left_out, kept))
+
+
+class PlattScaling:
+    """Probabilities of several labels from scores, by one logistic curve a label [1]_.
+
+    Curves are fitted to rows that training did not see, with Platt's smoothed targets. A label with fewer
+    than ten positive or ten negative rows, or whose scores rank those rows no better than chance, gets the
+    curve of all labels together.
+
+    References
+    ----------
+    .. [1] J. Platt, "Probabilistic Outputs for Support Vector Machines and Comparisons to Regularized
+       Likelihood Methods", Advances in Large Margin Classifiers, 1999.
+
+    Examples
+    --------
+    >>> scores, targets = np.linspace(-1, 1, 40)[:, None], np.arange(40)[:, None] >= 20
+    >>> PlattScaling().fit(scores, targets).probabilities(np.array([[-1.0], [1.0]])).round(1).tolist()
+    [[0.0], [1.0]]
+    """
+
+    def fit(self, scores: npt.NDArray[Any], targets: npt.NDArray[Any]) -> PlattScaling:
+        """Fit the curves to scores [N, C] and targets [N, C]: 1 positive, 0 negative, -1 not known."""
+        known = targets >= 0
+        self.pooled = _logistic(scores[known], targets[known]) or (1.0, 0.0)
+        curves = []
+        for column in range(targets.shape[1]):
+            rows = known[:, column]
+            counts = np.bincount(targets[rows, column].astype(np.int64), minlength=2)
+            own = _logistic(scores[rows, column], targets[rows, column]) if counts.min() >= 10 else None
+            curves.append(own or self.pooled)
+        self.slopes, self.offsets = np.array(curves).T
+        return self
+
+    def probabilities(self, scores: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+        """Return the probability [N, C] of each label; columns beyond those fitted get the pooled curve."""
+        further = scores.shape[1] - len(self.slopes)
+        slopes = np.append(self.slopes, [self.pooled[0]] * further)
+        offsets = np.append(self.offsets, [self.pooled[1]] * further)
+        return np.asarray(1 / (1 + np.exp(-(slopes * scores + offsets))), dtype=np.float64)
+
+
+def _logistic(scores: npt.NDArray[Any], targets: npt.NDArray[Any]) -> tuple[float, float] | None:
+    """Return the slope and offset of scores [N] and targets [N]; None unless the slope is positive."""
+    positives, negatives = int((targets > 0).sum()), int((targets == 0).sum())
+    if not positives or not negatives:
+        return None
+    likely = np.where(targets > 0, (positives + 1) / (positives + 2), 1 / (negatives + 2))
+    scale = float(scores.std()) or 1.0
+    column = np.concatenate([scores, scores])[:, None] / scale
+    both = np.repeat([1, 0], len(scores))
+    curve: Any = LogisticRegression(C=1e3).fit(column, both, np.concatenate([likely, 1 - likely]))
+    slope = float(curve.coef_[0, 0]) / scale
+    return (slope, float(curve.intercept_[0])) if slope > 0 else None

@@ -147,3 +147,37 @@ class GeM(nn.Module):
     def forward(self, maps: Tensor) -> Tensor:
         """Compute the means [B, C] of maps [B, C, H, W]; values below 0.000001 count as that."""
         return maps.clamp(min=1e-6).pow(self.p).mean((-2, -1)).pow(1 / self.p)
+
+
+class ConvEncoder2d(nn.Module):
+    """Small convolutional network for gray images, which keeps where in the image something is.
+
+    Each image is brought to mean 0 and standard deviation 1; four convolutions of stride 2 with batch
+    normalization and ReLU, averages of 4 x 4 places, and two linear layers.
+
+    Parameters
+    ----------
+    dim : int
+        Of the embedding.
+    dropout : float
+        Probability, before the linear layers.
+
+    Examples
+    --------
+    >>> ConvEncoder2d(32).eval()(torch.rand(2, 1, 64, 64)).shape
+    torch.Size([2, 32])
+    """
+
+    def __init__(self, dim: int, dropout: float = 0.3) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for inputs, outputs in ((1, 16), (16, 32), (32, 64), (64, 64)):
+            convolution = nn.Conv2d(inputs, outputs, 3, stride=2, padding=1)
+            layers += [convolution, nn.BatchNorm2d(outputs), nn.ReLU()]
+        self.maps = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Dropout(dropout))
+        self.embedding = mlp([16 * 64, 128, dim], dropout=dropout)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Compute the embeddings [B, dim] of images [B, 1, H, W]."""
+        embedded: Tensor = self.embedding(self.maps(standardized(images.flatten(1)).view_as(images)))
+        return embedded

@@ -75,7 +75,8 @@ class MetricEstimator(TransformerMixin, ClassifierMixin, BaseEstimator, ABC):  #
         device = choose_device(self.accelerator)
         inputs, labels = self._inputs(X), np.asarray(y)
         grouped = np.zeros(len(inputs), dtype=np.int64) if groups is None else np.asarray(groups)
-        check_lengths(len(inputs), labels=labels, groups=grouped)
+        self._check_labels(labels, len(inputs))
+        check_lengths(len(inputs), groups=grouped)
         self.classes_, codes = self._coded(labels)
         self.shape_ = tuple(inputs.shape[1:])
         with seeded(self.seed) as random:
@@ -87,6 +88,10 @@ class MetricEstimator(TransformerMixin, ClassifierMixin, BaseEstimator, ABC):  #
         self._decide_by(embed(encoder, inputs[kept], device=device), codes[kept])
         return self
 
+    def _check_labels(self, labels: npt.NDArray[Any], rows: int) -> None:
+        """Raise UserError unless there is one label for each of the rows."""
+        check_lengths(rows, labels=labels)
+
     def _coded(self, labels: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], Indices]:
         """Return the sorted classes, and the number [N] of the class of each label."""
         classes, codes = np.unique(labels, return_inverse=True)
@@ -96,6 +101,10 @@ class MetricEstimator(TransformerMixin, ClassifierMixin, BaseEstimator, ABC):  #
 
     def _decide_by(self, references: npt.NDArray[np.float32], codes: Indices) -> None:
         self.decision_ = NeighborVote(*self._vote()).fit(references, codes, len(self.classes_))
+
+    def _deciding(self) -> tuple[npt.NDArray[np.float32], Indices]:
+        """Return the embeddings and codes that :meth:`_decide_by` got, or others that replaced them."""
+        return self.decision_.references, self.decision_.codes
 
     def _inputs(self, X: Any) -> Tensor:
         """Return the rows as a float32 tensor; UserError unless they are finite numbers."""
@@ -171,8 +180,8 @@ class MetricEstimator(TransformerMixin, ClassifierMixin, BaseEstimator, ABC):  #
             **self._described(),
         }
         tensors = {f"{_ENCODER}{name}": tensor for name, tensor in self.encoder_.state_dict().items()}
-        tensors["references"] = torch.as_tensor(self.decision_.references)
-        tensors["codes"] = torch.as_tensor(self.decision_.codes)
+        references, codes = self._deciding()
+        tensors["references"], tensors["codes"] = torch.as_tensor(references), torch.as_tensor(codes)
         write_tensor_file(Path(path), {**tensors, **self._tensors()}, description, key=_METADATA_KEY)
 
     def _plain_parameters(self) -> dict[str, Any]:

@@ -1,15 +1,22 @@
-"""Losses that pytorch-metric-learning does not have, with its signature ``loss(embeddings, labels)``."""
+"""Losses that pytorch-metric-learning does not have, with its signature ``loss(embeddings, labels)``.
+
+Those of several labels take distances [B, C] to the prototypes of C labels in place of embeddings
+(:class:`OfPrototypes` joins them with a head), and labels [B, C]: 1 positive, 0 negative, -1 not known.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
+import torch
 from pytorch_metric_learning.losses import ContrastiveLoss
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+Level = Literal["both", "image", "disease"]
 
 
 class SquaredContrastiveLoss(ContrastiveLoss):  # type: ignore[misc]  # the library has no types
@@ -93,3 +100,201 @@ class Mined(nn.Module):
         """Compute the loss of embeddings [B, dim] and labels [B]."""
         found: Tensor = self.loss(embeddings, labels, self.miner(embeddings, labels))
         return found
+
+
+class OfPrototypes(nn.Module):
+    """A loss of distances, as one of embeddings.
+
+    Parameters
+    ----------
+    head : nn.Module
+        Embeddings [B, dim] to distances [B, C], such as :class:`lwfm.metric.heads.PrototypeHead`.
+    loss : nn.Module
+        Distances and labels [B, C] to a scalar.
+    """
+
+    def __init__(self, head: nn.Module, loss: nn.Module) -> None:
+        super().__init__()
+        self.head, self.loss = head, loss
+
+    def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+        """Compute the loss of embeddings [B, dim] and labels [B, C]."""
+        loss: Tensor = self.loss(self.head(embeddings), labels)
+        return loss
+
+
+class WeightedFocusedEuclideanLoss(nn.Module):
+    """Contrastive loss of images and labels, balanced within each image and focused on hard pairs.
+
+    With d the distance of an image and a label on unit vectors, h = d / 2, and P positive and N negative
+    known labels of the image: ``sum_P a+ h^gamma d^2 + sum_N a- (1 - h)^gamma [margin - d]+^2``, divided by
+    the sum of the weights a; ``a+ = N / (P + N)``, ``a- = max(P, 1) / (P + N)``. The mean over images. A
+    *reading*: the published abstract names the weighted and focused Euclidean loss, not its terms. Gamma 0
+    without balance is the contrastive loss, to the bit.
+
+    Parameters
+    ----------
+    gamma : float
+        At least 0; larger values focus on far positive and near negative labels.
+    margin : float
+        Distance beyond which negative labels have no loss, above 0 and at most 2.
+    balanced : bool
+        Whether a is as above, else 1.
+
+    Examples
+    --------
+    >>> loss = WeightedFocusedEuclideanLoss(gamma=0, balanced=False)
+    >>> loss(torch.tensor([[0.5, 0.5]]), torch.tensor([[1, 0]])).item()
+    0.25
+    """
+
+    def __init__(self, gamma: float = 2.0, margin: float = 1.0, *, balanced: bool = True) -> None:
+        super().__init__()
+        self.gamma, self.margin, self.balanced = gamma, margin, balanced
+
+    def forward(self, distances: Tensor, labels: Tensor) -> Tensor:
+        """Compute the mean loss of distances [B, C] from 0 to 2 with labels [B, C]."""
+        positive, negative = labels == 1, labels == 0
+        weights = (positive | negative).to(distances.dtype)
+        if self.balanced:
+            positives, negatives = positive.sum(1, keepdim=True), negative.sum(1, keepdim=True)
+            share = torch.where(positive, negatives, positives.clamp(min=1))
+            weights = weights * share / (positives + negatives).clamp(min=1)
+        half = (distances / 2).clamp(1e-6, 1 - 1e-6)  # powers below 1 have no gradient at 0
+        near = half**self.gamma * distances**2
+        far = (1 - half) ** self.gamma * (self.margin - distances).clamp(min=0) ** 2
+        terms = weights * torch.where(positive, near, far)
+        return (terms.sum(1) / weights.sum(1).clamp(min=1e-6)).mean()
+
+
+class DualWeightedMetricLoss(nn.Module):
+    """Contrastive loss of images and labels, weighted within each image and over the labels.
+
+    With d the distance of an image and a label: for each image the sum over its positive labels of
+    ``softmax(d / t) d^2``, and over its negative ones of ``softmax(-d / t) [margin - d]+^2``: far positive
+    and near negative labels weigh most. For each label c the mean of ``d^2`` over its positive and of
+    ``[margin - d]+^2`` over its negative images, with a weight in proportion to ``n_c^-power``, n_c being its
+    number of images in the training data; weights have mean 1. The loss is the sum of the means over images
+    and over labels. A *reading*: the published abstract names the two levels of weights, not their terms.
+
+    Parameters
+    ----------
+    counts : sequence of int or Tensor
+        n_c [C]; labels without any image count as with one.
+    temperature : float
+        t, above 0; infinity weighs all labels of an image alike.
+    power : float
+        At least 0; 0 weighs all labels alike.
+    margin : float
+        Distance beyond which negative labels have no loss.
+    level : {"both", "image", "disease"}
+        Which of the two parts; "both" is their sum.
+
+    Examples
+    --------
+    >>> loss = DualWeightedMetricLoss([1, 1], temperature=float("inf"), power=0)
+    >>> loss(torch.tensor([[0.5, 0.5]]), torch.tensor([[1, 0]])).item()
+    0.75
+    """
+
+    weights: Tensor
+
+    def __init__(
+        self,
+        counts: Sequence[int] | Tensor,
+        temperature: float = 1.0,
+        power: float = 0.5,
+        margin: float = 1.0,
+        level: Level = "both",
+    ) -> None:
+        super().__init__()
+        self.temperature, self.margin, self.level = temperature, margin, level
+        weights = torch.as_tensor(counts).double().clamp(min=1) ** -power
+        self.register_buffer("weights", weights / weights.mean())
+
+    def forward(self, distances: Tensor, labels: Tensor) -> Tensor:
+        """Compute the loss of distances [B, C] with labels [B, C]."""
+        positive, negative = labels == 1, labels == 0
+        near, far = distances**2, (self.margin - distances).clamp(min=0) ** 2
+        loss = distances.new_zeros(())
+        if self.level != "disease":
+            scaled = distances / self.temperature
+            hard = _shares(scaled, positive) * near + _shares(-scaled, negative) * far
+            loss = loss + hard.sum(1).mean()
+        if self.level != "image":
+            means = _column_means(near, positive) + _column_means(far, negative)
+            loss = loss + (self.weights.to(means.dtype) * means).mean()
+        return loss
+
+
+def _shares(values: Tensor, chosen: Tensor) -> Tensor:
+    """Return the softmax of the chosen values of each row [B, C]; 0 elsewhere, and in rows without any."""
+    lowest = torch.finfo(values.dtype).min
+    return values.masked_fill(~chosen, lowest).softmax(1) * chosen
+
+
+def _column_means(values: Tensor, chosen: Tensor) -> Tensor:
+    """Return the mean [C] of the chosen values of each column [B, C]; 0 where there are none."""
+    return (values * chosen).sum(0) / chosen.sum(0).clamp(min=1)
+
+
+class LabelRankingLoss(nn.Module):
+    """Ranking loss ``[margin + cos(negative) - cos(positive)]+`` over the pairs of labels of each image [1]_.
+
+    The mean over the pairs of an image, and over images that have a pair.
+
+    Parameters
+    ----------
+    margin : float
+        By which positive labels must be nearer.
+
+    References
+    ----------
+    .. [1] N. Hayat, H. Lashen, F. Shamout, "Multi-Label Generalized Zero Shot Learning for the Classification
+       of Disease in Chest Radiographs", MLHC 2021. Read in the authors' code, which sums over pairs.
+
+    Examples
+    --------
+    >>> LabelRankingLoss(0.5)(torch.tensor([[1.0, 1.0, 1.0]]), torch.tensor([[1, 0, 0]])).item()
+    0.5
+    """
+
+    def __init__(self, margin: float = 0.5) -> None:
+        super().__init__()
+        self.margin = margin
+
+    def forward(self, distances: Tensor, labels: Tensor) -> Tensor:
+        """Compute the loss of distances [B, C] on unit vectors with labels [B, C]."""
+        cosines = 1 - distances**2 / 2
+        pairs = (labels == 1)[:, :, None] & (labels == 0)[:, None]
+        terms = (self.margin + cosines[:, None] - cosines[:, :, None]).clamp(min=0) * pairs
+        counts = pairs.sum((1, 2))
+        return (terms.sum((1, 2)) / counts.clamp(min=1)).sum() / (counts > 0).sum().clamp(min=1)
+
+
+class LabelCrossEntropy(nn.Module):
+    """Binary cross-entropy of logits ``offset_c - scale d`` of distances d, both learned.
+
+    Parameters
+    ----------
+    labels : int
+        C.
+
+    Examples
+    --------
+    >>> LabelCrossEntropy(3)(torch.zeros(2, 3), torch.tensor([[1, 0, -1], [0, 0, 0]])).shape
+    torch.Size([])
+    """
+
+    def __init__(self, labels: int) -> None:
+        super().__init__()
+        self.log_scale = nn.Parameter(torch.zeros(()))
+        self.offset = nn.Parameter(torch.zeros(labels))
+
+    def forward(self, distances: Tensor, labels: Tensor) -> Tensor:
+        """Compute the mean over the known ones of labels [B, C]."""
+        known = labels >= 0
+        logits = self.offset - self.log_scale.exp() * distances
+        target = labels.clamp(min=0).to(logits.dtype)
+        terms = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
+        return (terms * known).sum() / known.sum().clamp(min=1)

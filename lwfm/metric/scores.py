@@ -1,4 +1,4 @@
-"""Scores of binary decisions, of classes and of retrieval, and their paired differences over seeds."""
+"""Scores of binary decisions, of classes, of several labels and of retrieval; differences over seeds."""
 
 from __future__ import annotations
 
@@ -89,6 +89,104 @@ def auroc(positive: npt.NDArray[np.bool_], values: npt.NDArray[np.float64]) -> f
     1.0
     """
     return float(roc_auc_score(positive, values))
+
+
+def label_aurocs(truth: npt.NDArray[np.bool_], values: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """Compute the AUROC [C] of each label from values [N, C]; NaN for a label that all rows or none have.
+
+    Examples
+    --------
+    >>> label_aurocs(np.array([[True, False], [False, False]]), np.array([[0.9, 0.1], [0.2, 0.3]])).tolist()
+    [1.0, nan]
+    """
+    mixed = np.asarray(truth.any(0) & ~truth.all(0))
+    each = [auroc(truth[:, i], values[:, i]) if mixed[i] else float("nan") for i in range(truth.shape[1])]
+    return np.array(each)
+
+
+def defined_mean(values: npt.NDArray[np.float64]) -> float:
+    """Return the mean of the values that are not NaN; chance (0.5) where there is none.
+
+    Examples
+    --------
+    >>> defined_mean(np.array([0.75, np.nan])), defined_mean(np.array([np.nan]))
+    (0.75, 0.5)
+    """
+    return float(np.nanmean(values)) if np.isfinite(values).any() else 0.5
+
+
+def multi_label_scores(
+    truth: npt.NDArray[np.bool_], probabilities: npt.NDArray[np.float64], counts: npt.NDArray[np.int64]
+) -> Scores:
+    """Compute the mean AUROC over labels, over the rare third of them, and the mean Brier score.
+
+    Labels that all rows or none have are left out of the means.
+
+    Parameters
+    ----------
+    truth : ndarray
+        [N, C] bool.
+    probabilities : ndarray
+        [N, C].
+    counts : ndarray
+        [C] training rows of each label, by which the rare third is chosen.
+
+    Examples
+    --------
+    >>> truth = np.array([[True, False, True], [False, True, False]])
+    >>> multi_label_scores(truth, truth * 0.5 + 0.25, np.array([9, 2, 5]))
+    {'mean AUC': 1.0, 'rare third AUC': 1.0, 'Brier': 0.0625}
+    """
+    each = label_aurocs(truth, probabilities)
+    rare = np.argsort(counts, kind="stable")[: max(len(counts) // 3, 1)]
+    return {
+        "mean AUC": defined_mean(each),
+        "rare third AUC": defined_mean(each[rare]),
+        "Brier": float(((probabilities - truth) ** 2).mean()),
+    }
+
+
+def zero_shot_scores(
+    truth: npt.NDArray[np.bool_],
+    values: npt.NDArray[Any],
+    unseen: npt.NDArray[np.bool_],
+    ranks: Sequence[int] = (2, 3),
+) -> Scores:
+    """Compute the harmonic mean of the mean AUROC of seen and unseen labels, both, and P, R and F1 at k.
+
+    Precision and recall at k are those of the k labels with the largest values of each row, seen and unseen,
+    over all rows that have a label.
+
+    Parameters
+    ----------
+    truth, values : ndarray
+        [N, C] bool, and larger for likelier labels.
+    unseen : ndarray
+        [C] bool.
+    ranks : sequence of int
+        The k.
+
+    Examples
+    --------
+    >>> truth = np.array([[True, False], [False, True]])
+    >>> zero_shot_scores(truth, truth * 1.0, np.array([True, False]), ranks=(1,))["harmonic AUROC"]
+    1.0
+    """
+    each = label_aurocs(truth, values)
+    seen, new = defined_mean(each[~unseen]), defined_mean(each[unseen])
+    found: Scores = {
+        "harmonic AUROC": 2 * seen * new / max(seen + new, 1e-9),
+        "seen AUROC": seen,
+        "unseen AUROC": new,
+    }
+    rows = truth.any(1)
+    order = np.argsort(-values[rows], axis=1, kind="stable")
+    for k in ranks:
+        hits = int(np.take_along_axis(truth[rows], order[:, :k], axis=1).sum())
+        precision, recall = _ratio(hits, order[:, :k].size), _ratio(hits, int(truth.sum()))
+        f1 = _ratio(2 * hits, order[:, :k].size + int(truth.sum()))
+        found |= {f"P@{k}": precision, f"R@{k}": recall, f"F1@{k}": f1}
+    return found
 
 
 def retrieval_scores(

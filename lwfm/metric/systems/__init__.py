@@ -13,7 +13,7 @@ from lwfm.errors import UserError
 if TYPE_CHECKING:
     from lwfm.metric.systems.system import System
 
-NAMES = ("pvc_beats", "cell_types", "rde_retrieval", "tissue_retrieval")
+NAMES = ("pvc_beats", "cell_types", "rde_retrieval", "tissue_retrieval", "chest_zero_shot")
 
 
 def find_system(name: str) -> System:

@@ -1,0 +1,1 @@
+"""Simulators of the data of systems whose data cannot be passed on: physics, seeded, vectorized."""
