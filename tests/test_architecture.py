@@ -27,6 +27,7 @@ BELOW = {
     "bench": {"errors", "_common", "lap", "ops", "nn", "figures"},
     "classifier": {"errors", "_common", "nn", "data", "model", "figures"},
     "retrieval": {"errors", "_common", "nn", "data", "model", "figures"},
+    "app": {"errors", "_common", "data", "model", "figures", "classifier"},
     "training": {"errors", "_common", "nn", "data", "model", "evaluation"},
     "experiments": {"errors", "_common", "presets", "data", "model", "evaluation", "training"},
     "metric": {"errors", "_common", "nn", "adapters", "data", "model", "evaluation", "figures", "training"},

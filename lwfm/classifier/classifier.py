@@ -160,6 +160,33 @@ class FewShotClassifier(Estimator):
             self._learn(network, self._encode_support(network, images, names))
         return self
 
+    def forget(self, images: Sequence[int]) -> Self:
+        """Remove shots, such as those with a wrong label; a class that has none left is no longer known.
+
+        Parameters
+        ----------
+        images : sequence of int
+            Their numbers in the order of fitting, as ``support_.names`` lists them.
+
+        Raises
+        ------
+        UserError
+            For numbers that are out of range, or all shots there are; the classifier is then as before.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from lwfm.model import ModelConfig
+        >>> small = ModelConfig(backbone="conv4", image_size=32, embedding=False)
+        >>> shots = np.zeros((3, 32, 32, 3), np.uint8)
+        >>> FewShotClassifier(small).fit(shots, ["cat", "dog", "owl"]).forget([1]).classes_.tolist()
+        ['cat', 'owl']
+        """
+        if not self._is_fitted():
+            raise UserError("there is nothing to forget: call fit first")
+        self._learn(self.network_, self.support_.without(images))
+        return self
+
     def _build_network(self) -> LWFM:
         self._check_parameters()
         return build_network(self.model).to(choose_device(self.accelerator))

@@ -20,7 +20,7 @@ from lwfm.model.encode import NO_WHITE, encode_images
 from lwfm.nn import ClassLists
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     import numpy.typing as npt
 
@@ -107,6 +107,25 @@ class SupportSet:
         maps = tuple(torch.cat(pair) for pair in zip(self.maps, other.maps, strict=True))
         encoded = type(self.encoded).cat([self.encoded, other.encoded])
         return SupportSet(maps, encoded, torch.cat(labels), classes, self.names + other.names, other.white)
+
+    def without(self, images: Sequence[int]) -> SupportSet:
+        """Leave out images by number; UserError where a number is out of range or none would be left."""
+        count = len(self.names)
+        if wrong := [number for number in images if not 0 <= number < count]:
+            raise UserError(f"there is no image {wrong[0]}: the images are numbered 0 to {count - 1}")
+        rows = [row for row in range(count) if row not in set(images)]
+        if not rows:
+            raise UserError("these are all images that the classifier has: at least one must stay")
+        kept = torch.tensor(rows, device=self.labels.device)
+        present, labels = torch.unique(self.labels[kept], return_inverse=True)
+        return replace(
+            self,
+            maps=tuple(layer[kept] for layer in self.maps),
+            encoded=self.encoded[kept],
+            labels=labels,
+            classes=self.classes[present.cpu().numpy()],
+            names=tuple(self.names[row] for row in rows),
+        )
 
     def to(self, device: torch.device) -> SupportSet:
         """Move the tensors to a device."""

@@ -80,6 +80,9 @@ COMMANDS: dict[str, Command] = {
         "name the class of your own images from a few examples of each class",
         last_argument=Positional("queries", "+", Path, "Images to classify, and folders of such images."),
     ),
+    "app": Command(
+        "lwfm.app.command:app", "teach a classifier in the browser and try it, on a page of this machine"
+    ),
     "import": Command(
         "lwfm.model.import_published:import_checkpoint",
         "turn a checkpoint of the published code into a model file",

@@ -34,6 +34,7 @@ EXTRAS = {
     "pyeit": "eit",
     "scipy": "metric",
     "easyfsl": "adapters",
+    "gradio": "app",
 }
 """Optional packages and the extras that bring them; `train` brings all others."""
 
@@ -45,6 +46,7 @@ EPILOG = """examples:
   lwfm pretrain --preset resnet12-cub-pretrain --root FOLDER --out runs/cub-pretrained
   lwfm data inspect miniImageNet
   lwfm classify examples unsorted --out answers.csv --explain figures
+  lwfm app --support examples
   lwfm index images --out index.safetensors
   lwfm search index.safetensors one.jpg -k 10 --show similar.png
   lwfm report result.json

@@ -181,6 +181,33 @@ def test_a_stream_must_have_as_many_images_as_labels(
         FewShotClassifier(network).fit(iter(shots[0]), shots[1][:-1])
 
 
+def test_forgetting_shots_equals_a_fit_without_them(
+    fitted: FewShotClassifier, network: LWFM, shots: tuple[list[Path], list[str]], queries: list[Path]
+) -> None:
+    paths, labels = shots
+    gone = [0, 5, *range(8, 12)]  # of two classes a shot, of a third all
+    kept = [number for number in range(len(paths)) if number not in gone]
+    once = FewShotClassifier(network).fit([paths[n] for n in kept], [labels[n] for n in kept])
+    fitted.forget(gone)
+    assert fitted.classes_.tolist() == once.classes_.tolist()
+    assert fitted.support_.names == once.support_.names
+    assert fitted.temperature_ == once.temperature_
+    np.testing.assert_array_equal(fitted.predict_proba(queries), once.predict_proba(queries))
+
+
+@pytest.mark.parametrize(
+    ("gone", "message"),
+    [([20], "there is no image 20"), ([-1], "there is no image -1"), (range(20), "at least one must stay")],
+    ids=["beyond", "negative", "all"],
+)
+def test_shots_that_cannot_be_forgotten_are_named(
+    fitted: FewShotClassifier, gone: list[int], message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        fitted.forget(gone)
+    assert len(fitted.support_.names) == 20
+
+
 def test_partial_fit_in_any_order_equals_fit(
     network: LWFM, shots: tuple[list[Path], list[str]], queries: list[Path], fitted: FewShotClassifier
 ) -> None:

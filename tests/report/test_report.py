@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import html
-import json
 import re
 import shutil
 from dataclasses import replace
@@ -19,18 +18,12 @@ from lwfm.evaluation.results import EvaluationResult, percent
 from lwfm.figures.logs import read_log
 from lwfm.model import LWFM, ModelConfig, save_model
 from lwfm.report.page import render
+from tests.helpers.browser import headless_browser, needs_browser, requested
 from tests.helpers.miniatures import birds
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-
-CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-
-
-needs_browser = pytest.mark.skipif(
-    CHROMIUM is None or DRIVER is None, reason="needs Chromium and chromedriver, which pip does not install"
-)
 
 
 @pytest.fixture(scope="module")
@@ -247,22 +240,9 @@ def test_a_missing_folder_is_named_with_the_option(folder: Path) -> None:
 @pytest.fixture(scope="module")
 def browser(folder: Path) -> Iterator[Any]:
     """Headless Chromium with the report open."""
-    webdriver = pytest.importorskip("selenium.webdriver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for flag in (
-        "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-extensions",
-        "--disable-background-networking", "--disable-component-update", "--disable-sync",
-        "--no-first-run", "--window-size=1100,3200",
-    ):  # fmt: skip
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(executable_path=DRIVER))
-    try:
+    with headless_browser(size=(1100, 3200)) as driver:
         driver.get((folder / "report.html").as_uri())
         yield driver
-    finally:
-        driver.quit()
 
 
 def visible_classes(browser: Any) -> list[str]:
@@ -309,9 +289,8 @@ def test_every_image_is_drawn_and_no_request_leaves_the_page(browser: Any) -> No
     )
     assert broken == 0
     assert [entry for entry in browser.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")] == []
-    messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
-    requests = [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
-    assert [url for url in requests if not url.startswith(("file:", "data:"))] == []
-    assert any(url.startswith("file:") for url in requests)
+    requests = requested(browser)
+    assert [url for url in requests if not url.startswith("file:")] == []
+    assert requests
     image = base64.b64decode(browser.get_screenshot_as_base64())
     assert len(image) > 20_000
