@@ -21,7 +21,7 @@ BELOW = {
     "nn": {"ops"},
     "adapters": {"nn", "ops"},
     "data": {"errors", "_common"},
-    "model": {"errors", "_common", "nn", "data"},
+    "model": {"errors", "_common", "ops", "nn", "data"},
     "figures": {"errors", "_common", "nn", "data", "model"},
     "evaluation": {"errors", "_common", "nn", "data", "model"},
     "bench": {"errors", "_common", "lap", "ops", "nn", "figures"},

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import BinaryIO
 
-    from torch import Tensor
+    import numpy.typing as npt
+    from torch import Tensor, nn
 
 FORMAT = 1
 """Number of the layout of these files; another one is refused."""
@@ -106,6 +107,12 @@ def tensors_under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tenso
     {'weight': tensor([1.])}
     """
     return {name.removeprefix(prefix): x for name, x in tensors.items() if name.startswith(prefix)}
+
+
+def numpy_tensors(module: nn.Module) -> dict[str, npt.NDArray[Any]]:
+    """Return a module's state dictionary as contiguous arrays, sorted by name."""
+    tensors = sorted(module.state_dict().items())
+    return {name: tensor.detach().cpu().contiguous().numpy() for name, tensor in tensors}
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from lwfm.model import LWFM, describe_model, rebuild_model
 if TYPE_CHECKING:
     import os
 
-_METADATA_KEY = "lwfm_classifier"
+METADATA_KEY = "lwfm_classifier"
 _MODEL, _MAPS, _LABELS = "model.", "support.", "support_labels"
 
 
@@ -39,7 +39,7 @@ def save_state(
         "names": list(support.names),
         "white": asdict(support.white),
     }
-    write_tensor_file(Path(path), {**tensors, _LABELS: support.labels}, description, key=_METADATA_KEY)
+    write_tensor_file(Path(path), {**tensors, _LABELS: support.labels}, description, key=METADATA_KEY)
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def load_state(path: str | os.PathLike[str]) -> tuple[LWFM, SupportSet, dict[str
     file = Path(path)
     if not file.is_file():
         raise UserError(f"there is no file {file}: FewShotClassifier.save writes one")
-    state, tensors = read_tensor_file(file, key=_METADATA_KEY, what="lwfm classifier")
+    state, tensors = read_tensor_file(file, key=METADATA_KEY, what="lwfm classifier")
     weights = tensors_under(_MODEL, tensors)
     try:
         described = build_record(_Description, state, others=True)

@@ -87,6 +87,9 @@ COMMANDS: dict[str, Command] = {
         "lwfm.model.import_published:import_checkpoint",
         "turn a checkpoint of the published code into a model file",
     ),
+    "export": Command(
+        "lwfm.classifier.export:export", "write a network as an ONNX file, for programs without torch"
+    ),
     "index": Command(
         "lwfm.retrieval.index:build_index", "index the images of a folder, to search among them"
     ),

@@ -35,6 +35,9 @@ EXTRAS = {
     "scipy": "metric",
     "easyfsl": "adapters",
     "gradio": "app",
+    "onnx": "fast",
+    "onnxruntime": "fast",
+    "onnxscript": "fast",
 }
 """Optional packages and the extras that bring them; `train` brings all others."""
 
@@ -47,6 +50,7 @@ EPILOG = """examples:
   lwfm data inspect miniImageNet
   lwfm classify examples unsorted --out answers.csv --explain figures
   lwfm app --support examples
+  lwfm export runs/emoji/best.safetensors --out model.onnx
   lwfm index images --out index.safetensors
   lwfm search index.safetensors one.jpg -k 10 --show similar.png
   lwfm report result.json

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 import torch
-from torchvision.transforms import v2
-from torchvision.transforms.v2 import functional
+
+from lwfm.data.center_crop import CenterCrop
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -43,17 +43,27 @@ class Transform:
 
     def collate(self, cropped: Sequence[Image]) -> torch.Tensor:
         """Convert cropped images of one size -> ``[B, 3, H, W]`` float32, in channels-last memory."""
-        pixels = torch.from_numpy(np.stack([np.asarray(image) for image in cropped]))  # [B, H, W, 3]
-        values = functional.to_dtype(pixels.permute(0, 3, 1, 2), torch.float32, scale=True)
-        return normalized(values, self.normalization)
+        return normalized_pixels(stacked_pixels(cropped), self.normalization)
+
+
+def stacked_pixels(images: Sequence[Image]) -> torch.Tensor:
+    """Copy RGB images of one size into one tensor -> ``[B, H, W, 3]`` uint8."""
+    return torch.from_numpy(np.stack([np.asarray(image) for image in images]))
+
+
+def normalized_pixels(pixels: torch.Tensor, statistics: Normalization) -> torch.Tensor:
+    """Normalize ``[B, H, W, 3]`` uint8 -> ``[B, 3, H, W]`` float32, in channels-last memory."""
+    values = pixels.permute(0, 3, 1, 2).to(torch.float32).mul_(1 / 255)
+    return normalized(values, statistics)
 
 
 def normalized(values: torch.Tensor, statistics: Normalization) -> torch.Tensor:
     """Subtract the means and divide by the standard deviations, in place: ``[B, 3, H, W]`` in 0..1."""
-    result: torch.Tensor = functional.normalize(
-        values, list(statistics.mean), list(statistics.std), inplace=True
+    mean, std = (
+        torch.tensor(each, dtype=values.dtype, device=values.device).view(3, 1, 1)
+        for each in (statistics.mean, statistics.std)
     )
-    return result
+    return values.sub_(mean).div_(std)
 
 
 class Box(TypedDict):
@@ -69,6 +79,8 @@ class RandomCropAndFlip:
     """Random resized crop and random horizontal flip."""
 
     def __init__(self, image_size: int) -> None:
+        from torchvision.transforms import v2  # seconds to import; only training needs it
+
         self.crop, self.image_size = v2.RandomResizedCrop(image_size), image_size
 
     def draw(self, image: Image) -> tuple[Box, bool]:
@@ -78,21 +90,11 @@ class RandomCropAndFlip:
 
     def __call__(self, image: Image) -> Image:
         """Draw and apply."""
+        from torchvision.transforms.v2 import functional
+
         box, flipped = self.draw(image)
         cropped: Image = functional.resized_crop(image, **box, size=[self.image_size] * 2)
         return functional.horizontal_flip(cropped) if flipped else cropped
-
-
-class _Center:
-    """Center crop of an image whose shorter side is resized to ``image_size * 92 / 84``."""
-
-    def __init__(self, image_size: int) -> None:
-        self.image_size = image_size
-
-    def __call__(self, image: Image) -> Image:
-        resized = functional.resize(image, [round(self.image_size * 92 / 84)])
-        center: Image = functional.center_crop(resized, [self.image_size] * 2)
-        return center
 
 
 def training_transform(*, image_size: int = 84, normalization: Normalization) -> Transform:
@@ -133,4 +135,4 @@ def evaluation_transform(*, image_size: int = 84, normalization: Normalization) 
     >>> tuple(evaluation_transform(image_size=32, normalization=IMAGENET)(Image.new("RGB", (200, 120))).shape)
     (3, 32, 32)
     """
-    return Transform(_Center(image_size), normalization)
+    return Transform(CenterCrop(image_size), normalization)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -11,7 +9,8 @@ from typing import TYPE_CHECKING, Literal
 import safetensors
 import torch
 
-from lwfm._common.tensor_files import streamed_tensor_file
+from lwfm._common.digests import digest_arrays
+from lwfm._common.tensor_files import numpy_tensors, streamed_tensor_file
 from lwfm.errors import UserError
 from lwfm.evaluation.cached_maps import CachedMaps, encoded_batches
 
@@ -41,10 +40,7 @@ def maps_fingerprint(model: LWFM, images: ImageSet, dtype: MapsDtype) -> str:
         "images": images.fingerprint,
         "dtype": dtype,
     }
-    digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
-    for name, tensor in model.backbone.state_dict().items():
-        digest.update(name.encode() + b"\0" + tensor.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
+    return digest_arrays(described, numpy_tensors(model.backbone))
 
 
 def stored_maps(
