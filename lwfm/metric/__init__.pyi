@@ -9,6 +9,7 @@ from .losses import LinearCrossEntropy as LinearCrossEntropy
 from .losses import SquaredContrastiveLoss as SquaredContrastiveLoss
 from .losses import WeightedFocusedEuclideanLoss as WeightedFocusedEuclideanLoss
 from .systems.cell_types import CellTypeAnnotator as CellTypeAnnotator
+from .systems.chest_multi_label import ChestXRayMultiLabel as ChestXRayMultiLabel
 from .systems.chest_zero_shot import ChestXRayZeroShot as ChestXRayZeroShot
 from .systems.pvc_beats import PVCDetector as PVCDetector
 from .systems.rde_retrieval import RDERetriever as RDERetriever

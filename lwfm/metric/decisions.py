@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from scipy.optimize import brentq
+from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import NearestNeighbors
 
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 
 Weights = Literal["uniform", "distance"]
 _AT_ONCE = 4096
+_ENOUGH = 10
 
 
 class NeighborVote:
@@ -101,7 +104,8 @@ class PlattScaling:
 
     Curves are fitted to rows that training did not see, with Platt's smoothed targets. A label with fewer
     than ten positive or ten negative rows, or whose scores rank those rows no better than chance, gets the
-    curve of all labels together.
+    slope of all labels together and the offset by which its mean probability is its share of the rows; one
+    without any row the curve of all together.
 
     References
     ----------
@@ -118,33 +122,57 @@ class PlattScaling:
     def fit(self, scores: npt.NDArray[Any], targets: npt.NDArray[Any]) -> PlattScaling:
         """Fit the curves to scores [N, C] and targets [N, C]: 1 positive, 0 negative, -1 not known."""
         known = targets >= 0
-        self.pooled = _logistic(scores[known], targets[known]) or (1.0, 0.0)
+        together = scores[known], targets[known] > 0
+        slope = (_logistic(*together) or (1.0, 0.0))[0]
+        self.pooled = slope, _offset(*together, slope)
         curves = []
         for column in range(targets.shape[1]):
-            rows = known[:, column]
-            counts = np.bincount(targets[rows, column].astype(np.int64), minlength=2)
-            own = _logistic(scores[rows, column], targets[rows, column]) if counts.min() >= 10 else None
-            curves.append(own or self.pooled)
+            own = scores[known[:, column], column], targets[known[:, column], column] > 0
+            enough = min(own[1].sum(), (~own[1]).sum()) >= _ENOUGH
+            curve = _logistic(*own) if enough else None
+            curves.append(curve or ((slope, _offset(*own, slope)) if len(own[0]) else self.pooled))
         self.slopes, self.offsets = np.array(curves).T
+        counts = known.sum(0)
+        shares = [_share(targets[known[:, i], i] > 0) for i in range(len(counts))]
+        self.share = _share(together[1])
+        self.shares = np.where(counts > 0, shares, self.share)
         return self
+
+    def above_share(self, probabilities: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
+        """Return where a probability [N, C] is larger than the share of the fitted rows with that label."""
+        further = [self.share] * (probabilities.shape[1] - len(self.shares))
+        return np.asarray(probabilities > np.append(self.shares, further))
 
     def probabilities(self, scores: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
         """Return the probability [N, C] of each label; columns beyond those fitted get the pooled curve."""
         further = scores.shape[1] - len(self.slopes)
         slopes = np.append(self.slopes, [self.pooled[0]] * further)
         offsets = np.append(self.offsets, [self.pooled[1]] * further)
-        return np.asarray(1 / (1 + np.exp(-(slopes * scores + offsets))), dtype=np.float64)
+        return np.asarray(expit(slopes * scores + offsets), dtype=np.float64)
 
 
-def _logistic(scores: npt.NDArray[Any], targets: npt.NDArray[Any]) -> tuple[float, float] | None:
+def _logistic(scores: npt.NDArray[Any], positive: npt.NDArray[np.bool_]) -> tuple[float, float] | None:
     """Return the slope and offset of scores [N] and targets [N]; None unless the slope is positive."""
-    positives, negatives = int((targets > 0).sum()), int((targets == 0).sum())
-    if not positives or not negatives:
+    count = int(positive.sum())
+    if count in (0, len(positive)):
         return None
-    likely = np.where(targets > 0, (positives + 1) / (positives + 2), 1 / (negatives + 2))
+    likely = np.where(positive, (count + 1) / (count + 2), 1 / (len(positive) - count + 2))
     scale = float(scores.std()) or 1.0
     column = np.concatenate([scores, scores])[:, None] / scale
     both = np.repeat([1, 0], len(scores))
     curve: Any = LogisticRegression(C=1e3).fit(column, both, np.concatenate([likely, 1 - likely]))
     slope = float(curve.coef_[0, 0]) / scale
     return (slope, float(curve.intercept_[0])) if slope > 0 else None
+
+
+def _share(positive: npt.NDArray[np.bool_]) -> float:
+    """Return the share of positive rows [N], smoothed as Platt's targets are."""
+    return float((positive.sum() + 1) / (len(positive) + 2))
+
+
+def _offset(scores: npt.NDArray[Any], positive: npt.NDArray[np.bool_], slope: float) -> float:
+    """Return the offset of a curve by which the mean probability of scores [N] is the smoothed share."""
+    limit = 40 + slope * float(np.abs(scores).max(initial=0))
+    return float(
+        brentq(lambda offset: expit(slope * scores + offset).mean() - _share(positive), -limit, limit)
+    )

@@ -168,13 +168,14 @@ class ConvEncoder2d(nn.Module):
     torch.Size([2, 32])
     """
 
-    def __init__(self, dim: int, dropout: float = 0.3) -> None:
+    def __init__(self, dim: int, dropout: float = 0.2) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         for inputs, outputs in ((1, 16), (16, 32), (32, 64), (64, 64)):
             convolution = nn.Conv2d(inputs, outputs, 3, stride=2, padding=1)
             layers += [convolution, nn.BatchNorm2d(outputs), nn.ReLU()]
         self.maps = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Dropout(dropout))
+        self.maps.to(memory_format=torch.channels_last)  # a step takes two thirds of the time on a CPU
         self.embedding = mlp([16 * 64, 128, dim], dropout=dropout)
 
     def forward(self, images: Tensor) -> Tensor:

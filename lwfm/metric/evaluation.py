@@ -148,8 +148,9 @@ class MetricEvaluation:
         return json.dumps(content, indent=1, allow_nan=False) + "\n"
 
     def figure(self) -> Figure:
-        """Draw the primary score of every row, seed by seed, one panel for each protocol."""
-        protocols = self.protocols
+        """Draw the primary score of every row, seed by seed, one panel for each protocol that has it."""
+        scored = {row.protocol for row in self.rows if self.primary in row.scores}
+        protocols = [name for name in self.protocols if name in scored]
         most = max(sum(row.protocol == name for row in self.rows) for name in protocols)
         figure = Figure(figsize=(8.6, len(protocols) * (0.8 + 0.32 * most)), layout="constrained")
         colors = {"system": "tab:blue", "baseline": "tab:gray", "ablation": "tab:orange"}

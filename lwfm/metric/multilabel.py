@@ -202,15 +202,7 @@ class MultiLabelEstimator(MetricEstimator):
         That is where sensitivity plus specificity is largest, if the probabilities are right. A row may have
         no label.
         """
-        return self.decide(self.predict_proba(X))
-
-    def decide(self, probabilities: Values) -> npt.NDArray[np.int64]:
-        """Return the indicators [N, C] of probabilities [N, C]."""
-        _, codes = self.held_
-        known = np.maximum((codes >= 0).sum(0), 1)
-        share = np.where((codes >= 0).any(0), (codes == 1).sum(0) / known, (codes == 1).sum() / known.sum())
-        further = np.full(probabilities.shape[1] - len(share), (codes == 1).sum() / known.sum())
-        return (probabilities > np.append(share, further)).astype(np.int64)
+        return self.calibration_.above_share(self.predict_proba(X)).astype(np.int64)
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """Return the mean AUROC over the labels that some rows have and others have not."""

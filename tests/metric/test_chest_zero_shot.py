@@ -22,7 +22,7 @@ from tests.helpers.chest_films import many_findings, write_nih
 if TYPE_CHECKING:
     from pathlib import Path
 
-QUICK: dict[str, Any] = {"steps": 40, "batch_size": 32}
+QUICK: dict[str, Any] = {"steps": 60, "batch_size": 32}
 UNSEEN = ("Edema", "Mass")
 VECTORS = dict(zip(FINDINGS, simulated_vectors(), strict=True))
 

@@ -13,7 +13,14 @@ from lwfm.errors import UserError
 if TYPE_CHECKING:
     from lwfm.metric.systems.system import System
 
-NAMES = ("pvc_beats", "cell_types", "rde_retrieval", "tissue_retrieval", "chest_zero_shot")
+NAMES = (
+    "pvc_beats",
+    "cell_types",
+    "rde_retrieval",
+    "tissue_retrieval",
+    "chest_zero_shot",
+    "chest_multi_label",
+)
 
 
 def find_system(name: str) -> System:

@@ -129,7 +129,7 @@ def write_answers(
         check_names_differ(path.name for path in paths)
         images = read_images(paths, size)
     probabilities = estimator.predict_proba(images)
-    found = estimator.decide(probabilities) == 1
+    found = estimator.calibration_.above_share(probabilities)
     labels = estimator.classes_
     with atomic_path(out) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
         table = csv.writer(stream)
