@@ -1,7 +1,7 @@
 """Deep metric learning: learned distances, and systems that answer by nearest neighbors.
 
-* :class:`PVCDetector`, :class:`CellTypeAnnotator`, :class:`RDERetriever`, :class:`TissueRetriever` -- the
-  systems, as estimators;
+* :class:`PVCDetector`, :class:`CellTypeAnnotator`, :class:`RDERetriever`, :class:`TissueRetriever`,
+  :class:`ChestXRayZeroShot`, :class:`ChestXRayMultiLabel` -- the systems, as estimators;
 * :mod:`lwfm.metric.distances`, :mod:`lwfm.metric.losses` -- for any loss of pytorch-metric-learning;
 * :mod:`lwfm.metric.command` -- ``lwfm metric list``, ``evaluate``, ``fit``, ``predict``.
 
