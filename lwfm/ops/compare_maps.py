@@ -95,7 +95,7 @@ def _run(
         encoded = torch.ops.lwfm.encode_maps.default(
             maps, call.dims, call.joined, call.together, weights, record
         )
-        parts = call.parts(encoded, embedded=bool(weights))
+        parts = call.parts(encoded, embedded=len(weights) > 0)
         lists = call.classes.order, call.classes.begin
         products = products_of_kernels(maps[0].device)
         outputs = torch.ops.lwfm.episodes.default(
@@ -125,7 +125,7 @@ class _Comparison(torch.autograd.Function):
         of_weights, of_images = ctx.counts
         weights, encoded = saved[:of_weights], saved[of_weights : of_weights + of_images]
         recorded = saved[of_weights + of_images :]
-        parts = call.parts(encoded, embedded=bool(weights))
+        parts = call.parts(encoded, embedded=len(weights) > 0)
         lists = None, None, call.classes.order, call.classes.begin
         slopes = differentiate_episodes(grads[:3], ctx.shapes, parts, lists, recorded, call.comparison)
         of_embedding = encoded[5 * len(call.dims) :] if weights else ()

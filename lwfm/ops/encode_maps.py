@@ -174,7 +174,7 @@ def encode_maps(
             torch.ops.lwfm.encode_maps.default, maps, list(dims), joined, together, list(weights), record,
             recorded=record,
         )  # fmt: skip
-        return _encoded(outputs, len(dims), embedded=bool(weights))
+        return _encoded(outputs, len(dims), embedded=len(weights) > 0)
     joint = [torch.cat(layer) for layer in zip(*batches, strict=True)]
     layers = torch.split_with_sizes(joint[0], list(dims), dim=1) if joined else joint
     positions = [x.flatten(2).transpose(1, 2) for x in layers]
