@@ -11,6 +11,7 @@ from .losses import WeightedFocusedEuclideanLoss as WeightedFocusedEuclideanLoss
 from .systems.cell_types import CellTypeAnnotator as CellTypeAnnotator
 from .systems.chest_multi_label import ChestXRayMultiLabel as ChestXRayMultiLabel
 from .systems.chest_zero_shot import ChestXRayZeroShot as ChestXRayZeroShot
+from .systems.leaf_diseases import LeafDiseaseRetriever as LeafDiseaseRetriever
 from .systems.pvc_beats import PVCDetector as PVCDetector
 from .systems.rde_retrieval import RDERetriever as RDERetriever
 from .systems.tissue_retrieval import TissueRetriever as TissueRetriever

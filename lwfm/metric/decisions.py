@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 Weights = Literal["uniform", "distance"]
+UNKNOWN = "Unknown"
+"""Answer for what is unlike everything known."""
 _AT_ONCE = 4096
 _ENOUGH = 10
 

@@ -1,4 +1,4 @@
-"""Heads: labels as vectors, and the distances of embeddings to them."""
+"""Heads: labels as vectors and the distances of embeddings to them; necks before embeddings."""
 
 from __future__ import annotations
 
@@ -101,6 +101,78 @@ class LinearHead(nn.Linear):
     def forward(self, embeddings: Tensor) -> Tensor:
         """Compute the negative logits [B, C] of embeddings [B, dim]."""
         return -super().forward(embeddings)
+
+
+class BNNeck(nn.Module):
+    """Batch normalization without a trained shift between features and embeddings [1]_.
+
+    The triplet loss acts before it, cross-entropy and the cosine of a search after it.
+
+    Parameters
+    ----------
+    dim : int
+        Of the features.
+
+    References
+    ----------
+    .. [1] H. Luo and others, "Bag of Tricks and a Strong Baseline for Deep Person Re-identification", CVPR
+       workshops 2019.
+
+    Examples
+    --------
+    >>> import torch
+    >>> BNNeck(4)(torch.rand(2, 4)).shape
+    torch.Size([2, 4])
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(dim)
+        self.norm.bias.requires_grad_(False)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return normalized features [B, dim]."""
+        normalized: Tensor = self.norm(features)
+        return normalized
+
+
+class BNNeckLoss(nn.Module):
+    """Sum of a loss of features before a neck, and of cross-entropy after it.
+
+    Parameters
+    ----------
+    neck : BNNeck
+        Trained along.
+    before : nn.Module, optional
+        ``before(features, labels)``, such as a triplet loss; None for cross-entropy alone.
+    classes : int
+        Number of classes; 0 for the loss before the neck alone.
+    smoothing : float
+        Of the labels, for cross-entropy.
+
+    Examples
+    --------
+    >>> import torch
+    >>> BNNeckLoss(BNNeck(4), None, 3)(torch.rand(6, 4), torch.arange(6) % 3).shape
+    torch.Size([])
+    """
+
+    def __init__(
+        self, neck: BNNeck, before: nn.Module | None, classes: int, *, smoothing: float = 0.1
+    ) -> None:
+        super().__init__()
+        self.neck, self.before, self.smoothing = neck, before, smoothing
+        dim = neck.norm.num_features
+        self.classifier = nn.Linear(dim, classes, bias=False) if classes else None
+
+    def forward(self, features: Tensor, labels: Tensor) -> Tensor:
+        """Compute the loss of features [B, dim] with labels [B]."""
+        embeddings = self.neck(features)  # also without a classifier: its statistics are those of training
+        loss = features.new_zeros(())
+        if self.classifier is not None:
+            logits = self.classifier(embeddings)
+            loss = F.cross_entropy(logits, labels, label_smoothing=self.smoothing)
+        return loss if self.before is None else loss + self.before(features, labels)
 
 
 def label_vectors(source: Source, names: Sequence[str]) -> npt.NDArray[np.float32]:

@@ -87,7 +87,7 @@ class ImageRetriever(MetricEstimator):
         check_lengths(len(X), labels=np.asarray(y))
         inputs = self._inputs(X)
         super().fit(inputs, y, groups)
-        self.names_ = _names(X)
+        self.names_ = image_names(X)
         if self.distance == "spm":
             self.maps_ = self._maps(inputs).half()
         return self
@@ -126,6 +126,14 @@ class ImageRetriever(MetricEstimator):
         maps = self.maps_ if self.distance == "spm" else None
         return Encoded(torch.as_tensor(self.decision_.references), maps)
 
+    def _index(self, inputs: Tensor, labels: npt.NDArray[Any], names: tuple[str, ...]) -> None:
+        """Replace the index by inputs [N, ...] with labels [N] of `classes_`, and names."""
+        encoded = self.encode(inputs)
+        self._decide_by(encoded.descriptors.numpy(), np.searchsorted(self.classes_, labels))
+        self.names_ = names
+        if encoded.maps is not None:
+            self.maps_ = encoded.maps.half()
+
     def add(self, X: Any, y: Any) -> Self:
         """Index further images, also of new classes, without training.
 
@@ -152,7 +160,7 @@ class ImageRetriever(MetricEstimator):
         references = np.concatenate([self.decision_.references, new.descriptors.numpy()])
         self.classes_, codes = np.unique(np.concatenate([known, labels]), return_inverse=True)
         self._decide_by(references, codes)
-        self.names_ += _names(X)
+        self.names_ += image_names(X)
         if new.maps is not None:
             self.maps_ = torch.cat([self.maps_, new.maps.half()])
         return self
@@ -309,7 +317,7 @@ def _matched(queries: Tensor | None, gallery: Tensor | None, keys: Tensor) -> Te
     return torch.stack(rows)
 
 
-def _names(images: Any) -> tuple[str, ...]:
+def image_names(images: Any) -> tuple[str, ...]:
     """Return the path of each image, "" for images and stacks in memory."""
     return tuple(str(Path(each).resolve()) if isinstance(each, (str, Path)) else "" for each in images)
 

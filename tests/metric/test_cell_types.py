@@ -18,7 +18,8 @@ from lwfm.cli import main
 from lwfm.errors import UserError
 from lwfm.metric import CellTypeAnnotator
 from lwfm.metric.data.cells import CellFile
-from lwfm.metric.systems.cell_types import UNKNOWN, Detached, evaluate, fit
+from lwfm.metric.decisions import UNKNOWN
+from lwfm.metric.systems.cell_types import Detached, evaluate, fit
 from tests.helpers.cell_files import TYPES, anndata, make_counts, write_h5ad
 
 if TYPE_CHECKING:

@@ -18,6 +18,7 @@ NAMES = (
     "cell_types",
     "rde_retrieval",
     "tissue_retrieval",
+    "leaf_diseases",
     "chest_zero_shot",
     "chest_multi_label",
 )

@@ -22,6 +22,7 @@ from lwfm._common.ranges import check_between, check_counts, check_positive
 from lwfm.errors import UserError
 from lwfm.figures import check_figure_suffix, save_figure
 from lwfm.metric.data.cells import CellFile, open_cells, read_orthologues
+from lwfm.metric.decisions import UNKNOWN
 from lwfm.metric.encoders import ScaledNorm, mlp
 from lwfm.metric.estimator import MetricEstimator
 from lwfm.metric.evaluation import MetricEvaluation, Row
@@ -44,7 +45,6 @@ if TYPE_CHECKING:
     Labels = npt.NDArray[Any]
 
 Loss = Literal["joint", "cross_entropy", "triplet"]
-UNKNOWN = "Unknown"
 _BATCH_COLUMNS = ("protocol", "study", "species", "sample", "batch")
 _DRAWN = 1500
 

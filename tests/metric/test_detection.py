@@ -1,0 +1,145 @@
+"""Boxes: their files, composed scenes, the detector and its score."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from lwfm.errors import UserError
+from lwfm.metric.data.boxes import BoxedImage, compose_scene, one_class, open_boxes
+from lwfm.metric.detection import BoxDetector, Boxes, average_precision
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Two splits of one image of 40 x 20 pixels with a box each."""
+    for split in ("train", "val"):
+        (tmp_path / split / "images").mkdir(parents=True)
+        (tmp_path / split / "labels").mkdir()
+        Image.new("RGB", (40, 20)).save(tmp_path / split / "images" / "x.png")
+        (tmp_path / split / "labels" / "x.txt").write_text("1 0.5 0.5 0.25 0.5\n\n")
+    return tmp_path
+
+
+def test_boxes_are_in_pixels(folder: Path) -> None:
+    with open_boxes(folder) as images:
+        assert sorted(images) == ["train", "val"]
+        (image,) = images["train"]
+    assert image.boxes.tolist() == [[15, 5, 25, 15]]
+    assert image.codes.tolist() == [1]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("0 0.5 0.5 0.2", "line 1 of x.txt is not class, center and size"),
+        ("a 0.5 0.5 0.2 0.2", "line 1 of x.txt is not class, center and size"),
+        ("0 0.5 0.5 0.2 0.2\n0 1.5 0.5 0.2 0.2", "line 2 of x.txt has shares out of 0 to 1"),
+        ("0 nan 0.5 0.2 0.2", "line 1 of x.txt has shares out of 0 to 1"),
+        (None, "the image x.png has no boxes: x.txt is missing"),
+    ],
+    ids=["few", "text", "range", "nan", "missing"],
+)
+def test_damaged_labels_are_refused(folder: Path, text: str | None, message: str) -> None:
+    file = folder / "train" / "labels" / "x.txt"
+    file.unlink() if text is None else file.write_text(text)
+    with pytest.raises(UserError, match=message), open_boxes(folder):
+        pass
+
+
+def test_another_layout_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="has no folder train/images"), open_boxes(tmp_path):
+        pass
+
+
+def disc(color: tuple[int, int, int]) -> Image.Image:
+    across, down = np.meshgrid(np.arange(40), np.arange(40))
+    inside = (across - 20) ** 2 + (down - 20) ** 2 < 300
+    return Image.fromarray((inside[..., None] * np.array(color)).astype(np.uint8))
+
+
+def test_boxes_of_a_scene_enclose_the_objects() -> None:
+    red = (255, 30, 30)
+    scene = compose_scene([disc(red)] * 5, np.random.default_rng(0), size=200)
+    assert isinstance(scene.image, Image.Image)
+    pixels = np.asarray(scene.image).astype(int)
+    found = (pixels[..., 0] > 230) & (pixels[..., 1] < 60)
+    inside = np.zeros_like(found)
+    for left, top, right, bottom in scene.boxes.astype(int):
+        inside[top:bottom, left:right] = True
+        assert found[top:bottom, left:right].mean() > 0.6
+    assert not (found & ~inside).any()
+    again = compose_scene([disc(red)] * 5, np.random.default_rng(0), size=200)
+    np.testing.assert_array_equal(again.boxes, scene.boxes)
+
+
+def scenes(count: int) -> list[BoxedImage]:
+    random = np.random.default_rng(0)
+    return one_class([compose_scene([disc((60, 200, 60))] * 3, random, size=128) for _ in range(count)])
+
+
+def test_a_detector_learns_and_is_restored() -> None:
+    images = scenes(4)
+    detector = BoxDetector(image_size=64, epochs=12, batch_size=4, threshold=0.01, accelerator="cpu")
+    before = average_precision([detector(image.image) for image in images], images)
+    after = detector.fit(images)
+    found = [after(image.image) for image in images]
+    assert average_precision(found, images) > before
+    assert all((np.diff(each.scores) <= 0).all() for each in found)
+    again = BoxDetector.restored(detector.options, detector.tensors())
+    np.testing.assert_array_equal(again(images[0].image).boxes, found[0].boxes)
+    assert not any("trunk" in name for name in detector.tensors())
+
+
+def test_flips_keep_boxes_at_their_objects() -> None:
+    from lwfm.metric.detection import _flipped
+
+    pixels = torch.zeros(3, 20, 30)
+    pixels[:, 2:5, 4:10] = 1
+    image = BoxedImage(
+        Image.new("RGB", (30, 20)), np.array([[4, 2, 10, 5]], np.float32), np.zeros(1, np.int64)
+    )
+    for across in (False, True):
+        for down in (False, True):
+            turned, target = _flipped(pixels, 1.0, image, (across, down))
+            left, top, right, bottom = target["boxes"][0].int().tolist()
+            assert turned[:, top:bottom, left:right].min() == 1
+            assert turned.sum() == turned[:, top:bottom, left:right].sum()
+
+
+def test_average_precision_is_that_of_the_definition() -> None:
+    truth = BoxedImage(
+        Image.new("RGB", (9, 9)), np.array([[0, 0, 4, 4], [5, 5, 9, 9]], np.float32), np.zeros(2, np.int64)
+    )
+    boxes = np.array([[0, 0, 4, 4], [0, 5, 4, 9], [5, 5, 9, 9]], np.float32)
+    found = Boxes(boxes, np.array([0.9, 0.8, 0.7], np.float32), np.zeros(3, np.int64))
+    # precision 1 until recall 0.5 (51 of 101 points), then 2/3
+    assert average_precision([found], [truth]) == pytest.approx((51 + 50 * 2 / 3) / 101, abs=1e-4)
+    nothing = Boxes(boxes[:0], np.zeros(0, np.float32), np.zeros(0, np.int64))
+    assert average_precision([nothing], [truth]) == 0
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: BoxDetector(image_size=100), "image_size must be a multiple of 32"),
+        (lambda: BoxDetector(epochs=0), "epochs must be a whole number"),
+        (lambda: BoxDetector(image_size=64).fit([]), "there is no box to learn from"),
+        (
+            lambda: BoxDetector(image_size=64).fit([scenes(1)[0]._replace(codes=np.array([0, 0, 1]))]),
+            "the boxes have class 1, the detector 1 classes",
+        ),
+    ],
+    ids=["size", "epochs", "empty", "class"],
+)
+def test_wrong_calls_are_refused(make: object, message: str) -> None:
+    assert callable(make)
+    with pytest.raises(UserError, match=message):
+        make()
