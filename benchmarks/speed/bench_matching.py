@@ -2,7 +2,7 @@
 
     python -m benchmarks.speed.bench_matching --threads 2
     python -m benchmarks.speed.bench_matching --cases 20x5xF5 --queries 2
-    python -m benchmarks.speed.bench_matching --device cuda --cases 5x5xF3 --rounds 9
+    python -m benchmarks.speed.bench_matching --device cuda --cases 5x5xF3 --rounds 9 [--tf32]
     pytest benchmarks/speed/bench_matching.py -k 5x5xF3 --benchmark-group-by=group
 
 ``lwfm bench matching`` measures the head beside its products and its tensor expressions. This adds
@@ -84,9 +84,12 @@ def main() -> None:
         "--forms", nargs="+", help=f"products and head, and these of: {', '.join(all_forms('cuda'))}"
     )
     parser.add_argument("--queries", type=int, default=15, help="of each class; fewer for the published form")
+    parser.add_argument("--tf32", action="store_true", help="let products on CUDA round to TF32")
     parser.add_argument("--no-memory", action="store_true", help="skip the memory of each form")
     options = parser.parse_args()
     device = benchmark_device(options.device)
+    if options.tf32:
+        torch.backends.cuda.matmul.fp32_precision = "tf32"
     wanted = set(options.forms or all_forms(device.type)) | {"products", "head"}
     for name in options.cases:
         result = measure(

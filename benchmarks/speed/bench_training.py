@@ -1,13 +1,14 @@
-"""Time of a training step on the CPU, by part.
+"""Time of a training step, by part.
 
     python -m benchmarks.speed.bench_training --threads 2
+    python -m benchmarks.speed.bench_training --device cuda --backbone resnet12
 
-The step is that of ``make train-demo`` (preset emoji): ResNet-18, 5-way 1-shot with 5 queries and an
-auxiliary batch of 64, images of 84 x 84. The whole step and its parts take turns; printed are medians, and
-the ratio of the step to the backbone alone in each round. The parts: decoding and augmenting the images;
-the backbone forward and backward alone, from given gradients of its maps; the head with the classifier and
-the losses forward and backward alone, from given maps. Then torch's profiler says which operators one step
-spends its time in.
+The step is that of ``make train-demo`` (preset emoji): ResNet-18 or another backbone, 5-way 1-shot with 5
+queries and an auxiliary batch of 64, images of 84 x 84. The whole step and its parts take turns; printed
+are medians, and the ratio of the step to the backbone alone in each round. The parts: decoding and
+augmenting the images; the backbone forward and backward alone, from given gradients of its maps; the head
+with the classifier and the losses forward and backward alone, from given maps. Then torch's profiler says
+which operators one step spends its time in.
 """
 
 from __future__ import annotations
@@ -16,14 +17,15 @@ import argparse
 import itertools
 import logging
 import statistics
-import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import lightning
 import torch
 import yaml
 from torch.profiler import ProfilerActivity, profile
 
+from lwfm.bench.command import DeviceName
+from lwfm.bench.timing import benchmark_device, describe, seconds_of
 from lwfm.data import EpisodeDataModule
 from lwfm.model import ModelConfig
 from lwfm.presets import preset_path
@@ -34,10 +36,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-def build() -> tuple[LWFMModule, EpisodeDataModule]:
-    """Build what ``lwfm train --preset emoji`` trains, and its data."""
+def build(backbone: str) -> tuple[LWFMModule, EpisodeDataModule]:
+    """Build what ``lwfm train --preset emoji`` trains, with a backbone, and its data."""
     options = yaml.safe_load(preset_path("emoji").read_text())
-    episodes, model = options["episodes"], ModelConfig()
+    episodes, model = options["episodes"], ModelConfig(backbone=backbone)
     data = EpisodeDataModule(
         options["data"],
         **{name: episodes[name] for name in ("way", "shot", "queries", "auxiliary_batch")},
@@ -58,12 +60,15 @@ def build() -> tuple[LWFMModule, EpisodeDataModule]:
 class Step:
     """A training step, whole and in parts."""
 
-    def __init__(self, *, mixed: bool) -> None:
-        self.autocast = torch.autocast("cpu", torch.bfloat16, enabled=mixed)
+    def __init__(self, backbone: str, device: torch.device, *, mixed: bool) -> None:
+        self.device = device
+        self.autocast = torch.autocast(device.type, torch.bfloat16, enabled=mixed)
         for name in ("lightning", "lightning.pytorch"):  # which would explain what barebones leaves out
             logging.getLogger(name).setLevel(logging.ERROR)
-        self.module, data = build()
-        self.module.trainer = lightning.Trainer(barebones=True, accelerator="cpu")  # which logs nothing
+        self.module, data = build(backbone)
+        self.module.to(device)
+        accelerator = "cpu" if device.type == "cpu" else "gpu"
+        self.module.trainer = lightning.Trainer(barebones=True, accelerator=accelerator)  # which logs nothing
         self.optimizer = self.module.configure_optimizers()["optimizer"]
         self.batches = self._batches(data)
         self.prepare()
@@ -78,8 +83,9 @@ class Step:
             yield from (batch for batch, *_ in data.train_dataloader())
 
     def prepare(self) -> None:
-        """Decode and augment the images of a step."""
-        self.batch = next(self.batches)
+        """Decode and augment the images of a step, and move them to the device."""
+        batch = next(self.batches)
+        self.batch = {part: tuple(x.to(self.device) for x in pair) for part, pair in batch.items()}
 
     def whole(self) -> None:
         """Make one step as Lightning does: forward, backward, clipped gradients, optimizer."""
@@ -111,24 +117,26 @@ def measured_times(step: Step, rounds: int) -> dict[str, list[float]]:
     times: dict[str, list[float]] = {name: [] for name in parts}
     for _ in range(rounds + 1):
         for name, part in parts.items():
-            start = time.perf_counter()
-            part()
-            times[name].append(time.perf_counter() - start)
+            times[name].append(seconds_of(part, step.device))
     return {name: values[1:] for name, values in times.items()}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Time a training step; see the file's docstring.")
+    parser.add_argument("--device", choices=get_args(DeviceName), default="cpu")
+    parser.add_argument("--backbone", default="resnet18", help="of the configuration (%(default)s)")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--mixed", action="store_true", help="bf16-mixed, as lwfm train --precision has it")
     options = parser.parse_args()
+    device = benchmark_device(options.device)
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
-    step = Step(mixed=options.mixed)
+    step = Step(options.backbone, device, mixed=options.mixed)
     measured = measured_times(step, options.rounds)
     times = {name: statistics.median(values) for name, values in measured.items()}
-    print(f"{len(step.images)} images, {options.threads} thread(s); ms, and share of the whole step")
+    place = describe(device, options.threads)
+    print(f"{options.backbone}, {len(step.images)} images, {place}; ms, and share of the whole step")
     for name, what in (
         ("whole", "training step without reading images"),
         ("backbone", "backbone alone, forward + backward"),
@@ -141,11 +149,12 @@ def main() -> None:
         f"step / backbone alone, round by round: median {statistics.median(ratios):.3f} "
         f"({ratios[0]:.3f} to {ratios[-1]:.3f})"
     )
-    with profile(activities=[ProfilerActivity.CPU]) as profiler:
+    activities, column = [ProfilerActivity.CPU], "self_cpu_time_total"
+    if device.type == "cuda":
+        activities, column = [*activities, ProfilerActivity.CUDA], "self_cuda_time_total"
+    with profile(activities=activities) as profiler:
         step.whole()
-    print(
-        profiler.key_averages().table(sort_by="self_cpu_time_total", row_limit=16, max_name_column_width=45)
-    )
+    print(profiler.key_averages().table(sort_by=column, row_limit=16, max_name_column_width=45))
 
 
 if __name__ == "__main__":

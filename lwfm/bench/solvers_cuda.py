@@ -1,12 +1,14 @@
 """Time assignment solvers on CUDA tensors: ``lwfm bench assignment --device cuda``.
 
-The operator is compared with torch-linear-assignment, and with solvers on the host, copies included.
+The operator is compared with torch-linear-assignment (or its fork torch-hungarian), torch-lap-cuda, and
+solvers on the host, copies included.
 """
 
 from __future__ import annotations
 
 import warnings
 from importlib import import_module
+from importlib.metadata import packages_distributions
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
@@ -28,6 +30,9 @@ if TYPE_CHECKING:
     # costs [B, N, N] -> columns [B, N], on the device of the costs
     Solve: TypeAlias = Callable[[Tensor], Tensor]
 
+# torch-hungarian is a fork that installs the module of torch-linear-assignment in its place.
+_INSTALLED = packages_distributions().get("torch_linear_assignment", [])
+_TRITON = "torch-hungarian" if "torch-hungarian" in _INSTALLED else "torch-linear-assignment"
 LEAST_BATCH = 132  # as many blocks as the largest GPUs of 2023 to 2025 have multiprocessors
 MOST_BATCH = 65536
 ENTRIES = 2**25  # of a large batch
@@ -38,6 +43,11 @@ def _triton(costs: Tensor) -> Tensor:
         warnings.simplefilter("error", RuntimeWarning)  # its warning that SciPy was used instead
         columns: Tensor = import_module("torch_linear_assignment").batch_linear_assignment(costs)
     return columns
+
+
+def _hylac(costs: Tensor) -> Tensor:
+    columns: Tensor = import_module("torch_lap_cuda").solve_lap(costs)
+    return columns.long()
 
 
 def _scipy(costs: Tensor) -> Tensor:
@@ -55,7 +65,8 @@ class DeviceSolver(NamedTuple):
 
 SOLVERS = {
     OURS: DeviceSolver("lwfm", linear_assignment),
-    "torch-linear-assignment": DeviceSolver("torch_linear_assignment", _triton),
+    _TRITON: DeviceSolver("torch_linear_assignment", _triton),
+    "torch-lap-cuda": DeviceSolver("torch_lap_cuda", _hylac),
     f"{OURS}, host": DeviceSolver("lwfm", lambda costs: linear_assignment(costs.cpu()).to(costs.device)),
     "SciPy, host": DeviceSolver("scipy", _scipy),
 }

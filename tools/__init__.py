@@ -1,0 +1,1 @@
+"""Scripts of the developers: GPU runs, planted faults, resources of kernels."""
