@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
     from lwfm.classifier.decision import Decision
     from lwfm.data.white_levels import WhiteLevels
-    from lwfm.model import LWFM
 
 _TITLE_WIDTH = 84
 """Letters that fit into a line above a figure of matches."""
@@ -115,7 +114,7 @@ def classify(
         if out is not None:
             answers.write(out)
         if explain is not None:
-            explain_answers(classifier.network_, kept, decisions, explain, white=classifier.support_.white)
+            explain_answers(classifier, kept, decisions, explain)
     return answers
 
 
@@ -183,12 +182,7 @@ def _readable(
 
 
 def explain_answers(
-    network: LWFM,
-    images: Sequence[Path],
-    decisions: Sequence[Decision],
-    folder: Path,
-    *,
-    white: WhiteLevels,
+    classifier: FewShotClassifier, images: Sequence[Path], decisions: Sequence[Decision], folder: Path
 ) -> None:
     """Draw each image beside the example it resembles most; files are numbered as the answers are.
 
@@ -196,12 +190,16 @@ def explain_answers(
     """
     from lwfm.figures import match_files, save_figure  # Matplotlib takes half a second to import
 
+    network, support = classifier.network_, classifier.support_
     digits = len(str(len(images)))
     pairs = list(zip(images, decisions, strict=True))
     earlier = {path.name for path in folder.glob("[0-9]*-*.png")}
     for number, (image, decision) in enumerate(progress(pairs, "drawing", "figure"), start=1):
         title = explanation_title(image, decision)
-        figure, _ = match_files(network, Path(decision.support_name), image, white=white, title=title)
+        example = Path(decision.support_name)
+        figure, _ = match_files(
+            network, example, image, white=support.white, title=title, task=support.encoded
+        )
         name = f"{number:0{digits}}-{_short(image.stem)}.png"
         save_figure(figure, folder / name)
         earlier.discard(name)

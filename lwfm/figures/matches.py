@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
     from lwfm.data.white_levels import WhiteLevels
     from lwfm.model import LWFM
+    from lwfm.nn import EncodedMaps
 
 Box: TypeAlias = tuple[float, float, float, float]
 
@@ -96,7 +97,13 @@ def match(
 
 
 def match_files(
-    model: LWFM, support: Path, query: Path, *, white: WhiteLevels | None = None, title: str = ""
+    model: LWFM,
+    support: Path,
+    query: Path,
+    *,
+    white: WhiteLevels | None = None,
+    title: str = "",
+    task: EncodedMaps | None = None,
 ) -> tuple[Figure, tuple[LayerMatch, ...]]:
     """Draw how the model matches two image files; UserError naming one that is missing or no image.
 
@@ -104,11 +111,12 @@ def match_files(
     :func:`match_images`.
     """
     white = white_levels([support, query]) if white is None else white
-    return match_images(model, open_image(support, white), open_image(query, white), title=title)
+    images = (open_image(path, white) for path in (support, query))
+    return match_images(model, *images, title=title, task=task)
 
 
 def match_images(
-    model: LWFM, support: Image, query: Image, *, title: str = ""
+    model: LWFM, support: Image, query: Image, *, title: str = "", task: EncodedMaps | None = None
 ) -> tuple[Figure, tuple[LayerMatch, ...]]:
     """Draw how the model matches two images: weights as heat maps, matches as lines, per layer.
 
@@ -120,6 +128,9 @@ def match_images(
         In RGB.
     title : str
         Lines above the figure.
+    task : EncodedMaps, optional
+        Support images of the task, for a head that centers by their mean; see
+        :func:`lwfm.nn.explain.explain_pair`.
 
     Returns
     -------
@@ -137,7 +148,7 @@ def match_images(
     with torch.no_grad():
         maps = model.encode(images.to(device))
     model.train(training)
-    matches = explain_pair(model.head, [x[:1] for x in maps], [x[1:] for x in maps])
+    matches = explain_pair(model.head, [x[:1] for x in maps], [x[1:] for x in maps], task=task)
     mean, std = (torch.tensor(values)[:, None, None] for values in (normalization.mean, normalization.std))
     shown = [(image * std + mean).clamp(0, 1).permute(1, 2, 0).numpy() for image in images]
     titles = [f"layer {layer}" for layer in model.backbone.layers]

@@ -193,7 +193,8 @@ def _show(
         known = episode.support, episode.labels
         nearest = int(most_similar(network.head, *known, episode.query[first], answers[first])[0])
         pair = drawn[nearest], drawn[supports + wrong[0]]
-        match = figure_uri(match_images(network, *(images.image(index) for index in pair))[0])
+        shown = (images.image(index) for index in pair)
+        match = figure_uri(match_images(network, *shown, task=episode.support)[0])
     return HardEpisode(
         number=number + 1,
         accuracy=method.episode_accuracy[number],
