@@ -5,7 +5,9 @@ from .estimator import MetricEstimator as MetricEstimator
 from .heads import PrototypeHead as PrototypeHead
 from .heads import label_vectors as label_vectors
 from .losses import DualWeightedMetricLoss as DualWeightedMetricLoss
+from .losses import JointLoss as JointLoss
 from .losses import LinearCrossEntropy as LinearCrossEntropy
+from .losses import NormalTriplet as NormalTriplet
 from .losses import SquaredContrastiveLoss as SquaredContrastiveLoss
 from .losses import WeightedFocusedEuclideanLoss as WeightedFocusedEuclideanLoss
 from .systems.cell_types import CellTypeAnnotator as CellTypeAnnotator
@@ -15,3 +17,4 @@ from .systems.leaf_diseases import LeafDiseaseRetriever as LeafDiseaseRetriever
 from .systems.pvc_beats import PVCDetector as PVCDetector
 from .systems.rde_retrieval import RDERetriever as RDERetriever
 from .systems.tissue_retrieval import TissueRetriever as TissueRetriever
+from .systems.turbine_faults import TurbineFaultDetector as TurbineFaultDetector

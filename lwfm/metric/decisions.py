@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 from scipy.optimize import brentq
@@ -11,10 +11,12 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import NearestNeighbors
 
 from lwfm._common.progress import progress
-from lwfm._common.ranges import check_counts
+from lwfm._common.ranges import check_counts, check_positive
 from lwfm.errors import UserError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy.typing as npt
 
 Weights = Literal["uniform", "distance"]
@@ -178,3 +180,109 @@ def _offset(scores: npt.NDArray[Any], positive: npt.NDArray[np.bool_], slope: fl
     return float(
         brentq(lambda offset: expit(slope * scores + offset).mean() - _share(positive), -limit, limit)
     )
+
+
+class AnomalyScore:
+    """How unlike normal references a row is: its reconstruction error plus its distance to their center.
+
+    Both are in units of their mean over the references, so that a usual row has a score near 1 + `balance`.
+
+    Parameters
+    ----------
+    dim : int
+        Rows [N, dim + C] begin with the embedding; the errors of C channels follow.
+    balance : float
+        Weight of the distance; 0 leaves the error alone.
+
+    Examples
+    --------
+    >>> normal = np.array([[1.0, 0.5], [-1.0, 0.5]], np.float32)
+    >>> AnomalyScore(1).fit(normal).scores(np.array([[3.0, 1.0]], np.float32)).tolist()
+    [5.0]
+    """
+
+    def __init__(self, dim: int, balance: float = 1.0) -> None:
+        self.dim, self.balance = dim, balance
+
+    def fit(self, references: npt.NDArray[np.float32]) -> AnomalyScore:
+        """Store normal references [R, dim + C]."""
+        self.references = references
+        self.codes = np.zeros(len(references), dtype=np.int64)
+        self.center_ = references[:, : self.dim].mean(0)
+        self._errors = max(float(references[:, self.dim :].sum(1).mean()), 1e-12)
+        self._distances = max(float(self._from_center(references).mean()), 1e-12)
+        return self
+
+    def _from_center(self, rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+        distances: npt.NDArray[np.float64] = np.linalg.norm(rows[:, : self.dim] - self.center_, axis=1)
+        return distances.astype(np.float64)
+
+    def scores(self, rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+        """Return the scores [N] of rows [N, dim + C]."""
+        errors = rows[:, self.dim :].sum(1, dtype=np.float64) / self._errors
+        return np.asarray(errors + self.balance * self._from_center(rows) / self._distances)
+
+
+class Alarm(NamedTuple):
+    """An alarm: the first and last of its windows, as indices."""
+
+    first: int
+    last: int
+
+
+def find_alarms(
+    times: npt.NDArray[np.float64], scores: npt.NDArray[np.float64], threshold: float, hold: float
+) -> list[Alarm]:
+    """Join windows whose score exceeds a threshold to alarms.
+
+    Parameters
+    ----------
+    times, scores : ndarray
+        [N] increasing times and scores of the windows of one series.
+    threshold : float
+        Scores above it are unusual.
+    hold : float
+        Unusual windows at most this far apart belong to one alarm.
+
+    Examples
+    --------
+    >>> find_alarms(np.arange(6.0), np.array([0, 2, 0, 2, 0, 0.0]), 1, hold=2)
+    [Alarm(first=1, last=3)]
+    """
+    unusual = np.flatnonzero(scores > threshold)
+    if not len(unusual):
+        return []
+    cuts = np.flatnonzero(np.diff(times[unusual]) > hold) + 1
+    return [Alarm(int(part[0]), int(part[-1])) for part in np.split(unusual, cuts)]
+
+
+def alarm_threshold(
+    parts: Sequence[tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]], allowed: float, hold: float
+) -> float:
+    """Return the smallest threshold with at most `allowed` alarms in normal series.
+
+    Parameters
+    ----------
+    parts : sequence of tuple of ndarray
+        Times and scores, [N] each, of each series.
+    allowed : float
+        Number of alarms in all of them; below 1, the largest score is the threshold.
+    hold : float
+        See :func:`find_alarms`.
+
+    Examples
+    --------
+    >>> alarm_threshold([(np.arange(5.0), np.array([0, 3.0, 0, 2.0, 1.0]))], allowed=1, hold=1)
+    2.0
+    """
+    check_positive(allowed=allowed)
+    candidates = np.unique(np.concatenate([scores for _, scores in parts]))[::-1]
+    # The number of alarms first grows as the threshold sinks; where alarms merge it falls again. Only the
+    # first crossing counts: below it most of what is normal would be one long alarm.
+    step = max(len(candidates) // 2000, 1)
+    chosen = float(candidates[0])
+    for threshold in candidates[::step]:
+        if sum(len(find_alarms(*part, threshold, hold)) for part in parts) > allowed:
+            break
+        chosen = float(threshold)
+    return chosen

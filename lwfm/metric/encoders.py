@@ -182,3 +182,56 @@ class ConvEncoder2d(nn.Module):
         """Compute the embeddings [B, dim] of images [B, 1, H, W]."""
         embedded: Tensor = self.embedding(self.maps(standardized(images.flatten(1)).view_as(images)))
         return embedded
+
+
+class ConvAutoencoder1d(nn.Module):
+    """Convolutional autoencoder of windows of several channels, for a measure of how well it knows them.
+
+    Three convolutions of stride 2 with ReLU and a linear layer make the embedding; a linear layer and three
+    convolutions after upsampling rebuild the window. Channels are scaled by `center` and `scale` first,
+    buffers that are saved with the weights.
+
+    Parameters
+    ----------
+    channels, length : int
+        C and W of a window; W is at least 8.
+    dim : int
+        Of the embedding.
+    noise : float
+        Standard deviation of normal noise on the scaled input in training; what is rebuilt has none.
+
+    Examples
+    --------
+    >>> ConvAutoencoder1d(8, 36, dim=16).eval()(torch.randn(2, 8, 36)).shape
+    torch.Size([2, 24])
+    """
+
+    center: Tensor
+    scale: Tensor
+
+    def __init__(self, channels: int, length: int, *, dim: int = 16, noise: float = 0.1) -> None:
+        super().__init__()
+        self.dim, self.noise, self.length, self.short = dim, noise, length, -(-length // 8)
+        self.register_buffer("center", torch.zeros(channels))
+        self.register_buffer("scale", torch.ones(channels))
+        widths = (channels, 32, 48, 64)
+        down: list[nn.Module] = []
+        for inputs, outputs in pairwise(widths):
+            down += [nn.Conv1d(inputs, outputs, 5, stride=2, padding=2), nn.ReLU()]
+        self.encoder = nn.Sequential(*down, nn.Flatten(), nn.Linear(widths[-1] * self.short, dim))
+        self.expand = nn.Linear(dim, widths[-1] * self.short)
+        up: list[nn.Module] = []
+        for inputs, outputs in pairwise(widths[:0:-1]):
+            up += [nn.ReLU(), nn.Upsample(scale_factor=2), nn.Conv1d(inputs, outputs, 5, padding=2)]
+        self.decoder = nn.Sequential(
+            *up, nn.ReLU(), nn.Upsample(scale_factor=2), nn.Conv1d(widths[1], channels, 5, padding=2)
+        )
+
+    def forward(self, windows: Tensor) -> Tensor:
+        """Compute rows [B, dim + C] of windows [B, C, W]: embeddings, and errors of channels."""
+        scaled = (windows - self.center[:, None]) / self.scale[:, None]
+        noisy = scaled + self.noise * torch.randn_like(scaled) if self.training else scaled
+        embeddings = self.encoder(noisy)
+        maps = self.expand(embeddings).unflatten(1, (-1, self.short))
+        errors = (self.decoder(maps)[..., : self.length] - scaled).square().mean(2)
+        return torch.cat([embeddings, errors], dim=1)

@@ -45,7 +45,7 @@ class MetricEstimator(TransformerMixin, ClassifierMixin, BaseEstimator, ABC):  #
         Sorted labels.
     encoder_ : nn.Module
         Inputs [B, ...] to embeddings.
-    decision_ : NeighborVote
+    decision_ : NeighborVote, or what a system decides by
         Holds the embeddings of the training rows.
     """
 
@@ -53,6 +53,7 @@ class MetricEstimator(TransformerMixin, ClassifierMixin, BaseEstimator, ABC):  #
     """Name of the system, in files and on the command line."""
     seed: int
     accelerator: Any
+    decision_: Any
 
     def fit(self, X: Any, y: Any, groups: Any = None) -> Self:
         """Train the encoder, and keep the embeddings of the training rows.
@@ -151,7 +152,8 @@ class MetricEstimator(TransformerMixin, ClassifierMixin, BaseEstimator, ABC):  #
 
     def predict_proba(self, X: Any) -> npt.NDArray[np.float64]:
         """Return the share of the vote [N, classes] for each of `classes_`."""
-        return self.decision_.probabilities(self.transform(X))
+        shares: npt.NDArray[np.float64] = self.decision_.probabilities(self.transform(X))
+        return shares
 
     def predict(self, X: Any) -> npt.NDArray[Any]:
         """Return the label [N] with most votes; of equal ones the first of `classes_`."""

@@ -298,3 +298,67 @@ class LabelCrossEntropy(nn.Module):
         target = labels.clamp(min=0).to(logits.dtype)
         terms = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
         return (terms * known).sum() / known.sum().clamp(min=1)
+
+
+class NormalTriplet(nn.Module):
+    """Triplet loss ``[D(a, p)^2 - D(a, n)^2 + m]+`` of normal anchors and positives and faulty negatives.
+
+    Faults of different kinds are not drawn together, only away from what is normal. The mean is over all
+    triplets of a batch; it is 0 where a batch has fewer than two normal rows or no fault.
+
+    Parameters
+    ----------
+    margin : float
+        The m.
+
+    Examples
+    --------
+    >>> loss = NormalTriplet(1.0)
+    >>> loss(torch.tensor([[0.0], [0.0], [0.5]]), torch.tensor([0, 0, 1])).item()
+    0.75
+    """
+
+    def __init__(self, margin: float = 1.0) -> None:
+        super().__init__()
+        self.margin = margin
+
+    def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+        """Compute the loss of embeddings [B, dim] with labels [B], 0 for normal."""
+        normal, faulty = embeddings[labels == 0], embeddings[labels != 0]
+        if len(normal) < 2 or not len(faulty):
+            return embeddings.sum() * 0
+        positive = (normal[:, None] - normal).square().sum(2)
+        negative = (normal[:, None] - faulty).square().sum(2)
+        losses = (positive[:, :, None] - negative[:, None] + self.margin).clamp(min=0)
+        pairs = ~torch.eye(len(normal), dtype=torch.bool, device=embeddings.device)
+        return losses[pairs].mean()
+
+
+class JointLoss(nn.Module):
+    """Reconstruction error of normal rows plus a weighted loss of all embeddings.
+
+    Parameters
+    ----------
+    dim : int
+        The rows [B, dim + C] begin with the embedding; C errors of channels follow.
+    loss : nn.Module
+        ``loss(embeddings, labels)``, label 0 being normal.
+    weight : float
+        Of that loss; 0 trains the autoencoder alone.
+
+    Examples
+    --------
+    >>> rows = torch.tensor([[0.0, 2.0], [9.0, 50.0]])  # an embedding of one value, and one channel
+    >>> JointLoss(1, NormalTriplet(), weight=0.0)(rows, torch.tensor([0, 1])).item()
+    2.0
+    """
+
+    def __init__(self, dim: int, loss: nn.Module, *, weight: float = 1.0) -> None:
+        super().__init__()
+        self.dim, self.loss, self.weight = dim, loss, weight
+
+    def forward(self, rows: Tensor, labels: Tensor) -> Tensor:
+        """Compute the loss of rows [B, dim + C] with labels [B]."""
+        normal = labels == 0
+        errors = (rows[:, self.dim :].mean(1) * normal).sum() / normal.sum().clamp(min=1)
+        return errors + self.weight * self.loss(rows[:, : self.dim], labels) if self.weight else errors

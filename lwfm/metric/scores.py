@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from pytorch_metric_learning.distances import LpDistance
-from sklearn.metrics import f1_score, roc_auc_score
+from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
 from lwfm.errors import UserError
 from lwfm.evaluation.statistics import bootstrap_interval
@@ -89,6 +89,17 @@ def auroc(positive: npt.NDArray[np.bool_], values: npt.NDArray[np.float64]) -> f
     1.0
     """
     return float(roc_auc_score(positive, values))
+
+
+def average_precision(positive: npt.NDArray[np.bool_], values: npt.NDArray[np.float64]) -> float:
+    """Compute the area under the precision-recall curve (AUPRC) of telling positive rows by large values [N].
+
+    Examples
+    --------
+    >>> average_precision(np.array([True, False]), np.array([0.9, 0.2]))
+    1.0
+    """
+    return float(average_precision_score(positive, values))
 
 
 def label_aurocs(truth: npt.NDArray[np.bool_], values: npt.NDArray[Any]) -> npt.NDArray[np.float64]:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from sklearn.neighbors import KNeighborsClassifier
 
-from lwfm.metric.decisions import NeighborVote, PlattScaling
+from lwfm.metric.decisions import AnomalyScore, NeighborVote, PlattScaling, alarm_threshold, find_alarms
 
 if TYPE_CHECKING:
     from lwfm.metric.decisions import Weights
@@ -64,3 +64,37 @@ def test_scores_that_rank_the_wrong_way_keep_their_order() -> None:
     found = PlattScaling().fit(scores, (scores < 0).astype(np.int64)).probabilities(scores)
     assert np.all(np.diff(found[:, 0]) > 0)
     assert found.mean() == pytest.approx(0.5)
+
+
+def test_the_anomaly_score_is_error_and_distance_in_usual_units() -> None:
+    random = np.random.default_rng(0)
+    references = random.random((50, 5)).astype(np.float32)
+    score = AnomalyScore(3, balance=2.0).fit(references)
+    assert score.scores(references).mean() == pytest.approx(3, rel=1e-5)
+    far = references[:1] + np.array([[5, 0, 0, 0, 0]], np.float32)
+    wrong = references[:1] + np.array([[0, 0, 0, 3, 3]], np.float32)
+    assert min(score.scores(far)[0], score.scores(wrong)[0]) > score.scores(references).max()
+    alone = AnomalyScore(3, balance=0.0).fit(references)
+    np.testing.assert_array_equal(alone.scores(far), alone.scores(references[:1]))
+
+
+def test_unusual_windows_near_each_other_are_one_alarm() -> None:
+    times, scores = np.arange(10.0), np.array([0, 2, 2, 0, 0, 2, 0, 0, 0, 2.0])
+    assert find_alarms(times, scores, 1, hold=1) == [(1, 2), (5, 5), (9, 9)]
+    assert find_alarms(times, scores, 1, hold=3) == [(1, 5), (9, 9)]
+    assert find_alarms(times, scores, 2, hold=3) == []
+
+
+@pytest.mark.parametrize("allowed", [0.5, 1, 3, 10])
+def test_the_threshold_keeps_the_rate_and_none_lower_does(allowed: float) -> None:
+    random = np.random.default_rng(1)
+    parts = [(np.arange(300.0), random.random(300)) for _ in range(2)]
+    threshold = alarm_threshold(parts, allowed, hold=1)
+
+    def count(limit: float) -> int:
+        return sum(len(find_alarms(*part, limit, 1)) for part in parts)
+
+    assert count(threshold) <= allowed
+    every = np.unique(np.concatenate([scores for _, scores in parts]))
+    lower = every[every < threshold]
+    assert count(lower[-1]) > allowed

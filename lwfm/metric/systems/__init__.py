@@ -21,6 +21,7 @@ NAMES = (
     "leaf_diseases",
     "chest_zero_shot",
     "chest_multi_label",
+    "turbine_faults",
 )
 
 

@@ -284,7 +284,8 @@ def _raw_neighbors(values: Values, types: Labels, k: int) -> Any:
 def _distances(fitted: Any, values: Values) -> npt.NDArray[np.float64]:
     """Return the mean distance of cells [N, genes] to their neighbors."""
     if isinstance(fitted, CellTypeAnnotator):
-        return fitted.decision_.distances(fitted.transform(values))
+        far: npt.NDArray[np.float64] = fitted.decision_.distances(fitted.transform(values))
+        return far
     found: npt.NDArray[np.float64] = fitted.kneighbors(values)[0].mean(1)
     return found
 
