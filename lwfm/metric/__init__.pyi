@@ -4,6 +4,7 @@ from .distances import soft_histogram as soft_histogram
 from .estimator import MetricEstimator as MetricEstimator
 from .heads import PrototypeHead as PrototypeHead
 from .heads import label_vectors as label_vectors
+from .losses import AttentionTransferLoss as AttentionTransferLoss
 from .losses import DualWeightedMetricLoss as DualWeightedMetricLoss
 from .losses import JointLoss as JointLoss
 from .losses import LinearCrossEntropy as LinearCrossEntropy
@@ -16,5 +17,6 @@ from .systems.chest_zero_shot import ChestXRayZeroShot as ChestXRayZeroShot
 from .systems.leaf_diseases import LeafDiseaseRetriever as LeafDiseaseRetriever
 from .systems.pvc_beats import PVCDetector as PVCDetector
 from .systems.rde_retrieval import RDERetriever as RDERetriever
+from .systems.skin_lesions import SkinLesionClassifier as SkinLesionClassifier
 from .systems.tissue_retrieval import TissueRetriever as TissueRetriever
 from .systems.turbine_faults import TurbineFaultDetector as TurbineFaultDetector

@@ -6,6 +6,7 @@ import importlib
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -70,6 +71,23 @@ def read_inputs(trunk: str, image_size: int, images: Any, accelerator: Accelerat
     if trunk in SE_RESNETS:
         return load_pixels(images, image_size)
     return encode_layers(trunk_network(trunk, image_size), images, accelerator)[0]
+
+
+def is_encoded(X: Any, trunk: str, image_size: int) -> bool:
+    """Return whether X is what :func:`read_inputs` returns already; images have 3 channels, first or last."""
+    if trunk in SE_RESNETS:
+        shape = (3, image_size, image_size)
+        return isinstance(X, Tensor) and X.is_floating_point() and X.shape[1:] == shape
+    stack = isinstance(X, (np.ndarray, Tensor)) and X.ndim == 4
+    return stack and X.shape[1] > 3 and X.shape[2] == X.shape[3]
+
+
+def check_shape(shape: tuple[int, ...], trunk: str) -> None:
+    """Raise UserError for the shape [C, F, F] of inputs that are no maps or pixels."""
+    if len(shape) != 3:
+        raise UserError(f"maps must be [N, C, F, F], not {['N', *shape]}")
+    if shape[0] % 4 and trunk not in SE_RESNETS:
+        raise UserError(f"the channels of maps must be a multiple of 4, not {shape[0]}")
 
 
 def se_stage(inputs: int, outputs: int, blocks: int, stride: int = 1) -> nn.Sequential:
@@ -187,6 +205,48 @@ class MixedAttentionResNet(nn.Module):
         return pooled
 
 
+class StagedResNet(nn.Module):
+    """Stages whose attention maps can be compared: all four of an SE-ResNet, or two on maps of a fixed trunk.
+
+    Parameters
+    ----------
+    trunk, channels, weights
+        See :class:`MixedAttentionResNet`.
+
+    Attributes
+    ----------
+    width : int
+        Channels of the last stage.
+
+    Examples
+    --------
+    >>> [tuple(maps.shape) for maps in StagedResNet("maps", 112).maps(torch.zeros(2, 112, 4, 4))]
+    [(2, 128, 4, 4), (2, 256, 2, 2)]
+    """
+
+    def __init__(self, trunk: str, channels: int, *, weights: str = "none") -> None:
+        super().__init__()
+        if trunk in SE_RESNETS:
+            lower, upper, _, self.width = _se_resnet(SE_RESNETS[trunk], trunk, weights)
+            parts = list(lower.children())
+            self.stem, stages = nn.Sequential(*parts[:-3]), [*parts[-3:], upper]
+        else:
+            self.stem, self.width = nn.Sequential(nn.BatchNorm2d(channels)), 256
+            stages = [se_stage(channels, 128, 1), se_stage(128, self.width, 1, stride=2)]
+        self.stages = nn.ModuleList(stages)
+
+    def maps(self, inputs: Tensor) -> list[Tensor]:
+        """Compute the maps of every stage."""
+        maps = [self.stem(inputs)]
+        for stage in self.stages:
+            maps.append(stage(maps[-1]))
+        return maps[1:]
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Compute the pooled features [B, width] of inputs [B, C, H, W]."""
+        return self.maps(inputs)[-1].mean((2, 3))
+
+
 def _se_resnet(config: SEResNetConfig, name: str, weights: str) -> tuple[nn.Module, nn.Module, int, int]:
     """Build the stages of an SE-ResNet: until the third, the fourth, and the channels of both."""
     timm: Any = importlib.import_module("timm.models.resnet")
@@ -247,6 +307,41 @@ class Turned(nn.Module):
         angle[:, :, 2] = (2 * torch.rand(len(batch), 2, device=batch.device) - 1) * 2 * self.shift
         grid = F.affine_grid(angle, list(batch.shape), align_corners=False)
         return F.grid_sample(turned, grid, padding_mode="border", align_corners=False)
+
+
+class Varied(nn.Module):
+    """A random view of a batch [B, C, S, S]: turned and shifted, channels weighed, a square left out.
+
+    On pixels the weights of the channels vary brightness and color.
+
+    Parameters
+    ----------
+    gain : float
+        Weights lie between 1 - gain and 1 + gain.
+    left_out : float
+        Side of the square that becomes the mean of its image, as a share of the image's.
+
+    Examples
+    --------
+    >>> Varied()(torch.zeros(2, 3, 8, 8)).shape
+    torch.Size([2, 3, 8, 8])
+    """
+
+    def __init__(self, gain: float = 0.3, left_out: float = 0.4) -> None:
+        super().__init__()
+        self.turned, self.gain, self.left_out = Turned(), gain, left_out
+
+    def forward(self, batch: Tensor) -> Tensor:
+        """Vary every image of a batch by itself."""
+        images, channels, side = batch.shape[:3]
+        weights = 1 + self.gain * (2 * torch.rand(images, channels, 1, 1, device=batch.device) - 1)
+        turned = self.turned(batch) * weights
+        hole = max(1, round(self.left_out * side))
+        corners = torch.randint(side - hole + 1, (images, 2, 1), device=batch.device)
+        places = torch.arange(side, device=batch.device)
+        inside = (places >= corners) & (places < corners + hole)  # [B, 2, side]
+        missing = (inside[:, 0, :, None] & inside[:, 1, None, :])[:, None]
+        return torch.where(missing, turned.mean((2, 3), keepdim=True), turned)
 
 
 def check_trunk(trunk: str, image_size: int) -> None:

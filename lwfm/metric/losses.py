@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 import torch
-from pytorch_metric_learning.losses import ContrastiveLoss
+from pytorch_metric_learning.losses import ContrastiveLoss, NTXentLoss
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -362,3 +362,75 @@ class JointLoss(nn.Module):
         normal = labels == 0
         errors = (rows[:, self.dim :].mean(1) * normal).sum() / normal.sum().clamp(min=1)
         return errors + self.weight * self.loss(rows[:, : self.dim], labels) if self.weight else errors
+
+
+class AttentionTransferLoss(nn.Module):
+    """Squared difference of the attention maps of a student and of its teacher, summed over stages [1]_.
+
+    The attention map of a stage is the mean over channels of its squared activations, at length 1 over the
+    positions: ``beta sum_stages mean (Q_S / |Q_S| - Q_T / |Q_T|)^2``. No gradient enters the teacher.
+
+    Parameters
+    ----------
+    beta : float
+        Weight.
+
+    References
+    ----------
+    .. [1] S. Zagoruyko, N. Komodakis, "Paying More Attention to Attention", ICLR 2017.
+
+    Examples
+    --------
+    >>> maps = torch.rand(2, 8, 3, 3)
+    >>> AttentionTransferLoss()([maps], [2 * maps]).item() < 1e-8
+    True
+    """
+
+    def __init__(self, beta: float = 1000.0) -> None:
+        super().__init__()
+        self.beta = beta
+
+    def forward(self, student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
+        """Compute the loss of the maps [B, C, H, W] of each stage; channels may differ, positions not."""
+        stages = [
+            (attention_map(ours) - attention_map(theirs.detach())).square().mean()
+            for ours, theirs in zip(student, teacher, strict=True)
+        ]
+        return self.beta * torch.stack(stages).sum()
+
+
+def attention_map(maps: Tensor) -> Tensor:
+    """Return the mean over channels of squared maps [B, C, H, W], at length 1: [B, H * W].
+
+    Examples
+    --------
+    >>> attention_map(torch.full((2, 8, 2, 2), 3.0))
+    tensor([[0.5000, 0.5000, 0.5000, 0.5000],
+            [0.5000, 0.5000, 0.5000, 0.5000]])
+    """
+    return F.normalize(maps.square().mean(1).flatten(1), dim=1)
+
+
+class TwoViewsLoss(nn.Module):
+    """NT-Xent of a batch of two views: the embeddings [2 B, dim] of B images, and again of them.
+
+    Parameters
+    ----------
+    temperature : float
+        By which cosines are divided.
+
+    Examples
+    --------
+    >>> TwoViewsLoss()(torch.rand(8, 4), torch.arange(4)).shape
+    torch.Size([])
+    """
+
+    def __init__(self, temperature: float = 0.2) -> None:
+        super().__init__()
+        self.loss = NTXentLoss(temperature)
+
+    def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+        """Compute the loss; the labels [B] are not used."""
+        views = torch.arange(len(labels), device=embeddings.device).repeat(2)
+        found: Tensor = self.loss(embeddings, views)
+        return found

@@ -16,7 +16,7 @@ from lwfm._common.devices import choose_device
 from lwfm._common.ranges import check_counts, check_positive
 from lwfm.errors import UserError
 from lwfm.metric.estimator import MetricEstimator, check_lengths
-from lwfm.metric.image_encoders import SE_RESNETS, Turned, check_trunk, read_inputs
+from lwfm.metric.image_encoders import Turned, check_trunk, is_encoded, read_inputs
 from lwfm.metric.module import MetricModule, embed
 from lwfm.metric.scores import rank
 
@@ -99,8 +99,7 @@ class ImageRetriever(MetricEstimator):
 
     def _is_encoded(self, X: Any) -> bool:
         """Return whether X is a stack of maps [N, C, F, F] already; images have 3 channels, first or last."""
-        stack = isinstance(X, (np.ndarray, torch.Tensor)) and X.ndim == 4
-        return stack and X.shape[1] > 3 and X.shape[2] == X.shape[3]
+        return is_encoded(X, "maps", 0)
 
     @abstractmethod
     def _encoded_images(self, images: Any) -> Tensor:
@@ -212,7 +211,7 @@ class ImageRetriever(MetricEstimator):
     def compare(self, queries: Encoded, gallery: Encoded, keys: Tensor) -> Tensor:
         """Compute the distances [Q, count] of queries to the images of a gallery by keys [Q, count]."""
         if self.distance == "spm":
-            return _matched(queries.maps, gallery.maps, keys)
+            return matched_distances(queries.maps, gallery.maps, keys)
         measure = self.ranking_distance()
         sign = -1 if measure.is_inverted else 1
         rows = [
@@ -262,10 +261,7 @@ class TrunkRetriever(ImageRetriever):
         return read_inputs(self.trunk, self.image_size, images, self.accelerator)
 
     def _is_encoded(self, X: Any) -> bool:
-        if self.trunk in SE_RESNETS:
-            side = self.image_size
-            return isinstance(X, torch.Tensor) and X.is_floating_point() and X.shape[1:] == (3, side, side)
-        return super()._is_encoded(X)
+        return is_encoded(X, self.trunk, self.image_size)
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
@@ -276,13 +272,6 @@ class TrunkRetriever(ImageRetriever):
             )
         check_counts(candidates=self.candidates, k=self.k, steps=self.steps)
         check_positive(learning_rate=self.learning_rate)
-
-    def _check_shape(self, shape: tuple[int, ...]) -> None:
-        """Raise UserError for inputs that are no maps or pixels."""
-        if len(shape) != 3:
-            raise UserError(f"maps must be [N, C, F, F], not {['N', *shape]}")
-        if shape[0] % 4 and self.trunk not in SE_RESNETS:
-            raise UserError(f"the channels of maps must be a multiple of 4, not {shape[0]}")
 
     def _maps(self, inputs: Tensor) -> Tensor:
         trunk: Any = self.encoder_.get_submodule("0")
@@ -301,7 +290,7 @@ class TrunkRetriever(ImageRetriever):
         )
 
 
-def _matched(queries: Tensor | None, gallery: Tensor | None, keys: Tensor) -> Tensor:
+def matched_distances(queries: Tensor | None, gallery: Tensor | None, keys: Tensor) -> Tensor:
     """Compute 1 minus the matched similarity [Q, count] of maps [Q, C, F, F] with those of their keys."""
     from lwfm.adapters.metric_learning import SemanticPixelSimilarity
     from lwfm.nn import SemanticPixelMatching

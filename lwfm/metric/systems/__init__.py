@@ -19,6 +19,7 @@ NAMES = (
     "rde_retrieval",
     "tissue_retrieval",
     "leaf_diseases",
+    "skin_lesions",
     "chest_zero_shot",
     "chest_multi_label",
     "turbine_faults",

@@ -35,7 +35,7 @@ from lwfm.metric.encoders import GeM, ScaledNorm
 from lwfm.metric.estimator import check_lengths
 from lwfm.metric.evaluation import MetricEvaluation, Role, Row
 from lwfm.metric.heads import BNNeck, BNNeckLoss
-from lwfm.metric.image_encoders import MixedAttentionResNet
+from lwfm.metric.image_encoders import MixedAttentionResNet, check_shape
 from lwfm.metric.losses import Mined
 from lwfm.metric.module import MetricModule, class_batches
 from lwfm.metric.retriever import Encoded, Hits, TrunkRetriever, image_names
@@ -171,7 +171,7 @@ class LeafDiseaseRetriever(TrunkRetriever):
             check_between(0, 1, kept=self.kept)
 
     def _encoder(self, shape: tuple[int, ...]) -> nn.Module:
-        self._check_shape(shape)
+        check_shape(shape, self.trunk)
         trunk = MixedAttentionResNet(self.trunk, shape[0], mask=False, pool=GeM(), weights=self.weights)
         return nn.Sequential(trunk, BNNeck(trunk.width), ScaledNorm())
 

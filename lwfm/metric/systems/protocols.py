@@ -80,6 +80,7 @@ def choose(
     inputs: Tensor,
     codes: Indices,
     score: Callable[[Estimator, Tensor, Indices], float],
+    **fitting: Any,
 ) -> Estimator:
     """Return the estimator of a grid of parameters with the best score on a quarter of the training images.
 
@@ -93,6 +94,8 @@ def choose(
         [N, ...] and [N]: the training images and their classes.
     score : callable
         Of a fitted estimator, on inputs and classes.
+    **fitting
+        Further arguments of ``fit``.
     """
     held = drawn(codes, _VALIDATED, base.seed)
     train = np.setdiff1d(np.arange(len(codes)), held)
@@ -101,7 +104,7 @@ def choose(
         return base
     for values in product(*grid.values()):
         options = {**base.get_params(), **dict(zip(grid, values, strict=True))}
-        fitted = type(base)(**options).fit(inputs[train], codes[train])
+        fitted = type(base)(**options).fit(inputs[train], codes[train], **fitting)
         found = score(fitted, inputs[held], codes[held])
         if found > reached:
             best, reached = type(base)(**options), found

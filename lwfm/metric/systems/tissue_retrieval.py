@@ -25,7 +25,7 @@ from lwfm.metric.data.pictures import open_pictures
 from lwfm.metric.data.slides import read_tiles, thumbnail
 from lwfm.metric.encoders import ScaledNorm
 from lwfm.metric.evaluation import MetricEvaluation, Row
-from lwfm.metric.image_encoders import MixedAttentionResNet
+from lwfm.metric.image_encoders import MixedAttentionResNet, check_shape
 from lwfm.metric.losses import LinearCrossEntropy, Mined, SquaredContrastiveLoss
 from lwfm.metric.module import MetricModule, class_batches
 from lwfm.metric.retriever import Encoded, TrunkRetriever
@@ -151,7 +151,7 @@ class TissueRetriever(TrunkRetriever):
         check_between(0, float("inf"), base=self.base, epsilon=self.epsilon, margin=self.margin)
 
     def _encoder(self, shape: tuple[int, ...]) -> nn.Module:
-        self._check_shape(shape)
+        check_shape(shape, self.trunk)
         trunk = MixedAttentionResNet(self.trunk, shape[0], mask=self.mask, weights=self.weights)
         return nn.Sequential(trunk, nn.Linear(trunk.width, self.dim), ScaledNorm())
 
