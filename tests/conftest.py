@@ -11,10 +11,20 @@ from hypothesis import settings
 from PIL import Image
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 settings.register_profile("lwfm", deadline=None, print_blob=True)
 settings.load_profile("lwfm")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Exported networks of the tests, apart from the user's: `auto` takes whatever is in the cache."""
+    folder: Path = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LWFM_CACHE", str(folder))
+        yield folder
 
 
 @pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])

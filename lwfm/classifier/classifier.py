@@ -24,6 +24,7 @@ from lwfm.classifier.support_set import SupportSet, most_similar
 from lwfm.errors import UserError
 from lwfm.model.default import ModelChoice, build_network, network_name
 from lwfm.model.encode import NO_WHITE, check_collection, encode_images, white_levels
+from lwfm.model.engines import Encoder, parse_engine
 
 if TYPE_CHECKING:
     import os
@@ -61,10 +62,13 @@ class FewShotClassifier(Estimator):
     calibrate : bool
         Fit the temperature of the probabilities on held-out shots, if every class has at least two and all
         have ten together (:mod:`lwfm.classifier.calibration`).
-    batch_size : int
-        Images that pass the network together.
+    batch_size : int, optional
+        Images that pass the network together; by default as many as are fastest.
     accelerator : str
         Where to compute: ``auto`` takes a GPU when there is one; ``cpu``, ``gpu``.
+    engine : str
+        What runs the network: ``torch``, ``onnxruntime`` (the extra ``lwfm[fast]``), or ``auto``: ONNX
+        Runtime on a CPU, if it is installed and the images are many (:class:`lwfm.model.engines.Encoder`).
     progress : bool
         Show a progress bar for whatever takes more than two seconds.
 
@@ -101,8 +105,9 @@ class FewShotClassifier(Estimator):
         unknown_below: float = 0.0,
         unknown_label: str | int | None = None,
         calibrate: bool = True,
-        batch_size: int = 32,
+        batch_size: int | None = None,
         accelerator: Accelerator = "auto",
+        engine: str = "auto",
         progress: bool = True,
     ) -> None:
         self.model = model
@@ -111,6 +116,7 @@ class FewShotClassifier(Estimator):
         self.calibrate = calibrate
         self.batch_size = batch_size
         self.accelerator = accelerator
+        self.engine = engine
         self.progress = progress
 
     def fit(self, images: Iterable[ImageLike], labels: Sequence[Any] | npt.ArrayLike) -> Self:
@@ -198,7 +204,16 @@ class FewShotClassifier(Estimator):
         shown = progress(check_collection(images), "encoding images", "image", show=self.progress)
         known = self.support_.white if first else NO_WHITE
         white = known.joined(white_levels(images))
-        return SupportSet.encode(network, shown, names, self.batch_size, white=white, first=first)
+        encoder = self._encoder_of(network)
+        encoder.expect(len(names))
+        return SupportSet.encode(encoder, shown, names, self.batch_size, white=white, first=first)
+
+    def _encoder_of(self, network: LWFM) -> Encoder:
+        """Return the network with its engine, the same one until either changes."""
+        known: Encoder | None = getattr(self, "_encoder", None)
+        if known is None or known.network is not network or known.engine != self.engine:
+            known = self._encoder = Encoder(network, self.engine)
+        return known
 
     def _learn(self, network: LWFM, support: SupportSet) -> None:
         """Calibrate, then set the fitted attributes: an error leaves the classifier unchanged."""
@@ -285,10 +300,8 @@ class FewShotClassifier(Estimator):
                 f"only the class {self.classes_[0].item()!r} is known: add another by partial_fit"
             )
         shown = progress(check_collection(images), "classifying", "image", show=self.progress)
-        white = self.support_.white
-        for maps in encode_images(
-            self.network_, shown, self.batch_size, together=_COMPARED_TOGETHER, white=white
-        ):
+        encoder, white = self._encoder_of(self.network_), self.support_.white
+        for maps in encode_images(encoder, shown, self.batch_size, together=_COMPARED_TOGETHER, white=white):
             yield self._compare_maps(maps)
 
     def _label_of_unknown(self) -> str | int | None:
@@ -299,10 +312,11 @@ class FewShotClassifier(Estimator):
         return hasattr(self, "support_")
 
     def _check_parameters(self) -> None:
+        parse_engine(self.engine)
         below, size, label = map(plain_value, (self.unknown_below, self.batch_size, self.unknown_label))
         if not isinstance(below, (int, float)) or not 0 <= below <= 1:
             raise UserError(f"unknown_below must be a number in 0..1, got {below!r}")
-        if not isinstance(size, int) or size < 1:
+        if size is not None and (not isinstance(size, int) or size < 1):
             raise UserError(f"batch_size must be a whole number, at least 1, got {size!r}")
         if not isinstance(label, (str, int, NoneType)):
             raise UserError(f"unknown_label must be a name or a whole number, got {label!r}")
@@ -322,7 +336,9 @@ class FewShotClassifier(Estimator):
         save_state(path, self.network_, self.support_, {"parameters": settings, **fitted})
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], *, accelerator: Accelerator = "auto") -> Self:
+    def load(
+        cls, path: str | os.PathLike[str], *, accelerator: Accelerator = "auto", engine: str = "auto"
+    ) -> Self:
         """Read what :meth:`save` wrote; nothing in the file is executed.
 
         The parameter ``model`` is then the network from the file.
@@ -334,7 +350,7 @@ class FewShotClassifier(Estimator):
         """
         network, support, state = load_state(path)
         try:
-            classifier = cls(network, **{**state["parameters"], "accelerator": accelerator})
+            classifier = cls(network, **{**state["parameters"], "accelerator": accelerator, "engine": engine})
             classifier._check_parameters()
             temperature, answers = float(state["temperature"]), int(state["calibrated_on"])
         except (KeyError, TypeError, ValueError) as error:

@@ -43,8 +43,9 @@ def classify(
     out: Path | None = None,
     explain: Path | None = None,
     unreadable: Unreadable = "stop",
-    batch_size: int = 32,
+    batch_size: int | None = None,
     accelerator: Accelerator = "auto",
+    engine: str = "auto",
 ) -> Answers:
     """Name the class of images from a folder of examples for each class.
 
@@ -75,10 +76,14 @@ def classify(
         positions joined by lines.
     unreadable : str
         stop at an image that cannot be decoded, or skip it with a warning.
-    batch_size : int
-        Images that pass the network together.
+    batch_size : int, optional
+        Images that pass the network together; by default as many as are fastest.
     accelerator : str
         Where to compute: auto takes a GPU when there is one.
+    engine : str
+        What runs the network: torch, onnxruntime (pip install 'lwfm[fast]') or auto: ONNX Runtime on a CPU,
+        if it is installed and the images are many. Execution providers of ONNX Runtime follow a colon:
+        onnxruntime:CUDAExecutionProvider.
 
     Returns
     -------
@@ -102,6 +107,7 @@ def classify(
         unknown_label=unknown_label,
         batch_size=batch_size,
         accelerator=accelerator,
+        engine=engine,
     ).fit(examples, labels)
     kept: list[Path] = []
     decisions = tuple(classifier.decide(_readable(images, unreadable, kept, classifier.support_.white)))

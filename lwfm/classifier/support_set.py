@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from lwfm.data.white_levels import WhiteLevels
-    from lwfm.model import LWFM
     from lwfm.model.encode import ImageLike
+    from lwfm.model.engines import Encoder
     from lwfm.nn import EncodedMaps, LWFMHead
 
 
@@ -60,10 +60,10 @@ class SupportSet:
     @classmethod
     def encode(
         cls,
-        network: LWFM,
+        encoder: Encoder,
         images: Iterable[ImageLike],
         labels: npt.NDArray[Any],
-        batch_size: int,
+        batch_size: int | None,
         *,
         white: WhiteLevels = NO_WHITE,
         first: int = 0,
@@ -77,13 +77,13 @@ class SupportSet:
                 names.append(os.fspath(image) if isinstance(image, (str, os.PathLike)) else number)
                 yield image
 
-        batches = list(encode_images(network, named(), batch_size, white=white))
+        batches = list(encode_images(encoder, named(), batch_size, white=white))
         if len(names) != len(labels):
             raise UserError(f"{len(names)} images need as many labels, got {len(labels)}")
         classes, indices = np.unique(labels, return_inverse=True)
         maps = tuple(torch.cat(layer) for layer in zip(*batches, strict=True))
         with torch.inference_mode():
-            encoded = network.head.encode(maps)
+            encoded = encoder.network.head.encode(maps)
         places = torch.as_tensor(indices, device=maps[0].device)
         return cls(maps, encoded, places, classes, tuple(names), white)
 

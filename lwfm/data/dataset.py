@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
+import numpy as np
 import torch
 from torch.utils.data import BatchSampler, DataLoader
 
-from lwfm.data.transforms import evaluation_transform
+from lwfm.data.center_crop import CenterCrop
+from lwfm.data.decode_ahead import in_threads, pixel_batches
+from lwfm.data.transforms import PixelTransform, evaluation_transform
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from PIL.Image import Image
 
@@ -156,3 +159,43 @@ def image_loader(
         num_workers=workers,
         collate_fn=identity_collate,
     )
+
+
+def pixel_loader(
+    images: ImageSet,
+    indices: Sequence[int],
+    *,
+    image_size: int,
+    batch_size: int,
+    workers: int = 0,
+) -> Iterator[torch.Tensor]:
+    """Yield the pixels [B, image_size, image_size, 3] uint8 of images, cropped as for evaluation.
+
+    Parameters
+    ----------
+    images, indices, image_size, batch_size
+        As of :func:`image_loader`.
+    workers
+        Processes that decode images; 0: threads of this one, as many as torch has, while batches are used.
+
+    Raises
+    ------
+    UserError
+        While iterating, if an image can no longer be read.
+    """
+    crop = CenterCrop(image_size)
+    if workers == 0:
+        threads = torch.get_num_threads()
+        decoded = in_threads(
+            lambda index: np.asarray(crop(images.image(index))), indices, ahead=batch_size, threads=threads
+        )
+        yield from map(torch.from_numpy, pixel_batches(decoded, batch_size))
+        return
+    loader = DataLoader(
+        ImageBatches(images, PixelTransform(crop)),
+        batch_sampler=BatchSampler(list(indices), batch_size, drop_last=False),
+        num_workers=workers,
+        collate_fn=identity_collate,
+    )
+    for pixels, _ in loader:
+        yield pixels

@@ -46,6 +46,23 @@ class Transform:
         return normalized_pixels(stacked_pixels(cropped), self.normalization)
 
 
+class PixelTransform:
+    """Crop images, and leave the pixels as they are.
+
+    Parameters
+    ----------
+    crop_image
+        From a PIL image (RGB) to one of the size that the backbone reads.
+    """
+
+    def __init__(self, crop_image: Callable[[Image], Image]) -> None:
+        self.crop_image = crop_image
+
+    def collate(self, cropped: Sequence[Image]) -> torch.Tensor:
+        """Join cropped images of one size -> ``[B, H, W, 3]`` uint8."""
+        return stacked_pixels(cropped)
+
+
 def stacked_pixels(images: Sequence[Image]) -> torch.Tensor:
     """Copy RGB images of one size into one tensor -> ``[B, H, W, 3]`` uint8."""
     return torch.from_numpy(np.stack([np.asarray(image) for image in images]))

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from lwfm._common.progress import progress
-from lwfm.data import image_loader
+from lwfm._common.progress import batched_progress
+from lwfm.data.dataset import pixel_loader
+from lwfm.model.engines import Encoder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -60,8 +61,9 @@ def compute_maps(
     images: ImageSet,
     indices: Sequence[int],
     *,
-    batch_size: int = 64,
+    batch_size: int | None = None,
     workers: int = 0,
+    engine: str = "auto",
     bar: bool = True,
 ) -> CachedMaps:
     """Encode images, each once, on the device where the model is.
@@ -74,8 +76,12 @@ def compute_maps(
         The set.
     indices : sequence of int
         Which of them; see :func:`lwfm.data.images_needed`.
-    batch_size, workers : int
-        How many images at a time, and how many processes decode them (0: this one).
+    batch_size : int, optional
+        How many images at a time; by default as many as are fastest.
+    workers : int
+        How many processes decode them (0: threads of this one).
+    engine : str
+        What runs the network, see :class:`lwfm.model.engines.Encoder`.
     bar : bool
         Whether to show a progress bar on a terminal.
 
@@ -83,7 +89,9 @@ def compute_maps(
     -------
     CachedMaps
     """
-    batches = encoded_batches(model, images, indices, batch_size=batch_size, workers=workers, bar=bar)
+    batches = encoded_batches(
+        model, images, indices, batch_size=batch_size, workers=workers, engine=engine, bar=bar
+    )
     layers = tuple(torch.cat(layer) for layer in zip(*batches, strict=True))
     return CachedMaps.build(layers, indices, len(images.labels))
 
@@ -94,20 +102,20 @@ def encoded_batches(
     images: ImageSet,
     indices: Sequence[int],
     *,
-    batch_size: int,
+    batch_size: int | None,
     workers: int,
+    engine: str = "auto",
     bar: bool = True,
 ) -> Iterator[tuple[Tensor, ...]]:
     """Yield the per-layer maps [B, C_l, F_l, F_l] batch by batch; arguments as in :func:`compute_maps`."""
-    model.eval()
-    device = next(model.parameters()).device
-    loader = image_loader(
+    encoder = Encoder(model.eval(), engine, model.normalization or images.normalization)
+    encoder.expect(len(indices))
+    loader = pixel_loader(
         images,
         indices,
         image_size=model.config.image_size,
-        normalization=model.normalization or images.normalization,
-        batch_size=batch_size,
+        batch_size=batch_size or encoder.batch_size,
         workers=workers,
     )
-    for batch, _ in progress(loader, "encoding images", "batch", show=bar):
-        yield model.encode(batch.to(device, memory_format=torch.channels_last))
+    for pixels in batched_progress(loader, "encoding images", "image", total=len(indices), show=bar):
+        yield encoder(pixels)

@@ -10,7 +10,7 @@ from functools import partial
 from importlib.metadata import version
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 import torch
 
@@ -30,6 +30,7 @@ from lwfm.evaluation.methods import METHODS
 from lwfm.evaluation.results import EvaluatedData, EvaluatedModel, EvaluationResult, MethodResult
 from lwfm.evaluation.scoring import score_methods
 from lwfm.model import LWFM, ModelConfig, load_model
+from lwfm.model.engines import parse_engine
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -56,9 +57,10 @@ def evaluate(
     episodes: int = 600,
     seed: int = 0,
     heads: dict[str, HeadOptions] | None = None,
-    batch_size: int = 64,
+    batch_size: int | None = None,
     workers: int = 0,
     accelerator: Accelerator = "auto",
+    engine: str = "auto",
     unreadable: Unreadable = "stop",
     overlap: Overlap = "stop",
     maps: Path | None = None,
@@ -108,12 +110,16 @@ def evaluate(
         `--heads '{all pairs: {top_k: null}, no LWE: {attention_temperature: null}}'`. Or other methods on the
         same maps, such as `{DN4: {baseline: local_descriptors}, LR: {baseline: logistic_regression}}`; see
         lwfm.evaluation.heads.HeadOptions.
-    batch_size : int
-        Images that pass the backbone together.
+    batch_size : int, optional
+        Images that pass the backbone together; by default as many as are fastest.
     workers : int
-        Processes that decode images; 0 uses this one.
+        Processes that decode images; 0 uses threads of this one.
     accelerator : str
         Where to compute: auto takes a GPU when there is one.
+    engine : str
+        What runs the network: torch, onnxruntime (pip install 'lwfm[fast]') or auto: ONNX Runtime on a CPU,
+        if it is installed and the images are many. Execution providers of ONNX Runtime follow a colon:
+        onnxruntime:CUDAExecutionProvider.
     unreadable : str
         stop at images that cannot be decoded, or skip them with a warning.
     overlap : str
@@ -139,7 +145,8 @@ def evaluate(
         For options that contradict each other, missing or damaged files, or too few classes or images.
     """
     started = time.monotonic()
-    check_at_least(1, episodes=episodes, batch_size=batch_size, queries=queries)
+    check_at_least(1, episodes=episodes, queries=queries, batch_size=1 if batch_size is None else batch_size)
+    parse_engine(engine)
     check_at_least(0, workers=workers)
     check_seed(seed)
     ways, shots = _check_options(checkpoint, model, way, shot, out, heads or {})
@@ -152,7 +159,8 @@ def evaluate(
     draw = partial(EpisodeSampler, images.labels, queries=queries, episodes=episodes, seed=seed)
     drawn = {(n, k): list(draw(way=n, shot=k, classes=images.classes)) for n, k in product(ways, shots)}
     with shared_work() as share:
-        cached = _encode(head_set.encoder, images, drawn, share, maps, maps_dtype, batch_size, workers)
+        options: _Encoding = {"batch_size": batch_size, "workers": workers, "engine": engine}
+        cached = _encode(head_set.encoder, images, drawn, share, maps, maps_dtype, options)
         try:
             methods = _answer(head_set, cached, images, drawn, share)
         except ValueError as error:
@@ -170,6 +178,7 @@ def evaluate(
             "heads": {name: dict(each) for name, each in (heads or {}).items()},
             "batch_size": batch_size,
             "accelerator": accelerator,
+            "engine": engine,
             "class_split": class_split,
             "crop": crop,
             "unreadable": unreadable,
@@ -192,6 +201,14 @@ def evaluate(
     return result
 
 
+class _Encoding(TypedDict):
+    """How images are encoded."""
+
+    batch_size: int | None
+    workers: int
+    engine: str
+
+
 def _encode(
     encoder: LWFM,
     images: ImageSet,
@@ -199,11 +216,9 @@ def _encode(
     share: Share,
     maps: Path | None,
     maps_dtype: MapsDtype,
-    batch_size: int,
-    workers: int,
+    options: _Encoding,
 ) -> CachedMaps:
     """Return the maps of the images in this process's episodes, or stored ones of all images."""
-    options = {"batch_size": batch_size, "workers": workers}
     if maps is not None:
         return share.rank_zero_first(lambda: stored_maps(encoder, images, maps, dtype=maps_dtype, **options))
     needed = images_needed(episode for each in drawn.values() for episode in share.shard(each))

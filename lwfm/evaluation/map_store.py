@@ -49,8 +49,9 @@ def stored_maps(
     folder: Path,
     *,
     dtype: MapsDtype = "float32",
-    batch_size: int = 64,
+    batch_size: int | None = None,
     workers: int = 0,
+    engine: str = "auto",
 ) -> CachedMaps:
     """Return the maps of all images of a split from a file, which is written first when it is missing.
 
@@ -64,8 +65,8 @@ def stored_maps(
         Folder of the files; each is named after the split and the fingerprint.
     dtype : str
         float32, or float16 for half the space; the head computes in float32 in either case.
-    batch_size, workers : int
-        How many images pass the backbone together, and how many processes decode them.
+    batch_size, workers, engine
+        As of :func:`lwfm.evaluation.cached_maps.compute_maps`.
 
     Returns
     -------
@@ -84,7 +85,9 @@ def stored_maps(
         for C_l, F_l in zip(model.backbone.layer_dims, model.backbone.feature_size, strict=True)
     ]
     if not path.is_file():
-        batches = encoded_batches(model, images, range(count), batch_size=batch_size, workers=workers)
+        batches = encoded_batches(
+            model, images, range(count), batch_size=batch_size, workers=workers, engine=engine
+        )
         _write_layers(
             path, {f"layer{number}": (dtype, shape) for number, shape in enumerate(shapes)}, batches
         )

@@ -81,8 +81,9 @@ class EvaluationOptions(TypedDict):
     episodes: int
     seed: int
     heads: dict[str, dict[str, Any]]
-    batch_size: int
+    batch_size: int | None
     accelerator: str
+    engine: NotRequired[str]
     class_split: NotRequired[ClassSplit | None]
     crop: NotRequired[bool]
     unreadable: str
@@ -115,9 +116,9 @@ class EvaluationResult(_Common):
     data : EvaluatedData
         ``name``, ``layout``, ``root``, ``split``, ``fingerprint``, number of ``images``, ``classes``.
     options : EvaluationOptions
-        ways, shots, queries, episodes, seed, batch_size, accelerator, class_split, crop, unreadable, overlap,
-        maps_dtype, and ``heads``, the options of the further heads; ``sampling`` describes what is drawn
-        with and without replacement.
+        ways, shots, queries, episodes, seed, batch_size, accelerator, engine, class_split, crop, unreadable,
+        overlap, maps_dtype, and ``heads``, the options of the further heads; ``sampling`` describes what is
+        drawn with and without replacement.
     versions : dict
         Of lwfm, torch, torchvision, timm, python.
     machine : dict

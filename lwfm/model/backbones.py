@@ -122,7 +122,8 @@ class Backbone(nn.Module):
             raise ValueError(f"images must have shape [B, 3, H, W], not {list(images.shape)}")
         self.check_size(*images.shape[2:])
         try:
-            maps = self.body(images)
+            # On a CPU several times as fast in this layout, whatever the layout of the weights.
+            maps = self.body(images.contiguous(memory_format=torch.channels_last))
         except AssertionError as error:  # how timm's transformers refuse a size
             raise _wrong_size(self.name, images.shape[2], images.shape[3], error) from error
         if isinstance(maps, dict):  # torchvision's extractor names its outputs

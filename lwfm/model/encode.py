@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Set
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from itertools import islice
+from operator import length_hint
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
 from PIL import Image
 
-from lwfm.data import evaluation_transform, open_image, upright_rgb
-from lwfm.data.decoding import decoding_problem, deep_brightness
-from lwfm.data.normalization import IMAGENET
+from lwfm.data.center_crop import CenterCrop
+from lwfm.data.decode_ahead import in_threads, pixel_batches
+from lwfm.data.decoding import decoding_problem, deep_brightness, open_image, upright_rgb
 from lwfm.data.white_levels import Brightest, WhiteLevels, choose_white, eight_bits, find_brightest
 from lwfm.errors import UserError
+from lwfm.model.engines import Encoder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -138,62 +138,75 @@ def _from_pixels(pixels: npt.NDArray[Any], what: str, white: WhiteLevels) -> Ima
 
 
 def image_batches(
-    model: LWFM,
     images: Iterable[ImageLike],
+    image_size: int,
     batch_size: int,
     *,
     white: WhiteLevels = NO_WHITE,
     unreadable: Callable[[int, UserError], None] | None = None,
 ) -> Iterator[torch.Tensor]:
-    """Yield batches [B, 3, H, W] of images prepared for the model, decoded by several threads.
+    """Yield the pixels [B, H, W, 3] uint8 of images of any form, cropped to H = W = ``image_size``.
 
-    Never more than one batch of ``images`` is held, so that they may be a stream. ``unreadable`` is told the
-    index of an image that cannot be read, and why; if it returns, the image is left out.
+    Threads decode the next batch while one is used; no more of ``images`` is held, so that they may be a
+    stream. ``unreadable`` is told the index of an image that cannot be read, and why; if it returns, the
+    image is left out.
     """
-    transform = evaluation_transform(
-        image_size=model.config.image_size, normalization=model.normalization or IMAGENET
-    )
+    crop = CenterCrop(image_size)
 
-    def prepare(pair: tuple[int, ImageLike]) -> torch.Tensor | UserError:
+    def prepare(pair: tuple[int, ImageLike]) -> npt.NDArray[np.uint8] | tuple[int, UserError]:
         try:
-            return transform(to_rgb(pair[1], pair[0], white))
+            return np.asarray(crop(to_rgb(pair[1], pair[0], white)))
         except UserError as error:
             if unreadable is None:
                 raise
-            return error
+            return pair[0], error
 
-    numbered = enumerate(images)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        while batch := list(islice(numbered, batch_size)):
-            prepared: list[torch.Tensor] = []
-            for (index, _), result in zip(batch, pool.map(prepare, batch), strict=True):
-                if isinstance(result, torch.Tensor):
-                    prepared.append(result)
-                elif unreadable is not None:
-                    unreadable(index, result)
-            if prepared:
-                yield torch.stack(prepared)
+    def readable() -> Iterator[npt.NDArray[np.uint8]]:
+        threads = torch.get_num_threads()
+        for result in in_threads(prepare, enumerate(images), ahead=batch_size, threads=threads):
+            if isinstance(result, np.ndarray):
+                yield result
+            elif unreadable is not None:
+                unreadable(*result)
+
+    for pixels in pixel_batches(readable(), batch_size):
+        yield torch.from_numpy(pixels)
 
 
 @torch.inference_mode()
 def encode_images(
-    model: LWFM,
+    encoder: Encoder | LWFM,
     images: Iterable[ImageLike],
-    batch_size: int,
+    batch_size: int | None = None,
     *,
     together: int = 1,
     white: WhiteLevels = NO_WHITE,
     unreadable: Callable[[int, UserError], None] | None = None,
 ) -> Iterator[tuple[torch.Tensor, ...]]:
-    """Compute the maps [B, C_l, F_l, F_l] of every layer on the model's device.
+    """Compute the maps [B, C_l, F_l, F_l] of every layer on the network's device.
 
-    ``batch_size`` images pass the network at once; as many batches are joined as make up ``together``.
-    ``white``: see :func:`to_rgb`; unreadable images: see :func:`image_batches`.
+    Parameters
+    ----------
+    encoder : Encoder or LWFM
+        A network, or one with its engine.
+    images : iterable of path, PIL image, array or tensor
+        Read a batch ahead; may be a stream.
+    batch_size : int, optional
+        Images that pass the network at once; by default as many as are fastest.
+    together : int
+        As many batches are joined as make up this number of images.
+    white : WhiteLevels
+        See :func:`to_rgb`.
+    unreadable : callable, optional
+        See :func:`image_batches`.
     """
-    device = next(model.parameters()).device
+    encoder = encoder if isinstance(encoder, Encoder) else Encoder(encoder)
+    batch_size = batch_size or encoder.batch_size
+    encoder.expect(length_hint(images))
     waiting: list[tuple[torch.Tensor, ...]] = []
-    for batch in image_batches(model, images, batch_size, white=white, unreadable=unreadable):
-        maps = model.encode(batch.to(device, memory_format=torch.channels_last))
+    size = encoder.network.config.image_size
+    for pixels in image_batches(images, size, batch_size, white=white, unreadable=unreadable):
+        maps = encoder(pixels)
         if not all(layer.float().square().sum(1).isfinite().all() for layer in maps):
             raise UserError("the network computes NaN or huge values for an image: its weights are damaged")
         waiting.append(maps)

@@ -20,6 +20,7 @@ Letters: B images, P positions (F x F), C channels, l a layer.
 from __future__ import annotations
 
 import contextlib
+import copy
 import json
 import logging
 import math
@@ -123,7 +124,7 @@ def export_network(network: LWFM, path: Path, normalization: Normalization | Non
     Parameters
     ----------
     network : LWFM
-        Switched to evaluation mode; on the CPU.
+        Switched to evaluation mode.
     path : Path
         The file. An existing one is replaced.
     normalization : Normalization, optional
@@ -143,7 +144,8 @@ def export_network(network: LWFM, path: Path, normalization: Normalization | Non
     check_exporter()
     normalization = normalization or network.normalization or IMAGENET
     side = network.config.image_size
-    graph = PixelNetwork(network, normalization)
+    on_cpu = next(network.parameters()).device.type == "cpu"
+    graph = PixelNetwork(network if on_cpu else copy.deepcopy(network).cpu(), normalization)
     pixels = torch.zeros(2, side, side, 3, dtype=torch.uint8)  # torch.export takes a batch of 1 for constant
     try:
         with torch.no_grad(), implementation("expressions"), _quiet_exporter():
@@ -181,10 +183,10 @@ def relative_difference(exported: OnnxNetwork, graph: PixelNetwork) -> float:
     random = torch.Generator().manual_seed(0)
     pixels = torch.randint(256, (3, side, side, 3), generator=random).to(torch.uint8)
     with torch.inference_mode():
-        expected = graph(pixels)
+        expected = [x.cpu() for x in graph(pixels.to(next(graph.parameters()).device))]
     names = output_names(graph.network)
     differences = [
-        float((one - other).norm() / other.norm())
+        float((one - other).norm() / other.norm().clamp_min(torch.finfo(torch.float32).tiny))
         for one, other in zip(exported(pixels, names), expected, strict=True)
     ]
     return max(difference if math.isfinite(difference) else math.inf for difference in differences)

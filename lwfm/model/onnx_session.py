@@ -32,6 +32,16 @@ def import_runtime() -> Any:
         ) from error
 
 
+def check_providers(providers: Sequence[str]) -> None:
+    """Raise UserError for an execution provider that the installed ONNX Runtime does not have."""
+    available = import_runtime().get_available_providers()
+    if missing := [each for each in providers if each not in available]:
+        raise UserError(
+            f"this ONNX Runtime has no provider {missing[0]}, only {', '.join(available)}: install the "
+            "package of ONNX Runtime that brings it"
+        )
+
+
 class OnnxNetwork:
     """An exported network in ONNX Runtime, with as many threads as torch has.
 
@@ -49,13 +59,8 @@ class OnnxNetwork:
     """
 
     def __init__(self, path: str | os.PathLike[str], providers: Sequence[str] = (CPU_PROVIDER,)) -> None:
+        check_providers(providers)
         runtime = import_runtime()
-        available = runtime.get_available_providers()
-        if missing := [each for each in providers if each not in available]:
-            raise UserError(
-                f"this ONNX Runtime has no provider {missing[0]}, only {', '.join(available)}: install the "
-                "package of ONNX Runtime that brings it"
-            )
         options = runtime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
         options.log_severity_level = _ERRORS_ONLY

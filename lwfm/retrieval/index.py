@@ -26,6 +26,7 @@ from lwfm.errors import UserError
 from lwfm.model import LWFM, describe_model, rebuild_model
 from lwfm.model.default import build_network, network_name
 from lwfm.model.encode import encode_images, white_levels
+from lwfm.model.engines import Encoder, parse_engine
 from lwfm.nn import global_features
 
 if TYPE_CHECKING:
@@ -168,8 +169,9 @@ def build_index(
     model: str = "auto",
     image_size: int | None = None,
     unreadable: Unreadable = "stop",
-    batch_size: int = 32,
+    batch_size: int | None = None,
     accelerator: Accelerator = "auto",
+    engine: str = "auto",
 ) -> str:
     """Index the images of a folder and its subfolders, for `lwfm search`.
 
@@ -186,10 +188,14 @@ def build_index(
         Side in pixels to which images are brought before a backbone reads them, if not its own.
     unreadable : str
         stop at an image that cannot be decoded, or skip it with a warning.
-    batch_size : int
-        Images that pass the network together.
+    batch_size : int, optional
+        Images that pass the network together; by default as many as are fastest.
     accelerator : str
         Where to compute: auto takes a GPU when there is one.
+    engine : str
+        What runs the network: torch, onnxruntime (pip install 'lwfm[fast]') or auto: ONNX Runtime on a CPU,
+        if it is installed and the images are many. Execution providers of ONNX Runtime follow a colon:
+        onnxruntime:CUDAExecutionProvider.
 
     Returns
     -------
@@ -202,7 +208,8 @@ def build_index(
         For a missing or empty folder, an image that cannot be read (naming it), a file that cannot be
         written, and options out of range.
     """
-    check_at_least(1, batch_size=batch_size)
+    check_at_least(1, batch_size=1 if batch_size is None else batch_size)
+    parse_engine(engine)
     if out.suffix != ".safetensors":
         raise UserError(f"the index {out} must have the suffix .safetensors")
     paths = _images_below(folder, unreadable)
@@ -215,10 +222,12 @@ def build_index(
         left_out.add(number)
 
     white = white_levels(paths)
+    encoder = Encoder(network, engine)
+    encoder.expect(len(paths))
     shown = _digested(progress(paths, "indexing", "image"), digests)
     batches = [
         [layer.half().cpu() for layer in maps]
-        for maps in encode_images(network, shown, batch_size, white=white, unreadable=leave_out)
+        for maps in encode_images(encoder, shown, batch_size, white=white, unreadable=leave_out)
     ]
     if not batches:
         raise UserError(f"none of the {len(paths)} images in {folder} can be read")

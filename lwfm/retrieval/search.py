@@ -16,6 +16,7 @@ from lwfm.data import open_image
 from lwfm.errors import UserError, keeping
 from lwfm.figures import check_figure_suffix, save_figure
 from lwfm.model.encode import encode_images
+from lwfm.model.engines import Encoder, parse_engine
 from lwfm.retrieval.index import Hit, ImageIndex, load_index
 
 if TYPE_CHECKING:
@@ -95,6 +96,7 @@ def search_index(
     candidates: int = 100,
     show: Path | None = None,
     root: Path | None = None,
+    engine: str = "auto",
 ) -> Hits:
     """Find the indexed images that are most similar to an image.
 
@@ -114,6 +116,10 @@ def search_index(
         Figure (png, pdf, svg, ...) of the query and its first 49 results; without a name, similar.png.
     root : Path, optional
         The indexed folder, where it is no longer where it was.
+    engine : str
+        What runs the network: torch, onnxruntime (pip install 'lwfm[fast]') or auto: ONNX Runtime on a CPU,
+        if it is installed and the images are many. Execution providers of ONNX Runtime follow a colon:
+        onnxruntime:CUDAExecutionProvider.
 
     Returns
     -------
@@ -126,6 +132,7 @@ def search_index(
         For a missing or damaged index or image, a figure that cannot be written, or numbers out of range.
     """
     check_at_least(1, k=k, candidates=candidates)
+    parse_engine(engine)
     if root is not None and not root.is_dir():
         raise UserError(f"there is no folder {root}: --root must be the present place of the indexed folder")
     if show is not None:
@@ -133,7 +140,7 @@ def search_index(
     images = load_index(index)
     if root is not None:
         images = replace(images, root=root.resolve())
-    (maps,) = encode_images(images.network, [image], 1, white=images.white)
+    (maps,) = encode_images(Encoder(images.network, engine), [image], white=images.white)
     features = images.features()
     if not features.isfinite().all():
         raise UserError(f"{index} is not a whole index: its maps hold NaN or infinite values; index again")

@@ -145,10 +145,6 @@ class Learner(lightning.LightningModule):
         sequence = np.random.SeedSequence([self.seed, self.current_epoch])
         torch.manual_seed(int(sequence.generate_state(1)[0]))
 
-    def encode(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Compute the maps of a batch in channels_last."""
-        return self.model.encode(images.contiguous(memory_format=torch.channels_last))
-
     def _stop_unless_finite(
         self, batch: Mapping[str, Images], batch_idx: int, values: Mapping[str, Sequence[Tensor]]
     ) -> None:
@@ -178,7 +174,7 @@ class Learner(lightning.LightningModule):
 
     def validation_step(self, batch: Images, batch_idx: int) -> None:  # noqa: ARG002
         """Encode a batch of validation images; the episodes run when all are encoded."""
-        self._maps.append(self.encode(batch[0]))
+        self._maps.append(self.model.encode(batch[0]))
 
     def on_validation_epoch_end(self) -> None:
         """Run the fixed episodes on the maps and log both accuracies."""
@@ -270,7 +266,7 @@ class LWFMModule(Learner):
     def training_step(self, batch: dict[str, Images], batch_idx: int) -> Tensor:
         """Compute the loss of the step's episodes and auxiliary images, which pass the backbone together."""
         images, labels = batch["episode"]
-        maps = self.encode(torch.cat([images, batch["auxiliary"][0]]))
+        maps = self.model.encode(torch.cat([images, batch["auxiliary"][0]]))
         try:
             parts = self._losses(maps, labels, batch["auxiliary"][1])
         except ValueError:  # On the CPU the operators refuse NaN; on a GPU it reaches the loss.
@@ -328,7 +324,7 @@ class ClassificationModule(Learner):
     def training_step(self, batch: Images, batch_idx: int) -> Tensor:
         """Compute the cross-entropy of one batch."""
         images, labels = batch
-        maps = self.encode(images)
+        maps = self.model.encode(images)
         logits = self.model.head.classify(maps)
         loss = F.cross_entropy(logits, labels)
         self._stop_unless_finite({"images": batch}, batch_idx, {"the loss": [loss]})

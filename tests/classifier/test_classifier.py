@@ -429,7 +429,7 @@ def test_a_stream_is_read_in_batches(
 
     answers = fitted.set_params(batch_size=2).decide(stream())
     next(answers)
-    assert taken == 4
+    assert taken == 4 + 2  # the next batch is decoded while this one is compared
     assert len(list(answers)) == len(queries) - 1
 
 

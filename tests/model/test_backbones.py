@@ -58,7 +58,7 @@ def test_layers_are_the_stem_and_the_residual_blocks(name: str) -> None:
     numbers = range(1 + sum(len(getattr(network, f"layer{stage}")) for stage in range(1, 5)))
     backbone = build_backbone(name, layers=numbers, feature_size=2).eval()
     backbone.body.load_state_dict(network.state_dict(), strict=False)
-    images = torch.randn(1, 3, 64, 64)
+    images = torch.randn(1, 3, 64, 64).to(memory_format=torch.channels_last)
     with torch.no_grad():
         x = network.maxpool(network.relu(network.bn1(network.conv1(images))))
         expected = [x]

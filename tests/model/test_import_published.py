@@ -72,7 +72,7 @@ def test_the_maps_are_those_of_the_published_blocks(tmp_path: Path) -> None:
     plain = {name.removeprefix("initial_block."): tensor for name, tensor in plain.items()}
     resnet.load_state_dict({**resnet.state_dict(), **{n: t for n, t in plain.items() if "module" not in n}})
     resnet.eval()
-    images = torch.randn(2, 3, 84, 84)
+    images = torch.randn(2, 3, 84, 84).to(memory_format=torch.channels_last)
     with torch.no_grad():
         x = resnet.maxpool(resnet.relu(resnet.bn1(resnet.conv1(images))))
         x = resnet.layer3(resnet.layer2(resnet.layer1(x)))

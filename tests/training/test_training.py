@@ -22,7 +22,7 @@ from lwfm._common import files
 from lwfm.data import EpisodeDataModule
 from lwfm.errors import UserError
 from lwfm.figures import curves_figure
-from lwfm.model import load_model
+from lwfm.model import LWFM, load_model
 from lwfm.nn import ClassLists
 from lwfm.training import OptimConfig, TrainingSummary, checkpoints
 from lwfm.training.checkpoints import AtomicCheckpointIO
@@ -156,7 +156,7 @@ def test_the_loss_of_two_episodes_is_the_mean_of_their_losses(tiny_images: Path)
         module.model.backbone.eval()  # else batch normalization sees other images together
 
     def losses(module: LWFMModule, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
-        maps = module.encode(torch.cat([batch["episode"][0], batch["auxiliary"][0]]))
+        maps = module.model.encode(torch.cat([batch["episode"][0], batch["auxiliary"][0]]))
         return module._losses(maps, batch["episode"][1], batch["auxiliary"][1])
 
     joined = {
@@ -180,7 +180,7 @@ def test_the_step_is_that_of_the_head(tiny_images: Path) -> None:
     data, batches = _two_batches(tiny_images)
     module = _module(data)
     (images, labels), (others, their_labels) = batches[0]["episode"], batches[0]["auxiliary"]
-    maps = [layer.detach() for layer in module.encode(torch.cat([images, others]))]
+    maps = [layer.detach() for layer in module.model.encode(torch.cat([images, others]))]
     losses = module._losses(maps, labels, their_labels)
     head = module.model.head
     logits, class_logits = head([x[:6] for x in maps], [0, 1, 2] * 2, [x[6:12] for x in maps])
@@ -204,7 +204,7 @@ def test_losses_of_the_second_step_do_not_wait_for_the_device(tiny_images: Path,
     }
 
     def step() -> None:
-        maps = module.encode(torch.cat([images for images, _ in parts.values()]))
+        maps = module.model.encode(torch.cat([images for images, _ in parts.values()]))
         losses = module._losses(maps, parts["episode"][1], parts["auxiliary"][1])
         torch.autograd.backward([value for name, value in losses.items() if name.endswith("loss")])
 
@@ -359,9 +359,9 @@ def test_divergence_stops_and_is_located(tiny_images: Path, tmp_path: Path) -> N
 def test_maps_that_the_operators_refuse_are_a_divergence(
     factor: float, what: str, tiny_images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    encode = LWFMModule.encode
+    encode = LWFM.encode
     monkeypatch.setattr(
-        LWFMModule, "encode", lambda module, images: [factor * layer for layer in encode(module, images)]
+        LWFM, "encode", lambda model, images: [factor * layer for layer in encode(model, images)]
     )
     with pytest.raises(UserError, match=f"diverged: {what} became NaN or infinite at epoch 0, step 0"):
         train_tiny(tmp_path, tiny_images)
