@@ -37,6 +37,9 @@ class PrototypeHead(nn.Module):
         (C, dim) of prototypes to learn, in place of `vectors`.
     centered : bool
         Whether the mean is subtracted.
+    common : float
+        Of label vectors: one more coordinate, equal for all prototypes, in units of the length of the others.
+        Without it an image cannot be far from all labels, because centered vectors point everywhere.
 
     Examples
     --------
@@ -55,8 +58,10 @@ class PrototypeHead(nn.Module):
         *,
         learned: tuple[int, int] | None = None,
         centered: bool = True,
+        common: float = 0.0,
     ) -> None:
         super().__init__()
+        self.common = common
         if (vectors is None) == (learned is None):
             raise UserError("a head needs label vectors, or the number and dimension of learned prototypes")
         if learned is not None:
@@ -77,7 +82,10 @@ class PrototypeHead(nn.Module):
 
     def project(self, vectors: Tensor) -> Tensor:
         """Return the prototypes [K, dim] of further label vectors [K, V]."""
-        return F.normalize((vectors - self.mean) @ self.basis.T, dim=1)
+        own = F.normalize((vectors - self.mean) @ self.basis.T, dim=1)
+        if self.common == 0:
+            return own
+        return F.normalize(F.pad(own, (0, 1), value=self.common), dim=1)
 
     def add(self, vectors: Tensor) -> None:
         """Append the prototypes of further label vectors [K, V]."""

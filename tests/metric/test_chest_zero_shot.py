@@ -108,7 +108,7 @@ def test_baselines_run(films: Films, loss: Any) -> None:
 
 def test_a_model_of_timm_is_a_trunk(films: Films) -> None:
     system = ChestXRayZeroShot(FINDINGS, VECTORS, trunk="resnet10t", steps=1, batch_size=4)
-    assert system.fit(films.images[:20], films.targets[:20]).transform(films.images[:2]).shape == (2, 13)
+    assert system.fit(films.images[:20], films.targets[:20]).transform(films.images[:2]).shape == (2, 14)
 
 
 @pytest.mark.parametrize(
@@ -121,6 +121,7 @@ def test_a_model_of_timm_is_a_trunk(films: Films) -> None:
         ({"unseen": FINDINGS[:13]}, None, "at least two labels must be seen"),
         ({"gamma": -1.0}, None, "gamma must be a number of at least 0"),
         ({"margin": 3.0}, None, "margin must be a number from 0 to 2"),
+        ({"common": -1.0}, None, "common must be a number of at least 0"),
         ({"balanced": 1}, None, "balanced must be true or false"),
         ({"loss": "triplet"}, None, "loss must be one of focused, ranking"),
         ({"trunk": "nonet"}, None, "trunk must be small or the name of a model of timm, not 'nonet'"),

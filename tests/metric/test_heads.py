@@ -36,6 +36,19 @@ def test_centering_separates_parallel_vectors() -> None:
     assert torch.pdist(PrototypeHead(VECTORS).prototypes).min() > 1
 
 
+def test_a_common_axis_lets_an_image_be_far_from_all_labels() -> None:
+    without, head = PrototypeHead(VECTORS), PrototypeHead(VECTORS, common=1.0)
+    assert head.dim == without.dim + 1
+    torch.testing.assert_close(head.prototypes[:, -1], torch.full((4,), 0.5**0.5))
+    away = torch.zeros(1, head.dim)
+    away[0, -1] = -1
+    assert head(away).min() > 1.8
+    directions = torch.randn(2000, without.dim, generator=torch.Generator().manual_seed(0))
+    assert without(directions).min(1).values.max() < 1.5
+    head.add(torch.as_tensor(VECTORS[:1]))
+    torch.testing.assert_close(head.prototypes[4], head.prototypes[0])
+
+
 def test_added_labels_are_where_they_would_have_been() -> None:
     head = PrototypeHead(VECTORS)
     head.add(torch.as_tensor(VECTORS[:1]))

@@ -43,9 +43,15 @@ KINDS = (
     Kind("not balanced", "ablation", {**_FOCUSED, "gamma": 2.0, "balanced": False}, _GRID),
     Kind("contrastive: neither", "ablation", {**_FOCUSED, "gamma": 0.0, "balanced": False}, _GRID),
     Kind(
-        "vectors not centered",
+        "no common axis",
         "ablation",
-        {"loss": "focused", "centered": False, "gamma": 2.0, "balanced": True},
+        {**_FOCUSED, "gamma": 2.0, "balanced": True, "common": 0.0},
+        _GRID,
+    ),
+    Kind(
+        "vectors not centered, no common axis",
+        "ablation",
+        {"loss": "focused", "centered": False, "gamma": 2.0, "balanced": True, "common": 0.0},
         _GRID,
     ),
     Kind(
@@ -86,6 +92,9 @@ class ChestXRayZeroShot(MultiLabelEstimator):
         Of the loss; `margin` of the ranking loss too.
     centered : bool
         Whether the mean of the label vectors is subtracted.
+    common : float
+        Size of a further coordinate that all labels share, along which films without any finding can move
+        away from all of them; 0 for none. Of this package.
     trunk : str
         ``small``, a network of four convolutions for films of about 64 pixels, or the name of a model of
         timm, such as ``densenet121``, which starts without pretrained weights.
@@ -122,6 +131,7 @@ class ChestXRayZeroShot(MultiLabelEstimator):
         balanced: bool = True,
         margin: float = 1.0,
         centered: bool = True,
+        common: float = 1.0,
         trunk: str = "small",
         steps: int = 300,
         batch_size: int = 64,
@@ -134,7 +144,7 @@ class ChestXRayZeroShot(MultiLabelEstimator):
     ) -> None:
         self.labels, self.vectors, self.unseen = labels, vectors, unseen
         self.loss, self.gamma, self.balanced, self.margin = loss, gamma, balanced, margin
-        self.centered, self.trunk = centered, trunk
+        self.centered, self.common, self.trunk = centered, common, trunk
         self.steps, self.batch_size = steps, batch_size
         self.learning_rate, self.weight_decay, self.held_out = learning_rate, weight_decay, held_out
         self.size, self.seed, self.accelerator = size, seed, accelerator
@@ -148,7 +158,7 @@ class ChestXRayZeroShot(MultiLabelEstimator):
                 raise UserError(f"{name} must be true or false, not {getattr(self, name)!r}")
         if isinstance(self.unseen, str):
             raise UserError(f"unseen must be a list of labels, not the text {self.unseen!r}")
-        check_between(0, float("inf"), gamma=self.gamma)
+        check_between(0, float("inf"), gamma=self.gamma, common=self.common)
         check_positive(margin=self.margin)
         check_between(0, 2, margin=self.margin)
         check_counts(size=self.size)
@@ -181,7 +191,7 @@ class ChestXRayZeroShot(MultiLabelEstimator):
         return np.asarray(listed_here | later)
 
     def _head(self) -> tuple[nn.Module, int]:
-        head = PrototypeHead(self.vectors_, centered=self.centered)
+        head = PrototypeHead(self.vectors_, centered=self.centered, common=self.common)
         head.add(torch.as_tensor(self.added_))
         return head, head.dim
 
