@@ -40,7 +40,14 @@ from lwfm.metric.losses import Mined
 from lwfm.metric.module import MetricModule, class_batches
 from lwfm.metric.retriever import Encoded, Hits, TrunkRetriever, image_names
 from lwfm.metric.scores import Scores, auroc
-from lwfm.metric.systems.protocols import choose, drawn, images_for_testing, inputs_and_plain, recall_at_1
+from lwfm.metric.systems.protocols import (
+    best_plain,
+    choose,
+    drawn,
+    images_for_testing,
+    inputs_and_plain,
+    recall_at_1,
+)
 from lwfm.metric.systems.search import fit_on_folders
 from lwfm.metric.systems.system import System, build
 from lwfm.model.encode import to_rgb
@@ -359,7 +366,8 @@ def evaluate(
                         _add_detection(found, case, grown, pictures.paths, (scenes, epochs))
                     fitted.set_params(distance="spm")
                     _add_scores(found, _SPM, "ablation", case, fitted, fitted.encode(inputs))
-            _add_scores(found, _PLAIN, "baseline", case, template, plain)
+            chosen_plain = plain[best_plain(plain, case.train, codes)]
+            _add_scores(found, _PLAIN, "baseline", case, template, chosen_plain)
             if boxes and epochs:
                 _add_boxes(found, Path(boxes), seed, epochs, template.accelerator)
     rows = [Row.over_seeds(protocol, name, role, scores) for (protocol, name, role), scores in found.items()]

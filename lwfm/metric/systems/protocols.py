@@ -7,15 +7,17 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
+from pytorch_metric_learning.distances import LpDistance
 from torch.nn import functional as F
 
 from lwfm.metric.data.pictures import encode_layers
 from lwfm.metric.estimator import MetricEstimator
 from lwfm.metric.image_encoders import SE_RESNETS, read_inputs, trunk_network
 from lwfm.metric.retriever import Encoded
+from lwfm.metric.scores import rank, retrieval_scores
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
     import numpy.typing as npt
@@ -33,19 +35,38 @@ _VALIDATED = 0.25
 
 def inputs_and_plain(
     trunk: str, image_size: int, images: Iterable[Path], accelerator: Accelerator
-) -> tuple[Tensor, Encoded]:
-    """Return what an encoder with a trunk reads for images, and their descriptors and maps without learning.
+) -> tuple[Tensor, tuple[Encoded, ...]]:
+    """Return what an encoder with a trunk reads for images, and their descriptors without learning.
 
     These are of a pretrained network (the trunk, or that of ``auto`` where the trunk is trained from pixels):
-    descriptors are the means of the maps of its third and of its last stage, each of length 1, maps those
-    of the last stage.
+    the means of the maps of its third stage, of its last one, and of both, each of length 1.
     """
     paths = tuple(images)
     fixed = "auto" if trunk in SE_RESNETS else trunk
     third, last = encode_layers(trunk_network(fixed, image_size), paths, accelerator)
     inputs = read_inputs(trunk, image_size, paths, accelerator) if trunk in SE_RESNETS else third
     means = [F.normalize(layer.mean((2, 3)), dim=1) for layer in (third, last)]
-    return inputs, Encoded(F.normalize(torch.cat(means, dim=1), dim=1), last)
+    kinds = (*means, F.normalize(torch.cat(means, dim=1), dim=1))
+    return inputs, tuple(Encoded(each, None) for each in kinds)
+
+
+def best_plain(plain: Sequence[Encoded], rows: Indices, codes: Indices) -> int:
+    """Return by which descriptors most training images have a nearest other one of their class.
+
+    Parameters
+    ----------
+    plain : sequence of Encoded
+        Several descriptors of the same N images.
+    rows, codes : ndarray
+        The training images, and the classes [N] of all.
+    """
+    recalls = [
+        retrieval_scores(rank(LpDistance()(each.descriptors[rows]), left_out=True), codes[rows], (1,))[
+            "Recall@1"
+        ]
+        for each in plain
+    ]
+    return int(np.argmax(recalls))
 
 
 def images_for_testing(pictures: Pictures, codes: Indices, seed: int) -> npt.NDArray[np.bool_]:

@@ -39,7 +39,7 @@ from lwfm.metric.losses import AttentionTransferLoss, TwoViewsLoss
 from lwfm.metric.module import MetricModule, class_batches, embed, seeded, shuffled_batches, train
 from lwfm.metric.retriever import Encoded, matched_distances
 from lwfm.metric.scores import Scores, auroc
-from lwfm.metric.systems.protocols import choose, drawn, images_for_testing, inputs_and_plain
+from lwfm.metric.systems.protocols import best_plain, choose, drawn, images_for_testing, inputs_and_plain
 from lwfm.metric.systems.system import System, build
 
 if TYPE_CHECKING:
@@ -380,13 +380,15 @@ def evaluate(
                     found.setdefault((protocol, _SPM, "ablation"), []).append(
                         _scores(shares, asked[1], names)
                     )
+            best = best_plain(plain, part, codes)
+            descriptors = plain[best].descriptors
             logistic = LogisticRegression(C=10.0, class_weight="balanced", max_iter=500)
-            logistic.fit(plain.descriptors[part].numpy(), codes[part])
-            scores = _scores(logistic.predict_proba(plain.descriptors[test].numpy()), asked[1], names)
+            logistic.fit(descriptors[part].numpy(), codes[part])
+            scores = _scores(logistic.predict_proba(descriptors[test].numpy()), asked[1], names)
             if site is not None:
-                scores |= site.scores(logistic.predict_proba(site.plain.descriptors.numpy()))
+                scores |= site.scores(logistic.predict_proba(site.plain[best].descriptors.numpy()))
             found.setdefault((protocol, _LOGISTIC, "baseline"), []).append(scores)
-            scores = _scores(_nearest(plain, part, test, codes), asked[1], names)
+            scores = _scores(_nearest(plain[best], part, test, codes), asked[1], names)
             found.setdefault((protocol, _PLAIN, "baseline"), []).append(scores)
     result = [Row.over_seeds(protocol, name, role, each) for (protocol, name, role), each in found.items()]
     data = f"{root.name}: {len(names)} classes, {len(codes)} images, a fifth of them for testing"
@@ -446,7 +448,7 @@ def _by_pixels(
 class _Site:
     """Images of another site, whose classes are some of the known ones."""
 
-    def __init__(self, inputs: Tensor, plain: Encoded, codes: Indices) -> None:
+    def __init__(self, inputs: Tensor, plain: Sequence[Encoded], codes: Indices) -> None:
         self.inputs, self.plain, self.codes = inputs, plain, codes
         self.present = np.unique(codes)
 

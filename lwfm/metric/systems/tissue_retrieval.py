@@ -30,7 +30,14 @@ from lwfm.metric.losses import LinearCrossEntropy, Mined, SquaredContrastiveLoss
 from lwfm.metric.module import MetricModule, class_batches
 from lwfm.metric.retriever import Encoded, TrunkRetriever
 from lwfm.metric.scores import Scores, retrieval_scores
-from lwfm.metric.systems.protocols import choose, drawn, images_for_testing, inputs_and_plain, recall_at_1
+from lwfm.metric.systems.protocols import (
+    best_plain,
+    choose,
+    drawn,
+    images_for_testing,
+    inputs_and_plain,
+    recall_at_1,
+)
 from lwfm.metric.systems.search import fit_on_folders, write_hits
 from lwfm.metric.systems.system import System, build
 
@@ -218,8 +225,8 @@ def evaluate(root: Path, seeds: Sequence[int], **options: Any) -> MetricEvaluati
                 if name == kinds[0][0]:
                     fitted.set_params(distance="spm")
                     found.setdefault(_SPM, []).append(score(fitted, fitted.encode(inputs)))
-            found.setdefault(_PLAIN, []).append(score(template, plain))
-        roles: dict[str, Role] = {name: role for name, role, _ in kinds}
+            found.setdefault(_PLAIN, []).append(score(template, plain[best_plain(plain, train, codes)]))
+        roles: dict[str, Role] = {_SPM: "ablation", **{name: role for name, role, _ in kinds}}
         rows += [
             Row.over_seeds(f"{share:.0%} of the training images", name, roles.get(name, "baseline"), scores)
             for name, scores in found.items()
