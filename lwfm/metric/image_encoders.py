@@ -273,6 +273,40 @@ class _Normalized(nn.Module):
         return (pixels - mean) / std
 
 
+class WithPretrained(nn.Sequential):
+    """An encoder on the maps of a fixed trunk, whose embeddings are joined by the means of these maps.
+
+    What a class that training did not see needs may be lost in learned embeddings, and is still in the means.
+
+    Parameters
+    ----------
+    *modules : nn.Module
+        From maps [B, C, F, F] to embeddings [B, dim] of length 1.
+    weight : float
+        Length of the means; 0 leaves them out.
+
+    Examples
+    --------
+    >>> encoder = WithPretrained(nn.AdaptiveAvgPool2d(1), nn.Flatten(), weight=2.0)
+    >>> encoder(torch.rand(2, 8, 3, 3)).shape
+    torch.Size([2, 16])
+    """
+
+    def __init__(self, *modules: nn.Module, weight: float) -> None:
+        super().__init__(*modules)
+        self.weight = weight
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Compute the joined embeddings, of length 1."""
+        embedded = maps
+        for module in self:
+            embedded = module(embedded)
+        if not self.weight:
+            return embedded
+        means = F.normalize(maps.mean((2, 3)), dim=1)
+        return F.normalize(torch.cat([embedded, self.weight * means], dim=1), dim=1)
+
+
 class Turned(nn.Module):
     """Augmentation of a batch [B, C, S, S]: one of the eight turns and flips of the square, and a shift.
 

@@ -35,7 +35,7 @@ from lwfm.metric.encoders import GeM, ScaledNorm
 from lwfm.metric.estimator import check_lengths
 from lwfm.metric.evaluation import MetricEvaluation, Role, Row
 from lwfm.metric.heads import BNNeck, BNNeckLoss
-from lwfm.metric.image_encoders import MixedAttentionResNet, check_shape
+from lwfm.metric.image_encoders import SE_RESNETS, MixedAttentionResNet, WithPretrained, check_shape
 from lwfm.metric.losses import Mined
 from lwfm.metric.module import MetricModule, class_batches
 from lwfm.metric.retriever import Encoded, Hits, TrunkRetriever, image_names
@@ -69,6 +69,8 @@ if TYPE_CHECKING:
 LossName = Literal["joint", "cross_entropy", "triplet"]
 RATES = (5e-4, 2e-3)
 """Learning rates that :func:`evaluate` tries for every trained row, on a quarter of the training images."""
+WEIGHTS = (0.0, 1.0, 2.0, 4.0)
+"""Of the pretrained means: :func:`evaluate` chooses, with a known class in the role of the added one."""
 SHOTS = (5, 20, 160)
 """Images of the added disease, or as many as there are."""
 _DETECTOR = "detector."
@@ -89,7 +91,8 @@ class LeafDiseaseRetriever(TrunkRetriever):
     A trunk with GeM pooling is trained by a batch-hard triplet loss before a BNNeck, and by cross-entropy
     with smoothed labels after it; the index compares cosines after it. Leaves that are farther from their
     neighbors than most held-out leaves of known diseases are answered as "Unknown". The recipe is known from
-    its abstract: a *reading*.
+    its abstract: a *reading*. That the means of the pretrained trunk are part of a descriptor is of this
+    package: diseases that are added later need them.
 
     Parameters
     ----------
@@ -97,6 +100,9 @@ class LeafDiseaseRetriever(TrunkRetriever):
         The sum, or one of its parts.
     margin, smoothing : float
         Of the triplet loss, and of the labels.
+    pretrained : float
+        Length of the means of the pretrained maps, beside the learned part of length 1; 0 for that alone. Not
+        used with a trunk that is trained from pixels.
     held_out : float
         Share of the training images on which rejection is calibrated: they are not trained on, but indexed
         afterwards.
@@ -143,6 +149,7 @@ class LeafDiseaseRetriever(TrunkRetriever):
         loss: LossName = "joint",
         margin: float = 0.3,
         smoothing: float = 0.1,
+        pretrained: float = 2.0,
         held_out: float = 0.2,
         kept: float | None = 0.95,
         distance: Distance | BaseDistance = "euclid",
@@ -159,7 +166,7 @@ class LeafDiseaseRetriever(TrunkRetriever):
         accelerator: Accelerator = "auto",
     ) -> None:
         self.loss, self.margin, self.smoothing = loss, margin, smoothing
-        self.held_out, self.kept, self.distance = held_out, kept, distance
+        self.pretrained, self.held_out, self.kept, self.distance = pretrained, held_out, kept, distance
         self.trunk, self.weights, self.image_size, self.steps = trunk, weights, image_size, steps
         self.classes_per_batch, self.images_per_class = classes_per_batch, images_per_class
         self.learning_rate, self.candidates, self.k = learning_rate, candidates, k
@@ -173,14 +180,15 @@ class LeafDiseaseRetriever(TrunkRetriever):
         if self.classes_per_batch * self.images_per_class < 2:
             raise UserError("classes_per_batch times images_per_class must be at least 2")
         check_between(0, 1, smoothing=self.smoothing, held_out=self.held_out)
-        check_between(0, float("inf"), margin=self.margin)
+        check_between(0, float("inf"), margin=self.margin, pretrained=self.pretrained)
         if self.kept is not None:
             check_between(0, 1, kept=self.kept)
 
     def _encoder(self, shape: tuple[int, ...]) -> nn.Module:
         check_shape(shape, self.trunk)
         trunk = MixedAttentionResNet(self.trunk, shape[0], mask=False, pool=GeM(), weights=self.weights)
-        return nn.Sequential(trunk, BNNeck(trunk.width), ScaledNorm())
+        weight = 0.0 if self.trunk in SE_RESNETS else self.pretrained
+        return WithPretrained(trunk, BNNeck(trunk.width), ScaledNorm(), weight=weight)
 
     def _module(self, encoder: nn.Module, classes: int) -> MetricModule:
         trunk, neck = encoder.get_submodule("0"), encoder.get_submodule("1")
@@ -338,11 +346,11 @@ def evaluate(
     epochs : int
         Of the detectors; 0 leaves detection out.
     **options
-        Parameters of :class:`LeafDiseaseRetriever`, but for `loss`, `distance`, `learning_rate`, `seed` and
-        `kept`.
+        Parameters of :class:`LeafDiseaseRetriever`, but for `loss`, `distance`, `learning_rate`,
+        `pretrained`, `seed` and `kept`.
     """
     template: LeafDiseaseRetriever = build(
-        LeafDiseaseRetriever, options, set_here=("loss", "distance", "learning_rate", "seed"),
+        LeafDiseaseRetriever, options, set_here=("loss", "distance", "learning_rate", "pretrained", "seed"),
         unused=("kept",),
     )  # fmt: skip
     found: _Found = {}
@@ -354,18 +362,22 @@ def evaluate(
         for seed in progress(seeds, "seeds", "seed"):
             test = images_for_testing(pictures, codes, seed)
             case = _Case(seed, seed % len(names), codes, test)
+            known = inputs[case.train], codes[case.train]
             for name, role, loss in _KINDS:
-                base = LeafDiseaseRetriever(**{**template.get_params(), "loss": loss, "seed": seed})
-                known = inputs[case.train], codes[case.train]
-                fitted = choose(base, {"learning_rate": RATES}, *known, score=recall_at_1).fit(*known)
-                _add_scores(found, name, role, case, fitted, fitted.encode(inputs))
-                if role == "system":
+                options = {**template.get_params(), "loss": loss, "pretrained": 0.0, "seed": seed}
+                base = LeafDiseaseRetriever(**options)
+                chosen = choose(base, {"learning_rate": RATES}, *known, score=recall_at_1)
+                if loss == "joint":
+                    joined = _weighted(chosen, *known).fit(*known)
+                    _add_scores(found, _JOINED, "system", case, joined, joined.encode(inputs))
                     if epochs:
                         shots = case.shots(SHOTS[-1])
-                        grown = deepcopy(fitted).add(inputs[shots], codes[shots])
+                        grown = deepcopy(joined).add(inputs[shots], codes[shots])
                         _add_detection(found, case, grown, pictures.paths, (scenes, epochs))
-                    fitted.set_params(distance="spm")
-                    _add_scores(found, _SPM, "ablation", case, fitted, fitted.encode(inputs))
+                    joined.set_params(distance="spm")
+                    _add_scores(found, _SPM, "ablation", case, joined, joined.encode(inputs))
+                fitted = chosen.fit(*known)
+                _add_scores(found, name, role, case, fitted, fitted.encode(inputs))
             chosen_plain = plain[best_plain(plain, case.train, codes)]
             _add_scores(found, _PLAIN, "baseline", case, template, chosen_plain)
             if boxes and epochs:
@@ -377,15 +389,41 @@ def evaluate(
 
 
 _KINDS: tuple[tuple[str, Role, LossName], ...] = (
-    ("cross-entropy + triplet", "system", "joint"),
+    ("cross-entropy + triplet alone", "ablation", "joint"),
     ("triplet alone", "ablation", "triplet"),
     ("cross-entropy alone", "baseline", "cross_entropy"),
 )
 _Found = dict[tuple[str, str, Role], list[Scores]]
 _SCENE_PROTOCOL = "composed scenes of several leaves"
 _SHOWN = 4
-_SPM = "cross-entropy + triplet: ranked by semantic pixels"
+_JOINED = "cross-entropy + triplet, pretrained means"
+_SPM = "the same, ranked by semantic pixels"
 _PLAIN = "nothing learned: cosine of pretrained features"
+
+
+def _weighted(base: LeafDiseaseRetriever, inputs: Tensor, codes: Indices) -> LeafDiseaseRetriever:
+    """Choose the weight of the pretrained means as a class is added that was left out of training.
+
+    The inner training sees all known classes but the first; the score is Recall@1 over all known classes on a
+    quarter of the images, with 20 images of the first class in the index.
+    """
+    left_out = int(codes.min())
+    held = np.zeros(len(codes), dtype=bool)
+    held[drawn(codes, 0.25, base.seed)] = True
+    if len(np.unique(codes)) < 3:
+        return LeafDiseaseRetriever(**{**base.get_params(), "pretrained": WEIGHTS[-1]})
+    case = _Case(base.seed, left_out, codes, held)
+    fitted = LeafDiseaseRetriever(**base.get_params()).fit(inputs[case.train], codes[case.train])
+    rows = np.concatenate([case.train, case.shots(20)])
+    encoder: Any = fitted.encoder_
+    recalls = []
+    for weight in WEIGHTS:
+        encoder.weight = weight
+        encoded = fitted.encode(inputs)
+        nearest, _ = _nearest(fitted, encoded.part(np.flatnonzero(held)), encoded.part(rows), codes[rows])
+        recalls.append(float((nearest == codes[held]).mean()))
+    best = WEIGHTS[int(np.argmax(recalls))]
+    return LeafDiseaseRetriever(**{**base.get_params(), "pretrained": best})
 
 
 class _Case(NamedTuple):

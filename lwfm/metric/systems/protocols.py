@@ -53,6 +53,8 @@ def inputs_and_plain(
 def best_plain(plain: Sequence[Encoded], rows: Indices, codes: Indices) -> int:
     """Return by which descriptors most training images have a nearest other one of their class.
 
+    The first of equally good ones, and of all where no two training images have the same class.
+
     Parameters
     ----------
     plain : sequence of Encoded
@@ -60,6 +62,8 @@ def best_plain(plain: Sequence[Encoded], rows: Indices, codes: Indices) -> int:
     rows, codes : ndarray
         The training images, and the classes [N] of all.
     """
+    if len(np.unique(codes[rows])) == len(rows):
+        return 0
     recalls = [
         retrieval_scores(rank(LpDistance()(each.descriptors[rows]), left_out=True), codes[rows], (1,))[
             "Recall@1"
