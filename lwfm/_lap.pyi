@@ -70,4 +70,18 @@ class Ranker:
     def total(self, columns: NDArray[np.int64]) -> float: ...
     def bound(self) -> float: ...
 
+def compare_episode(
+    positions: Sequence[NDArray[np.float32]],
+    squares: Sequence[NDArray[np.float32]],
+    grams: Sequence[NDArray[np.float32]],
+    embedded: Sequence[NDArray[np.float32]],
+    embedded_squares: Sequence[NDArray[np.float32]],
+    order: NDArray[np.int64],
+    begin: NDArray[np.int64],
+    temperature: float,
+    top_k: int,
+    mean_over_layers: bool,
+    merge_shots: bool,
+    threads: int,
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]: ...
 def simd_level() -> str: ...

@@ -9,8 +9,7 @@
 #include <array>
 #include <cstdint>
 
-#include "core/simd/dispatch.h"
-#include "core/simd/row_products.h"
+#include "core/matching/serial_products.h"
 
 namespace lwfm {
 
@@ -24,6 +23,14 @@ void in_parallel(std::int64_t count, const Work& work) {
                                 for (std::int64_t n = begin; n < std::min(end, count); ++n) work(n);
                               });
 }
+
+// The same as an argument.
+struct InParallel {
+  template <class Work>
+  void operator()(std::int64_t count, const Work& work) const {
+    in_parallel(count, work);
+  }
+};
 
 // A matrix in memory of the caller.
 template <class T>
@@ -67,11 +74,7 @@ struct CpuProducts {
       multiply<T>({a, a_rows, C, C, 1}, {b, C, b_rows, 1, C}, {to, a_rows, b_rows, b_rows, 1});
       return;
     }
-    vectorized([&](auto bytes) LWFM_INLINE_LAMBDA {
-      products_with_rows<decltype(bytes)::value, T>(
-          [&](std::int64_t r) LWFM_INLINE_LAMBDA { return b + r * C; }, b_rows, {a, a_rows, C}, C,
-          {to, a_rows, b_rows});
-    });
+    SerialProducts::rows(a, a_rows, b, b_rows, C, to);
   }
 
   // to [rows, C] = a b with a [rows, columns], its rows a_stride apart, and b [columns, C]

@@ -20,7 +20,7 @@
 
 #include <vector>
 
-#include "core/matching/episode_forward.h"
+#include "core/matching/episode_run.h"
 #include "episodes_cpu.h"
 
 namespace {
@@ -28,55 +28,17 @@ namespace {
 using lwfm::CpuProducts;
 using lwfm::EncodedPool;
 using lwfm::EpisodeImages;
-using lwfm::EpisodeLayer;
 using lwfm::EpisodeOptions;
 using lwfm::EpisodeOutputs;
 using lwfm::EpisodeSizes;
-using lwfm::EpisodeSupport;
 using lwfm::FirstFailure;
-using lwfm::in_parallel;
 using lwfm::LayerResults;
 using lwfm::OptionalTensor;
 using lwfm::PoolLayer;
-using lwfm::QueryTile;
 using lwfm::ScalarType;
 using lwfm::Sizes;
 using lwfm::TensorList;
-using lwfm::TileList;
 using torch::stable::Tensor;
-
-// As many episodes as have support images of kEpisodeBytes.
-template <class T>
-std::int64_t episodes_at_a_time(const std::vector<PoolLayer<T>>& layers,
-                                const EpisodeImages& images) {
-  std::int64_t numbers = 1;
-  for (const auto& layer : layers) {
-    numbers += images.S * layer.P * layer.C + images.gram_begin(images.classes.way, layer.P);
-  }
-  return std::max<std::int64_t>(
-      1, lwfm::kEpisodeBytes / (numbers * static_cast<std::int64_t>(sizeof(T))));
-}
-
-template <class T>
-std::vector<LayerResults<T>> layer_results(const std::vector<PoolLayer<T>>& layers,
-                                           const EpisodeImages& images,
-                                           const EpisodeOptions& options, std::vector<T>& terms,
-                                           std::vector<T>& similarities) {
-  const lwfm::MatchProblems problems{images, options.merge_shots};
-  const std::int64_t of_terms = images.E * images.classes.way * 3 * images.Q,
-                     of_problems = images.E * problems.count() * images.Q;
-  terms.resize(layers.size() * static_cast<std::size_t>(of_terms));
-  similarities.resize(options.matches() ? layers.size() * static_cast<std::size_t>(of_problems)
-                                        : 0);
-  std::vector<LayerResults<T>> results;
-  for (std::size_t l = 0; l < layers.size(); ++l) {
-    const auto n = static_cast<std::int64_t>(l);
-    T* const matched = options.matches() ? similarities.data() + n * of_problems : nullptr;
-    results.push_back(
-        {terms.data() + n * of_terms, matched, nullptr, 0, nullptr, nullptr, nullptr, nullptr});
-  }
-  return results;
-}
 
 template <class T>
 void write_sums(const lwfm::EpisodeSums<T>& sums, const EpisodeOutputs& outputs, bool record) {
@@ -104,9 +66,8 @@ template <class T>
 void compare_episodes(const EncodedPool& pool, const EpisodeImages& images,
                       const EpisodeOptions& options, bool record, const EpisodeOutputs& outputs) {
   const std::vector<PoolLayer<T>> layers = lwfm::pool_layers<T>(pool);
-  std::vector<T> terms, similarities;
-  std::vector<LayerResults<T>> results =
-      layer_results(layers, images, options, terms, similarities);
+  lwfm::EpisodeTerms<T> terms(layers.size(), images, options);
+  std::vector<LayerResults<T>>& results = terms.results;
   std::int64_t channel = 0;
   for (std::size_t l = 0; l < layers.size(); channel += layers[l++].C) {
     if (options.features) {
@@ -120,23 +81,8 @@ void compare_episodes(const EncodedPool& pool, const EpisodeImages& images,
     results[l].assignment = lwfm::data_of<std::int32_t>(outputs.assignment[l]);
     results[l].cosines = lwfm::data_of<T>(outputs.cosines[l]);
   }
-  const TileList<T> tiles(layers, 0, images.Q);
-  const auto L = static_cast<std::int64_t>(layers.size());
   FirstFailure failure;
-  const std::int64_t group = episodes_at_a_time(layers, images);
-  for (std::int64_t first = 0; first < images.E && images.Q > 0; first += group) {
-    const std::int64_t count = std::min(group, images.E - first);
-    const auto supports = lwfm::read_supports(layers, images, first, count);
-    in_parallel(count * tiles.per_episode(), [&](std::int64_t n) {
-      thread_local lwfm::TileWorkspace<T> workspace;
-      const std::int64_t e = n / tiles.per_episode();
-      tiles.run(first + e, n % tiles.per_episode(), [&](std::size_t l, const QueryTile& tile) {
-        const EpisodeLayer<T> layer{layers[l], images, options, static_cast<std::int64_t>(l)};
-        lwfm::compare_tile(workspace, layer, supports[e * L + static_cast<std::int64_t>(l)], tile,
-                           results[l], failure, CpuProducts{});
-      });
-    });
-  }
+  lwfm::run_episodes(layers, images, options, results, failure, lwfm::InParallel{}, CpuProducts{});
   lwfm::require(!failure.failed(), failure.message());
   write_sums<T>({images, options, results}, outputs, record);
 }

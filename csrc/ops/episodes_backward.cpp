@@ -167,7 +167,7 @@ BackwardPlan backward_plan(const std::vector<PoolLayer<T>>& layers, const Episod
               images.gram_begin(images.classes.way, layer.P);
     of_query += layer.P * (images.S * layer.P + 2 * layer.C + layer.D);
   }
-  const std::int64_t budget = 2 * lwfm::kEpisodeBytes / static_cast<std::int64_t>(sizeof(T));
+  const std::int64_t budget = 2 * lwfm::kSupportBytes / static_cast<std::int64_t>(sizeof(T));
   const std::int64_t of_episode = shared + images.Q * of_query;
   if (of_episode <= budget) return {budget / of_episode, images.Q};
   const std::int64_t unit = lwfm::kGroup<T>;
@@ -209,7 +209,8 @@ class EpisodesBackward {
   // Episodes first, ..., first + count - 1.
   void differentiate(std::int64_t first, std::int64_t count, std::int64_t chunk) {
     const std::size_t L = layers_.size();
-    const auto supports = lwfm::read_supports(layers_, images_, first, count);
+    const auto supports =
+        lwfm::read_supports(layers_, images_, first, count, lwfm::InParallel{}, CpuProducts{});
     std::vector<lwfm::LayerGradient<T>> gradients(supports.size());
     in_parallel(static_cast<std::int64_t>(gradients.size()), [&](std::int64_t n) {
       gradients[n].reserve(layers_[n % L], images_, options_, chunk, gradients_.queries(n % L),

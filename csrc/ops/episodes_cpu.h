@@ -7,16 +7,13 @@
 #include <optional>
 #include <vector>
 
-#include "core/matching/episode_tile.h"
+#include "core/matching/episode_run.h"
 #include "cpu_products.h"
 #include "episodes.h"
 
 namespace lwfm {
 
 using OptionalTensor = std::optional<Tensor>;
-
-// Bytes of the support images of the episodes that are compared at a time.
-constexpr std::int64_t kEpisodeBytes = 64 << 20;
 
 template <class T>
 std::vector<PoolLayer<T>> pool_layers(const EncodedPool& pool) {
@@ -54,22 +51,6 @@ inline EpisodeImages episode_images(const EncodedPool& pool, const EpisodeSizes&
               within(of.query, sizes.E * sizes.Q, pool.images()),
           "lists of images must name images of the pool");
   return of;
-}
-
-// The support images of the episodes first, ..., first + count - 1, of all layers.
-template <class T>
-std::vector<EpisodeSupport<T>> read_supports(const std::vector<PoolLayer<T>>& layers,
-                                             const EpisodeImages& images, std::int64_t first,
-                                             std::int64_t count) {
-  const auto L = static_cast<std::int64_t>(layers.size());
-  std::vector<EpisodeSupport<T>> supports(static_cast<std::size_t>(count * L));
-  const std::int64_t way = images.classes.way;
-  for (std::int64_t n = 0; n < count * L; ++n) supports[n].reserve(layers[n % L], images);
-  in_parallel(count * L * way, [&](std::int64_t n) {
-    const std::int64_t at = n / way, l = at % L;
-    supports[at].read_class(layers[l], images, first + at / L, n % way, CpuProducts{});
-  });
-  return supports;
 }
 
 }  // namespace lwfm

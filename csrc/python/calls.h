@@ -76,5 +76,6 @@ void check_statuses(const std::vector<Status>& statuses, const Matrices<T>& cost
 // Each file of this folder adds its functions to the module.
 void add_ranking(py::module_& module);
 void add_bottleneck(py::module_& module);
+void add_episode(py::module_& module);
 
 }  // namespace lwfm::python

@@ -1,5 +1,5 @@
-// lwfm._lap: bindings of the solver to NumPy arrays. lwfm.lap has checked ranks, dtypes, options
-// and sparse structure.
+// lwfm._lap: bindings to NumPy arrays, of the solver and of episodes. lwfm.lap and lwfm.lite have
+// checked ranks, dtypes, options and sparse structure.
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
@@ -146,7 +146,8 @@ std::variant<Indices, double, std::monostate> solve_sparse(std::int64_t columns,
 PYBIND11_MODULE(_lap, module) {
   lwfm::python::main_thread =
       py::module_::import("threading").attr("main_thread")().attr("ident").cast<unsigned long>();
-  module.doc() = "The batched linear assignment solver behind lwfm.lap.";
+  module.doc() =
+      "The batched linear assignment solver behind lwfm.lap, and the episodes behind lwfm.lite.";
   module.def("solve", &solve, py::arg("costs"), py::arg("maximize"), py::arg("cost_limit"),
              py::arg("threads"), py::arg("name"), py::arg("single"), py::arg("columns").noconvert(),
              py::arg("totals").noconvert(), py::arg("u").noconvert(), py::arg("v").noconvert(),
@@ -159,5 +160,6 @@ PYBIND11_MODULE(_lap, module) {
              py::arg("value"), py::arg("time_limit"));
   lwfm::python::add_ranking(module);
   lwfm::python::add_bottleneck(module);
+  lwfm::python::add_episode(module);
   module.def("simd_level", [] { return lwfm::name_of(lwfm::simd_level()); });
 }
