@@ -1,7 +1,8 @@
 """Build the two extension modules; everything else about the package is in pyproject.toml.
 
-``lwfm._lap`` binds the solver to NumPy and includes nothing of torch. ``lwfm._ops`` registers the torch
-operators through torch's stable ABI, so a build made against one torch (>= 2.10) loads in another.
+``lwfm._lap`` binds the core to NumPy and includes nothing of torch. ``lwfm._ops`` registers the torch
+operators through torch's stable ABI, so a build made against one torch (>= 2.10) loads in another; with
+LWFM_TORCH=0 it is left out, and torch is not needed.
 Object files stay in ``build/objects`` (setup_objects.py); a build only compiles what has changed.
 """
 
@@ -51,7 +52,8 @@ def import_torch() -> tuple[Path, str, str | None, list[tuple[int, int]]]:
     except ImportError:
         fail(
             "torch is not installed in the environment that builds lwfm. Install torch>=2.10 first, "
-            "or leave out --no-build-isolation so that pip fetches it for the build."
+            "or leave out --no-build-isolation so that pip fetches it for the build. LWFM_TORCH=0 "
+            "builds what lwfm.lap and lwfm.lite need, without torch."
         )
     root = Path(torch.__file__).parent
     if not (root / "include" / "torch" / "csrc" / "stable" / "library.h").exists():
@@ -112,8 +114,6 @@ class BuildExtensions(build_ext):
 
     def _add_objects(self, command: list[str]) -> bool:
         """Complete both modules' objects and libraries -> whether there are CUDA kernels among them."""
-        root, torch_version, torch_cuda, gpus = import_torch()
-        kernels, runtime_folder, summary = cuda_kernels(torch_cuda, gpus)
         compiler = setup_objects.compiler_version(command)
         pybind11_include, pybind11_version = find_pybind11()
         common = [*command, *COMPILE_FLAGS, *WARNING_FLAGS, "-Icsrc", f"-I{sysconfig.get_path('include')}"]
@@ -125,6 +125,12 @@ class BuildExtensions(build_ext):
             compilation(source, [f"-I{pybind11_include}"], f"{compiler}pybind11 {pybind11_version}")
             for source in sorted(Path("csrc", "python").glob("*.cpp"))
         ]
+        LAP.extra_objects = [str(one.target()) for one in lap]
+        self.compilations = lap
+        if OPS not in self.extensions:
+            return False
+        root, torch_version, torch_cuda, gpus = import_torch()
+        kernels, runtime_folder, summary = cuda_kernels(torch_cuda, gpus)
         # As system headers: their warnings are not ours, and torch's version says when they change.
         flags = ["-isystem", str(root / "include"), f"-DTORCH_TARGET_VERSION={TORCH_TARGET_VERSION}"]
         flags += ["-DLWFM_WITH_CUDA=1"] if kernels else []
@@ -137,7 +143,6 @@ class BuildExtensions(build_ext):
             for source in sorted(Path("csrc", "ops").glob("*.cpp"))
         ]
         self.compilations = [*kernels, *lap, *ops]
-        LAP.extra_objects = [str(one.target()) for one in lap]
         OPS.extra_objects = [str(one.target()) for one in [*ops, *kernels]]
         OPS.library_dirs = [str(root / "lib"), *([str(runtime_folder)] if runtime_folder else [])]
         OPS.libraries = ["torch_cpu", *(["cudart_static", "dl", "rt", "pthread"] if kernels else [])]
@@ -152,4 +157,6 @@ LAP = Extension(
 )
 OPS = Extension("lwfm._ops", sources=[], language="c++")
 
-setup(ext_modules=[LAP, OPS], cmdclass={"build_ext": BuildExtensions})
+MODULES = [LAP] if os.environ.get("LWFM_TORCH") == "0" else [LAP, OPS]
+
+setup(ext_modules=MODULES, cmdclass={"build_ext": BuildExtensions})

@@ -7,6 +7,7 @@ Submodules load on first use, so that ``import lwfm.lap`` never loads torch:
 * :mod:`lwfm.nn` -- the head as a module; :mod:`lwfm.model` -- backbone and head;
 * :class:`FewShotClassifier` (:mod:`lwfm.classifier`) -- for your own images;
 * :mod:`lwfm.training`, :mod:`lwfm.evaluation`, :mod:`lwfm.cli` -- the tools on top;
+* :mod:`lwfm.lite` -- the same classifier without torch;
 * :mod:`lwfm.app` -- a page in the browser that teaches a classifier;
 * :mod:`lwfm.metric` -- systems of deep metric learning for other data than images too;
 * :mod:`lwfm.presets` -- configurations and experiment plans by name.
@@ -33,6 +34,7 @@ _SUBMODULES = (
     "experiments",
     "figures",
     "lap",
+    "lite",
     "metric",
     "model",
     "nn",

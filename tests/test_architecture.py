@@ -28,6 +28,7 @@ BELOW = {
     "classifier": {"errors", "_common", "nn", "data", "model", "figures"},
     "retrieval": {"errors", "_common", "nn", "data", "model", "figures"},
     "app": {"errors", "_common", "data", "model", "figures", "classifier"},
+    "lite": {"_lap", "lap", "errors", "_common", "data", "classifier"},
     "training": {"errors", "_common", "nn", "data", "model", "evaluation"},
     "experiments": {"errors", "_common", "presets", "data", "model", "evaluation", "training"},
     "metric": {"errors", "_common", "nn", "adapters", "data", "model", "evaluation", "figures", "training"},

@@ -13,7 +13,7 @@ from lwfm._common.devices import Accelerator  # noqa: TC001 - read by the comman
 from lwfm._common.ranges import check_between
 from lwfm.app.session import Session
 from lwfm.classifier.classifier import FewShotClassifier
-from lwfm.classifier.command import find_examples
+from lwfm.classifier.image_files import find_examples
 from lwfm.errors import UserError
 from lwfm.model.default import build_network
 

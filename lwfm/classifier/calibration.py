@@ -5,13 +5,14 @@ Letters: Q queries, S support images, n answers on held-out shots.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
+import numpy as np
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    import numpy.typing as npt
 
 LEAST_ANSWERS = 10
 """With fewer held-out shots than this there is no calibration."""
@@ -21,14 +22,28 @@ _MOST_FOLDS = 5
 _SCALES = (1e-3, 1e3)  # bounds of the inverse temperature
 
 
-def fit_temperature(logits: Tensor, labels: Tensor) -> float:
+def softmax(logits: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """Compute probabilities [..., way] float64 of logits [..., way].
+
+    Examples
+    --------
+    >>> softmax(np.zeros((1, 4))).tolist()
+    [[0.25, 0.25, 0.25, 0.25]]
+    """
+    wide = logits.astype(np.float64)
+    powers = np.exp(wide - wide.max(-1, keepdims=True))
+    shares: npt.NDArray[np.float64] = powers / powers.sum(-1, keepdims=True)
+    return shares
+
+
+def fit_temperature(logits: npt.NDArray[Any], labels: npt.NDArray[np.int64]) -> float:
     """Find the temperature that makes ``softmax(logits / temperature)`` most likely.
 
     Parameters
     ----------
-    logits : Tensor
+    logits : ndarray
         [n, way], finite.
-    labels : Tensor
+    labels : ndarray
         [n] int64 in 0..way-1, the true classes.
 
     Returns
@@ -49,64 +64,69 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
 
     Examples
     --------
-    >>> logits = torch.tensor([[2.0, 0.0], [2.0, 0.0], [2.0, 0.0], [2.0, 0.0]])
-    >>> right_half_the_time = fit_temperature(logits, torch.tensor([0, 1, 0, 1]))
-    >>> right_half_the_time > fit_temperature(logits, torch.tensor([0, 0, 0, 0]))
+    >>> logits = np.array([[2.0, 0.0], [2.0, 0.0], [2.0, 0.0], [2.0, 0.0]])
+    >>> right_half_the_time = fit_temperature(logits, np.array([0, 1, 0, 1]))
+    >>> right_half_the_time > fit_temperature(logits, np.array([0, 0, 0, 0]))
     True
     """
     n, way = logits.shape
-    logits = logits.double()
-    targets = torch.full_like(logits, 1 / ((n + 2) * (way - 1)))  # [n, way]
-    targets[torch.arange(n), labels] = (n + 1) / (n + 2)
+    logits = logits.astype(np.float64)
+    targets = np.full_like(logits, 1 / ((n + 2) * (way - 1)))  # [n, way]
+    targets[np.arange(n), labels] = (n + 1) / (n + 2)
     low, high = _SCALES
     for _ in range(60):
         scale = (low * high) ** 0.5
-        gain = ((targets - (scale * logits).softmax(-1)) * logits).sum()  # d log likelihood / d scale
+        gain = ((targets - softmax(scale * logits)) * logits).sum()  # d log likelihood / d scale
         low, high = (scale, high) if gain > 0 else (low, scale)
     return float(1 / scale)
 
 
-def hold_out(labels: Tensor, *, seed: int = 0) -> list[tuple[Tensor, Tensor]]:
+def hold_out(
+    labels: npt.NDArray[np.int64], *, seed: int = 0
+) -> list[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
     """Split support images into support and held-out queries, once for each fold.
 
     Parameters
     ----------
-    labels : Tensor
+    labels : ndarray
         [S] int64, the class of each image.
     seed : int
         Chooses the shots.
 
     Returns
     -------
-    list of (Tensor, Tensor)
+    list of (ndarray, ndarray)
         For each fold, indices of support and held-out images: every class keeps at least one; at most 512
         are held out in all. Empty when a class has a single shot, or there are fewer than
         :data:`LEAST_ANSWERS` images.
     """
-    generator = torch.Generator().manual_seed(seed)
-    shuffled = torch.randperm(len(labels), generator=generator)
-    order = shuffled[labels[shuffled].argsort(stable=True)]  # by class, shots in random order
-    counts = torch.bincount(labels)
-    if int(counts.min()) < 2 or len(labels) < LEAST_ANSWERS:
+    generator = np.random.default_rng(seed)
+    shuffled = generator.permutation(len(labels))
+    order = shuffled[labels[shuffled].argsort(kind="stable")]  # by class, shots in random order
+    counts = np.bincount(labels)
+    if counts.min() < 2 or len(labels) < LEAST_ANSWERS:
         return []
     folds = min(int(counts.min()), _MOST_FOLDS)
-    rank = torch.arange(len(labels)) - (counts.cumsum(0) - counts)[labels[order]]  # shot within its class
+    rank = np.arange(len(labels)) - (counts.cumsum() - counts)[labels[order]]  # shot within its class
     splits = []
     for fold in range(folds):
         held = order[rank % folds == fold]
-        asked = held[torch.randperm(len(held), generator=generator)[: _MOST_ANSWERS // folds]]
+        asked = generator.permutation(held)[: _MOST_ANSWERS // folds]
         splits.append((order[rank % folds != fold], asked))
     return splits
 
 
-def calibrate(classify: Callable[[Tensor, Tensor], Tensor], labels: Tensor) -> tuple[float, int]:
+def calibrate(
+    classify: Callable[[npt.NDArray[np.int64], npt.NDArray[np.int64]], npt.NDArray[Any]],
+    labels: npt.NDArray[np.int64],
+) -> tuple[float, int]:
     """Fit the temperature of a classifier on shots held out of its support set.
 
     Parameters
     ----------
     classify : callable
-        From indices of support images and of queries, int64 on the CPU, to logits [Q, way].
-    labels : Tensor
+        From indices [S'] of support images and [Q] of queries, int64, to logits [Q, way].
+    labels : ndarray
         [S] int64 in 0..way-1.
 
     Returns
@@ -115,12 +135,9 @@ def calibrate(classify: Callable[[Tensor, Tensor], Tensor], labels: Tensor) -> t
         The temperature, and on how many answers it was fitted; 1 and 0 when there are too few shots. The
         answers come from fewer shots than the classifier will have, so that probabilities tend to be too low.
     """
-    logits, truth = [], []
-    labels = labels.cpu()
-    for kept, asked in hold_out(labels):
-        logits.append(classify(kept, asked).cpu())
-        truth.append(labels[asked])
-    if not logits or int(labels.max()) == 0:
+    splits = hold_out(labels)
+    if not splits or labels.max() == 0:
         return 1.0, 0
-    answers = torch.cat(truth)
-    return fit_temperature(torch.cat(logits), answers), len(answers)
+    logits = [classify(kept, asked) for kept, asked in splits]
+    truth = np.concatenate([labels[asked] for _, asked in splits])
+    return fit_temperature(np.concatenate(logits), truth), len(truth)

@@ -6,7 +6,6 @@ Letters: S support images, Q queries, way the number of classes, l a layer.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from types import NoneType
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -17,13 +16,14 @@ from lwfm._common.devices import Accelerator, choose_device
 from lwfm._common.progress import progress
 from lwfm.classifier.calibration import calibrate
 from lwfm.classifier.decision import Decision
-from lwfm.classifier.labels import check_labels, plain_value, replace_unknown, unknown_label
+from lwfm.classifier.labels import check_labels, check_options, plain_value, replace_unknown, unknown_label
 from lwfm.classifier.sklearn_api import Estimator
 from lwfm.classifier.storage import load_state, save_state
 from lwfm.classifier.support_set import SupportSet, most_similar
+from lwfm.data.user_images import NO_WHITE, check_collection, white_levels
 from lwfm.errors import UserError
 from lwfm.model.default import ModelChoice, build_network, network_name
-from lwfm.model.encode import NO_WHITE, check_collection, encode_images, white_levels
+from lwfm.model.encode import encode_images
 from lwfm.model.engines import Encoder, parse_engine
 
 if TYPE_CHECKING:
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from lwfm.data.user_images import ImageLike
     from lwfm.model import LWFM
-    from lwfm.model.encode import ImageLike
     from lwfm.nn import EncodedMaps
 
 _COMPARED_TOGETHER = 256
@@ -219,11 +219,12 @@ class FewShotClassifier(Estimator):
         """Calibrate, then set the fitted attributes: an error leaves the classifier unchanged."""
         temperature, answers = 1.0, 0
         if self.calibrate:
-            head, labels = network.head, support.labels.cpu()
+            head, labels = network.head, support.labels.cpu().numpy()
 
-            def classify(kept: Tensor, asked: Tensor) -> Tensor:
-                rows = kept.unsqueeze(0), asked.unsqueeze(0)
-                return head.logits(head.compare_episodes(support.encoded, *rows, labels[kept]))[0]
+            def classify(kept: npt.NDArray[np.int64], asked: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+                known, query = (torch.from_numpy(numbers).unsqueeze(0) for numbers in (kept, asked))
+                compared = head.compare_episodes(support.encoded, known, query, labels[kept].tolist())
+                return np.asarray(head.logits(compared)[0].cpu())
 
             with torch.inference_mode():
                 temperature, answers = calibrate(classify, labels)
@@ -274,7 +275,7 @@ class FewShotClassifier(Estimator):
             nearest = most_similar(self.network_.head, *known, queries, probabilities.argmax(-1))
             for row, image in zip(probabilities, nearest.tolist(), strict=True):
                 yield Decision.build(
-                    row,
+                    row.numpy(),
                     self.classes_,
                     (image, self.support_.names[image]),
                     unknown_below=self.unknown_below,
@@ -313,13 +314,7 @@ class FewShotClassifier(Estimator):
 
     def _check_parameters(self) -> None:
         parse_engine(self.engine)
-        below, size, label = map(plain_value, (self.unknown_below, self.batch_size, self.unknown_label))
-        if not isinstance(below, (int, float)) or not 0 <= below <= 1:
-            raise UserError(f"unknown_below must be a number in 0..1, got {below!r}")
-        if size is not None and (not isinstance(size, int) or size < 1):
-            raise UserError(f"batch_size must be a whole number, at least 1, got {size!r}")
-        if not isinstance(label, (str, int, NoneType)):
-            raise UserError(f"unknown_label must be a name or a whole number, got {label!r}")
+        check_options(self.unknown_below, self.batch_size, self.unknown_label)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write network, support maps and parameters to one .safetensors file, atomically.

@@ -12,9 +12,9 @@ from lwfm._common.progress import progress
 from lwfm._common.text import listed, one_line
 from lwfm.classifier.answers import Answers, check_suffix
 from lwfm.classifier.classifier import FewShotClassifier
+from lwfm.classifier.image_files import find_examples, find_images
 from lwfm.data import open_image
 from lwfm.data.image_sets import Unreadable, skip_unreadable
-from lwfm.data.layouts.folders import WITH_ENDING, read_folder, scan_folder, warn_left_out
 from lwfm.errors import UserError, keeping
 from lwfm.model.default import build_network, network_name
 
@@ -122,55 +122,6 @@ def classify(
         if explain is not None:
             explain_answers(classifier, kept, decisions, explain)
     return answers
-
-
-def find_examples(folder: Path, unreadable: Unreadable) -> list[Path]:
-    """List the images in the class folders of a folder; with ``skip`` those that can be decoded.
-
-    Raises
-    ------
-    UserError
-        For a folder of another layout, and a class without any (readable) image.
-    """
-    listing = read_folder(folder, folder)
-    warn_left_out(folder, listing.left_out)
-    paths = [folder / name for name in listing.names]
-    if unreadable == "stop":  # learning from them names the first one that cannot be read
-        return paths
-    kept: list[Path] = []
-    for path in paths:
-        try:
-            open_image(path)
-        except UserError as error:
-            skip_unreadable(error, unreadable)
-        else:
-            kept.append(path)
-    if lost := {path.parent for path in paths} - {path.parent for path in kept}:
-        raise UserError(f"class folder {min(lost)} holds no readable image: repair or remove it")
-    return kept
-
-
-def find_images(paths: Sequence[Path]) -> list[Path]:
-    """List the given files and the images directly in the given folders, in order.
-
-    Raises
-    ------
-    UserError
-        For a path that does not exist and a folder without images.
-    """
-    found: list[Path] = []
-    for path in paths:
-        if path.is_dir():
-            contents = scan_folder(path)
-            if not contents.images:
-                raise UserError(f"the folder {path} holds no image to classify, {WITH_ENDING}")
-            warn_left_out(path, contents.left_out)
-            found += [path / name for name in contents.images]
-        elif path.is_file():
-            found.append(path)
-        else:
-            raise UserError(f"there is no image or folder {path}")
-    return found
 
 
 def _readable(

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import numpy as np
     import numpy.typing as npt
-    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Decision:
     @classmethod
     def build(
         cls,
-        probabilities: Tensor,
+        probabilities: npt.NDArray[np.float64],
         classes: npt.NDArray[Any],
         support: tuple[int, str],
         *,
@@ -50,7 +50,7 @@ class Decision:
 
         Parameters
         ----------
-        probabilities : Tensor
+        probabilities : ndarray
             [way], way at least 2.
         classes : ndarray
             [way], their labels.
@@ -61,8 +61,9 @@ class Decision:
         unknown_label : str or int, optional
             Label of images of no class.
         """
-        values, indices = probabilities.topk(2)
-        best, runner_up = (classes[int(index)].item() for index in indices)
+        indices = (-probabilities).argsort(kind="stable")[:2]
+        values = probabilities[indices]
+        best, runner_up = (classes[index].item() for index in indices)
         return cls(
             label=best if float(values[0]) >= unknown_below else unknown_label,
             best=best,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Set, Sized
+from types import NoneType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -73,6 +74,17 @@ def plain_value(value: Any) -> Any:
 def are_names(classes: npt.NDArray[Any]) -> bool:
     """Return whether labels are names, not numbers."""
     return classes.dtype.kind == "U"
+
+
+def check_options(unknown_below: Any, batch_size: Any, unknown_label: Any) -> None:
+    """Raise UserError naming the first option of a classifier that is out of its range."""
+    below, size, label = map(plain_value, (unknown_below, batch_size, unknown_label))
+    if not isinstance(below, (int, float)) or not 0 <= below <= 1:
+        raise UserError(f"unknown_below must be a number in 0..1, got {below!r}")
+    if size is not None and (not isinstance(size, int) or size < 1):
+        raise UserError(f"batch_size must be a whole number, at least 1, got {size!r}")
+    if not isinstance(label, (str, int, NoneType)):
+        raise UserError(f"unknown_label must be a name or a whole number, got {label!r}")
 
 
 def unknown_label(classes: npt.NDArray[Any], given: str | int | None) -> str | int:

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from lwfm.classifier.labels import are_names
+from lwfm.data.user_images import NO_WHITE
 from lwfm.errors import UserError
-from lwfm.model.encode import NO_WHITE, encode_images
+from lwfm.model.encode import encode_images
 from lwfm.nn import ClassLists
 
 if TYPE_CHECKING:
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from lwfm.data.user_images import ImageLike
     from lwfm.data.white_levels import WhiteLevels
-    from lwfm.model.encode import ImageLike
     from lwfm.model.engines import Encoder
     from lwfm.nn import EncodedMaps, LWFMHead
 

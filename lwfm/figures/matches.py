@@ -19,11 +19,11 @@ from matplotlib.ticker import MaxNLocator
 from lwfm.data.decoding import open_image
 from lwfm.data.normalization import IMAGENET
 from lwfm.data.transforms import evaluation_transform
+from lwfm.data.user_images import white_levels
 from lwfm.errors import UserError
 from lwfm.figures.files import check_figure_suffix, save_figure
 from lwfm.model import ModelConfig, load_model
 from lwfm.model.default import build_network
-from lwfm.model.encode import white_levels
 from lwfm.nn.explain import LayerMatch, explain_pair
 
 if TYPE_CHECKING:

@@ -17,10 +17,10 @@ from lwfm._common.devices import choose_device
 from lwfm._common.progress import progress
 from lwfm._common.ranges import check_between, check_counts, check_positive, check_seed
 from lwfm.data.normalization import IMAGENET
+from lwfm.data.user_images import to_rgb
 from lwfm.errors import UserError
 from lwfm.metric.module import seeded
 from lwfm.model.default import build_network, default_config, pretrained_config
-from lwfm.model.encode import to_rgb
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

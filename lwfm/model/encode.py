@@ -2,139 +2,21 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping, Set
-from contextlib import suppress
 from operator import length_hint
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
-from PIL import Image
 
-from lwfm.data.center_crop import CenterCrop
-from lwfm.data.decode_ahead import in_threads, pixel_batches
-from lwfm.data.decoding import decoding_problem, deep_brightness, open_image, upright_rgb
-from lwfm.data.white_levels import Brightest, WhiteLevels, choose_white, eight_bits, find_brightest
+from lwfm.data.user_images import NO_WHITE, pixels_of
 from lwfm.errors import UserError
 from lwfm.model.engines import Encoder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    import numpy.typing as npt
-
+    from lwfm.data.user_images import ImageLike
+    from lwfm.data.white_levels import WhiteLevels
     from lwfm.model.network import LWFM
-
-    ImageLike = str | os.PathLike[str] | Image.Image | npt.NDArray[Any] | torch.Tensor
-
-AnyImage = TypeVar("AnyImage", bound="ImageLike")
-
-_FORMS = "a path, a PIL image, an array [H, W, 3] or a tensor [3, H, W]"
-
-NO_WHITE = WhiteLevels()
-"""Of a set without images of more than 8 bits: floats lie in 0..1 then, and integers are uint8."""
-
-
-def check_collection(images: Iterable[AnyImage]) -> Iterable[AnyImage]:
-    """Return ``images`` if it is several of them in an order; UserError when it is anything else."""
-    single = isinstance(images, (str, os.PathLike, Image.Image))
-    if isinstance(images, (np.ndarray, torch.Tensor)):
-        single = images.ndim in (2, 3)
-        channels = images.shape[0 if isinstance(images, torch.Tensor) else -1] if single else 0
-        if images.ndim == 3 and channels not in (1, 3):
-            axis = "images[:, None]" if isinstance(images, torch.Tensor) else "images[..., None]"
-            raise UserError(
-                f"images are {list(images.shape)}: for a stack of gray images add the axis of the channels, "
-                f"{axis}"
-            )
-    if single:
-        raise UserError("images must be a collection of images; put a single one into a list: [image]")
-    if not hasattr(images, "__iter__"):
-        raise UserError(f"images must be a collection, each {_FORMS}; got {type(images).__name__}")
-    if isinstance(images, (Set, Mapping)) or hasattr(images, "columns"):  # pandas and the like
-        advice = "give the column of the paths" if hasattr(images, "columns") else "give a list"
-        raise UserError(f"images are a {type(images).__name__}, not a sequence of images: {advice}")
-    return images
-
-
-def white_levels(images: Iterable[ImageLike]) -> WhiteLevels:
-    """Choose the white levels of a set of images, ignoring those that cannot be read.
-
-    Images of 8 bits are not decoded.
-    """
-    return choose_white(found for image in images if (found := _brightest(image)))
-
-
-def _brightest(image: ImageLike) -> Brightest | None:
-    """Find the largest value of an image of more than 8 bits; None for 8 bits or a damaged file."""
-    with suppress(Exception):  # decoders of damaged files may raise anything
-        if isinstance(image, Image.Image):
-            return deep_brightness(image)
-        if isinstance(image, (str, os.PathLike)):
-            with Image.open(image) as opened:
-                return deep_brightness(opened)
-        pixels = _pixels(image)
-        return None if pixels.dtype == np.uint8 else find_brightest(pixels)
-    return None
-
-
-def to_rgb(image: ImageLike, index: int, white: WhiteLevels = NO_WHITE) -> Image.Image:
-    """Convert one image to an upright RGB image of 8 bits.
-
-    Parameters
-    ----------
-    image : path, PIL image, array or tensor
-        Arrays are [H, W], [H, W, 1] or [H, W, 3], tensors [H, W], [1, H, W] or [3, H, W], of any integers or
-        floats; they are rounded to 8 bits, as a file would hold them.
-    index : int
-        Its index in the user's collection, for messages.
-    white : WhiteLevels
-        Of the set that it belongs to, see :func:`white_levels`.
-
-    Raises
-    ------
-    UserError
-        For a file that cannot be read (naming it), or another type, shape, dtype or range (naming the index).
-
-    Examples
-    --------
-    >>> to_rgb(np.zeros((4, 6), np.uint8), 0).size
-    (6, 4)
-    """
-    if isinstance(image, (str, os.PathLike)):
-        return open_image(image, white)
-    if isinstance(image, Image.Image):
-        try:
-            return upright_rgb(image, white)
-        except Exception as error:  # an image opened lazily may turn out to be damaged only now
-            raise UserError(f"image {index} cannot be decoded: {decoding_problem(error)}") from error
-    if isinstance(image, (torch.Tensor, np.ndarray)):
-        kind = "a tensor" if isinstance(image, torch.Tensor) else "an array"
-        what = f"image {index} is {kind} {list(image.shape)} of {image.dtype}"
-        return _from_pixels(_pixels(image), what, white)
-    raise UserError(f"image {index} is a {type(image).__name__}; an image is {_FORMS}")
-
-
-def _pixels(image: npt.NDArray[Any] | torch.Tensor) -> npt.NDArray[Any]:
-    """Return an array, or a tensor as an array with the channels last; bfloat16 as float32."""
-    if not isinstance(image, torch.Tensor):
-        return image
-    channels_last = image.detach().cpu().movedim(0, -1) if image.ndim == 3 else image.detach().cpu()
-    return channels_last.float().numpy() if image.is_floating_point() else channels_last.numpy()
-
-
-def _from_pixels(pixels: npt.NDArray[Any], what: str, white: WhiteLevels) -> Image.Image:
-    """Make an image of [H, W], [H, W, 1] or [H, W, 3]; ``what`` begins the message of an error."""
-    if pixels.ndim == 2:
-        pixels = pixels[..., None]
-    if pixels.ndim != 3 or pixels.shape[-1] not in (1, 3) or pixels.size == 0:
-        raise UserError(f"{what}; an image is {_FORMS}")
-    try:
-        pixels = eight_bits(pixels, white)
-    except UserError as error:
-        raise UserError(f"{what}: {error}") from error
-    return Image.fromarray(np.broadcast_to(pixels, (*pixels.shape[:2], 3)).copy())
 
 
 def image_batches(
@@ -145,31 +27,11 @@ def image_batches(
     white: WhiteLevels = NO_WHITE,
     unreadable: Callable[[int, UserError], None] | None = None,
 ) -> Iterator[torch.Tensor]:
-    """Yield the pixels [B, H, W, 3] uint8 of images of any form, cropped to H = W = ``image_size``.
-
-    Threads decode the next batch while one is used; no more of ``images`` is held, so that they may be a
-    stream. ``unreadable`` is told the index of an image that cannot be read, and why; if it returns, the
-    image is left out.
-    """
-    crop = CenterCrop(image_size)
-
-    def prepare(pair: tuple[int, ImageLike]) -> npt.NDArray[np.uint8] | tuple[int, UserError]:
-        try:
-            return np.asarray(crop(to_rgb(pair[1], pair[0], white)))
-        except UserError as error:
-            if unreadable is None:
-                raise
-            return pair[0], error
-
-    def readable() -> Iterator[npt.NDArray[np.uint8]]:
-        threads = torch.get_num_threads()
-        for result in in_threads(prepare, enumerate(images), ahead=batch_size, threads=threads):
-            if isinstance(result, np.ndarray):
-                yield result
-            elif unreadable is not None:
-                unreadable(*result)
-
-    for pixels in pixel_batches(readable(), batch_size):
+    """Yield pixels [B, H, W, 3] uint8 as :func:`lwfm.data.user_images.pixels_of`, by torch's threads."""
+    threads = torch.get_num_threads()
+    for pixels in pixels_of(
+        images, image_size, batch_size, threads=threads, white=white, unreadable=unreadable
+    ):
         yield torch.from_numpy(pixels)
 
 
@@ -196,17 +58,18 @@ def encode_images(
     together : int
         As many batches are joined as make up this number of images.
     white : WhiteLevels
-        See :func:`to_rgb`.
+        See :mod:`lwfm.data.white_levels`.
     unreadable : callable, optional
-        See :func:`image_batches`.
+        See :func:`lwfm.data.user_images.pixels_of`.
     """
     encoder = encoder if isinstance(encoder, Encoder) else Encoder(encoder)
     batch_size = batch_size or encoder.batch_size
     encoder.expect(length_hint(images))
     waiting: list[tuple[torch.Tensor, ...]] = []
     size = encoder.network.config.image_size
-    for pixels in image_batches(images, size, batch_size, white=white, unreadable=unreadable):
-        maps = encoder(pixels)
+    threads = torch.get_num_threads()
+    for pixels in pixels_of(images, size, batch_size, threads=threads, white=white, unreadable=unreadable):
+        maps = encoder(torch.from_numpy(pixels))
         if not all(layer.float().square().sum(1).isfinite().all() for layer in maps):
             raise UserError("the network computes NaN or huge values for an image: its weights are damaged")
         waiting.append(maps)

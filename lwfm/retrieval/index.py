@@ -21,11 +21,12 @@ from lwfm._common.records import build_record
 from lwfm._common.tensor_files import read_tensor_file, tensors_under, write_tensor_file
 from lwfm.data.image_sets import Unreadable, skip_unreadable
 from lwfm.data.layouts.folders import WITH_ENDING, scan_tree, warn_left_out
+from lwfm.data.user_images import white_levels
 from lwfm.data.white_levels import WhiteLevels
 from lwfm.errors import UserError
 from lwfm.model import LWFM, describe_model, rebuild_model
 from lwfm.model.default import build_network, network_name
-from lwfm.model.encode import encode_images, white_levels
+from lwfm.model.encode import encode_images
 from lwfm.model.engines import Encoder, parse_engine
 from lwfm.nn import global_features
 

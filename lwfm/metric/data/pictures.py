@@ -14,10 +14,11 @@ from lwfm._common.progress import progress
 from lwfm.data import evaluation_transform
 from lwfm.data.layouts.folders import class_folders, read_folder, split_folders
 from lwfm.data.normalization import Normalization
+from lwfm.data.user_images import to_rgb
 from lwfm.errors import UserError
 from lwfm.metric.data.archives import unpacked
 from lwfm.model.default import build_network
-from lwfm.model.encode import encode_images, to_rgb
+from lwfm.model.encode import encode_images
 from lwfm.model.network import LWFM
 
 if TYPE_CHECKING:

@@ -25,6 +25,7 @@ from lwfm._common.ranges import check_between, check_counts
 from lwfm._common.tensor_files import tensors_under
 from lwfm._common.text import one_line
 from lwfm.data import open_image
+from lwfm.data.user_images import to_rgb
 from lwfm.errors import UserError
 from lwfm.figures import check_figure_suffix, save_figure
 from lwfm.metric.data.boxes import BoxedImage, compose_scene, one_class, open_boxes
@@ -50,7 +51,6 @@ from lwfm.metric.systems.protocols import (
 )
 from lwfm.metric.systems.search import fit_on_folders
 from lwfm.metric.systems.system import System, build
-from lwfm.model.encode import to_rgb
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
