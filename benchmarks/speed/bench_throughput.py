@@ -39,6 +39,7 @@ from lwfm.model import LWFM, ModelConfig
 from lwfm.model.default import build_network, network_name
 from lwfm.model.encode import image_batches
 from lwfm.model.engines import Encoder, exported_path, open_exported
+from lwfm.model.onnx_session import CPU_PROVIDER, INPUT, import_runtime
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -101,13 +102,12 @@ def contestants(
 ) -> dict[str, Callable[..., Any]]:
     """Return what is timed, by name: functions of files, and for bare ONNX Runtime of their pixels."""
     classifiers = {engine: fitted(network, paths, engine) for engine in engines}
-    exported = open_exported(network, *_cached(network))
-    names = [name for name in exported.outputs if name.startswith("maps")]
     batch_size = Encoder(network).batch_size
+    session = bare_session(network)
 
     def bare(pixels: torch.Tensor) -> None:
         for begin in range(0, len(pixels), batch_size):
-            exported(pixels[begin : begin + batch_size], names)
+            session.run(["maps.0", "maps.1"], {INPUT: pixels[begin : begin + batch_size].numpy()})
 
     def decode(paths: Sequence[Path]) -> None:
         for _ in image_batches(paths, network.config.image_size, batch_size):
@@ -122,9 +122,15 @@ def contestants(
     }
 
 
-def _cached(network: LWFM) -> tuple[Any, Path]:
+def bare_session(network: LWFM) -> Any:
+    """Open the exported network with ONNX Runtime's own settings but for the number of threads."""
     normalization = network.normalization or IMAGENET
-    return normalization, exported_path(network, normalization)
+    path = exported_path(network, normalization)
+    open_exported(network, normalization, path)
+    runtime = import_runtime()
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    return runtime.InferenceSession(path, options, providers=[CPU_PROVIDER])
 
 
 def time_files(network: LWFM, count: int, size: tuple[int, int]) -> str:

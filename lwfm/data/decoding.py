@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from lwfm.data.white_levels import Brightest, WhiteLevels, choose_white, eight_bits, find_brightest
 from lwfm.errors import UserError
@@ -72,7 +72,9 @@ def upright_rgb(image: Image.Image, white: WhiteLevels | None = None) -> Image.I
     >>> upright_rgb(Image.new("LA", (4, 2), (0, 0))).getpixel((0, 0))
     (255, 255, 255)
     """
-    image = ImageOps.exif_transpose(image)
+    image.load()  # in some formats the orientation follows the pixels
+    if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:  # else it would be copied
+        image = ImageOps.exif_transpose(image)
     if _is_deep(image):  # PIL's own conversion cuts everything above 255 off
         pixels = np.asarray(image)
         white = choose_white([find_brightest(pixels)]) if white is None else white
@@ -81,7 +83,7 @@ def upright_rgb(image: Image.Image, white: WhiteLevels | None = None) -> Image.I
         image = image.convert("RGBA")
         background = Image.new("RGBA", image.size, "white")
         return Image.alpha_composite(background, image).convert("RGB")
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _is_deep(image: Image.Image) -> bool:

@@ -133,9 +133,15 @@ class Encoder:
             return _LARGEST_BATCH
         return min(max(_CACHE_BYTES // _largest_map(self.network), 1), _LARGEST_BATCH)
 
-    def expect(self, images: int) -> None:
-        """Announce images before the first batch of them: ``auto`` then need not wait to see as many."""
+    def expect(self, images: int = 0) -> None:
+        """Announce images before the first batch of them: ``auto`` then need not wait to see as many.
+
+        Only here is it noticed that weights have changed.
+        """
         self._announced += images
+        if self._weights != (weights := _weights_version(self.network)):
+            self._weights = weights
+            self._forget()
 
     def __call__(self, pixels: Tensor) -> tuple[Tensor, ...]:
         """Compute the maps [B, C_l, F_l, F_l] of every layer, on the network's device.
@@ -145,6 +151,8 @@ class Encoder:
         pixels : Tensor
             [B, H, W, 3] uint8, RGB, of the network's image size, on the CPU.
         """
+        if self._weights == -1:
+            self.expect()
         device = next(self.network.parameters()).device
         exported = self._choose(device)
         self._seen += len(pixels)
@@ -155,9 +163,6 @@ class Encoder:
 
     def _choose(self, device: torch.device) -> OnnxNetwork | None:
         """Return the exported network if it is to be used, None for torch."""
-        if self._weights != (weights := _weights_version(self.network)):
-            self._weights = weights
-            self._forget()
         if self._chosen:
             return self._exported
         if self._name == "auto" and (device.type != "cpu" or not has_exporter()):

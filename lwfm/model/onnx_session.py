@@ -63,6 +63,8 @@ class OnnxNetwork:
         runtime = import_runtime()
         options = runtime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
+        # Threads that spin while they wait take the processors from those that decode the next batch.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = _ERRORS_ONLY
         try:
             session = runtime.InferenceSession(path, options, providers=list(providers))

@@ -192,6 +192,7 @@ def test_weights_that_change_are_noticed(network: LWFM, cache: Path, exports: li
     encoder(pixels())
     with torch.no_grad():
         next(changing.parameters()).mul_(2)
+    encoder.expect(5)
     with pytest.warns(UserWarning, match="differs from torch"):  # what is exported here are the old weights
         encoder(pixels())
     assert len(exports) == len(set(exports)) == 2
