@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
+from torch import nn
 
 from lwfm._common.ranges import check_between, check_counts, check_positive
 from lwfm.errors import UserError
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     import numpy.typing as npt
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from lwfm._common.devices import Accelerator
     from lwfm.metric.data.xray import Films
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
 Loss = Literal["dual", "cross_entropy"]
 PROTOCOL, EACH = "new patients", "AUC of each finding"
-_GRID: dict[str, tuple[Any, ...]] = {"margin": (0.7, 1.0)}
+_GRID: dict[str, tuple[Any, ...]] = {"margin": (1.0, 1.5)}
 _DUAL = {"loss": "dual", "temperature": 0.5, "power": 0.5, "level": "both"}
 KINDS = (
     Kind("dual-weighted", "system", _DUAL, _GRID),
@@ -49,7 +50,8 @@ KINDS = (
 class ChestXRayMultiLabel(MultiLabelEstimator):
     """Findings in chest X-rays by distances to learned prototypes, trained with weights on two levels.
 
-    A network embeds a film near the prototypes of its findings. The loss is
+    A network embeds a film near the prototypes of its findings, after batch normalization, without which all
+    films start at nearly one place of the unit sphere. The loss is
     :class:`~lwfm.metric.losses.DualWeightedMetricLoss`, a *reading* of the published abstract. Research
     software: not for diagnosis.
 
@@ -89,7 +91,7 @@ class ChestXRayMultiLabel(MultiLabelEstimator):
         loss: Loss = "dual",
         temperature: float | None = 0.5,
         power: float = 0.5,
-        margin: float = 1.0,
+        margin: float = 1.5,
         level: Level = "both",
         dim: int = 32,
         trunk: str = "small",
@@ -129,7 +131,8 @@ class ChestXRayMultiLabel(MultiLabelEstimator):
     def _head(self) -> tuple[nn.Module, int]:
         if self.loss == "cross_entropy":
             return LinearHead(self.dim, len(self.classes_)), self.dim
-        return PrototypeHead(learned=(len(self.classes_), self.dim)), self.dim
+        prototypes = PrototypeHead(learned=(len(self.classes_), self.dim))
+        return nn.Sequential(nn.BatchNorm1d(self.dim), prototypes), self.dim
 
     def _loss(self) -> nn.Module:
         if self.loss == "cross_entropy":
