@@ -6,6 +6,7 @@ from .heads import PrototypeHead as PrototypeHead
 from .heads import label_vectors as label_vectors
 from .losses import AttentionTransferLoss as AttentionTransferLoss
 from .losses import DualWeightedMetricLoss as DualWeightedMetricLoss
+from .losses import FeatureMatchingLoss as FeatureMatchingLoss
 from .losses import JointLoss as JointLoss
 from .losses import LinearCrossEntropy as LinearCrossEntropy
 from .losses import NormalTriplet as NormalTriplet
@@ -14,6 +15,7 @@ from .losses import WeightedFocusedEuclideanLoss as WeightedFocusedEuclideanLoss
 from .systems.cell_types import CellTypeAnnotator as CellTypeAnnotator
 from .systems.chest_multi_label import ChestXRayMultiLabel as ChestXRayMultiLabel
 from .systems.chest_zero_shot import ChestXRayZeroShot as ChestXRayZeroShot
+from .systems.eit_heartbeat import EITHeartbeatSeparator as EITHeartbeatSeparator
 from .systems.leaf_diseases import LeafDiseaseRetriever as LeafDiseaseRetriever
 from .systems.pvc_beats import PVCDetector as PVCDetector
 from .systems.rde_retrieval import RDERetriever as RDERetriever

@@ -235,3 +235,47 @@ class ConvAutoencoder1d(nn.Module):
         maps = self.expand(embeddings).unflatten(1, (-1, self.short))
         errors = (self.decoder(maps)[..., : self.length] - scaled).square().mean(2)
         return torch.cat([embeddings, errors], dim=1)
+
+
+class SeparationUNet1d(nn.Module):
+    """U-Net that estimates from other channels what is foreign in the first one, and subtracts it.
+
+    It does not see the first channel, and so can remove nothing from it that the others do not explain. Two
+    levels of convolutions with ReLU, joined by sums. The last convolution begins at zero: untrained, the
+    first channel comes out as it is.
+
+    Parameters
+    ----------
+    channels : int
+        K, besides the first.
+    width : int
+        Maps of the first level, half those of the second.
+
+    Examples
+    --------
+    >>> SeparationUNet1d(1)(torch.randn(2, 2, 64)).shape
+    torch.Size([2, 2, 64])
+    """
+
+    def __init__(self, channels: int = 1, width: int = 24) -> None:
+        super().__init__()
+        self.enter = nn.Sequential(nn.Conv1d(channels, width, 7, padding=3), nn.ReLU())
+        self.down = nn.Sequential(nn.Conv1d(width, 2 * width, 5, stride=2, padding=2), nn.ReLU())
+        self.deep = nn.Sequential(
+            nn.Conv1d(2 * width, 2 * width, 9, stride=2, padding=4),
+            nn.ReLU(),
+            nn.Conv1d(2 * width, 2 * width, 5, padding=2),
+            nn.ReLU(),
+        )
+        self.up = nn.Sequential(nn.Conv1d(2 * width, width, 5, padding=2), nn.ReLU())
+        self.leave = nn.Conv1d(width, 1, 7, padding=3)
+        for parameter in self.leave.parameters():
+            nn.init.zeros_(parameter)
+
+    def forward(self, waveforms: Tensor) -> Tensor:
+        """Split the first channel of waveforms [B, 1 + K, W] in [B, 2, W]: what is kept, and the rest."""
+        first = self.enter(waveforms[:, 1:])
+        second = self.down(first)
+        second = second + F.interpolate(self.deep(second), size=second.shape[-1])
+        foreign = self.leave(first + F.interpolate(self.up(second), size=first.shape[-1]))[:, 0]
+        return torch.stack([waveforms[:, 0] - foreign, foreign], dim=1)

@@ -46,7 +46,7 @@ class WGANGP1d:
 
     def __init__(
         self,
-        steps: int = 150,
+        steps: int = 100,
         batch_size: int = 32,
         learning_rate: float = 2e-3,
         seed: int = 0,

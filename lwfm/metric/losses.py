@@ -434,3 +434,62 @@ class TwoViewsLoss(nn.Module):
         views = torch.arange(len(labels), device=embeddings.device).repeat(2)
         found: Tensor = self.loss(embeddings, views)
         return found
+
+
+class FeatureMatchingLoss(nn.Module):
+    """Loss of a separation: features of one part like those of references, and limits of both in frequency.
+
+    ``|f(c) - mean f(b)|^2 + a1 |highpass v|^2 + a2 |lowpass c|^2 + a3 |c|^2`` for parts c (kept) and v (the
+    rest) and references b. The encoder f is not trained. Powers are means over Hann-weighted windows.
+
+    Parameters
+    ----------
+    encoder : nn.Module
+        f, waveforms [B, W] to features [B, dim].
+    references : Tensor
+        [R, dim] features of the references.
+    low, high : float
+        Cycles a sample: below `low` c should have no power, above `high` v.
+    matching, a1, a2, a3 : float
+        Weights of the terms.
+
+    Examples
+    --------
+    >>> parts = torch.stack([torch.ones(4, 32), torch.zeros(4, 32)], dim=1)
+    >>> loss = FeatureMatchingLoss(nn.Identity(), torch.ones(1, 32), low=0.1, high=0.2)
+    >>> bool(loss(parts, torch.zeros(4)) > 0), bool(loss(parts.flip(1), torch.zeros(4)) > 0.9)
+    (True, True)
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        references: Tensor,
+        *,
+        low: float,
+        high: float,
+        matching: float = 1.0,
+        a1: float = 1.0,
+        a2: float = 1.0,
+        a3: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self._frozen = (encoder.eval().requires_grad_(False),)  # no submodule: nothing may set its mode
+        self.low, self.high = low, high
+        self.matching, self.a1, self.a2, self.a3 = matching, a1, a2, a3
+        self.register_buffer("target", references.mean(0))
+
+    def forward(self, parts: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Compute the loss of parts [B, 2, W]; labels are not used."""
+        del labels
+        window = torch.hann_window(parts.shape[-1], periodic=False, device=parts.device)
+        power = torch.fft.rfft(parts * window).abs().square() / (parts.shape[-1] * window.square().sum() / 2)
+        frequency = torch.fft.rfftfreq(parts.shape[-1], device=parts.device)
+        fast = power[:, 1, frequency > self.high].sum(1).mean()
+        slow = power[:, 0, frequency < self.low].sum(1).mean()
+        loss: Tensor = self.a1 * fast + self.a2 * slow + self.a3 * parts[:, 0].square().mean()
+        if self.matching:
+            target = self.get_buffer("target")
+            features = self._frozen[0].to(parts.device)(parts[:, 0])
+            loss = loss + self.matching * (features - target).square().sum(1).mean()
+        return loss

@@ -23,6 +23,7 @@ NAMES = (
     "chest_zero_shot",
     "chest_multi_label",
     "turbine_faults",
+    "eit_heartbeat",
 )
 
 
