@@ -378,8 +378,18 @@ class Varied(nn.Module):
         return torch.where(missing, turned.mean((2, 3), keepdim=True), turned)
 
 
-def check_trunk(trunk: str, image_size: int) -> None:
-    """Raise UserError for a trunk that is no name, or sides of images that the stages cannot halve."""
+def start_from(weights: str, encoder: MixedAttentionResNet | StagedResNet, trunk: str) -> None:
+    """Copy the stages of a file of weights into an encoder, unless the file is ``none``."""
+    if weights != "none":
+        source = type(encoder)(trunk, 3, weights=weights).state_dict()
+        kept = {name: each for name, each in source.items() if not name.startswith(("mask.", "pool."))}
+        encoder.load_state_dict(kept, strict=False)
+
+
+def check_trunk(trunk: str, image_size: int, weights: str) -> None:
+    """Raise UserError for a trunk that is no name, sides not to be halved, and weights of no use."""
+    if weights != "none" and trunk not in SE_RESNETS:
+        raise UserError(f"weights are for the trunks {', '.join(SE_RESNETS)}, which are trained, not {trunk}")
     if not isinstance(trunk, str):
         raise UserError(f"trunk must be a name such as auto or se_resnet50, not {trunk!r}")
     if image_size % 32 or image_size < 32:

@@ -16,7 +16,14 @@ from lwfm._common.devices import choose_device
 from lwfm._common.ranges import check_counts, check_positive
 from lwfm.errors import UserError
 from lwfm.metric.estimator import MetricEstimator, check_lengths
-from lwfm.metric.image_encoders import Turned, check_trunk, is_encoded, read_inputs
+from lwfm.metric.image_encoders import (
+    MixedAttentionResNet,
+    Turned,
+    check_trunk,
+    is_encoded,
+    read_inputs,
+    start_from,
+)
 from lwfm.metric.module import MetricModule, embed
 from lwfm.metric.scores import rank
 
@@ -253,6 +260,7 @@ class TrunkRetriever(ImageRetriever):
     """
 
     trunk: str
+    weights: str
     image_size: int
     steps: int
     learning_rate: float
@@ -265,7 +273,7 @@ class TrunkRetriever(ImageRetriever):
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
-        check_trunk(self.trunk, self.image_size)
+        check_trunk(self.trunk, self.image_size, self.weights)
         if isinstance(self.distance, str) and self.distance not in get_args(Distance):
             raise UserError(
                 f"distance must be {', '.join(get_args(Distance))} or a module, not {self.distance!r}"
@@ -279,6 +287,9 @@ class TrunkRetriever(ImageRetriever):
 
     def _training(self, encoder: nn.Module, loss: nn.Module) -> MetricModule:
         """Build the module that trains by AdamW with one cycle of the learning rate, on turned images."""
+        for module in encoder.modules():
+            if isinstance(module, MixedAttentionResNet):
+                start_from(self.weights, module, self.trunk)
         return MetricModule(
             encoder,
             loss,

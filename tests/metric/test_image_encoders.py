@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import safetensors.torch
@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from lwfm.errors import UserError
+from lwfm.metric import TissueRetriever
 from lwfm.metric.image_encoders import (
     SE_RESNETS,
     MixedAttention,
@@ -18,6 +19,7 @@ from lwfm.metric.image_encoders import (
     Turned,
     check_trunk,
     read_inputs,
+    start_from,
     trunk_network,
 )
 
@@ -61,6 +63,37 @@ def test_weights_of_timms_network_fit(tmp_path: Path) -> None:
     assert torch.equal(encoder.state_dict()["upper.0.conv1.weight"], tensors["layer4.0.conv1.weight"])
 
 
+def test_a_model_needs_its_file_of_weights_no_more(tmp_path: Path) -> None:
+    file = tmp_path / "w.safetensors"
+    network = MixedAttentionResNet("se_resnet14", 3, mask=False)
+    names = {"lower.5": "layer1", "lower.6": "layer2", "lower.7": "layer3", "upper": "layer4"}
+    tensors = {}
+    for name, tensor in network.state_dict().items():
+        part = next((old for old in names if name.startswith(old)), None)
+        stem = {"lower.1": "conv1", "lower.2": "bn1"}
+        part = part or next(old for old in stem if name.startswith(old))
+        tensors[name.replace(part, {**names, **stem}[part], 1)] = tensor.contiguous()
+    safetensors.torch.save_file(tensors, file)
+    options: dict[str, Any] = {"trunk": "se_resnet14", "image_size": 32, "steps": 1, "accelerator": "cpu"}
+    retriever = TissueRetriever(weights=str(file), dim=8, images_per_class=2, **options)
+    retriever.fit(torch.rand(4, 3, 32, 32), ["a", "a", "b", "b"]).save(tmp_path / "m.safetensors")
+    file.unlink()
+    assert TissueRetriever.load(tmp_path / "m.safetensors").classes_.tolist() == ["a", "b"]
+
+
+def test_weights_start_the_stages_alone() -> None:
+    torch.manual_seed(0)
+    encoder = MixedAttentionResNet("se_resnet14", 3)
+    before = {name: each.clone() for name, each in encoder.state_dict().items()}
+    start_from("none", encoder, "se_resnet14")
+    assert all(torch.equal(each, before[name]) for name, each in encoder.state_dict().items())
+
+
+def test_weights_of_a_fixed_trunk_are_refused() -> None:
+    with pytest.raises(UserError, match="weights are for the trunks se_resnet50"):
+        check_trunk("auto", 64, "w.safetensors")
+
+
 def test_turns_keep_the_pixels() -> None:
     torch.manual_seed(0)
     batch = torch.rand(32, 2, 5, 5)
@@ -84,7 +117,7 @@ def test_shifts_are_those_of_whole_images() -> None:
 )
 def test_wrong_trunks_are_refused(trunk: str, size: int) -> None:
     with pytest.raises(UserError, match=r"trunk must be|image_size must be"):
-        check_trunk(trunk, size)
+        check_trunk(trunk, size, "none")
 
 
 def test_trunks_read_pixels_or_maps(tiny_images: Path) -> None:

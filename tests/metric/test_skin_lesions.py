@@ -175,7 +175,7 @@ def test_the_evaluation_has_another_site(folders: tuple[Path, Path], tmp_path: P
     words = ["metric", "evaluate", "skin_lesions", "--root", str(here), "--seeds", "1", "--out", str(out)]
     assert main([*words, "--options", f"{{{OPTIONS}, external: {there}}}"]) == 0
     rows = json.loads(out.read_text())["rows"]
-    assert len(rows) == 12
+    assert len(rows) == 14
     assert {"macro-F1", "accuracy", "F1 keratosis", "other site AUROC"} <= set(rows[0]["scores"])
     assert {row["protocol"] for row in rows} == {
         "labels of 100% of the training images", "labels of 25% of the training images",

@@ -186,7 +186,7 @@ class LeafDiseaseRetriever(TrunkRetriever):
 
     def _encoder(self, shape: tuple[int, ...]) -> nn.Module:
         check_shape(shape, self.trunk)
-        trunk = MixedAttentionResNet(self.trunk, shape[0], mask=False, pool=GeM(), weights=self.weights)
+        trunk = MixedAttentionResNet(self.trunk, shape[0], mask=False, pool=GeM())
         weight = 0.0 if self.trunk in SE_RESNETS else self.pretrained
         return WithPretrained(trunk, BNNeck(trunk.width), ScaledNorm(), weight=weight)
 

@@ -34,6 +34,7 @@ from lwfm.metric.image_encoders import (
     check_trunk,
     is_encoded,
     read_inputs,
+    start_from,
 )
 from lwfm.metric.losses import AttentionTransferLoss, TwoViewsLoss
 from lwfm.metric.module import MetricModule, class_batches, embed, seeded, shuffled_batches, train
@@ -132,7 +133,7 @@ class SkinLesionClassifier(MetricEstimator):
         super()._check_parameters()
         if self.transfer not in get_args(Transfer):
             raise UserError(f"transfer must be one of {', '.join(get_args(Transfer))}, not {self.transfer!r}")
-        check_trunk(self.trunk, self.image_size)
+        check_trunk(self.trunk, self.image_size, self.weights)
         check_counts(teacher_steps=self.teacher_steps, steps=self.steps, batch_size=self.batch_size)
         check_counts(images_per_class=self.images_per_class, k=self.k)
         check_between(0, float("inf"), beta=self.beta)
@@ -183,7 +184,8 @@ class SkinLesionClassifier(MetricEstimator):
         inputs = self._inputs(X)
         check_shape(tuple(inputs.shape[1:]), self.trunk)
         with seeded(self.seed) as random:
-            teacher = StagedResNet(self.trunk, inputs.shape[1], weights=self.weights)
+            teacher = StagedResNet(self.trunk, inputs.shape[1])
+            start_from(self.weights, teacher, self.trunk)
             encoder = nn.Sequential(teacher, mlp([teacher.width, teacher.width, 64]))
             view = Varied()
             module = MetricModule(
@@ -210,10 +212,11 @@ class SkinLesionClassifier(MetricEstimator):
 
     def _encoder(self, shape: tuple[int, ...]) -> nn.Module:
         check_shape(shape, self.trunk)
-        return StagedResNet(self.trunk, shape[0], weights=self.weights)
+        return StagedResNet(self.trunk, shape[0])
 
     def _module(self, encoder: nn.Module, classes: int) -> MetricModule:
         assert isinstance(encoder, StagedResNet)  # noqa: S101 - of _encoder
+        start_from(self.weights, encoder, self.trunk)
         if self.transfer == "finetune" and self.teacher_ is not None:
             encoder.load_state_dict(self.teacher_.state_dict())
         self.classifier_ = nn.Linear(encoder.width, classes)
@@ -367,9 +370,9 @@ def evaluate(
             part = rows if share == 1 else rows[drawn(codes[rows], share, seed)]
             known, asked = (inputs[part], codes[part]), (inputs[test], codes[test])
             protocol = f"labels of {share:.0%} of the training images"
-            for name, role, transfer in _KINDS:
-                base.set_params(transfer=transfer)
-                chosen = choose(base, {"learning_rate": RATES}, *known, score=_macro_f1, teacher=teacher)
+            for name, role, options in _KINDS:
+                tried = SkinLesionClassifier(**{**base.get_params(), **options})
+                chosen = choose(tried, {"learning_rate": RATES}, *known, score=_macro_f1, teacher=teacher)
                 fitted = chosen.fit(*known, teacher=teacher)
                 scores = _scores(fitted.predict_proba(asked[0]), asked[1], names)
                 if site is not None:
@@ -396,11 +399,13 @@ def evaluate(
     return MetricEvaluation("skin_lesions", data, tuple(seeds), tuple(result), "macro-F1", SYSTEM.published)
 
 
-_KINDS: tuple[tuple[str, Role, Transfer], ...] = (
-    ("attention transfer", "system", "attention"),
-    ("fine-tuned from the teacher", "baseline", "finetune"),
-    ("plain cross-entropy: beta 0", "ablation", "none"),
+_KINDS: tuple[tuple[str, Role, dict[str, Any]], ...] = (
+    ("attention transfer", "system", {"transfer": "attention"}),
+    ("attention transfer, beta 10", "ablation", {"transfer": "attention", "beta": 10.0}),
+    ("fine-tuned from the teacher", "baseline", {"transfer": "finetune"}),
+    ("plain cross-entropy: beta 0", "ablation", {"transfer": "none"}),
 )
+"""On maps of few positions a beta of 1000 outweighs cross-entropy, hence the smaller one."""
 _SPM = "attention transfer: neighbors by semantic pixels"
 _LOGISTIC = "logistic regression on pretrained features"
 _PLAIN = "nothing learned: nearest pretrained features"

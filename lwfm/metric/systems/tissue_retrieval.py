@@ -159,7 +159,7 @@ class TissueRetriever(TrunkRetriever):
 
     def _encoder(self, shape: tuple[int, ...]) -> nn.Module:
         check_shape(shape, self.trunk)
-        trunk = MixedAttentionResNet(self.trunk, shape[0], mask=self.mask, weights=self.weights)
+        trunk = MixedAttentionResNet(self.trunk, shape[0], mask=self.mask)
         return nn.Sequential(trunk, nn.Linear(trunk.width, self.dim), ScaledNorm())
 
     def _module(self, encoder: nn.Module, classes: int) -> MetricModule:
