@@ -31,6 +31,10 @@ CORRELATION_EPS = 1e-6
 """Added to squared norms in the correlation of layer-wise embedding."""
 STANDARDIZE_EPS = 1e-5
 """Added to the variance when correlations are standardized."""
+REGRESSION_RIDGE = 0.3
+"""Penalty of the regression."""
+REGRESSION_SHARES = {True: (1.0, 0.25), False: (0.125, 0.125)}
+"""Shares of mean and spread, of the last layer and of others."""
 
 
 def linear_assignment(cost: Tensor, maximize: bool = False, cost_limit: float | None = None) -> Tensor:
@@ -169,6 +173,23 @@ def semantic_pixel_matching(
     return torch.stack([similarity for similarity, _ in rows]), torch.stack([pi for _, pi in rows])
 
 
+def unit(x: Tensor) -> Tensor:
+    """Divide [n, C] by their lengths; zeros stay."""
+    lengths: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+    return x / lengths.clamp_min(1e-12)
+
+
+def ridge_regression(x: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+    """Solve a weighted ridge regression of targets [n, way] on features [n, D], by least squares."""
+    root = weights.sqrt()[:, None]
+    penalty = math.sqrt(REGRESSION_RIDGE) * torch.eye(x.shape[1], dtype=x.dtype)
+    rows = torch.cat([root * x, penalty])  # the ridge as further rows
+    solution: Tensor = torch.linalg.pinv(rows) @ torch.cat(
+        [root * targets, x.new_zeros(len(penalty), targets.shape[1])]
+    )
+    return solution
+
+
 def standardize(x: Tensor, dim: int) -> Tensor:
     """``g_d``: zero mean and unit (unbiased) variance along ``dim``; a single element becomes zero."""
     variance = x.var(dim, keepdim=True) if x.shape[dim] > 1 else torch.zeros_like(x)
@@ -202,6 +223,7 @@ class LWFMHead(nn.Module):
         layer_reduction: str = "max",
         merge_shots: bool = False,
         centre: str = "channels",
+        regression_weight: float = 0.0,
     ) -> None:
         super().__init__()
         self.layer_dims = tuple(layer_dims)
@@ -213,6 +235,7 @@ class LWFMHead(nn.Module):
         self.layer_reduction = layer_reduction
         self.merge_shots = merge_shots
         self.centre = centre
+        self.regression_weight = regression_weight
         self.embeddings = nn.ModuleList()
         if embedding:
             for C_l in layer_dims:
@@ -310,6 +333,35 @@ class LWFMHead(nn.Module):
                 read.append(mean_q)
             logits.append(torch.stack(row))
             features.append(torch.stack(read).mean(0))
+        scores = torch.stack(logits)
+        if self.regression_weight > 0:
+            predicted = self.regress(self.positions(support), support_labels, self.positions(query))
+            scores = scores + self.regression_weight / self.temperature * predicted
         if self.training and self.classifier is not None:
-            return torch.stack(logits), self.classifier(torch.stack(features))
-        return torch.stack(logits)
+            return scores, self.classifier(torch.stack(features))
+        return scores
+
+    def regress(self, support: list[Tensor], support_labels: Tensor, query: list[Tensor]) -> Tensor:
+        """Predict classes [Q, way] by a weighted ridge regression on mean and spread of positions."""
+        counts = torch.bincount(support_labels)
+        weights = 1 / (len(counts) * counts[support_labels].to(support[0]))  # [S], each class as much
+        parts: list[tuple[Tensor, Tensor, float]] = []
+        for layer, (s, q) in enumerate(zip(support, query, strict=True)):
+            of_mean, of_spread = REGRESSION_SHARES[layer == len(support) - 1]
+            parts.append((unit(s.mean(1)), unit(q.mean(1)), of_mean))
+            parts.append((unit(s.std(1, correction=0)), unit(q.std(1, correction=0)), of_spread))
+        total = sum(share for _, _, share in parts)
+        features: list[tuple[Tensor, Tensor]] = []
+        for s, q, share in parts:
+            mean = torch.cat([s, q]).mean(0) if self.centre == "episode" else (weights[:, None] * s).sum(0)
+            length = math.sqrt(share / total)
+            features.append((unit(s - mean) * length, unit(q - mean) * length))
+        x, q = (torch.cat(side, dim=1) for side in zip(*features, strict=True))
+        targets = F.one_hot(support_labels).to(x) - 1 / len(counts)
+        scores = q @ ridge_regression(x, targets, len(x) * weights)
+        for _ in range(5 if self.centre == "episode" else 0):
+            predicted = (scores / scores.std(correction=0)).softmax(1).detach() - 1 / len(counts)
+            images, all_targets = torch.cat([x, q]), torch.cat([targets, predicted])
+            all_weights = torch.cat([len(x) * weights, weights.new_full((len(q),), 0.3)])
+            scores = q @ ridge_regression(images, all_targets, all_weights)
+        return scores

@@ -5,6 +5,7 @@ Letters: S support images, Q queries, way the number of classes, l a layer.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Self
 
@@ -25,6 +26,7 @@ from lwfm.errors import UserError
 from lwfm.model.default import ModelChoice, build_network, network_name
 from lwfm.model.encode import encode_images
 from lwfm.model.engines import Encoder, parse_engine
+from lwfm.nn import EncodedMaps
 
 if TYPE_CHECKING:
     import os
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
 
     from lwfm.data.user_images import ImageLike
     from lwfm.model import LWFM
-    from lwfm.nn import EncodedMaps
+    from lwfm.nn import LWFMHead
 
 _COMPARED_TOGETHER = 256
 """Queries that the head compares at once: terms of the support images alone are then computed once."""
@@ -44,7 +46,7 @@ class FewShotClassifier(Estimator):
     """A classifier that learns from a few images per class, without training.
 
     Images pass the network once, and support images are encoded for its head once; queries are then compared
-    with them by layer-wise embedding and semantic-pixel matching (:class:`lwfm.nn.LWFMHead`). It follows
+    with them by class means, semantic-pixel matching and a regression (:class:`lwfm.nn.LWFMHead`). It follows
     scikit-learn's conventions, so that its ``clone``, ``cross_val_score`` and searches work; scikit-learn is
     not needed.
 
@@ -59,6 +61,10 @@ class FewShotClassifier(Estimator):
         0 (never) to 1.
     unknown_label : str or int, optional
         By default ``"unknown"`` among names, -1 among numbers.
+    transductive : bool
+        Compare all images of a call together: each answer then depends on the others. Much more accurate
+        where a call has about as many images of each class, and less so where it has not; it needs the
+        memory of all of them.
     calibrate : bool
         Fit the temperature of the probabilities on held-out shots, if every class has at least two and all
         have ten together (:mod:`lwfm.classifier.calibration`).
@@ -104,6 +110,7 @@ class FewShotClassifier(Estimator):
         *,
         unknown_below: float = 0.0,
         unknown_label: str | int | None = None,
+        transductive: bool = False,
         calibrate: bool = True,
         batch_size: int | None = None,
         accelerator: Accelerator = "auto",
@@ -113,6 +120,7 @@ class FewShotClassifier(Estimator):
         self.model = model
         self.unknown_below = unknown_below
         self.unknown_label = unknown_label
+        self.transductive = transductive
         self.calibrate = calibrate
         self.batch_size = batch_size
         self.accelerator = accelerator
@@ -195,7 +203,7 @@ class FewShotClassifier(Estimator):
 
     def _build_network(self) -> LWFM:
         self._check_parameters()
-        return build_network(self.model).to(choose_device(self.accelerator))
+        return build_network(self.model, head="recommended").to(choose_device(self.accelerator))
 
     def _encode_support(
         self, network: LWFM, images: Iterable[ImageLike], names: npt.NDArray[Any], *, first: int = 0
@@ -219,7 +227,7 @@ class FewShotClassifier(Estimator):
         """Calibrate, then set the fitted attributes: an error leaves the classifier unchanged."""
         temperature, answers = 1.0, 0
         if self.calibrate:
-            head, labels = network.head, support.labels.cpu().numpy()
+            head, labels = self._head(network), support.labels.cpu().numpy()
 
             def classify(kept: npt.NDArray[np.int64], asked: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
                 known, query = (torch.from_numpy(numbers).unsqueeze(0) for numbers in (kept, asked))
@@ -282,16 +290,30 @@ class FewShotClassifier(Estimator):
                     unknown_label=self._label_of_unknown(),
                 )
 
+    def _head(self, network: LWFM) -> LWFMHead:
+        """Return the head of a network, or what compares queries with its options all together."""
+        if not self.transductive:
+            return network.head
+        together = copy.copy(network.head)  # shares the parameters
+        together.centre = "episode"
+        return together
+
     @torch.inference_mode()
-    def _compare_maps(self, maps: Sequence[Tensor]) -> tuple[EncodedMaps, Tensor]:
-        """Encode maps of queries and compute probabilities [Q, way] float64, on the CPU."""
-        head, support = self.network_.head, self.support_
-        queries = head.encode(maps)
+    def _probabilities(self, queries: EncodedMaps) -> tuple[EncodedMaps, Tensor]:
+        """Return the queries and their probabilities [Q, way] float64, on the CPU."""
+        head, support = self._head(self.network_), self.support_
         logits = head.logits(head.compare(support.encoded, support.lists, queries))
         return queries, (logits.double() / self.temperature_).softmax(-1).cpu()
 
+    @torch.inference_mode()
+    def _encode(self, maps: Sequence[Tensor]) -> EncodedMaps:
+        return self.network_.head.encode(maps)
+
     def _compare(self, images: Iterable[ImageLike]) -> Iterator[tuple[EncodedMaps, Tensor]]:
-        """Yield the encoded images and their probabilities [Q, way], in chunks of bounded size."""
+        """Yield the encoded images and their probabilities [Q, way], in chunks of bounded size.
+
+        All images are one chunk where answers depend on each other.
+        """
         if not self._is_fitted():
             raise UserError("this classifier has seen no images yet: call fit first")
         self._check_parameters()
@@ -302,8 +324,13 @@ class FewShotClassifier(Estimator):
             )
         shown = progress(check_collection(images), "classifying", "image", show=self.progress)
         encoder, white = self._encoder_of(self.network_), self.support_.white
-        for maps in encode_images(encoder, shown, self.batch_size, together=_COMPARED_TOGETHER, white=white):
-            yield self._compare_maps(maps)
+        batches = encode_images(encoder, shown, self.batch_size, together=_COMPARED_TOGETHER, white=white)
+        chunks = (self._encode(maps) for maps in batches)
+        if self.transductive:
+            every = list(chunks)
+            chunks = (EncodedMaps.cat(each) for each in ([every] if every else []))
+        for queries in chunks:
+            yield self._probabilities(queries)
 
     def _label_of_unknown(self) -> str | int | None:
         """Return the label of unknown images; None where no image can be unknown."""
@@ -315,6 +342,8 @@ class FewShotClassifier(Estimator):
     def _check_parameters(self) -> None:
         parse_engine(self.engine)
         check_options(self.unknown_below, self.batch_size, self.unknown_label)
+        if not isinstance(plain_value(self.transductive), bool):
+            raise UserError(f"transductive must be True or False, got {self.transductive!r}")
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write network, support maps and parameters to one .safetensors file, atomically.

@@ -40,6 +40,7 @@ def classify(
     image_size: int | None = None,
     unknown_below: float = 0.0,
     unknown_label: str | None = None,
+    transductive: bool = False,
     out: Path | None = None,
     explain: Path | None = None,
     unreadable: Unreadable = "stop",
@@ -68,6 +69,9 @@ def classify(
         Answer unknown where the most probable class has a lower probability than this, 0 to 1.
     unknown_label : str, optional
         What to answer then, if one of the classes is itself called unknown.
+    transductive : bool
+        Compare all images together: more accurate where there are about as many of each class, less where
+        not, because each answer depends on the other images.
     out : Path, optional
         Write the answers to this .csv or .json file as well. An existing file is replaced. Bytes of file
         names that are not UTF-8 are written as escapes.
@@ -102,9 +106,10 @@ def classify(
     images = find_images(queries)
     labels = [path.parent.name for path in examples]
     classifier = FewShotClassifier(
-        model if image_size is None else build_network(model, image_size),
+        model if image_size is None else build_network(model, image_size, head="recommended"),
         unknown_below=unknown_below,
         unknown_label=unknown_label,
+        transductive=transductive,
         batch_size=batch_size,
         accelerator=accelerator,
         engine=engine,

@@ -162,5 +162,5 @@ def most_similar(
         members = (labels == label).nonzero().squeeze(1)
         queries = (classes == label).nonzero().squeeze(1)
         compared = head.compare(support[members], range(len(members)), query[queries], task=support)
-        nearest[queries] = members[head.logits(compared).argmax(-1).cpu()]
+        nearest[queries] = members[(compared.base + compared.matching).argmax(-1).cpu()]
     return nearest

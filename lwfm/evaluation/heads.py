@@ -66,6 +66,8 @@ class HeadOptions(TypedDict, total=False):
         What is subtracted from positions: channels, the mean over the channels of each; task, then also the
         mean of the episode's support positions; episode, that of support images and queries. Of a
         baseline also none.
+    regression_weight : float
+        Weight of a ridge regression on mean and spread of each image's positions; 0 leaves it out.
     neighbors : int
         Of local_descriptors.
     pairing : str
@@ -89,6 +91,7 @@ class HeadOptions(TypedDict, total=False):
     merge_shots: bool
     baseline: BaselineName
     centre: Centre
+    regression_weight: float
     neighbors: int
     pairing: Pairing
     ridge: float

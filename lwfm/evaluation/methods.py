@@ -81,15 +81,13 @@ class HeadOnMaps:
     def scores(
         self, images: Mapping[str, Tensor], support: Tensor, query: Tensor, classes: ClassLists
     ) -> dict[str, Tensor]:
-        """Compute the sum of both terms; no ``matching`` where its weight is 0."""
-        base, matching, _ = self.head.compare_episodes(
-            EncodedMaps.from_tensors(images), support, query, classes
-        )
-        scores = {self.name: base + matching}
+        """Compute the sum of the terms, and each for the network's head; no ``matching`` at a weight of 0."""
+        terms = self.head.compare_episodes(EncodedMaps.from_tensors(images), support, query, classes)
+        scores = {self.name: terms.total}
         if self.name == NETWORK_HEAD:
-            scores["base"] = base
+            scores["base"] = terms.base
             if self.head.matching_weight > 0:
-                scores["matching"] = matching
+                scores["matching"] = terms.matching
         return scores
 
 

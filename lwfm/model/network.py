@@ -59,6 +59,9 @@ class ModelConfig:
     centre : str
         What is subtracted from positions: the mean over their channels, and with task also the mean of the
         episode's support positions, with episode that of support images and queries.
+    regression_weight : float
+        Weight of a ridge regression of the classes on mean and spread of each image's positions; 0 leaves it
+        out.
     """
 
     backbone: str = "resnet18"
@@ -74,6 +77,7 @@ class ModelConfig:
     layer_reduction: LayerReduction = "max"
     merge_shots: bool = False
     centre: HeadCentre = "channels"
+    regression_weight: float = 0.0
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> ModelConfig:
@@ -192,6 +196,7 @@ def build_head(config: ModelConfig, layer_dims: Sequence[int], num_classes: int 
         layer_reduction=config.layer_reduction,
         merge_shots=config.merge_shots,
         centre=config.centre,
+        regression_weight=config.regression_weight,
     )
 
 

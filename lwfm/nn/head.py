@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from lwfm.nn.embedding import PixelEmbedding
 from lwfm.nn.map_layout import MapLayout
+from lwfm.nn.regression import regression_scores
 from lwfm.nn.task_centering import HeadCentre, compare_centered
 from lwfm.ops._expressions import without_autocast
 from lwfm.ops.class_lists import class_lists
@@ -32,7 +33,7 @@ LayerReduction = Literal["max", "mean"]
 
 
 class EpisodeSimilarities(NamedTuple):
-    """Terms of the logits of an episode: ``logits = (base + matching) / temperature``."""
+    """Terms of the logits of an episode: ``logits = (base + matching + regression) / temperature``."""
 
     base: Tensor
     """[Q, way], of several episodes [E, Q, way]: cosine of the LWE-weighted means, in -1..1."""
@@ -40,6 +41,14 @@ class EpisodeSimilarities(NamedTuple):
     """Of the same shape: matched similarity times ``matching_weight``; zeros where that is 0."""
     query_features: Tensor | None = None
     """[Q, C] or [E, Q, C]: LWE-weighted mean of each query, the classifier's input; None if not wanted."""
+    regression: Tensor | None = None
+    """Of the shape of ``base``: prediction of the regression times its weight; None if that is 0."""
+
+    @property
+    def total(self) -> Tensor:
+        """Sum of the terms: the logits times the temperature."""
+        similarities = self.base + self.matching
+        return similarities if self.regression is None else similarities + self.regression
 
 
 class LWFMHead(nn.Module):
@@ -82,6 +91,9 @@ class LWFMHead(nn.Module):
         that what the classes have in common no longer counts as similar. ``episode``: the mean over those of
         support images and queries (transductive: an answer depends on the other queries). The learned
         embedding and the classifier see positions that are centered over channels alone.
+    regression_weight : float
+        Weight of a ridge regression of the classes on mean and spread of each image's positions, solved in
+        closed form for each episode (:mod:`lwfm.nn.regression`); 0 (the paper) leaves it out.
 
     Raises
     ------
@@ -116,6 +128,7 @@ class LWFMHead(nn.Module):
         layer_reduction: LayerReduction = "max",
         merge_shots: bool = False,
         centre: HeadCentre = "channels",
+        regression_weight: float = 0.0,
     ) -> None:
         super().__init__()
         self.layout = MapLayout(layer_dims, feature_size)
@@ -127,6 +140,7 @@ class LWFMHead(nn.Module):
         self.layer_reduction = layer_reduction
         self.merge_shots = merge_shots
         self.centre = centre
+        self.regression_weight = regression_weight
         self._check_arguments()
         self.embeddings = nn.ModuleList(PixelEmbedding(dim) for dim in self.layout.dims if embedding)
         self.classifier = None if num_classes is None else nn.Linear(sum(self.layout.dims), num_classes)
@@ -134,6 +148,8 @@ class LWFMHead(nn.Module):
     def _check_arguments(self) -> None:
         if not 0 <= self.matching_weight < math.inf:
             raise ValueError(f"matching_weight must be finite and at least 0, got {self.matching_weight}")
+        if not 0 <= self.regression_weight < math.inf:
+            raise ValueError(f"regression_weight must be finite and at least 0, got {self.regression_weight}")
         if not 0 < self.temperature < math.inf:
             raise ValueError(f"temperature must be positive and finite, got {self.temperature}")
         if not self.attention_temperature > 0:
@@ -185,7 +201,7 @@ class LWFMHead(nn.Module):
 
     def logits(self, episode: EpisodeSimilarities) -> Tensor:
         """Compute logits [Q, way], of several episodes [E, Q, way], from their terms."""
-        return (episode.base + episode.matching) / self.temperature
+        return episode.total / self.temperature
 
     def similarities(
         self,
@@ -204,7 +220,7 @@ class LWFMHead(nn.Module):
         classes = class_lists(support_labels, len(batches[0][0]), device)
         weights = self._weights(batches[0][0])
         with without_autocast(batches[0][0].device):
-            if self.centre != "channels":
+            if self.centre != "channels" or self.regression_weight > 0:
                 images = encode_maps(batches, self.layout.dims, together=self.layout.shared, weights=weights)
                 return self._compare(images, classes, features=features)
             return self._weighted(
@@ -384,7 +400,11 @@ class LWFMHead(nn.Module):
                 terms = compare_centered(
                     images, classes, lists, self._options(), self.centre, features=features, task=task
                 )
-            return self._weighted(*terms, features=features)
+            compared = self._weighted(*terms, features=features)
+            if self.regression_weight == 0:
+                return compared
+            regression = regression_scores(images, classes, lists, self.centre, task)
+            return compared._replace(regression=self.regression_weight * regression)
 
     def _weighted(
         self, base: Tensor, matching: Tensor, means: Tensor, *, features: bool

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from lwfm.classifier.labels import check_labels
 from lwfm.data import open_image
 from lwfm.errors import UserError
 from lwfm.model import LWFM, save_model
+from lwfm.model.encode import encode_images
 from lwfm.nn import EncodedMaps, LWFMHead
 
 if TYPE_CHECKING:
@@ -320,6 +322,43 @@ def test_no_queries_give_no_answers(fitted: FewShotClassifier) -> None:
     assert fitted.predict([]).shape == (0,)
     assert fitted.predict_proba([]).shape == (0, 5)
     assert list(fitted.decide([])) == []
+
+
+def test_transductive_answers_depend_on_each_other(
+    network: LWFM, shots: tuple[list[Path], list[str]], queries: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lwfm.classifier.classifier._COMPARED_TOGETHER", 3)  # all are compared in any case
+    network = LWFM(replace(network.config, centre="task", regression_weight=1.0)).eval()
+    plain = FewShotClassifier(network, calibrate=False, batch_size=2).fit(*shots)
+    together = FewShotClassifier(network, calibrate=False, transductive=True).fit(*shots)
+    maps = [torch.cat(layer) for layer in zip(*encode_images(network, queries, 2), strict=True)]
+    expected = LWFMHead([64, 64], feature_size=1, embedding=False, centre="episode", regression_weight=1.0)
+    classes = together.support_.lists
+    logits = expected.eval()(together.support_.maps, classes, maps)
+    assert isinstance(logits, torch.Tensor)
+    probabilities = logits.double().softmax(1).detach().numpy()
+    np.testing.assert_allclose(together.predict_proba(iter(queries)), probabilities, atol=1e-5)
+    np.testing.assert_allclose(plain.predict_proba(queries[:4]), plain.predict_proba(queries)[:4], atol=1e-5)
+    assert not np.allclose(together.predict_proba(queries[:4]), probabilities[:4], atol=1e-5)
+    assert network.head.centre == "task"  # as it was
+    assert together.predict([]).shape == (0,)
+    assert len(list(together.decide(queries))) == len(queries)
+
+
+def test_files_of_classifiers_without_newer_options_are_read(
+    fitted: FewShotClassifier, queries: list[Path], tmp_path: Path
+) -> None:
+    path = tmp_path / "classifier.safetensors"
+    fitted.save(path)
+    with safetensors.safe_open(path, framework="pt") as file:
+        description = json.loads(file.metadata()["lwfm_classifier"])
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    del description["parameters"]["transductive"]
+    del description["model"]["config"]["centre"], description["model"]["config"]["regression_weight"]
+    safetensors.torch.save_file(tensors, path, metadata={"lwfm_classifier": json.dumps(description)})
+    np.testing.assert_array_equal(
+        FewShotClassifier.load(path).predict_proba(queries), fitted.predict_proba(queries)
+    )
 
 
 def test_only_queries_are_encoded_after_the_fit(

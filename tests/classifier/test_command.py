@@ -256,11 +256,13 @@ def test_a_class_called_unknown(place: Place, capsys: pytest.CaptureFixture[str]
 def test_the_image_size_of_a_backbone_can_be_given(
     place: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def conv4(backbone: str, image_size: int | None = None) -> ModelConfig:
+    def conv4(backbone: str, image_size: int | None = None, *, head: str) -> ModelConfig:
+        heads.append(head)
         return ModelConfig(backbone=backbone, image_size=image_size or 84, embedding=False)
 
     monkeypatch.setattr("lwfm.model.default.pretrained_config", conv4)
     seen: list[int] = []
+    heads: list[str] = []
     encode = LWFM.encode
 
     def watched(self: LWFM, images: Tensor) -> tuple[Tensor, ...]:
@@ -272,5 +274,6 @@ def test_the_image_size_of_a_backbone_can_be_given(
     index = ["index", place.unsorted, "--out", place.model.with_name("i.safetensors")]
     assert main([str(word) for word in [*index, "--model", "conv4", "--image_size", 40]]) == 0
     assert set(seen) == {48, 40}
+    assert heads == ["recommended", "published"]
     assert run(place, "--image_size", 48) == 2
     assert "model.safetensors already determines it" in capsys.readouterr().err

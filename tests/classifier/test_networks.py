@@ -65,6 +65,14 @@ def test_the_image_size_is_the_network_s_own_unless_given(
     assert pretrained_config(model, given).image_size == expected
 
 
+def test_classification_by_a_pretrained_network_has_the_recommended_head() -> None:
+    published = pretrained_config("resnet18")
+    recommended = pretrained_config("resnet18", head="recommended")
+    assert (published.centre, published.regression_weight, published.feature_size) == ("channels", 0.0, 3)
+    assert (recommended.centre, recommended.merge_shots, recommended.feature_size) == ("task", True, 5)
+    assert recommended.regression_weight > 0
+
+
 def test_an_image_size_beside_a_file_is_refused() -> None:
     with pytest.raises(UserError, match=r"best\.safetensors already determines it"):
         build_network("best.safetensors", 96)
@@ -105,6 +113,7 @@ class TestDefaultNetwork:
         classifier = FewShotClassifier()
         assert "timm:tf_efficientnet_lite0 (imagenet weights)" in repr(classifier)
         classifier.fit(shots[0][2:10], shots[1][2:10])
+        assert classifier.network_.config.regression_weight > 0
         assert "timm:tf_efficientnet_lite0 (imagenet weights)" in repr(classifier)
         assert classifier.predict(shots[0][:2]).tolist() == ["class-0"] * 2
 

@@ -1,0 +1,169 @@
+"""Ridge regression of the classes on statistics of encoded images, one closed-form solution an episode.
+
+Letters: n encoded images, E episodes, S support images and Q queries of each, P positions, C channels,
+D the statistics of an image, l a layer.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from lwfm.nn.task_centering import HeadCentre
+    from lwfm.ops.class_lists import ClassLists
+    from lwfm.ops.encode_maps import EncodedMaps
+
+RIDGE = 0.3
+"""Penalty of the regression; an image's statistics have length 1."""
+_LAST, _EARLIER = (1.0, 0.25), (0.125, 0.125)
+"""Shares of mean and spread in the squared length of the statistics: of the last layer, of each other."""
+_ROUNDS, _QUERY_WEIGHT = 5, 0.3
+"""Of a transductive regression: how often the queries join the support images, and with what weight each."""
+_CHUNK_BYTES = 1 << 28
+
+
+def image_statistics(images: EncodedMaps) -> tuple[Tensor, ...]:
+    """Compute mean and spread (standard deviation) of the positions of each layer, of length 1 each.
+
+    Returns
+    -------
+    tuple of Tensor
+        [n, C_l] twice for each layer: means, then spreads; zeros where all positions are equal.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from lwfm.nn import LWFMHead
+    >>> from lwfm.nn.regression import image_statistics
+    >>> [x.shape[1] for x in image_statistics(LWFMHead([4, 8]).encode(torch.rand(6, 12, 3, 3)))]
+    [4, 4, 8, 8]
+    """
+    statistics = []
+    for positions in images.positions:
+        variance = positions.var(1, correction=0)
+        floor = torch.finfo(variance.dtype).tiny  # the root of 0 has no gradient
+        statistics += [F.normalize(x, dim=-1) for x in (positions.mean(1), variance.clamp_min(floor).sqrt())]
+    return tuple(statistics)
+
+
+def regression_scores(
+    images: EncodedMaps,
+    classes: ClassLists,
+    lists: tuple[Tensor, Tensor] | None,
+    centre: HeadCentre,
+    task: EncodedMaps | None = None,
+) -> Tensor:
+    """Predict the classes of queries by a ridge regression of the support images' classes.
+
+    Parameters
+    ----------
+    images, classes, lists
+        As :func:`lwfm.ops.episodes.compare_episodes` takes them.
+    centre : {"channels", "task", "episode"}
+        Statistics are centered by the mean of the support images, each class counting alike. With
+        ``episode`` by that of all images of the episode, and the regression is transductive: the queries
+        join the support images with the classes that it predicted for them, five times.
+    task : EncodedMaps, optional
+        Images whose mean is subtracted instead, in every episode.
+
+    Returns
+    -------
+    Tensor
+        [E, Q, way], or [Q, way] without lists: about 1 - 1/way for the right class and -1/way for the others.
+        Differentiable with respect to positions.
+
+    Notes
+    -----
+    The regression of [1]_ in closed form: as many equations as images or as statistics, whichever are fewer.
+    Each support image is weighted by the inverse of its class's shots. Each statistic has a fixed share of
+    the squared length of an image's features. Nothing assumes that queries are of all classes alike, but
+    where a batch has few of some classes the transductive form gains less, or loses.
+
+    References
+    ----------
+    .. [1] Bertinetto et al., "Meta-learning with differentiable closed-form solvers", ICLR 2019.
+    """
+    S = len(classes)
+    statistics = image_statistics(images)
+    fixed = None if task is None else [x.mean(0) for x in image_statistics(task)]
+    if lists is None:
+        support, query = ([x[None, part] for x in statistics] for part in (slice(S), slice(S, None)))
+        return _regress(support, query, classes, centre, fixed)[0]
+    count = sum(x.shape[1] for x in statistics) * (S + lists[1].shape[1]) * statistics[0].element_size()
+    chunks = []
+    for pair in zip(*(torch.split(x, max(_CHUNK_BYTES // count, 1)) for x in lists), strict=True):
+        support, query = ([x[rows] for x in statistics] for rows in pair)
+        chunks.append(_regress(support, query, classes, centre, fixed))
+    return torch.cat(chunks)
+
+
+def _regress(
+    support: Sequence[Tensor],
+    query: Sequence[Tensor],
+    classes: ClassLists,
+    centre: HeadCentre,
+    fixed: Sequence[Tensor] | None,
+) -> Tensor:
+    """Predict [E, Q, way] from the statistics [E, S, C_l] and [E, Q, C_l] of each kind."""
+    share = classes.share.to(support[0])  # [S, way]
+    weights = share.sum(1) / classes.way  # of the images, of sum 1
+    x, q = _features(support, query, weights, centre, fixed)
+    targets = ((share > 0).to(x) - 1 / classes.way).expand(len(x), -1, -1)
+    weights = len(share) * weights
+    scores = q @ _solve(x, targets, weights)
+    if centre != "episode" or not q.shape[1]:
+        return scores
+    images = torch.cat([x, q], 1)
+    weights = torch.cat([weights, weights.new_full((q.shape[1],), _QUERY_WEIGHT)])
+    for _ in range(_ROUNDS):
+        predicted = _probabilities(scores.detach()) - 1 / classes.way
+        scores = q @ _solve(images, torch.cat([targets, predicted], 1), weights)
+    return scores
+
+
+def _probabilities(scores: Tensor) -> Tensor:
+    """Return the softmax of scores [E, Q, way], divided by their standard deviation in the episode."""
+    spread = scores.var((1, 2), correction=0, keepdim=True).sqrt()
+    return (scores / spread.clamp_min(torch.finfo(scores.dtype).tiny)).softmax(-1)
+
+
+def _solve(x: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+    """Solve the weighted ridge regression of targets [E, n, way] on features [E, n, D] -> [E, D, way]."""
+    n, D = x.shape[1:]
+    if n <= D:
+        system = x @ x.mT + torch.diag(RIDGE / weights)
+        solution: Tensor = x.mT @ torch.linalg.solve(system, targets)
+    else:
+        weighted = x.mT * weights
+        system = weighted @ x + RIDGE * torch.eye(D, dtype=x.dtype, device=x.device)
+        solution = torch.linalg.solve(system, weighted @ targets)
+    return solution
+
+
+def _features(
+    support: Sequence[Tensor],
+    query: Sequence[Tensor],
+    weights: Tensor,
+    centre: HeadCentre,
+    fixed: Sequence[Tensor] | None,
+) -> tuple[Tensor, Tensor]:
+    """Center each statistic, bring it to its share of the length, and place all side by side: [E, ., D]."""
+    shares = [*_EARLIER * (len(support) // 2 - 1), *_LAST]
+    parts: tuple[list[Tensor], list[Tensor]] = ([], [])
+    for k, (s, q) in enumerate(zip(support, query, strict=True)):
+        if fixed is not None:
+            mean = fixed[k]
+        elif centre == "episode":
+            mean = torch.cat([s, q], 1).mean(1, keepdim=True)
+        else:
+            mean = (weights @ s).unsqueeze(1)
+        length = (shares[k] / sum(shares)) ** 0.5
+        for part, x in zip(parts, (s, q), strict=True):
+            part.append(length * F.normalize(x - mean, dim=-1))
+    return torch.cat(parts[0], -1), torch.cat(parts[1], -1)
