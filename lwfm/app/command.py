@@ -77,7 +77,9 @@ def app(
     if port is not None:
         check_between(1, 65535, port=port)
     if classifier is None:
-        learned = FewShotClassifier(build_network(model, image_size), accelerator=accelerator)
+        learned = FewShotClassifier(
+            build_network(model, image_size, head="recommended"), accelerator=accelerator
+        )
     elif support is not None or model != "auto" or image_size is not None:
         raise UserError("a classifier has its own examples and network: leave out the other options")
     else:

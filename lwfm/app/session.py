@@ -89,7 +89,7 @@ class Session:
         """Take a classifier with what it has learned, instead of the present one; images remain."""
         self.classifier = classifier
         if not self._is_fitted():
-            classifier.set_params(model=build_network(classifier.model))  # once
+            classifier.set_params(model=build_network(classifier.model, head="recommended"))  # once
         self.decisions: list[Decision | None] = []
         self.classes = [str(label) for label in classifier.classes_] if self._is_fitted() else []
         self.sources: list[LocalImage | None] = [None] * self.count()
@@ -109,7 +109,11 @@ class Session:
     @property
     def network(self) -> LWFM:
         """The network that compares the images."""
-        return self.classifier.network_ if self._is_fitted() else build_network(self.classifier.model)
+        return (
+            self.classifier.network_
+            if self._is_fitted()
+            else build_network(self.classifier.model, head="recommended")
+        )
 
     def examples(self, name: str) -> list[int]:
         """Return the numbers of the examples of a class."""

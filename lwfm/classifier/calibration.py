@@ -1,4 +1,4 @@
-"""Calibration of probabilities: a temperature fitted on shots held out of the support set.
+"""Calibration on the support set: a temperature fitted on held-out shots, answers to left-out classes.
 
 Letters: Q queries, S support images, n answers on held-out shots.
 """
@@ -19,6 +19,7 @@ LEAST_ANSWERS = 10
 
 _MOST_ANSWERS = 512
 _MOST_FOLDS = 5
+_MOST_LEFT_OUT = 16
 _SCALES = (1e-3, 1e3)  # bounds of the inverse temperature
 
 
@@ -141,3 +142,34 @@ def calibrate(
     logits = [classify(kept, asked) for kept, asked in splits]
     truth = np.concatenate([labels[asked] for _, asked in splits])
     return fit_temperature(np.concatenate(logits), truth), len(truth)
+
+
+def answers_without_their_class(
+    classify: Callable[[npt.NDArray[np.int64], npt.NDArray[np.int64]], npt.NDArray[Any]],
+    labels: npt.NDArray[np.int64],
+    *,
+    seed: int = 0,
+) -> npt.NDArray[Any]:
+    """Classify support images among the other classes: how sure answers about unknown images are.
+
+    Parameters
+    ----------
+    classify : callable
+        As in :func:`calibrate`; its logits are those of the classes of the kept images.
+    labels : ndarray
+        [S] int64 in 0..way-1, of at least three classes.
+    seed : int
+        Chooses the classes, where there are more than 16, and their images, 512 in all.
+
+    Returns
+    -------
+    ndarray
+        [n, way - 1] logits.
+    """
+    generator = np.random.default_rng(seed)
+    left_out = generator.permutation(int(labels.max()) + 1)[:_MOST_LEFT_OUT]
+    logits = []
+    for label in left_out:
+        asked = generator.permutation(np.flatnonzero(labels == label))[: _MOST_ANSWERS // len(left_out)]
+        logits.append(classify(np.flatnonzero(labels != label), asked))
+    return np.concatenate(logits)

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from lwfm._common.devices import Accelerator, choose_device
 from lwfm._common.progress import progress
-from lwfm.classifier.calibration import calibrate
+from lwfm._common.ranges import check_between
+from lwfm.classifier.calibration import answers_without_their_class, calibrate, softmax
 from lwfm.classifier.decision import Decision
 from lwfm.classifier.labels import check_labels, check_options, plain_value, replace_unknown, unknown_label
 from lwfm.classifier.sklearn_api import Estimator
@@ -30,7 +31,7 @@ from lwfm.nn import EncodedMaps
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     import numpy.typing as npt
 
@@ -227,17 +228,69 @@ class FewShotClassifier(Estimator):
         """Calibrate, then set the fitted attributes: an error leaves the classifier unchanged."""
         temperature, answers = 1.0, 0
         if self.calibrate:
-            head, labels = self._head(network), support.labels.cpu().numpy()
-
-            def classify(kept: npt.NDArray[np.int64], asked: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
-                known, query = (torch.from_numpy(numbers).unsqueeze(0) for numbers in (kept, asked))
-                compared = head.compare_episodes(support.encoded, known, query, labels[kept].tolist())
-                return np.asarray(head.logits(compared)[0].cpu())
-
             with torch.inference_mode():
-                temperature, answers = calibrate(classify, labels)
+                temperature, answers = calibrate(
+                    self._among(network, support), support.labels.cpu().numpy()
+                )
         self.network_, self.support_, self.classes_ = network, support, support.classes
         self.temperature_, self.calibrated_on_ = temperature, answers
+
+    def _among(
+        self, network: LWFM, support: SupportSet
+    ) -> Callable[[npt.NDArray[np.int64], npt.NDArray[np.int64]], npt.NDArray[Any]]:
+        """Return what classifies some support images (indices) among the classes of others, as logits."""
+        head, labels = self._head(network), support.labels.cpu().numpy()
+
+        def classify(kept: npt.NDArray[np.int64], asked: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+            known, query = (torch.from_numpy(numbers).unsqueeze(0) for numbers in (kept, asked))
+            own = np.unique(labels[kept], return_inverse=True)[1]
+            compared = head.compare_episodes(support.encoded, known, query, own.tolist())
+            return np.asarray(head.logits(compared)[0].cpu())
+
+        return classify
+
+    def unknown_threshold(self, false_acceptance: float) -> float:
+        """Return the ``unknown_below`` at which so large a share of images of other classes gets an answer.
+
+        Each class of the examples (16 at most) is left out once, and its examples are classified among the
+        others: the classes to come must be as unlike the known ones as those are unlike each other.
+
+        Parameters
+        ----------
+        false_acceptance : float
+            The share, 0 to 1.
+
+        Returns
+        -------
+        float
+            In 0..1. Set it by ``set_params(unknown_below=...)``.
+
+        Raises
+        ------
+        UserError
+            For a share out of range, before :meth:`fit`, or with fewer than three classes.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from lwfm import FewShotClassifier
+        >>> from lwfm.model import ModelConfig
+        >>> colors = np.eye(3, dtype=np.uint8)[:, None, None] * np.full((32, 32, 1), 255, np.uint8)
+        >>> small = ModelConfig(backbone="conv4", image_size=32, embedding=False)
+        >>> classifier = FewShotClassifier(small).fit(colors, ["red", "green", "blue"])
+        >>> 0 < classifier.unknown_threshold(0.1) <= 1
+        True
+        """
+        check_between(0, 1, false_acceptance=plain_value(false_acceptance))
+        if not self._is_fitted():
+            raise UserError("this classifier has seen no images yet: call fit first")
+        if len(self.classes_) < 3:
+            raise UserError(f"to leave classes out takes three of them, and there are {len(self.classes_)}")
+        with torch.inference_mode():
+            classify = self._among(self.network_, self.support_)
+            logits = answers_without_their_class(classify, self.support_.labels.cpu().numpy())
+        sure = softmax(logits.astype(np.float64) / self.temperature_).max(-1)
+        return float(np.quantile(sure, 1 - float(false_acceptance)))
 
     def predict(self, images: Iterable[ImageLike]) -> npt.NDArray[Any]:
         """Return the class of each image, or the label of unknown ones.

