@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from lwfm.classifier.calibration import answers_without_their_class, calibrate
+from lwfm.classifier.calibration import answers_without_their_class, calibrate, softmax
 from lwfm.data import open_images
 from lwfm.evaluation.heads import HeadOptions, make_heads
 from lwfm.evaluation.map_store import stored_maps
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from lwfm.nn import EncodedMaps, LWFMHead
+
+    Integers = npt.NDArray[np.int64]
 
 NETWORK = "timm:tf_efficientnet_lite0"
 FALSE_ACCEPTANCE = 0.1
@@ -67,22 +69,23 @@ def measure(head: LWFMHead, images: EncodedMaps, labels: Tensor, episodes: list[
     """Return the measures of a head over episodes (support, known and unknown images) as a row of a table."""
     areas, accepted, rejected, answers = [], [], [], []
     for support, known, unknown in episodes:
-        own = torch.unique(labels[support], return_inverse=True)
+        names, own = np.unique(labels[support].numpy(), return_inverse=True)
         encoded = images[support]
 
         def classify(
-            kept: Tensor, asked: Tensor, encoded: EncodedMaps = encoded, own: Tensor = own[1]
-        ) -> Tensor:
-            classes = torch.unique(own[kept], return_inverse=True)[1]
-            return head.logits(head.compare(encoded[kept], classes, encoded[asked]))
+            kept: Integers, asked: Integers, encoded: EncodedMaps = encoded, own: Integers = own
+        ) -> npt.NDArray[np.float32]:
+            classes = np.unique(own[kept], return_inverse=True)[1].tolist()
+            compared = head.compare(encoded[kept.tolist()], classes, encoded[asked.tolist()])
+            return np.asarray(head.logits(compared))
 
-        temperature = calibrate(classify, own[1])[0]
-        left_out = answers_without_their_class(classify, own[1])
+        temperature = calibrate(classify, own)[0]
+        left_out = softmax(answers_without_their_class(classify, own) / temperature).max(-1)
+        threshold = float(np.quantile(left_out, 1 - FALSE_ACCEPTANCE))
         asked = torch.cat([known, unknown])
-        logits = head.logits(head.compare(encoded, own[1], images[asked]))
+        logits = head.logits(head.compare(encoded, own.tolist(), images[asked]))
         sure, best = (logits.double() / temperature).softmax(-1).max(-1)
-        threshold = (left_out.double() / temperature).softmax(-1).amax(-1).quantile(1 - FALSE_ACCEPTANCE)
-        right = own[0][best[: len(known)]] == labels[known]
+        right = torch.as_tensor(names)[best[: len(known)]] == labels[known]
         of_known, of_unknown = sure[: len(known)], sure[len(known) :]
         areas.append(area_under_curve(of_known.numpy(), of_unknown.numpy()))
         accepted.append(float((of_unknown >= threshold).double().mean()))

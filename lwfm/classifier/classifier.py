@@ -229,9 +229,7 @@ class FewShotClassifier(Estimator):
         temperature, answers = 1.0, 0
         if self.calibrate:
             with torch.inference_mode():
-                temperature, answers = calibrate(
-                    self._among(network, support), support.labels.cpu().numpy()
-                )
+                temperature, answers = calibrate(self._among(network, support), support.labels.cpu().numpy())
         self.network_, self.support_, self.classes_ = network, support, support.classes
         self.temperature_, self.calibrated_on_ = temperature, answers
 

@@ -20,6 +20,7 @@ from lwfm.data.user_images import NO_WHITE, pixels_of
 from lwfm.errors import UserError
 from lwfm.lap import default_threads
 from lwfm.lite.encoded import EncodedImages
+from lwfm.lite.regression import regression_scores
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -51,6 +52,7 @@ class HeadOptions:
     layer_reduction: str
     merge_shots: bool
     centre: str = "channels"
+    regression_weight: float = 0.0
 
     @classmethod
     def read(cls, config: dict[str, Any], source: str) -> HeadOptions:
@@ -74,6 +76,8 @@ class HeadOptions:
                 f"{source} has layer_reduction {options.layer_reduction!r} and centre {options.centre!r}, of "
                 "which this lwfm.lite does not know one: use a newer one, or lwfm.FewShotClassifier"
             )
+        if options.centre == "episode" and options.regression_weight > 0:
+            raise UserError(f"{source} has a transductive head, which lwfm.lite does not know: use lwfm")
         return options
 
 
@@ -169,10 +173,26 @@ class OnnxNetwork:
 
     def compare(self, support: EncodedImages, labels: npt.NDArray[np.int64], query: EncodedImages) -> Array:
         """Compute the logits [Q, way] of queries; labels [S] in 0..way-1, every class at least once."""
+        total = self._pairwise(support, labels, query)
+        if self.options.regression_weight > 0:
+            predicted = regression_scores(support, labels, query)
+            total = total + np.float32(self.options.regression_weight) * predicted
+        logits: Array = (total / np.float32(self.options.temperature)).astype(np.float32, copy=False)
+        return logits
+
+    def _pairwise(
+        self,
+        support: EncodedImages,
+        labels: npt.NDArray[np.int64],
+        query: EncodedImages,
+        task: EncodedImages | None = None,
+    ) -> Array:
+        """Compute base and weighted matching term, [Q, way]; centered by ``task``, if given, where at all."""
         options, way = self.options, int(labels.max()) + 1
         if options.centre != "channels":
-            task = [support, query] if options.centre == "episode" else [support]
-            support, query = support.centered(task), query.centered(task)
+            images = [support, query] if options.centre == "episode" else [support]
+            means = images if task is None else [task]
+            support, query = support.centered(means), query.centered(means)
         order = labels.argsort(kind="stable")
         begin = np.searchsorted(labels[order], np.arange(way + 1))
         top_k = -1 if options.top_k is None else options.top_k
@@ -187,9 +207,8 @@ class OnnxNetwork:
             merge_shots=options.merge_shots,
             threads=self.threads,
         )
-        weight, temperature = np.float32(options.matching_weight), np.float32(options.temperature)
-        logits: Array = ((base + weight * matching) / temperature).astype(np.float32, copy=False)
-        return logits
+        total: Array = base + np.float32(options.matching_weight) * matching
+        return total
 
     def most_similar(
         self,
@@ -207,8 +226,8 @@ class OnnxNetwork:
         for label in set(classes):
             members = np.flatnonzero(labels == label)
             queries = np.flatnonzero(np.asarray(classes) == label)
-            logits = self.compare(support[members], np.arange(len(members)), query[queries])
-            nearest[queries] = members[logits.argmax(-1)]
+            compared = self._pairwise(support[members], np.arange(len(members)), query[queries], support)
+            nearest[queries] = members[compared.argmax(-1)]
         return [int(number) for number in nearest]
 
 
