@@ -65,6 +65,7 @@ def area_under_curve(known: npt.NDArray[np.float64], unknown: npt.NDArray[np.flo
     return float(((differences > 0) + 0.5 * (differences == 0)).mean())
 
 
+@torch.inference_mode()
 def measure(head: LWFMHead, images: EncodedMaps, labels: Tensor, episodes: list[tuple[Tensor, ...]]) -> str:
     """Return the measures of a head over episodes (support, known and unknown images) as a row of a table."""
     areas, accepted, rejected, answers = [], [], [], []
@@ -114,7 +115,6 @@ def draw(labels: Tensor, shot: int, queries: int, count: int, seed: int = 0) -> 
     return episodes
 
 
-@torch.inference_mode()
 def main() -> None:
     """Print a row for each data set and head."""
     parser = argparse.ArgumentParser(
@@ -142,7 +142,8 @@ def main() -> None:
         episodes = draw(labels, options.shot, options.queries, options.episodes)
         for row, method in {"published": heads.own, **heads.others}.items():
             assert isinstance(method, HeadOnMaps)  # none of them is a baseline
-            encoded = method.head.encode(method.read(maps.select(range(len(labels)))))
+            with torch.inference_mode():
+                encoded = method.head.encode(method.read(maps.select(range(len(labels)))))
             print(f"| {name} | {row} | {measure(method.head, encoded, labels, episodes)} |", flush=True)
 
 
