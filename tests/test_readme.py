@@ -17,7 +17,7 @@ CLASSIFY = re.findall(r"`lwfm (classify [^`]*)`", README)
 
 
 @pytest.mark.parametrize(
-    ("code", "printed"), EXAMPLES, ids=["operator", "head", "solver", "classifier"][: len(EXAMPLES)]
+    ("code", "printed"), EXAMPLES, ids=["operator", "solver", "classifier"][: len(EXAMPLES)]
 )
 def test_examples_print_what_is_shown(code: str, printed: str, capsys: pytest.CaptureFixture[str]) -> None:
     exec(compile(code, "README.md", "exec"), {})  # noqa: S102 - our own text
@@ -49,5 +49,5 @@ def test_links_lead_to_files(target: str) -> None:
 
 
 def test_it_is_short_and_nothing_was_overlooked() -> None:
-    assert len(README.splitlines()) <= 120
-    assert len(EXAMPLES) == README.count("```python") == 4
+    assert len(README.splitlines()) <= 125
+    assert len(EXAMPLES) == README.count("```python") == 3
