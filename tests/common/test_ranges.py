@@ -45,7 +45,7 @@ def test_rates_are_above_0(number: Any) -> None:
 def test_seeds_are_those_of_all_generators(seed: Any) -> None:
     check_seed(0)
     check_seed(2**32 - 1)
-    with pytest.raises(UserError, match="seed must be a number from 0 to 4294967295, not"):
+    with pytest.raises(UserError, match="seed must be a whole number from 0 to 4294967295, not"):
         check_seed(seed)
 
 
