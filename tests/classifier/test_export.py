@@ -45,7 +45,7 @@ def test_a_model_file_and_a_name(
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("lwfm.classifier.export.export_network", export_network)
-    monkeypatch.setattr("lwfm.model.default.pretrained_config", lambda *_: network.config)
+    monkeypatch.setattr("lwfm.model.default.pretrained_config", lambda *_, **__: network.config)
     save_model(network, tmp_path / "best.safetensors")
     assert main(["export", model]) == 0
     assert exported[0].config.backbone == "conv4"
