@@ -197,7 +197,7 @@ def test_bits_of_an_episode_do_not_depend_on_the_others(shape: str, options: str
         unlisted = case.head.compare(support, case.labels, query, features=True)
         weights = [torch.linspace(-1, 2, x[e].numel()).view_as(x[e]) for x in together]
         slopes = []
-        for outputs in ([x[e] for x in together], [x[0] for x in alone], list(unlisted)):
+        for outputs in ([x[e] for x in together], [x[0] for x in alone], list(unlisted[:3])):
             torch.testing.assert_close(outputs, [x[e] for x in together], rtol=0, atol=0)
             loss = [(w * x).sum() for w, x in zip(weights, outputs, strict=True)]  # type: ignore[operator]
             slopes.append(torch.autograd.grad(loss, case.inputs(), retain_graph=True, allow_unused=True))
