@@ -24,8 +24,8 @@ from torch.nn import functional as F
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+# Positions [P, C] of an image and layer as they are compared, and before they are centered by the task.
 Positions: TypeAlias = tuple[Tensor, Tensor]
-"""Positions [P, C] of an image and layer as they are compared, and before they are centered by the task."""
 
 CORRELATION_EPS = 1e-6
 """Added to squared norms in the correlation of layer-wise embedding."""

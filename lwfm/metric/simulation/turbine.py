@@ -25,8 +25,6 @@ Noise of measurement
     Standard deviations: wind 0.3 m/s, power 15 kW, speed 0.01 rad/s, pitch 0.1 degrees, temperatures 0.5
     degrees.
 
-References
-----------
 .. [1] S. Heier, "Grid Integration of Wind Energy", 3rd edition, Wiley, 2014.
 """
 
