@@ -66,6 +66,12 @@ def onnxruntime_web() -> Path | None:
     return next((folder for folder in found if folder.is_dir()), None)
 
 
+WEB_RUNTIME = onnxruntime_web() or Path("onnxruntime-web")
+needs_web_runtime = pytest.mark.skipif(
+    not WEB_RUNTIME.is_dir(), reason="needs the npm package: npm install -g onnxruntime-web"
+)
+
+
 class _Quiet(http.server.SimpleHTTPRequestHandler):
     """Serve files, modules of JavaScript and WebAssembly as what they are, without a log."""
 
@@ -92,17 +98,15 @@ def address(tmp_path: Path) -> Iterator[str]:
 
 
 @needs_browser
+@needs_web_runtime
 def test_a_browser_computes_the_same_outputs(tmp_path: Path, address: str) -> None:
-    package = onnxruntime_web()
-    if package is None:
-        pytest.skip("needs the npm package onnxruntime-web: npm install -g onnxruntime-web")
     torch.manual_seed(0)
     network = LWFM(ModelConfig(backbone="conv4", image_size=SIDE)).eval()
     export_network(network, tmp_path / "model.onnx")
     images = np.random.default_rng(0).integers(0, 256, (3, SIDE, SIDE, 3), dtype=np.uint8)
     (tmp_path / "images.json").write_text(json.dumps(images.reshape(3, -1).tolist()))
     (tmp_path / "page.html").write_text(PAGE)
-    (tmp_path / "ort").symlink_to(package)
+    (tmp_path / "ort").symlink_to(WEB_RUNTIME)
     shutil.copy(ROOT / "examples/onnx/encode.mjs", tmp_path)
     exported = OnnxNetwork(tmp_path / "model.onnx")
     expected = dict(zip(exported.outputs, exported(torch.from_numpy(images), exported.outputs), strict=True))

@@ -33,11 +33,12 @@ _ENCODER = "encoder."
 
 
 class MetricEstimator(TransformerMixin, ClassifierMixin, BaseEstimator, ABC):  # type: ignore[misc]  # no types
-    """Learned embedding and vote of the nearest training rows: the base of every system.
+    """Learned embedding, and a decision about what is embedded: the base of every system.
 
     A system's constructor keeps its arguments under their names (scikit-learn's ``clone``, searches and
     pipelines need that); it has at least `seed` and `accelerator`. It defines the abstract
-    methods and, if need be, :meth:`_inputs` and :meth:`_references`.
+    methods and, if need be, :meth:`_inputs` and :meth:`_references`. Most systems decide by the votes of
+    neighbors: :class:`NeighborEstimator`.
 
     Attributes
     ----------
@@ -45,8 +46,8 @@ class MetricEstimator(TransformerMixin, ClassifierMixin, BaseEstimator, ABC):  #
         Sorted labels.
     encoder_ : nn.Module
         Inputs [B, ...] to embeddings.
-    decision_ : NeighborVote, or what a system decides by
-        Holds the embeddings of the training rows.
+    decision_ : object
+        What the system decides by; holds the embeddings of the training rows that it needs.
     """
 
     system: ClassVar[str]
@@ -100,8 +101,9 @@ class MetricEstimator(TransformerMixin, ClassifierMixin, BaseEstimator, ABC):  #
             raise UserError(f"at least two classes are needed, there is only {classes.tolist()}")
         return classes, codes
 
+    @abstractmethod
     def _decide_by(self, references: npt.NDArray[np.float32], codes: Indices) -> None:
-        self.decision_ = NeighborVote(*self._vote()).fit(references, codes, len(self.classes_))
+        """Set ``decision_`` from the embeddings [R, dim] and codes [R] of :meth:`_references`."""
 
     def _deciding(self) -> tuple[npt.NDArray[np.float32], Indices]:
         """Return the embeddings and codes that :meth:`_decide_by` got, or others that replaced them."""
@@ -134,13 +136,9 @@ class MetricEstimator(TransformerMixin, ClassifierMixin, BaseEstimator, ABC):  #
         """Draw the rows [steps, B] of all training steps."""
 
     def _references(self, codes: Indices, groups: npt.NDArray[Any], random: np.random.Generator) -> Indices:
-        """Choose the training rows that vote: here all, in order."""
+        """Choose the training rows that the decision needs: here all, in order."""
         del groups, random
         return np.arange(len(codes))
-
-    @abstractmethod
-    def _vote(self) -> tuple[int, Weights]:
-        """Return the number of neighbors that vote, and the weights of their votes."""
 
     def transform(self, X: Any) -> npt.NDArray[np.float32]:
         """Compute the embeddings [N, dim] of inputs [N, ...]."""
@@ -234,6 +232,25 @@ class MetricEstimator(TransformerMixin, ClassifierMixin, BaseEstimator, ABC):  #
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise UserError(f"{file} is not a whole model: {error}") from error
         return estimator
+
+
+class NeighborEstimator(MetricEstimator):
+    """A system whose nearest training rows vote; it defines :meth:`_vote` too.
+
+    Attributes
+    ----------
+    decision_ : NeighborVote
+        Holds the embeddings and classes of the rows that vote.
+    """
+
+    decision_: NeighborVote
+
+    @abstractmethod
+    def _vote(self) -> tuple[int, Weights]:
+        """Return the number of neighbors that vote, and the weights of their votes."""
+
+    def _decide_by(self, references: npt.NDArray[np.float32], codes: Indices) -> None:
+        self.decision_ = NeighborVote(*self._vote()).fit(references, codes, len(self.classes_))
 
 
 def check_lengths(rows: int, **values: npt.NDArray[Any]) -> None:

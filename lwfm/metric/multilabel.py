@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from lwfm.metric.decisions import Weights
     from lwfm.metric.module import Indices
 
     Values = npt.NDArray[np.float64]
@@ -161,9 +160,6 @@ class MultiLabelEstimator(MetricEstimator):
         split = GroupShuffleSplit(1, test_size=self.held_out, random_state=self.seed)
         _, held = next(split.split(codes, groups=grouped))
         return np.asarray(held[(codes[held] >= 0).any(1)], dtype=np.int64)
-
-    def _vote(self) -> tuple[int, Weights]:
-        raise NotImplementedError("labels are decided by prototypes, not by a vote")
 
     def _decide_by(self, references: npt.NDArray[np.float32], codes: Indices) -> None:
         """Calibrate on the embeddings [H, dim] and codes [H, C] of the rows held out."""

@@ -15,7 +15,7 @@ from torch import nn
 from lwfm._common.devices import choose_device
 from lwfm._common.ranges import check_counts, check_positive
 from lwfm.errors import UserError
-from lwfm.metric.estimator import MetricEstimator, check_lengths
+from lwfm.metric.estimator import NeighborEstimator, check_lengths
 from lwfm.metric.image_encoders import (
     MixedAttentionResNet,
     Turned,
@@ -58,7 +58,7 @@ class Encoded(NamedTuple):
         return Encoded(self.descriptors[rows], None if self.maps is None else self.maps[rows])
 
 
-class ImageRetriever(MetricEstimator):
+class ImageRetriever(NeighborEstimator):
     """Search of images by their descriptors: what the systems share that rank images.
 
     Inputs are images (paths, PIL images, arrays [H, W, 3], tensors [3, H, W]) or a stack of tensors that were

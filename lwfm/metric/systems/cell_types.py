@@ -24,7 +24,7 @@ from lwfm.figures import check_figure_suffix, save_figure
 from lwfm.metric.data.cells import CellFile, open_cells, read_orthologues
 from lwfm.metric.decisions import UNKNOWN
 from lwfm.metric.encoders import ScaledNorm, mlp
-from lwfm.metric.estimator import MetricEstimator
+from lwfm.metric.estimator import NeighborEstimator
 from lwfm.metric.evaluation import MetricEvaluation, Row
 from lwfm.metric.losses import LinearCrossEntropy
 from lwfm.metric.module import MetricModule, shuffled_batches
@@ -49,7 +49,7 @@ _BATCH_COLUMNS = ("protocol", "study", "species", "sample", "batch")
 _DRAWN = 1500
 
 
-class CellTypeAnnotator(MetricEstimator):
+class CellTypeAnnotator(NeighborEstimator):
     """Types of cells by a metric learned on annotated ones, with "Unknown" for those that fit none.
 
     A perceptron (G - 256 - 64, dropout, embeddings of length 10) is trained by cross-entropy plus the triplet

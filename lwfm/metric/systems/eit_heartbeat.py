@@ -16,7 +16,7 @@ from lwfm._common.tensor_files import tensors_under
 from lwfm.errors import UserError
 from lwfm.metric.data.eit import Recording, read_recordings
 from lwfm.metric.encoders import ConvEncoder1d, SeparationUNet1d
-from lwfm.metric.estimator import MetricEstimator, check_lengths
+from lwfm.metric.estimator import NeighborEstimator, check_lengths
 from lwfm.metric.losses import FeatureMatchingLoss, LinearCrossEntropy
 from lwfm.metric.module import (
     MetricModule,
@@ -56,7 +56,7 @@ class Parts(NamedTuple):
     breath: Frames
 
 
-class EITHeartbeatSeparator(MetricEstimator):
+class EITHeartbeatSeparator(NeighborEstimator):
     """Separation of heart and breathing in impedance tomography, learned from windows with held breath.
 
     A Siamese encoder f is trained by the contrastive loss to tell the heart band of held breath from that of

@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import csv
-from copy import deepcopy
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self, get_args
 
 import numpy as np
-import torch
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from pytorch_metric_learning.distances import LpDistance
 from pytorch_metric_learning.losses import TripletMarginLoss
 from pytorch_metric_learning.miners import BatchHardMiner
-from sklearn.metrics import f1_score
-from torch import Tensor, nn
-from torchvision.ops import box_iou
 
 from lwfm._common.files import atomic_path
 from lwfm._common.progress import progress
@@ -31,23 +26,16 @@ from lwfm.figures import check_figure_suffix, save_figure
 from lwfm.metric.data.boxes import BoxedImage, compose_scene, one_class, open_boxes
 from lwfm.metric.data.pictures import open_pictures
 from lwfm.metric.decisions import UNKNOWN
-from lwfm.metric.detection import BoxDetector, average_precision
+from lwfm.metric.detection import BoxDetector
 from lwfm.metric.encoders import GeM, ScaledNorm
 from lwfm.metric.estimator import check_lengths
-from lwfm.metric.evaluation import MetricEvaluation, Role, Row
 from lwfm.metric.heads import BNNeck, BNNeckLoss
 from lwfm.metric.image_encoders import SE_RESNETS, MixedAttentionResNet, WithPretrained, check_shape
 from lwfm.metric.losses import Mined
 from lwfm.metric.module import MetricModule, class_batches
-from lwfm.metric.retriever import Encoded, Hits, TrunkRetriever, image_names
-from lwfm.metric.scores import Scores, auroc
+from lwfm.metric.retriever import Hits, TrunkRetriever, image_names
 from lwfm.metric.systems.protocols import (
-    best_plain,
-    choose,
     drawn,
-    images_for_testing,
-    inputs_and_plain,
-    recall_at_1,
 )
 from lwfm.metric.systems.search import fit_on_folders
 from lwfm.metric.systems.system import System, build
@@ -58,22 +46,19 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from PIL.Image import Image
     from pytorch_metric_learning.distances import BaseDistance
+    from torch import Tensor, nn
 
     from lwfm._common.devices import Accelerator
     from lwfm.metric.decisions import Weights
+    from lwfm.metric.evaluation import MetricEvaluation
     from lwfm.metric.module import Indices
     from lwfm.metric.retriever import Distance
 
     Detect = Callable[[Image], Any]
 
 LossName = Literal["joint", "cross_entropy", "triplet"]
-RATES = (5e-4, 2e-3)
-"""Learning rates that :func:`evaluate` tries for every trained row, on a quarter of the training images."""
-WEIGHTS = (0.0, 1.0, 2.0, 4.0)
-"""Of the pretrained means: :func:`evaluate` chooses, with a known class in the role of the added one."""
-SHOTS = (5, 20, 160)
-"""Images of the added disease, or as many as there are."""
 _DETECTOR = "detector."
+_SHOWN = 4
 
 
 class Leaf(NamedTuple):
@@ -320,216 +305,6 @@ def _crop(image: Image, box: tuple[float, float, float, float], border: float = 
     return image.crop((round(x - half), round(y - half), round(x + half), round(y + half)))
 
 
-def evaluate(
-    root: Path,
-    seeds: Sequence[int],
-    *,
-    boxes: str | None = None,
-    scenes: int = 60,
-    epochs: int = 20,
-    **options: Any,
-) -> MetricEvaluation:
-    """Compare losses when one disease is added to the index only; and detection on scenes of several leaves.
-
-    In each seed another disease is the one that training does not see.
-
-    Parameters
-    ----------
-    root : Path
-        Folder or zip of images of single leaves in folders of their diseases.
-    seeds : sequence of int
-        Of training, of the test images, and of the disease that is added.
-    boxes : str, optional
-        Folder or zip of images with boxes, on which the detector is measured too.
-    scenes : int
-        Composed scenes on which a detector is trained; a fifth as many are for testing.
-    epochs : int
-        Of the detectors; 0 leaves detection out.
-    **options
-        Parameters of :class:`LeafDiseaseRetriever`, but for `loss`, `distance`, `learning_rate`,
-        `pretrained`, `seed` and `kept`.
-    """
-    template: LeafDiseaseRetriever = build(
-        LeafDiseaseRetriever, options, set_here=("loss", "distance", "learning_rate", "pretrained", "seed"),
-        unused=("kept",),
-    )  # fmt: skip
-    found: _Found = {}
-    with open_pictures(root, classes=3) as pictures:
-        inputs, plain = inputs_and_plain(
-            template.trunk, template.image_size, pictures.paths, template.accelerator
-        )
-        names, codes = np.unique(pictures.labels, return_inverse=True)
-        for seed in progress(seeds, "seeds", "seed"):
-            test = images_for_testing(pictures, codes, seed)
-            case = _Case(seed, seed % len(names), codes, test)
-            known = inputs[case.train], codes[case.train]
-            for name, role, loss in _KINDS:
-                options = {**template.get_params(), "loss": loss, "pretrained": 0.0, "seed": seed}
-                base = LeafDiseaseRetriever(**options)
-                chosen = choose(base, {"learning_rate": RATES}, *known, score=recall_at_1)
-                if loss == "joint":
-                    joined = _weighted(chosen, *known).fit(*known)
-                    _add_scores(found, _JOINED, "system", case, joined, joined.encode(inputs))
-                    if epochs:
-                        shots = case.shots(SHOTS[-1])
-                        grown = deepcopy(joined).add(inputs[shots], codes[shots])
-                        _add_detection(found, case, grown, pictures.paths, (scenes, epochs))
-                    joined.set_params(distance="spm")
-                    _add_scores(found, _SPM, "ablation", case, joined, joined.encode(inputs))
-                fitted = chosen.fit(*known)
-                _add_scores(found, name, role, case, fitted, fitted.encode(inputs))
-            chosen_plain = plain[best_plain(plain, case.train, codes)]
-            _add_scores(found, _PLAIN, "baseline", case, template, chosen_plain)
-            if boxes and epochs:
-                _add_boxes(found, Path(boxes), seed, epochs, template.accelerator)
-    rows = [Row.over_seeds(protocol, name, role, scores) for (protocol, name, role), scores in found.items()]
-    rows.sort(key=lambda row: list(dict.fromkeys(key[0] for key in found)).index(row.protocol))
-    data = f"{root.name}: {len(names)} classes, {len(codes)} images, a fifth of them for testing"
-    return MetricEvaluation("leaf_diseases", data, tuple(seeds), tuple(rows), "Recall@1", SYSTEM.published)
-
-
-_KINDS: tuple[tuple[str, Role, LossName], ...] = (
-    ("cross-entropy + triplet alone", "ablation", "joint"),
-    ("triplet alone", "ablation", "triplet"),
-    ("cross-entropy alone", "baseline", "cross_entropy"),
-)
-_Found = dict[tuple[str, str, Role], list[Scores]]
-_SCENE_PROTOCOL = "composed scenes of several leaves"
-_SHOWN = 4
-_JOINED = "cross-entropy + triplet, pretrained means"
-_SPM = "the same, ranked by semantic pixels"
-_PLAIN = "nothing learned: cosine of pretrained features"
-
-
-def _weighted(base: LeafDiseaseRetriever, inputs: Tensor, codes: Indices) -> LeafDiseaseRetriever:
-    """Choose the weight of the pretrained means as a class is added that was left out of training.
-
-    The inner training sees all known classes but the first; the score is Recall@1 over all known classes on a
-    quarter of the images, with 20 images of the first class in the index.
-    """
-    left_out = int(codes.min())
-    held = np.zeros(len(codes), dtype=bool)
-    held[drawn(codes, 0.25, base.seed)] = True
-    if len(np.unique(codes)) < 3:
-        return LeafDiseaseRetriever(**{**base.get_params(), "pretrained": WEIGHTS[-1]})
-    case = _Case(base.seed, left_out, codes, held)
-    fitted = LeafDiseaseRetriever(**base.get_params()).fit(inputs[case.train], codes[case.train])
-    rows = np.concatenate([case.train, case.shots(20)])
-    encoder: Any = fitted.encoder_
-    recalls = []
-    for weight in WEIGHTS:
-        encoder.weight = weight
-        encoded = fitted.encode(inputs)
-        nearest, _ = _nearest(fitted, encoded.part(np.flatnonzero(held)), encoded.part(rows), codes[rows])
-        recalls.append(float((nearest == codes[held]).mean()))
-    best = WEIGHTS[int(np.argmax(recalls))]
-    return LeafDiseaseRetriever(**{**base.get_params(), "pretrained": best})
-
-
-class _Case(NamedTuple):
-    """One seed: the added class, the classes [N] and the test images [N]."""
-
-    seed: int
-    added: int
-    codes: Indices
-    test: npt.NDArray[np.bool_]
-
-    @property
-    def train(self) -> Indices:
-        """Rows of training: images of the other classes."""
-        return np.flatnonzero(~self.test & (self.codes != self.added))
-
-    @property
-    def known_leaves(self) -> Indices:
-        """Rows of leaves that are not for testing, of all classes: detection does not ask for the disease."""
-        return np.flatnonzero(~self.test)
-
-    def shots(self, count: int) -> Indices:
-        """Return rows of the added class for the index."""
-        rows = np.flatnonzero(~self.test & (self.codes == self.added))
-        return np.random.default_rng(self.seed).permutation(rows)[:count]
-
-
-def _add_scores(
-    found: _Found,
-    name: str,
-    role: Role,
-    case: _Case,
-    retriever: LeafDiseaseRetriever,
-    encoded: Encoded,
-) -> None:
-    """Score the search of the test images before and after a class is added by some images."""
-    queries, truth = encoded.part(np.flatnonzero(case.test)), case.codes[case.test]
-    new = truth == case.added
-    before, distances = _nearest(retriever, queries, encoded.part(case.train), case.codes[case.train])
-    for shots in SHOTS:
-        rows = np.concatenate([case.train, case.shots(shots)])
-        after, _ = _nearest(retriever, queries, encoded.part(rows), case.codes[rows])
-        protocol = f"one disease added by {shots} images, without training"
-        scores = {
-            "Recall@1": float((after == truth).mean()),
-            "F1 of the added": float(f1_score(new, after == case.added)),
-            "known Recall@1": float((after == truth)[~new].mean()),
-            "known before": float((before == truth)[~new].mean()),
-            "AUROC of rejection": auroc(new, distances),
-        }
-        found.setdefault((protocol, name, role), []).append(scores)
-
-
-def _nearest(
-    retriever: LeafDiseaseRetriever, queries: Encoded, gallery: Encoded, codes: Indices
-) -> tuple[Indices, npt.NDArray[np.float64]]:
-    """Return the class of the nearest image of a gallery [Q], and the mean distance to the nearest k [Q]."""
-    keys = torch.as_tensor(retriever.ranking(queries, gallery)[:, : retriever.k].copy())
-    distances = retriever.compare(queries, gallery, keys)
-    return codes[keys[:, 0].numpy()], distances.double().mean(1).numpy()
-
-
-def _add_detection(
-    found: _Found,
-    case: _Case,
-    retriever: LeafDiseaseRetriever,
-    leaves: Sequence[Path],
-    training: tuple[int, int],
-) -> None:
-    """Score the diseases named on composed scenes of test leaves, by detected and by true boxes."""
-    count, epochs = training
-    detector = BoxDetector(epochs=epochs, seed=case.seed, accelerator=retriever.accelerator)
-    detector.fit(one_class(composed_scenes(leaves, case.known_leaves, count, case.seed)))
-    scenes = composed_scenes(leaves, np.flatnonzero(case.test), max(1, count // 5), case.seed + 1)
-    detected = [detector(scene.image) for scene in scenes]
-    kinds: tuple[tuple[str, Role, list[Any]], ...] = (
-        ("detected boxes", "system", detected),
-        ("true boxes", "ablation", [scene.boxes for scene in scenes]),
-    )
-    for name, role, boxes in kinds:
-        counts = np.zeros(2)
-        for scene, each in zip(scenes, boxes, strict=True):
-            counts += _right_leaves(retriever.identify(scene.image, partial(_given, each)), scene, case.codes)
-        every = sum(len(scene.boxes) for scene in scenes)
-        scores = {"found": counts[0] / every, "found and named right": counts[1] / every}
-        if role == "system":
-            scores["AP@50"] = average_precision(detected, one_class(scenes))
-        found.setdefault((_SCENE_PROTOCOL, name, role), []).append(scores)
-
-
-def _given(boxes: Any, image: Any) -> Any:
-    """Return boxes that are known already, as a detector."""
-    del image
-    return boxes
-
-
-def _add_boxes(found: _Found, boxes: Path, seed: int, epochs: int, accelerator: Accelerator) -> None:
-    """Score a detector on images with boxes: trained on the folder ``train``, tested on ``val``."""
-    with open_boxes(boxes) as images:
-        classes = 1 + max(int(image.codes.max(initial=0)) for image in images["train"])
-        detector = BoxDetector(classes, epochs=epochs, seed=seed, accelerator=accelerator)
-        detector.fit(images["train"])
-        detected = [detector(image.image) for image in images["val"]]
-        scores = {"mAP@50": average_precision(detected, images["val"])}
-        found.setdefault((f"boxes of {boxes.name}", "detector", "system"), []).append(scores)
-
-
 def composed_scenes(leaves: Sequence[Path], rows: Indices, count: int, seed: int) -> list[BoxedImage]:
     """Compose scenes of three to nine leaves each, whose classes are their rows."""
     random = np.random.default_rng(seed)
@@ -539,17 +314,6 @@ def composed_scenes(leaves: Sequence[Path], rows: Indices, count: int, seed: int
         scene = compose_scene([open_image(leaves[row]) for row in chosen], random)
         scenes.append(scene._replace(codes=chosen))
     return scenes
-
-
-def _right_leaves(found: list[Leaf], scene: BoxedImage, codes: Indices) -> npt.NDArray[np.float64]:
-    """Count the leaves of a scene that were found, and those that were named right too."""
-    if not found:
-        return np.zeros(2)
-    overlaps = box_iou(torch.as_tensor([leaf.box for leaf in found]), torch.as_tensor(scene.boxes).double())
-    best = overlaps.max(0)
-    hit = (best.values >= 0.5).numpy()
-    named = np.array([found[row].disease for row in best.indices.tolist()], dtype=object)
-    return np.array([hit.sum(), (hit & (named == codes[scene.codes])).sum()], dtype=np.float64)
 
 
 def fit(
@@ -635,6 +399,13 @@ def draw_leaves(
                 color="black", backgroundcolor=color, verticalalignment="top",
             )  # fmt: skip
     return figure
+
+
+def evaluate(root: Path, seeds: Sequence[int], **options: Any) -> MetricEvaluation:
+    """Compare with the baselines, see :func:`lwfm.metric.systems.leaf_comparison.evaluate`."""
+    from lwfm.metric.systems import leaf_comparison
+
+    return leaf_comparison.evaluate(root, seeds, **options)
 
 
 SYSTEM = System(

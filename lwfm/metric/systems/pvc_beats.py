@@ -25,7 +25,7 @@ from lwfm.errors import UserError
 from lwfm.figures import check_figure_suffix, save_figure
 from lwfm.metric.data import ecg
 from lwfm.metric.encoders import ConvEncoder1d
-from lwfm.metric.estimator import MetricEstimator
+from lwfm.metric.estimator import NeighborEstimator
 from lwfm.metric.evaluation import MetricEvaluation, Row
 from lwfm.metric.losses import LinearCrossEntropy
 from lwfm.metric.module import MetricModule, balanced_weights, weighted_batches
@@ -58,7 +58,7 @@ BALANCED, ALL = "balanced vote", "5 of all beats"
 PATIENTS, RANDOM = "across patients (DS1 -> DS2)", "random beats (80 % -> 20 %)"
 
 
-class PVCDetector(MetricEstimator):
+class PVCDetector(NeighborEstimator):
     """Premature ventricular contractions (PVC) by a learned metric of beats.
 
     A convolutional network embeds the z-scored beat around the R peak, and beside it, if the rows have them,

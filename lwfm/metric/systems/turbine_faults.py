@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from lwfm._common.devices import Accelerator
-    from lwfm.metric.decisions import Weights
     from lwfm.metric.evaluation import MetricEvaluation
     from lwfm.metric.module import Indices
 
@@ -245,9 +244,6 @@ class TurbineFaultDetector(MetricEstimator):
     def _decide_by(self, references: npt.NDArray[np.float32], codes: Indices) -> None:
         del codes
         self.decision_ = AnomalyScore(self.dim, self.balance if self.loss != "none" else 0.0).fit(references)
-
-    def _vote(self) -> tuple[int, Weights]:
-        raise NotImplementedError("this system decides by a score, not by a vote")
 
     def decision_function(self, X: Any) -> Values:
         """Return the scores [N]: large for what is unlike normal windows."""
