@@ -32,3 +32,8 @@ def shots(tiny_images: Path) -> tuple[list[Path], list[str]]:
 @pytest.fixture
 def fitted(network: LWFM, shots: tuple[list[Path], list[str]]) -> FewShotClassifier:
     return FewShotClassifier(network).fit(*shots)
+
+
+@pytest.fixture(scope="module")
+def queries(tiny_images: Path) -> list[Path]:
+    return [path for path in sorted((tiny_images / "val").glob("*/*.png")) if path.stem >= "4"]

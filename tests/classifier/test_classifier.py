@@ -1,14 +1,12 @@
-"""FewShotClassifier: predictions, partial fits, errors, files."""
+"""FewShotClassifier: predictions, partial fits, errors; its files are in test_files.py."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-import safetensors
 import torch
 from PIL import Image
 
@@ -16,18 +14,13 @@ from lwfm import FewShotClassifier
 from lwfm.classifier.labels import check_labels
 from lwfm.data import open_image
 from lwfm.errors import UserError
-from lwfm.model import LWFM, save_model
+from lwfm.model import LWFM
 from lwfm.model.encode import encode_images
 from lwfm.nn import EncodedMaps, LWFMHead
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
-
-
-@pytest.fixture(scope="module")
-def queries(tiny_images: Path) -> list[Path]:
-    return [path for path in sorted((tiny_images / "val").glob("*/*.png")) if path.stem >= "4"]
 
 
 def test_predictions_are_those_of_the_network(
@@ -345,22 +338,6 @@ def test_transductive_answers_depend_on_each_other(
     assert len(list(together.decide(queries))) == len(queries)
 
 
-def test_files_of_classifiers_without_newer_options_are_read(
-    fitted: FewShotClassifier, queries: list[Path], tmp_path: Path
-) -> None:
-    path = tmp_path / "classifier.safetensors"
-    fitted.save(path)
-    with safetensors.safe_open(path, framework="pt") as file:
-        description = json.loads(file.metadata()["lwfm_classifier"])
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    del description["parameters"]["transductive"]
-    del description["model"]["config"]["centre"], description["model"]["config"]["regression_weight"]
-    safetensors.torch.save_file(tensors, path, metadata={"lwfm_classifier": json.dumps(description)})
-    np.testing.assert_array_equal(
-        FewShotClassifier.load(path).predict_proba(queries), fitted.predict_proba(queries)
-    )
-
-
 def test_only_queries_are_encoded_after_the_fit(
     fitted: FewShotClassifier,
     shots: tuple[list[Path], list[str]],
@@ -389,48 +366,6 @@ def test_prediction_before_fit_is_refused(network: LWFM, tmp_path: Path) -> None
         classifier.save(tmp_path / "classifier.safetensors")
 
 
-def test_a_loaded_classifier_predicts_the_same(
-    fitted: FewShotClassifier, queries: list[Path], shots: tuple[list[Path], list[str]], tmp_path: Path
-) -> None:
-    path = tmp_path / "classifier.safetensors"
-    fitted.set_params(unknown_below=0.3).save(path)
-    with safetensors.safe_open(path, framework="pt") as file:
-        assert json.loads(file.metadata()["lwfm_classifier"])["classes"] == fitted.classes_.tolist()
-    loaded = FewShotClassifier.load(path)
-    np.testing.assert_array_equal(loaded.predict_proba(queries), fitted.predict_proba(queries))
-    assert loaded.get_params()["unknown_below"] == 0.3
-    assert (loaded.temperature_, loaded.support_.names) == (fitted.temperature_, fitted.support_.names)
-    again, once = (each.partial_fit(shots[0][:1], ["new"]) for each in (loaded, fitted))
-    np.testing.assert_array_equal(again.predict_proba(queries), once.predict_proba(queries))
-
-
-TENSORS: dict[str, Callable[[dict[str, torch.Tensor]], object]] = {
-    "labels": lambda tensors: tensors["support_labels"].add_(1),
-    "negative-label": lambda tensors: tensors["support_labels"][0].fill_(-1),
-    "wild-label": lambda tensors: tensors["support_labels"][0].fill_(2**60),
-    "float-labels": lambda tensors: tensors.update(support_labels=tensors["support_labels"].float()),
-    "float8-labels": lambda tensors: tensors.update(
-        support_labels=tensors["support_labels"].to(torch.float8_e4m3fn)
-    ),
-    "scalar-labels": lambda tensors: tensors.update(support_labels=torch.tensor(0)),
-    "nan": lambda tensors: tensors["support.0"][0].fill_(float("nan")),
-    "dtypes": lambda tensors: tensors.update({"support.0": tensors["support.0"].double()}),
-}
-"""Changes of a classifier's tensors that make its file unusable."""
-
-DESCRIPTIONS: dict[str, Callable[[dict[str, Any]], object]] = {
-    "names": lambda state: state["names"].pop(),
-    "name": lambda state: state.update(names=3),
-    "parameters": lambda state: state["parameters"].update(color="red"),
-    "batch_size": lambda state: state["parameters"].update(batch_size=0),
-    "temperature": lambda state: state.update(temperature=-1),
-    "white": lambda state: state.update(white={"integers": "x"}),
-    "normalization": lambda state: state["model"].update(normalization={"mean": [0]}),
-    "model-number": lambda state: state.update(model=3),
-}
-"""Such changes of its description."""
-
-
 def test_the_threshold_accepts_the_given_share_of_left_out_classes(
     fitted: FewShotClassifier, shots: tuple[list[Path], list[str]]
 ) -> None:
@@ -455,29 +390,6 @@ def test_thresholds_need_three_classes(network: LWFM, shots: tuple[list[Path], l
         two.unknown_threshold(0.1)
     with pytest.raises(UserError, match="false_acceptance must be a number from 0 to 1"):
         two.unknown_threshold(1.5)
-
-
-@pytest.mark.parametrize("damage", ["missing", "text", "model", *TENSORS, *DESCRIPTIONS])
-def test_other_and_damaged_files_are_refused(
-    fitted: FewShotClassifier, network: LWFM, tmp_path: Path, damage: str
-) -> None:
-    path = tmp_path / "classifier.safetensors"
-    if damage == "text":
-        path.write_text("no tensors")
-    elif damage == "model":
-        save_model(network, path)
-    elif damage != "missing":
-        fitted.save(path)
-        with safetensors.safe_open(path, framework="pt") as file:
-            description = json.loads(file.metadata()["lwfm_classifier"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        if damage in TENSORS:
-            TENSORS[damage](tensors)
-        else:
-            DESCRIPTIONS[damage](description)
-        safetensors.torch.save_file(tensors, path, metadata={"lwfm_classifier": json.dumps(description)})
-    with pytest.raises(UserError, match=r"classifier\.safetensors"):
-        FewShotClassifier.load(path)
 
 
 def test_a_stream_is_read_in_batches(
