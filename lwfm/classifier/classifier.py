@@ -17,9 +17,8 @@ from lwfm._common.devices import Accelerator, choose_device
 from lwfm._common.progress import progress
 from lwfm._common.ranges import check_between
 from lwfm.classifier.calibration import answers_without_their_class, calibrate, softmax
-from lwfm.classifier.decision import Decision
-from lwfm.classifier.labels import check_labels, check_options, plain_value, replace_unknown, unknown_label
-from lwfm.classifier.sklearn_api import Estimator
+from lwfm.classifier.few_shot import FewShotEstimator
+from lwfm.classifier.labels import check_labels, check_options, plain_value
 from lwfm.classifier.storage import load_state, save_state
 from lwfm.classifier.support_set import SupportSet, most_similar
 from lwfm.data.user_images import NO_WHITE, check_collection, white_levels
@@ -43,7 +42,7 @@ _COMPARED_TOGETHER = 256
 """Queries that the head compares at once: terms of the support images alone are then computed once."""
 
 
-class FewShotClassifier(Estimator):
+class FewShotClassifier(FewShotEstimator):
     """A classifier that learns from a few images per class, without training.
 
     Images pass the network once, and support images are encoded for its head once; queries are then compared
@@ -290,56 +289,13 @@ class FewShotClassifier(Estimator):
         sure = softmax(logits.astype(np.float64) / self.temperature_).max(-1)
         return float(np.quantile(sure, 1 - float(false_acceptance)))
 
-    def predict(self, images: Iterable[ImageLike]) -> npt.NDArray[Any]:
-        """Return the class of each image, or the label of unknown ones.
+    def _most_similar(self, queries: EncodedMaps, classes: npt.NDArray[np.int64]) -> list[int]:
+        support, head = self.support_, self.network_.head
+        wanted = torch.from_numpy(classes)
+        return most_similar(head, support.encoded, support.labels, queries, wanted).tolist()
 
-        Parameters
-        ----------
-        images : iterable of path, PIL image, array or tensor
-            As in :meth:`fit`. A generator is read a batch at a time: a stream of any length needs the memory
-            of a batch and of the answers.
-
-        Returns
-        -------
-        ndarray
-            [Q], of the labels' dtype (object when the unknown label is of another kind than they are).
-        """
-        best, probability = [np.zeros(0, np.int64)], [np.zeros(0)]
-        for _, chunk in self._compare(images):
-            top = chunk.max(-1)
-            best.append(top.indices.numpy())
-            probability.append(top.values.numpy())
-        labels = self.classes_[np.concatenate(best)]
-        unknown = np.concatenate(probability) < self.unknown_below
-        label = self._label_of_unknown()
-        return labels if label is None or not unknown.any() else replace_unknown(labels, unknown, label)
-
-    def predict_proba(self, images: Iterable[ImageLike]) -> npt.NDArray[np.float64]:
-        """Return the probability of each class, [Q, way] float64; columns in the order of ``classes_``."""
-        chunks = [chunk.numpy() for _, chunk in self._compare(images)]
-        return np.concatenate([np.zeros((0, len(self.classes_))), *chunks])
-
-    def score(self, images: Iterable[ImageLike], labels: Sequence[Any] | npt.ArrayLike) -> float:
-        """Return the share of images whose predicted label is the given one, in 0..1."""
-        truth = np.asarray(labels)
-        predicted = self.predict(images)
-        if truth.shape != predicted.shape or not len(truth):
-            raise UserError(f"{len(predicted)} images need as many labels, got {list(truth.shape)}")
-        return float(np.mean(predicted == truth))
-
-    def decide(self, images: Iterable[ImageLike]) -> Iterator[Decision]:
-        """Yield for each image, in order, the two best classes and the most similar support image."""
-        known = self.support_.encoded, self.support_.labels
-        for queries, probabilities in self._compare(images):
-            nearest = most_similar(self.network_.head, *known, queries, probabilities.argmax(-1))
-            for row, image in zip(probabilities, nearest.tolist(), strict=True):
-                yield Decision.build(
-                    row.numpy(),
-                    self.classes_,
-                    (image, self.support_.names[image]),
-                    unknown_below=self.unknown_below,
-                    unknown_label=self._label_of_unknown(),
-                )
+    def _shot_names(self) -> Sequence[str]:
+        return self.support_.names
 
     def _head(self, network: LWFM) -> LWFMHead:
         """Return the head of a network, or what compares queries with its options all together."""
@@ -350,29 +306,22 @@ class FewShotClassifier(Estimator):
         return together
 
     @torch.inference_mode()
-    def _probabilities(self, queries: EncodedMaps) -> tuple[EncodedMaps, Tensor]:
+    def _probabilities(self, queries: EncodedMaps) -> tuple[EncodedMaps, npt.NDArray[np.float64]]:
         """Return the queries and their probabilities [Q, way] float64, on the CPU."""
         head, support = self._head(self.network_), self.support_
         logits = head.logits(head.compare(support.encoded, support.lists, queries))
-        return queries, (logits.double() / self.temperature_).softmax(-1).cpu()
+        return queries, (logits.double() / self.temperature_).softmax(-1).cpu().numpy()
 
     @torch.inference_mode()
     def _encode(self, maps: Sequence[Tensor]) -> EncodedMaps:
         return self.network_.head.encode(maps)
 
-    def _compare(self, images: Iterable[ImageLike]) -> Iterator[tuple[EncodedMaps, Tensor]]:
+    def _compare(self, images: Iterable[ImageLike]) -> Iterator[tuple[EncodedMaps, npt.NDArray[np.float64]]]:
         """Yield the encoded images and their probabilities [Q, way], in chunks of bounded size.
 
         All images are one chunk where answers depend on each other.
         """
-        if not self._is_fitted():
-            raise UserError("this classifier has seen no images yet: call fit first")
-        self._check_parameters()
-        self._label_of_unknown()  # raises before the first batch is encoded
-        if len(self.classes_) < 2:
-            raise UserError(
-                f"only the class {self.classes_[0].item()!r} is known: add another by partial_fit"
-            )
+        self._check_ready()
         shown = progress(check_collection(images), "classifying", "image", show=self.progress)
         encoder, white = self._encoder_of(self.network_), self.support_.white
         batches = encode_images(encoder, shown, self.batch_size, together=_COMPARED_TOGETHER, white=white)
@@ -382,10 +331,6 @@ class FewShotClassifier(Estimator):
             chunks = (EncodedMaps.cat(each) for each in ([every] if every else []))
         for queries in chunks:
             yield self._probabilities(queries)
-
-    def _label_of_unknown(self) -> str | int | None:
-        """Return the label of unknown images; None where no image can be unknown."""
-        return unknown_label(self.classes_, self.unknown_label) if self.unknown_below > 0 else None
 
     def _is_fitted(self) -> bool:
         return hasattr(self, "support_")

@@ -13,15 +13,12 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from lwfm.classifier.calibration import calibrate, softmax
-from lwfm.classifier.decision import Decision
+from lwfm.classifier.few_shot import FewShotEstimator
 from lwfm.classifier.labels import (
     are_names,
     check_labels,
     check_options,
-    replace_unknown,
-    unknown_label,
 )
-from lwfm.classifier.sklearn_api import Estimator
 from lwfm.data.user_images import NO_WHITE, check_collection, white_levels
 from lwfm.errors import UserError
 from lwfm.lite.encoded import EncodedImages
@@ -87,7 +84,7 @@ class Examples:
         )
 
 
-class FewShotClassifier(Estimator):
+class FewShotClassifier(FewShotEstimator):
     """A classifier that learns from a few images per class, without training and without torch.
 
     Options and answers are those of :class:`lwfm.FewShotClassifier` with the same network.
@@ -170,50 +167,10 @@ class FewShotClassifier(Estimator):
             network = self._open_network()
             self._learn(network, self._encode_examples(network, images, names))
             return self
-        self._check_options()
+        self._check_parameters()
         added = self._encode_examples(self.network_, images, names, known=self.examples_)
         self._learn(self.network_, self.examples_.joined(added))
         return self
-
-    def predict(self, images: Iterable[ImageLike]) -> npt.NDArray[Any]:
-        """Return the class [Q] of each image, or the label of unknown ones.
-
-        As :meth:`lwfm.FewShotClassifier.predict`.
-        """
-        probabilities = self.predict_proba(images)
-        labels = self.classes_[probabilities.argmax(-1)]
-        unknown = probabilities.max(-1, initial=0) < self.unknown_below
-        label = self._label_of_unknown()
-        return labels if label is None or not unknown.any() else replace_unknown(labels, unknown, label)
-
-    def predict_proba(self, images: Iterable[ImageLike]) -> npt.NDArray[np.float64]:
-        """Return the probability of each class, [Q, way] float64; columns in the order of ``classes_``."""
-        chunks = [chunk for _, chunk in self._compare(images)]
-        return np.concatenate([np.zeros((0, len(self.classes_))), *chunks])
-
-    def score(self, images: Iterable[ImageLike], labels: Sequence[Any] | npt.ArrayLike) -> float:
-        """Return the share of images whose predicted label is the given one, in 0..1."""
-        truth = np.asarray(labels)
-        predicted = self.predict(images)
-        if truth.shape != predicted.shape or not len(truth):
-            raise UserError(f"{len(predicted)} images need as many labels, got {list(truth.shape)}")
-        return float(np.mean(predicted == truth))
-
-    def decide(self, images: Iterable[ImageLike]) -> Iterator[Decision]:
-        """Yield for each image, in order, the two best classes and the most similar support image."""
-        examples = self.examples_ if self._is_fitted() else None
-        for queries, probabilities in self._compare(images):
-            assert examples is not None  # noqa: S101 - _compare has checked it
-            best = probabilities.argmax(-1).tolist()
-            nearest = self.network_.most_similar(examples.images, examples.indices, queries, best)
-            for row, image in zip(probabilities, nearest, strict=True):
-                yield Decision.build(
-                    row,
-                    self.classes_,
-                    (image, examples.names[image]),
-                    unknown_below=self.unknown_below,
-                    unknown_label=self._label_of_unknown(),
-                )
 
     @classmethod
     def load(
@@ -243,14 +200,14 @@ class FewShotClassifier(Estimator):
         state = load_state(path, network)
         known = {name: value for name, value in state.parameters.items() if name in cls._parameter_names()}
         classifier = cls(network, **{**known, "threads": threads})
-        classifier._check_options()
+        classifier._check_parameters()
         examples = Examples(state.images, state.labels, state.names, state.white)
         classifier.network_, classifier.examples_, classifier.classes_ = network, examples, examples.classes
         classifier.temperature_, classifier.calibrated_on_ = state.temperature, state.calibrated_on
         return classifier
 
     def _open_network(self) -> OnnxNetwork:
-        self._check_options()
+        self._check_parameters()
         if isinstance(self.model, OnnxNetwork):
             return self.model
         return OnnxNetwork(self.model, threads=self.threads)
@@ -291,14 +248,7 @@ class FewShotClassifier(Estimator):
         self, images: Iterable[ImageLike]
     ) -> Iterator[tuple[EncodedImages, npt.NDArray[np.float64]]]:
         """Yield the encoded images and their probabilities [Q, way], in chunks of bounded size."""
-        if not self._is_fitted():
-            raise UserError("this classifier has seen no images yet: call fit first")
-        self._check_options()
-        self._label_of_unknown()  # raises before the first batch is encoded
-        if len(self.classes_) < 2:
-            raise UserError(
-                f"only the class {self.classes_[0].item()!r} is known: add another by partial_fit"
-            )
+        self._check_ready()
         examples, waiting = self.examples_, list[EncodedImages]()
         batches = self.network_.encode(
             check_collection(images), self.batch_size or _BATCH, white=examples.white
@@ -311,18 +261,21 @@ class FewShotClassifier(Estimator):
         if waiting:
             yield self._compare_encoded(EncodedImages.cat(waiting))
 
+    def _most_similar(self, queries: EncodedImages, classes: npt.NDArray[np.int64]) -> list[int]:
+        examples = self.examples_
+        return self.network_.most_similar(examples.images, examples.indices, queries, classes.tolist())
+
+    def _shot_names(self) -> Sequence[str]:
+        return self.examples_.names
+
     def _compare_encoded(self, queries: EncodedImages) -> tuple[EncodedImages, npt.NDArray[np.float64]]:
         logits = self.network_.compare(self.examples_.images, self.examples_.indices, queries)
         return queries, softmax(logits.astype(np.float64) / self.temperature_)
 
-    def _label_of_unknown(self) -> str | int | None:
-        """Return the label of unknown images; None where no image can be unknown."""
-        return unknown_label(self.classes_, self.unknown_label) if self.unknown_below > 0 else None
-
     def _is_fitted(self) -> bool:
         return hasattr(self, "examples_")
 
-    def _check_options(self) -> None:
+    def _check_parameters(self) -> None:
         check_options(self.unknown_below, self.batch_size, self.unknown_label)
 
     def _description(self) -> list[str]:

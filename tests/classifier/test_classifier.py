@@ -363,6 +363,8 @@ def test_prediction_before_fit_is_refused(network: LWFM, tmp_path: Path) -> None
     with pytest.raises(UserError, match="call fit first"):
         classifier.predict([])
     with pytest.raises(UserError, match="call fit first"):
+        list(classifier.decide([]))
+    with pytest.raises(UserError, match="call fit first"):
         classifier.save(tmp_path / "classifier.safetensors")
 
 
