@@ -6,7 +6,6 @@ pair i the measuring pairs j that share no electrode with it, in ascending order
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,10 +14,10 @@ import numpy as np
 from lwfm._common.ranges import check_positive
 from lwfm._common.text import listed
 from lwfm.errors import UserError
-from lwfm.metric.data.archives import unpacked
+from lwfm.metric.data.archives import files_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     import numpy.typing as npt
@@ -58,29 +57,6 @@ class Recording:
     shape: tuple[int, ...] = ()
 
 
-@contextmanager
-def recording_paths(root: Path) -> Iterator[list[Path]]:
-    """Yield the files of a folder or zip, or the one that is named; UserError where there is none."""
-    if root.is_dir():
-        yield _checked_paths(root, root)
-    elif root.suffix.lower() in SUFFIXES:
-        if not root.is_file():
-            raise UserError(f"there is no file {root}")
-        yield [root]
-    elif root.is_file():
-        with unpacked(root, other="a recording (.mat, .get, .npy)", content="recordings") as folder:
-            yield _checked_paths(folder, root)
-    else:
-        raise UserError(f"there is no file, folder or zip {root}")
-
-
-def _checked_paths(folder: Path, root: Path) -> list[Path]:
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
-    if not paths:
-        raise UserError(f"{root} holds no recording: there is no .mat, .get or .npy file")
-    return paths
-
-
 def read_recordings(root: Path, rate: float, *, names: Sequence[str] = ()) -> list[Recording]:
     """Read all recordings of a file, folder or zip.
 
@@ -100,7 +76,7 @@ def read_recordings(root: Path, rate: float, *, names: Sequence[str] = ()) -> li
         Naming the file and what is wrong with it, or the recordings that there are.
     """
     check_positive(rate=rate)
-    with recording_paths(root) as paths:
+    with files_of(root, SUFFIXES, what="recording") as paths:
         found = [each for path in paths for each in _read(path, rate)]
     if missing := [name for name in names if name not in {each.name for each in found}]:
         raise UserError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,10 +11,10 @@ from lwfm._common.progress import progress
 from lwfm._common.ranges import check_at_least, check_between, check_counts
 from lwfm._common.text import listed
 from lwfm.errors import UserError
-from lwfm.metric.data.archives import unpacked
+from lwfm.metric.data.archives import files_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     import numpy.typing as npt
@@ -109,35 +108,6 @@ class Windows:
         )  # fmt: skip
 
 
-@contextmanager
-def series_paths(root: Path) -> Iterator[list[Path]]:
-    """Yield the files of a folder or zip, or the one that is named.
-
-    Raises
-    ------
-    UserError
-        When there is none, it is of another kind, or the zip is damaged.
-    """
-    if root.is_dir():
-        yield _checked_paths(root, root)
-    elif root.name.lower().endswith(SUFFIXES):
-        if not root.is_file():
-            raise UserError(f"there is no file {root}")
-        yield [root]
-    elif root.is_file():
-        with unpacked(root, other="a series (.csv, .csv.gz, .parquet)", content="series") as folder:
-            yield _checked_paths(folder, root)
-    else:
-        raise UserError(f"there is no file, folder or zip {root}")
-
-
-def _checked_paths(folder: Path, root: Path) -> list[Path]:
-    paths = sorted(path for path in folder.rglob("*") if path.name.lower().endswith(SUFFIXES))
-    if not paths:
-        raise UserError(f"{root} holds no series: there is no .csv, .csv.gz or .parquet file")
-    return paths
-
-
 def read_all(root: Path, **options: Any) -> list[Series]:
     """Read all series of a folder or zip, or one file, with a progress bar; see :func:`read_series`.
 
@@ -146,7 +116,7 @@ def read_all(root: Path, **options: Any) -> list[Series]:
     UserError
         Also where the files have different channels.
     """
-    with series_paths(root) as paths:
+    with files_of(root, SUFFIXES, what="series") as paths:
         found = [read_series(path, **options) for path in progress(paths, "reading", "file")]
     for each in found[1:]:
         if each.channels != found[0].channels:
