@@ -43,6 +43,52 @@ void invalid_entries_are_found() {
   }
 }
 
+// The same in rows of many columns, which are looked at by vectors; forbidden pairs are no error.
+template <class T>
+void invalid_entries_are_found_in_long_rows() {
+  constexpr T inf = std::numeric_limits<T>::infinity();
+  constexpr std::int64_t rows = 2, columns = 71;
+  lwfm::Workspace workspace;
+  std::int64_t assignment[rows];
+  for (std::int64_t place = 0; place < rows * columns; ++place) {
+    for (const bool maximize : {false, true}) {
+      const T forbidden = maximize ? -inf : inf;
+      std::vector<T> entries(rows * columns, T{1});
+      const CostMatrix<T> cost{entries.data(), rows, columns, columns, 1};
+      for (const T bad : {std::numeric_limits<T>::quiet_NaN(), -forbidden}) {
+        entries[static_cast<std::size_t>(place)] = bad;
+        CHECK(lwfm::solve(cost, {maximize}, workspace, assignment) == Status::invalid_entry);
+      }
+      entries[static_cast<std::size_t>(place)] = forbidden;
+      CHECK(lwfm::solve(cost, {maximize}, workspace, assignment) == Status::ok);
+      CHECK(assignment[place / columns] != place % columns);
+    }
+  }
+}
+
+// Matrices whose rows are adjacent, as of a tall matrix seen as a wide one, are copied as they are.
+template <class T>
+void transposed_copies_are_equal() {
+  lwfm::Watch watch;
+  for (std::int64_t rows = 1; rows < 40; rows += 3) {
+    for (const std::int64_t columns : {1, 7, 8, 16, 31, 33, 64}) {
+      for (const std::int64_t gap : {0, 5}) {
+        std::vector<T> entries(static_cast<std::size_t>((rows + gap) * columns));
+        for (std::size_t k = 0; k < entries.size(); ++k) entries[k] = static_cast<T>(k);
+        const CostMatrix<T> cost{entries.data(), rows, columns, 1, rows + gap};
+        std::vector<T> copy(static_cast<std::size_t>(rows * columns + 1), T{-1});
+        lwfm::copy_by_row(cost, copy.data(), watch);
+        for (std::int64_t i = 0; i < rows; ++i) {
+          for (std::int64_t j = 0; j < columns; ++j) {
+            CHECK(copy[static_cast<std::size_t>(i * columns + j)] == cost.at(i, j));
+          }
+        }
+        CHECK(copy.back() == T{-1});
+      }
+    }
+  }
+}
+
 // The same matrix through any strides gives the same answer.
 template <class T>
 void strides_do_not_matter() {
@@ -131,6 +177,10 @@ void subscripts_read_like_python() {
 int main() {
   invalid_entries_are_found<float>();
   invalid_entries_are_found<double>();
+  invalid_entries_are_found_in_long_rows<float>();
+  invalid_entries_are_found_in_long_rows<double>();
+  transposed_copies_are_equal<float>();
+  transposed_copies_are_equal<double>();
   strides_do_not_matter<float>();
   strides_do_not_matter<double>();
   strides_do_not_matter<std::int16_t>();

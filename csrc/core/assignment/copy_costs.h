@@ -10,6 +10,9 @@
 #include "core/assignment/cost_matrix.h"
 #include "core/interruption.h"
 #include "core/simd/simd.h"
+#if LWFM_X86
+#include "core/simd/simd_avx2.h"
+#endif
 
 namespace lwfm {
 
@@ -38,6 +41,47 @@ LWFM_INLINE void rewrite(const CostMatrix<T>& cost, To* to, std::int64_t row_len
       watch.count(kRows * kColumns);
     }
   }
+}
+
+#if LWFM_X86
+// Fills `to` [rows, columns] with the entries of a matrix whose rows are adjacent, by blocks that
+// are transposed in registers: every cache line of `to` is written at once.
+template <class T>
+LWFM_AVX2 void transpose(const CostMatrix<T>& cost, T* to, Watch& watch) {
+  constexpr std::int64_t kBlock = 32 / sizeof(T), kLine = 2 * kBlock;
+  const std::int64_t whole_rows = cost.rows / kBlock * kBlock;
+  const std::int64_t whole_columns = cost.columns / kLine * kLine;
+  const auto copy = [&](std::int64_t top, std::int64_t left, std::int64_t right) {
+    for (std::int64_t i = top; i < cost.rows; ++i) {
+      for (std::int64_t j = left; j < right; ++j) to[i * cost.columns + j] = cost.at(i, j);
+    }
+  };
+  for (std::int64_t top = 0; top < whole_rows; top += kLine) {
+    const std::int64_t bottom = std::min(top + kLine, whole_rows);
+    for (std::int64_t j = 0; j < whole_columns; j += kLine) {
+      for (std::int64_t i = top; i < bottom; i += kBlock) {
+        const T* from = &cost.data[i + j * cost.column_stride];
+        T* block = &to[i * cost.columns + j];
+        transpose_block(from, cost.column_stride, block, cost.columns);
+        transpose_block(from + kBlock * cost.column_stride, cost.column_stride, block + kBlock,
+                        cost.columns);
+      }
+    }
+    watch.count(cost.columns * kLine);
+  }
+  copy(whole_rows, 0, whole_columns);
+  copy(0, whole_columns, cost.columns);
+  watch.count(cost.rows * kLine);
+}
+#endif
+
+// Fills `to` [rows, columns] with the entries of a floating-point matrix.
+template <class T>
+void copy_by_row(const CostMatrix<T>& cost, T* to, Watch& watch) {
+#if LWFM_X86
+  if (cost.row_stride == 1 && simd_level() >= SimdLevel::avx2) return transpose(cost, to, watch);
+#endif
+  rewrite(cost, to, cost.columns, watch, [](T entry) { return entry; });
 }
 
 // The smallest entry of an integer matrix.

@@ -76,7 +76,7 @@ Prepared<Real<T>> prepare(const CostMatrix<T>& cost, bool maximize, Workspace& w
   if constexpr (std::is_integral_v<T>) {
     offset = rewrite_integers(wide, copy, workspace.watch);
   } else {
-    rewrite(wide, copy, wide.columns, workspace.watch, [](T entry) { return entry; });
+    copy_by_row(wide, copy, workspace.watch);
   }
   const DenseCost<Real<T>> view{copy, wide.rows, wide.columns, wide.columns, factor};
   return {view, transposed, wide.columns, 1.0, offset, 0.0};

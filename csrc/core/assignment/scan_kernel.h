@@ -18,11 +18,22 @@ struct Scan {
     return Vec::load(row + j) * factor - Vec::load(v + j);
   }
 
+  // Whether no entry is NaN or -inf; a loop that the compiler makes vectors of float32 of.
+  LWFM_TARGET static bool all_above_lowest(const float* row, float factor, std::int64_t columns) {
+    constexpr float kLowest = -std::numeric_limits<float>::infinity();
+    int others = 0;
+    for (std::int64_t j = 0; j < columns; ++j) others |= !(kLowest < row[j] * factor);
+    return others == 0;
+  }
+
   // Adds to `check` what the row's entries show and, if kMinima, lowers v to them. Nearly every row
   // passes the first test: no float32 is huge.
   template <bool kMinima, class T>
   LWFM_TARGET static void read_row(const T* row, double factor, double* v, EntryCheck& check,
                                    std::int64_t columns) {
+    if constexpr (std::is_same_v<T, float> && !kMinima) {
+      if (all_above_lowest(row, static_cast<float>(factor), columns)) return;
+    }
     const Vec sign = Vec::set(factor), limit = Vec::set(kLargest), infinity = Vec::set(kInfinity);
     const Vec lowest = Vec::set(std::is_same_v<T, float> ? -kInfinity : -kLargest);
     auto ordinary = infinity == infinity;

@@ -71,4 +71,43 @@ LWFM_AVX2 LWFM_INLINE Avx2Vec spread_min(Avx2Vec a) {
 }
 LWFM_AVX2 LWFM_INLINE double first(Avx2Vec a) { return _mm256_cvtsd_f64(a.lanes); }
 
+// Writes a square block transposed: column k of `from` becomes row k of `to`; strides in elements.
+LWFM_AVX2 LWFM_INLINE void transpose_block(const float* from, std::int64_t from_stride, float* to,
+                                           std::int64_t to_stride) {
+  __m256 half[8], pair[8];
+  for (int k = 0; k < 4; ++k) {  // rows k and k + 4 side by side
+    const float* row = from + k * from_stride;
+    const __m256 low = _mm256_loadu_ps(row), high = _mm256_loadu_ps(row + 4 * from_stride);
+    half[k] = _mm256_permute2f128_ps(low, high, 0x20);
+    half[k + 4] = _mm256_permute2f128_ps(low, high, 0x31);
+  }
+  for (int k = 0; k < 8; k += 4) {
+    pair[k] = _mm256_unpacklo_ps(half[k], half[k + 1]);
+    pair[k + 1] = _mm256_unpackhi_ps(half[k], half[k + 1]);
+    pair[k + 2] = _mm256_unpacklo_ps(half[k + 2], half[k + 3]);
+    pair[k + 3] = _mm256_unpackhi_ps(half[k + 2], half[k + 3]);
+  }
+  for (int k = 0; k < 8; k += 4) {
+    float* row = to + k * to_stride;
+    _mm256_storeu_ps(row, _mm256_shuffle_ps(pair[k], pair[k + 2], 0x44));
+    _mm256_storeu_ps(row + to_stride, _mm256_shuffle_ps(pair[k], pair[k + 2], 0xEE));
+    _mm256_storeu_ps(row + 2 * to_stride, _mm256_shuffle_ps(pair[k + 1], pair[k + 3], 0x44));
+    _mm256_storeu_ps(row + 3 * to_stride, _mm256_shuffle_ps(pair[k + 1], pair[k + 3], 0xEE));
+  }
+}
+LWFM_AVX2 LWFM_INLINE void transpose_block(const double* from, std::int64_t from_stride, double* to,
+                                           std::int64_t to_stride) {
+  __m256d half[4];
+  for (int k = 0; k < 2; ++k) {  // rows k and k + 2 side by side
+    const double* row = from + k * from_stride;
+    const __m256d low = _mm256_loadu_pd(row), high = _mm256_loadu_pd(row + 2 * from_stride);
+    half[k] = _mm256_permute2f128_pd(low, high, 0x20);
+    half[k + 2] = _mm256_permute2f128_pd(low, high, 0x31);
+  }
+  for (int k = 0; k < 4; k += 2) {
+    _mm256_storeu_pd(to + k * to_stride, _mm256_unpacklo_pd(half[k], half[k + 1]));
+    _mm256_storeu_pd(to + (k + 1) * to_stride, _mm256_unpackhi_pd(half[k], half[k + 1]));
+  }
+}
+
 }  // namespace lwfm
