@@ -12,6 +12,13 @@ from lwfm.ops._checks import as_flag
 from lwfm.ops._interruption import call_interruptibly
 from lwfm.ops._register import register_without_gradient
 
+_LARGE, _FEW = 512, 2
+"""Up to so many CUDA problems of so many columns are solved faster on the host.
+
+A block solves a problem of 1024 columns in 29.7 ms on an H100, the host one in 11.6 ms with both transfers;
+blocks work side by side, so that three problems take the device no longer than one.
+"""
+
 
 @overload
 def linear_assignment(
@@ -68,8 +75,9 @@ def linear_assignment(
     return_duals : bool
         Also return the dual variables.
     check : bool
-        For CUDA tensors: wait for the result and raise for a problem that cannot be solved. By default a
-        call does not wait for the device, and such a problem is marked by -1 in all its rows. Ignored
+        For CUDA tensors: wait for the result and raise for a problem that cannot be solved; one or two
+        problems of 512 columns and more are then solved on the host, where that is faster. By default
+        a call does not wait for the device, and such a problem is marked by -1 in all its rows. Ignored
         on the CPU, where every call raises, and while ``torch.compile`` traces.
 
     Returns
@@ -130,15 +138,27 @@ def linear_assignment(
     limit = _as_limit(cost_limit)
     if cost.dtype.is_floating_point and cost.dtype.itemsize == 1:
         raise ValueError(f"linear_assignment: cost is {cost.dtype}, convert it to float32: cost.float()")
-    answer: Any
-    if return_duals:
-        operator = torch.ops.lwfm.linear_assignment_duals.default
-        answer = call_interruptibly(operator, cost.detach(), maximize, limit)
-    else:
-        answer = call_interruptibly(torch.ops.lwfm.linear_assignment.default, cost, maximize, limit)
-    if check and cost.is_cuda and not torch.compiler.is_compiling():
+    check = check and cost.is_cuda and not torch.compiler.is_compiling()
+    if check and _faster_on_host(cost.shape):
+        answer = _call(cost.cpu(), maximize, limit, return_duals)
+        return tuple(x.to(cost.device) for x in answer) if return_duals else answer.to(cost.device)
+    answer = _call(cost, maximize, limit, return_duals)
+    if check:
         _raise_for_unsolved(cost, maximize, limit, answer[0] if return_duals else answer)
     return answer  # type: ignore[no-any-return]
+
+
+def _call(cost: Tensor, maximize: bool, limit: float | None, return_duals: bool) -> Any:
+    """Call the operator, with duals or without."""
+    if not return_duals:
+        return call_interruptibly(torch.ops.lwfm.linear_assignment.default, cost, maximize, limit)
+    operator = torch.ops.lwfm.linear_assignment_duals.default
+    return call_interruptibly(operator, cost.detach(), maximize, limit)
+
+
+def _faster_on_host(shape: tuple[int, ...]) -> bool:
+    """Return whether CUDA problems of a shape are solved faster on the host, with both transfers."""
+    return len(shape) >= 2 and max(shape[-2:]) >= _LARGE and 0 < math.prod(shape[:-2]) <= _FEW
 
 
 def _raise_for_unsolved(cost: Tensor, maximize: bool, limit: float | None, cols: Tensor) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 
 from lwfm import lap
 from lwfm.ops import linear_assignment
+from lwfm.ops.linear_assignment import _faster_on_host
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -252,6 +254,35 @@ def test_waits_for_nothing() -> None:
         linear_assignment(cost)
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize(
+    ("shape", "host"),
+    [
+        ((600, 600), True),
+        ((2, 40, 512), True),
+        ((3, 600, 600), False),
+        ((1, 511, 511), False),
+        ((0, 600, 600), False),
+    ],
+    ids=str,
+)
+def test_few_large_problems_of_a_device_are_solved_on_the_host(shape: tuple[int, ...], host: bool) -> None:
+    assert _faster_on_host(shape) == host
+
+
+@pytest.mark.gpu
+def test_the_host_answers_on_the_device() -> None:
+    cost = random_costs(2, 40, 512)
+    assert torch.equal(linear_assignment(cost.cuda(), check=True).cpu(), linear_assignment(cost))
+    found = linear_assignment(cost.cuda(), return_duals=True, check=True)
+    expected = linear_assignment(cost, return_duals=True)
+    for one, other in zip(found, expected, strict=True):
+        assert one.is_cuda
+        assert torch.equal(one.cpu(), other)
+    cost[1, 3, 5] = math.nan
+    with pytest.raises(ValueError, match=r"1, 3, 5"):
+        linear_assignment(cost.cuda(), check=True)
 
 
 @pytest.mark.gpu
