@@ -30,6 +30,7 @@ import torch
 from PIL import Image
 
 from lwfm import FewShotClassifier
+from lwfm._common.onnx_runtime import CPU_PROVIDER, INPUT, import_runtime
 from lwfm._common.tables import text_table
 from lwfm.bench.timing import describe
 from lwfm.data.center_crop import CenterCrop
@@ -39,7 +40,6 @@ from lwfm.model import LWFM, ModelConfig
 from lwfm.model.default import build_network, network_name
 from lwfm.model.encode import image_batches
 from lwfm.model.engines import Encoder, exported_path, open_exported
-from lwfm.model.onnx_session import CPU_PROVIDER, INPUT, import_runtime
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
+from operator import length_hint
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -56,6 +57,18 @@ def in_threads(
             yield pending.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def shared_batch_size(items: Iterable[object], batch_size: int, threads: int) -> int:
+    """Return a smaller size of batches where the items are so few that threads would be left without one.
+
+    Examples
+    --------
+    >>> shared_batch_size(range(10), 16, threads=2), shared_batch_size(iter(()), 16, threads=2)
+    (5, 16)
+    """
+    expected = length_hint(items)
+    return min(batch_size, -(-expected // threads)) if expected else batch_size
 
 
 def pixel_batches(

@@ -117,5 +117,6 @@ def encoded_batches(
         batch_size=batch_size or encoder.batch_size,
         workers=workers,
     )
-    for pixels in batched_progress(loader, "encoding images", "image", total=len(indices), show=bar):
-        yield encoder(pixels)
+    yield from encoder.stream(
+        batched_progress(loader, "encoding images", "image", total=len(indices), show=bar)
+    )

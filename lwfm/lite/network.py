@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lwfm import _lap
+from lwfm._common.onnx_runtime import INPUT, open_session
 from lwfm._common.ranges import check_counts
 from lwfm.data.center_crop import CenterCrop
+from lwfm.data.decode_ahead import in_threads, shared_batch_size
 from lwfm.data.user_images import NO_WHITE, pixels_of
 from lwfm.errors import UserError
 from lwfm.lap import default_threads
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
     from lwfm.data.white_levels import WhiteLevels
     from lwfm.lite.encoded import Array
 
-METADATA_KEY, FORMAT, INPUT = "lwfm", 1, "pixels"
+METADATA_KEY, FORMAT = "lwfm", 1
 """Of the files that :mod:`lwfm.model.onnx_export` writes, which imports torch."""
 
 _PARTS = tuple(field.name for field in fields(EncodedImages))
@@ -110,7 +112,7 @@ class OnnxNetwork:
         if threads is not None:
             check_counts(threads=threads)
         self.threads = threads or default_threads()
-        self.session = _open_session(self.path, self.threads)
+        self.session = open_session(self.path, extra="lite")
         metadata = self.session.get_modelmeta().custom_metadata_map
         try:
             self.description: dict[str, Any] = json.loads(metadata[METADATA_KEY])
@@ -144,14 +146,14 @@ class OnnxNetwork:
     def encode(
         self, images: Iterable[ImageLike], batch_size: int, *, white: WhiteLevels = NO_WHITE
     ) -> Iterator[EncodedImages]:
-        """Yield the encoded images of each batch; threads decode one while the network encodes another.
+        """Yield the encoded images of each batch; threads decode some while others encode.
 
         Parameters
         ----------
         images : iterable of path, PIL image, array or tensor
             As :meth:`lwfm.FewShotClassifier.fit` takes them; may be a stream.
         batch_size : int
-            Images that pass the network together.
+            Images that pass the network together, at most; each thread computes a batch of its own.
         white : WhiteLevels
             See :mod:`lwfm.data.white_levels`.
 
@@ -162,8 +164,14 @@ class OnnxNetwork:
         """
         size = self.options.image_size
         names = [name for part in self._outputs for name in part]
-        for pixels in pixels_of(images, size, batch_size, threads=self.threads, white=white):
-            arrays = dict(zip(names, self.session.run(names, {INPUT: pixels}), strict=True))
+        batch_size = shared_batch_size(images, batch_size, self.threads)
+        batches = pixels_of(images, size, batch_size, threads=self.threads, white=white)
+
+        def run(pixels: npt.NDArray[np.uint8]) -> list[Array]:
+            return self.session.run(names, {INPUT: pixels})  # type: ignore[no-any-return]
+
+        for computed in in_threads(run, batches, ahead=self.threads, threads=self.threads):
+            arrays = dict(zip(names, computed, strict=True))
             encoded = EncodedImages(*(tuple(arrays[name] for name in part) for part in self._outputs))
             if not encoded.are_finite():
                 raise UserError(
@@ -229,22 +237,3 @@ class OnnxNetwork:
             compared = self._pairwise(support[members], np.arange(len(members)), query[queries], support)
             nearest[queries] = members[compared.argmax(-1)]
         return [int(number) for number in nearest]
-
-
-def _open_session(path: str, threads: int) -> Any:
-    """Open a file in ONNX Runtime, on the CPU; UserError where that is impossible."""
-    try:
-        import onnxruntime
-    except ModuleNotFoundError as error:
-        raise UserError("the package onnxruntime is missing: pip install 'lwfm[lite]'") from error
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 3  # errors alone
-    try:
-        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # its exceptions have no other common base
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"ONNX Runtime cannot read {path}: {reason}") from error
-    if [each.name for each in session.get_inputs()] != [INPUT]:
-        raise UserError(f"{path} is no network that `lwfm export` wrote: its input is not {INPUT}")
-    return session

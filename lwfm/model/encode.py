@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from lwfm.data.decode_ahead import shared_batch_size
 from lwfm.data.user_images import NO_WHITE, pixels_of
 from lwfm.errors import UserError
 from lwfm.model.engines import Encoder
@@ -54,7 +55,7 @@ def encode_images(
     images : iterable of path, PIL image, array or tensor
         Read a batch ahead; may be a stream.
     batch_size : int, optional
-        Images that pass the network at once; by default as many as are fastest.
+        Images that pass the network at once, at most; by default as many as are fastest.
     together : int
         As many batches are joined as make up this number of images.
     white : WhiteLevels
@@ -63,13 +64,13 @@ def encode_images(
         See :func:`lwfm.data.user_images.pixels_of`.
     """
     encoder = encoder if isinstance(encoder, Encoder) else Encoder(encoder)
-    batch_size = batch_size or encoder.batch_size
     encoder.expect(length_hint(images))
+    batch_size = shared_batch_size(images, batch_size or encoder.batch_size, encoder.threads)
     waiting: list[tuple[torch.Tensor, ...]] = []
     size = encoder.network.config.image_size
     threads = torch.get_num_threads()
-    for pixels in pixels_of(images, size, batch_size, threads=threads, white=white, unreadable=unreadable):
-        maps = encoder(torch.from_numpy(pixels))
+    pixels = pixels_of(images, size, batch_size, threads=threads, white=white, unreadable=unreadable)
+    for maps in encoder.stream(map(torch.from_numpy, pixels)):
         if not all(layer.float().square().sum(1).isfinite().all() for layer in maps):
             raise UserError("the network computes NaN or huge values for an image: its weights are damaged")
         waiting.append(maps)

@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import asdict
 from importlib.metadata import version
 from importlib.util import find_spec
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,8 @@ import torch
 from torch import Tensor, nn
 
 from lwfm._common.digests import digest_arrays
+from lwfm._common.onnx_runtime import CPU_PROVIDER
+from lwfm.data.decode_ahead import in_threads
 from lwfm.data.normalization import IMAGENET, Normalization
 from lwfm.data.transforms import normalized_pixels
 from lwfm.errors import UserError
@@ -32,10 +35,10 @@ from lwfm.model.onnx_export import (
     output_names,
     relative_difference,
 )
-from lwfm.model.onnx_session import CPU_PROVIDER, OnnxNetwork, check_providers
+from lwfm.model.onnx_session import OnnxNetwork, check_providers
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from lwfm.model.network import LWFM
 
@@ -106,8 +109,6 @@ class Encoder:
             network.backbone.to(memory_format=torch.channels_last)  # as the images: a fifth faster on a CPU
         self.normalization = normalization or network.normalization or IMAGENET
         self._name, self._providers = parse_engine(engine)
-        self._forget()
-
         self._announced = self._seen = 0
         self._weights = -1
         self._forget()
@@ -143,28 +144,48 @@ class Encoder:
             self._weights = weights
             self._forget()
 
+    @property
+    def threads(self) -> int:
+        """Batches that :meth:`stream` computes side by side."""
+        exported = self._choose()
+        return 1 if exported is None else exported.threads
+
     def __call__(self, pixels: Tensor) -> tuple[Tensor, ...]:
-        """Compute the maps [B, C_l, F_l, F_l] of every layer, on the network's device.
+        """Compute the maps [B, C_l, F_l, F_l] of every layer of one batch; see :meth:`stream`."""
+        return next(self.stream([pixels]))
+
+    def stream(self, batches: Iterable[Tensor]) -> Iterator[tuple[Tensor, ...]]:
+        """Compute the maps [B, C_l, F_l, F_l] of every layer, batch by batch, on the network's device.
 
         Parameters
         ----------
-        pixels : Tensor
-            [B, H, W, 3] uint8, RGB, of the network's image size, on the CPU.
+        batches : iterable of Tensor
+            [B, H, W, 3] uint8, RGB, of the network's image size, on the CPU. With ONNX Runtime they are
+            computed side by side, by as many threads as torch has, and one more is read ahead.
         """
+        batches = iter(batches)
+        for pixels in batches:
+            exported, device = self._choose(), next(self.network.parameters()).device
+            if exported is None:
+                self._seen += len(pixels)
+                yield self.network.encode(normalized_pixels(pixels.to(device), self.normalization))
+                continue
+            names = output_names(self.network)[: len(self.network.backbone.layers)]
+            for computed in in_threads(
+                functools.partial(exported, outputs=names),
+                chain([pixels], batches),
+                ahead=exported.threads,
+                threads=exported.threads,
+            ):
+                yield tuple(maps.to(device) for maps in computed)
+
+    def _choose(self) -> OnnxNetwork | None:
+        """Return the exported network if it is to be used, None for torch."""
         if self._weights == -1:
             self.expect()
-        device = next(self.network.parameters()).device
-        exported = self._choose(device)
-        self._seen += len(pixels)
-        if exported is None:
-            return self.network.encode(normalized_pixels(pixels.to(device), self.normalization))
-        names = output_names(self.network)[: len(self.network.backbone.layers)]
-        return tuple(maps.to(device) for maps in exported(pixels, names))
-
-    def _choose(self, device: torch.device) -> OnnxNetwork | None:
-        """Return the exported network if it is to be used, None for torch."""
         if self._chosen:
             return self._exported
+        device = next(self.network.parameters()).device
         if self._name == "auto" and (device.type != "cpu" or not has_exporter()):
             self._chosen = True
             return None

@@ -33,13 +33,14 @@ from torch import Tensor, nn
 
 from lwfm._common.digests import digest_arrays
 from lwfm._common.files import atomic_path
+from lwfm._common.onnx_runtime import INPUT, import_runtime
 from lwfm._common.tensor_files import numpy_tensors
 from lwfm.data.center_crop import CenterCrop
 from lwfm.data.normalization import IMAGENET, Normalization
 from lwfm.data.transforms import normalized_pixels
 from lwfm.errors import UserError
 from lwfm.model.network import LWFM, describe_model
-from lwfm.model.onnx_session import INPUT, OnnxNetwork, import_runtime
+from lwfm.model.onnx_session import OnnxNetwork
 from lwfm.model.weights import first_line
 from lwfm.ops import implementation
 

@@ -2,34 +2,18 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from lwfm._common.onnx_runtime import CPU_PROVIDER, INPUT, import_runtime, open_session
 from lwfm.errors import UserError
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Sequence
-
-INPUT = "pixels"
-"""Name of the input of an exported network."""
-
-CPU_PROVIDER = "CPUExecutionProvider"
-_ERRORS_ONLY = 3
-
-
-def import_runtime() -> Any:
-    """Import ONNX Runtime; UserError naming the extra where it is missing."""
-    try:
-        return importlib.import_module("onnxruntime")
-    except ModuleNotFoundError as error:
-        raise UserError(
-            "the package onnxruntime is missing: pip install 'lwfm[fast]', or use engine torch"
-        ) from error
 
 
 def check_providers(providers: Sequence[str]) -> None:
@@ -43,7 +27,7 @@ def check_providers(providers: Sequence[str]) -> None:
 
 
 class OnnxNetwork:
-    """An exported network in ONNX Runtime, with as many threads as torch has.
+    """An exported network in ONNX Runtime; several threads may call it at once.
 
     Parameters
     ----------
@@ -51,6 +35,12 @@ class OnnxNetwork:
         What :func:`lwfm.model.onnx_export.export_network` wrote.
     providers : sequence of str
         ONNX Runtime's execution providers, the preferred one first.
+
+    Attributes
+    ----------
+    threads : int
+        Calls that are fastest side by side: as many as torch has threads, or 1 where another provider than
+        that of the CPU computes.
 
     Raises
     ------
@@ -60,25 +50,13 @@ class OnnxNetwork:
 
     def __init__(self, path: str | os.PathLike[str], providers: Sequence[str] = (CPU_PROVIDER,)) -> None:
         check_providers(providers)
-        runtime = import_runtime()
-        options = runtime.SessionOptions()
-        options.intra_op_num_threads = torch.get_num_threads()
-        # Threads that spin while they wait take the processors from those that decode the next batch.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.log_severity_level = _ERRORS_ONLY
-        try:
-            session = runtime.InferenceSession(path, options, providers=list(providers))
-        except Exception as error:  # its exceptions have no other common base
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise UserError(f"ONNX Runtime cannot read {path}: {reason}") from error
-        if [each.name for each in session.get_inputs()] != [INPUT]:
-            raise UserError(f"{path} is no network that lwfm exported: its input is not {INPUT}")
-        self.session: Any = session
-        self.outputs = [each.name for each in session.get_outputs()]
-        self._options = runtime.RunOptions()
+        self.session = open_session(path, providers)
+        self.outputs = [each.name for each in self.session.get_outputs()]
+        self.threads = torch.get_num_threads() if tuple(providers) == (CPU_PROVIDER,) else 1
 
     def __call__(self, pixels: Tensor, outputs: Sequence[str]) -> tuple[Tensor, ...]:
         """Compute some of the outputs for pixels [B, H, W, 3] uint8 on the CPU."""
-        self._options.only_execute_path_to_fetches = len(outputs) < len(self.outputs)
-        arrays = self.session.run(list(outputs), {INPUT: np.ascontiguousarray(pixels)}, self._options)
+        options = import_runtime().RunOptions()
+        options.only_execute_path_to_fetches = len(outputs) < len(self.outputs)
+        arrays = self.session.run(list(outputs), {INPUT: np.ascontiguousarray(pixels)}, options)
         return tuple(torch.from_numpy(array) for array in arrays)

@@ -21,6 +21,7 @@ from lwfm.model.engines import Encoder, exported_path, open_exported
 from lwfm.model.onnx_session import OnnxNetwork
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 OWN = Normalization(mean=(0.3, 0.4, 0.5), std=(0.2, 0.25, 0.3))
@@ -93,6 +94,32 @@ def test_the_engines_compute_the_same_maps(network: LWFM, filled: Path) -> None:
 
 
 @needs_runtime
+@pytest.mark.usefixtures("filled")
+@pytest.mark.parametrize("engine", ["torch", "onnxruntime"])
+@pytest.mark.parametrize("threads", [1, 3])
+def test_a_stream_keeps_its_order(
+    network: LWFM, engine: str, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    batches = [pixels(count) for count in (5, 1, 8, 2, 4, 3)]
+    encoder = Encoder(network, engine, OWN)
+    assert encoder.threads == (threads if engine == "onnxruntime" else 1)
+    read = 0
+
+    def counted() -> Iterator[torch.Tensor]:
+        nonlocal read
+        for batch in batches:
+            read += 1
+            yield batch
+
+    with torch.inference_mode():
+        for number, maps in enumerate(encoder.stream(counted())):
+            assert number < read <= number + 2 + encoder.threads
+            torch.testing.assert_close(maps[0], encoder(batches[number])[0])
+    assert number == len(batches) - 1
+
+
+@needs_runtime
 class TestAuto:
     """`auto` takes ONNX Runtime where that costs nothing or pays."""
 
@@ -109,6 +136,14 @@ class TestAuto:
         encoder(pixels(5))  # the 21st image, of a stream whose length nobody knew
         assert uses_runtime(encoder)
         assert exports == [exported_path(network, OWN)]
+
+    @pytest.mark.usefixtures("cache", "exports")
+    def test_a_long_stream_changes_over(self, network: LWFM, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(module, "WORTH_EXPORTING", 20)
+        encoder = Encoder(network, "auto", OWN)
+        sizes = [len(maps[0]) for maps in encoder.stream(pixels(count) for count in (9, 9, 9, 5))]
+        assert sizes == [9, 9, 9, 5]
+        assert uses_runtime(encoder)
 
     @pytest.mark.usefixtures("cache")
     def test_many_announced_images_are_worth_it(self, network: LWFM, exports: list[Path]) -> None:

@@ -162,9 +162,10 @@ def test_an_unknown_provider_is_named(exported: Path) -> None:
         OnnxNetwork(exported, ["NoSuchProvider"])
 
 
-def test_threads_are_torch_s(exported: Path) -> None:
-    options = OnnxNetwork(exported).session.get_session_options()
-    assert options.intra_op_num_threads == torch.get_num_threads()
+def test_a_run_takes_one_of_torch_s_threads(exported: Path) -> None:
+    network = OnnxNetwork(exported)
+    assert network.session.get_session_options().intra_op_num_threads == 1
+    assert network.threads == torch.get_num_threads()
 
 
 def test_arrays_that_are_not_contiguous_are_read(network: LWFM, exported: Path) -> None:
