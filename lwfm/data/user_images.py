@@ -82,7 +82,9 @@ def _brightest(image: ImageLike) -> Brightest | None:
     return None
 
 
-def to_rgb(image: ImageLike, index: int, white: WhiteLevels = NO_WHITE) -> Image.Image:
+def to_rgb(
+    image: ImageLike, index: int, white: WhiteLevels = NO_WHITE, *, shorter: int | None = None
+) -> Image.Image:
     """Convert one image to an upright RGB image of 8 bits.
 
     Parameters
@@ -94,6 +96,8 @@ def to_rgb(image: ImageLike, index: int, white: WhiteLevels = NO_WHITE) -> Image
         Its index in the user's collection, for messages.
     white : WhiteLevels
         Of the set that it belongs to, see :func:`white_levels`.
+    shorter : int, optional
+        Files may be decoded at a smaller size with no side shorter than this.
 
     Raises
     ------
@@ -106,7 +110,7 @@ def to_rgb(image: ImageLike, index: int, white: WhiteLevels = NO_WHITE) -> Image
     (6, 4)
     """
     if isinstance(image, (str, os.PathLike)):
-        return open_image(image, white)
+        return open_image(image, white, shorter=shorter)
     if isinstance(image, Image.Image):
         try:
             return upright_rgb(image, white)
@@ -153,13 +157,14 @@ def pixels_of(
 
     Threads decode the next batch while one is used; no more of ``images`` is held, so that they may be a
     stream. ``unreadable`` is told the index of an image that cannot be read, and why; if it returns, the
-    image is left out.
+    image is left out. Large JPEG files are decoded at a smaller size, at least twice that of the image before
+    it is cropped.
     """
     crop = CenterCrop(image_size)
 
     def prepare(pair: tuple[int, ImageLike]) -> npt.NDArray[np.uint8] | tuple[int, UserError]:
         try:
-            return np.asarray(crop(to_rgb(pair[1], pair[0], white)))
+            return np.asarray(crop(to_rgb(pair[1], pair[0], white, shorter=2 * crop.resized)))
         except UserError as error:
             if unreadable is None:
                 raise
