@@ -2,7 +2,7 @@
 
     python -m benchmarks.speed.bench_throughput files [--images 2000] [--threads 2] [--model auto]
     python -m benchmarks.speed.bench_throughput stream [--images 100000]   # memory of a long stream
-    python -m benchmarks.speed.bench_throughput equal [--images 1000]      # answers of both engines
+    python -m benchmarks.speed.bench_throughput equal [--trained FILE]  # answers of all engines
     python -m benchmarks.speed.bench_throughput cold                       # `lwfm classify` of twelve images
 
 Files are JPEGs of 84 x 84 and 500 x 375, drawn here, in ten classes of which five examples each are known.
@@ -21,7 +21,7 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from itertools import cycle, islice
+from itertools import chain, cycle, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +29,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from lwfm import FewShotClassifier
+from lwfm import FewShotClassifier, lite
 from lwfm._common.onnx_runtime import CPU_PROVIDER, INPUT, import_runtime
 from lwfm._common.tables import text_table
 from lwfm.bench.timing import describe
@@ -40,13 +40,17 @@ from lwfm.model import LWFM, ModelConfig
 from lwfm.model.default import build_network, network_name
 from lwfm.model.encode import image_batches
 from lwfm.model.engines import Encoder, exported_path, open_exported
+from lwfm.model.onnx_export import export_network
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from lwfm.classifier.few_shot import FewShotEstimator
+
 SIZES = [(84, 84), (500, 375)]
 CLASSES, SHOTS = 10, 5
 FORMER_BATCH = 32
+ENGINES = ("torch", "onnxruntime", "lwfm.lite")
 PARTS = 8
 """Turns that each contestant has."""
 
@@ -73,11 +77,15 @@ def draw_files(folder: Path, count: int, size: tuple[int, int]) -> list[Path]:
     return paths
 
 
-def fitted(network: LWFM, paths: Sequence[Path], engine: str) -> FewShotClassifier:
-    """Fit a classifier to the first images of each class."""
+def fitted(network: LWFM, paths: Sequence[Path], engine: str) -> FewShotEstimator:
+    """Fit a classifier to the first images of each class, by an engine or by lwfm.lite."""
     examples = paths[: CLASSES * SHOTS]
-    classifier = FewShotClassifier(network, engine=engine, progress=False)
-    return classifier.fit(examples, [path.parent.name for path in examples])
+    labels = [path.parent.name for path in examples]
+    if engine == "lwfm.lite":
+        path = examples[0].parent.parent / "model.onnx"
+        export_network(network, path)
+        return lite.FewShotClassifier(path, threads=torch.get_num_threads()).fit(examples, labels)
+    return FewShotClassifier(network, engine=engine, progress=False).fit(examples, labels)
 
 
 class Former:
@@ -114,6 +122,7 @@ def contestants(
             pass
 
     former = fitted(network, paths, "torch")
+    assert isinstance(former, FewShotClassifier)
     return {
         "former": Former(former),
         **{engine: classifier.predict for engine, classifier in classifiers.items()},
@@ -140,7 +149,7 @@ def time_files(network: LWFM, count: int, size: tuple[int, int]) -> str:
     processors: dict[str, float] = defaultdict(float)
     with tempfile.TemporaryDirectory() as folder:
         paths = draw_files(Path(folder), count, size)
-        functions = contestants(network, paths, ["torch", "onnxruntime"])
+        functions = contestants(network, paths, ENGINES)
         for part in parts(paths, -(-count // PARTS)):
             pixels = torch.from_numpy(np.stack([np.asarray(crop(open_image(path))) for path in part]))
             for name, function in functions.items():
@@ -180,29 +189,31 @@ def resident() -> float:
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
-def compare_answers(network: LWFM, count: int) -> tuple[str, ...]:
-    """Classify the same images by both engines -> a row: network, equal answers, largest difference."""
+def compare_answers(network: LWFM, count: int) -> Iterator[tuple[str, ...]]:
+    """Classify the same images by all engines -> rows: network, engine, how far it is from torch."""
     with tempfile.TemporaryDirectory() as folder:
         paths = draw_files(Path(folder), count + CLASSES * SHOTS, SIZES[0])
-        found = {}
-        for engine in ("torch", "onnxruntime"):
-            classifier = fitted(network, paths, engine)
-            found[engine] = classifier.predict_proba(paths[CLASSES * SHOTS :])
-        one, other = found.values()
-        encoder = [Encoder(network, engine) for engine in found]
+        found = {
+            engine: fitted(network, paths, engine).predict_proba(paths[CLASSES * SHOTS :])
+            for engine in ENGINES
+        }
         pixels = next(image_batches(paths[:64], network.config.image_size, 64))
-        with torch.inference_mode():
-            maps = [each(pixels) for each in encoder]
+    with torch.inference_mode():
+        maps = [Encoder(network, engine)(pixels) for engine in ("torch", "onnxruntime")]
     relative = max(float((a - b).norm() / a.norm()) for a, b in zip(*maps, strict=True))
-    equal = int((one.argmax(1) == other.argmax(1)).sum())
-    return network_name(network), f"{equal} of {count}", f"{np.abs(one - other).max():.1e}", f"{relative:.1e}"
+    expected = found.pop("torch")
+    for engine, answers in found.items():
+        equal = int((answers.argmax(1) == expected.argmax(1)).sum())
+        largest = np.abs(answers - expected).max()
+        yield network_name(network), engine, f"{equal} of {count}", f"{largest:.1e}", f"{relative:.1e}"
 
 
-def three_networks() -> Iterator[LWFM]:
-    """Build EfficientNet-Lite0, a ResNet-18 and a transformer."""
+def three_networks(trained: str | None) -> Iterator[LWFM]:
+    """Build EfficientNet-Lite0, a ResNet-18 (trained, if a file is given) and a transformer."""
     yield build_network("auto")
-    for backbone, side in (("resnet18", 84), ("timm:vit_tiny_patch16_224", 224)):
-        yield build_network(ModelConfig(backbone=backbone, image_size=side, embedding=False))
+    resnet = ModelConfig(backbone="resnet18", image_size=84, embedding=False)
+    yield build_network(trained or resnet)
+    yield build_network(ModelConfig(backbone="timm:vit_tiny_patch16_224", image_size=224, embedding=False))
 
 
 def time_cold(engine: str) -> str:
@@ -218,13 +229,18 @@ def time_cold(engine: str) -> str:
             for path in (Path(folder) / "examples" / f"class-{label}").iterdir():
                 path.unlink()
             (Path(folder) / "examples" / f"class-{label}").rmdir()
-        command = [sys.executable, "-m", "lwfm", "classify", str(Path(folder) / "examples"), str(queries)]
+        program, given = ["lwfm", "classify"], ["--engine", engine]
+        if engine == "lwfm.lite":
+            program, given = ["lwfm.lite"], ["--model", str(Path(folder) / "model.onnx")]
+            export_network(build_network("auto", head="recommended"), Path(given[1]))
+        folders = [str(Path(folder) / "examples"), str(queries)]
         environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
         begin, used = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
-        subprocess.run([*command, "--engine", engine], check=True, capture_output=True, env=environment)  # noqa: S603
+        command = [sys.executable, "-m", *program, *folders, *given]
+        subprocess.run(command, check=True, capture_output=True, env=environment)  # noqa: S603
         seconds, after = time.perf_counter() - begin, resource.getrusage(resource.RUSAGE_CHILDREN)
     processors = after.ru_utime + after.ru_stime - used.ru_utime - used.ru_stime
-    return f"lwfm classify of 12 images, {engine}: {seconds:.1f} s, {processors:.1f} s of processors"
+    return f"12 images, {engine}: {seconds:.1f} s, {processors:.1f} s of processors"
 
 
 def main() -> None:
@@ -234,6 +250,7 @@ def main() -> None:
     parser.add_argument("--images", type=int)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--model", default="auto")
+    parser.add_argument("--trained", help="a file of lwfm train, in place of a random ResNet-18")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     print(f"{describe(torch.device('cpu'), options.threads)}, load {os.getloadavg()[0]:.1f}")
@@ -245,11 +262,12 @@ def main() -> None:
         for line in measure_stream(build_network(options.model), options.images or 100_000):
             print(line, flush=True)
     elif options.what == "equal":
-        rows = [compare_answers(network, options.images or 1000) for network in three_networks()]
-        titles = ("network", "equal answers", "largest difference of a probability", "of the maps, relative")
-        print(text_table("<>>>", titles, rows))
+        networks = three_networks(options.trained)
+        rows = chain.from_iterable(compare_answers(each, options.images or 1000) for each in networks)
+        titles = ("network", "engine", "answers as torch's", "a probability differs by", "the maps by")
+        print(text_table("<<>>>", titles, list(rows)))
     else:
-        for engine in ("torch", "torch", "onnxruntime"):
+        for engine in ("torch", *ENGINES):
             print(time_cold(engine), flush=True)
 
 
