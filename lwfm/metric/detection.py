@@ -1,29 +1,34 @@
-"""Detection of objects by torchvision's FCOS on a fixed pretrained trunk."""
+"""Detection of objects by torchvision's FCOS on a fixed trunk, and its average precision."""
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import torch
-from torch import Tensor, nn
-from torchvision.models.detection.anchor_utils import AnchorGenerator
-from torchvision.models.detection.fcos import FCOS, FCOSHead
-from torchvision.ops import FeaturePyramidNetwork
+from torch import Tensor
+from torchvision.ops import clip_boxes_to_image
 from torchvision.transforms.v2 import functional
 
 from lwfm._common.devices import choose_device
 from lwfm._common.progress import progress
 from lwfm._common.ranges import check_between, check_counts, check_positive, check_seed
-from lwfm.data.normalization import IMAGENET
 from lwfm.data.user_images import to_rgb
 from lwfm.errors import UserError
+from lwfm.metric.data.boxes import class_count
+from lwfm.metric.detection_network import (
+    BODY,
+    TORCHVISION,
+    build_detector,
+    detection_loss,
+    load_detector,
+    read_detector,
+    trunk_maps,
+)
 from lwfm.metric.module import seeded
-from lwfm.model.default import build_network, default_config, pretrained_config
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     import numpy as np
     import numpy.typing as npt
@@ -31,7 +36,13 @@ if TYPE_CHECKING:
     from lwfm._common.devices import Accelerator
     from lwfm.metric.data.boxes import BoxedImage
 
-_LEVELS, _CHANNELS, _STRIDES = 3, 64, (8, 16, 32)
+    View = tuple[int, bool, bool]
+
+_CACHE_BYTES = 2**30
+"""Memory for maps of the fixed trunk, in half precision; those of further images are computed again."""
+_CLIP = 5.0
+SIZE, EPOCHS = 416, 30
+"""Of a detector by default: longer side of the images in pixels, and epochs."""
 
 
 class Boxes(NamedTuple):
@@ -43,7 +54,7 @@ class Boxes(NamedTuple):
 
 
 class BoxDetector:
-    """FCOS of torchvision: a feature pyramid and heads are trained, the trunk is pretrained and fixed.
+    """FCOS of torchvision: a feature pyramid and heads are trained, the trunk is fixed.
 
     An instance is a callable ``detect(image) -> Boxes``.
 
@@ -53,10 +64,11 @@ class BoxDetector:
         Number of classes of objects.
     trunk : str
         A backbone with ImageNet weights: ``auto`` or ``timm:NAME`` with layers of strides 8, 16 and 32.
+        ``fcos_resnet50_fpn`` is torchvision's detector with random weights, for :meth:`from_file`.
     image_size : int
         Longer side in pixels to which images are brought, a multiple of 32.
     epochs, batch_size, learning_rate : int, int, float
-        Of AdamW with one cycle of the rate.
+        Of AdamW with one cycle of the rate. Images are flipped at random.
     threshold : float
         Smallest score of a detection.
     seed : int
@@ -74,8 +86,8 @@ class BoxDetector:
         self,
         classes: int = 1,
         trunk: str = "auto",
-        image_size: int = 256,
-        epochs: int = 10,
+        image_size: int = SIZE,
+        epochs: int = EPOCHS,
         batch_size: int = 4,
         learning_rate: float = 2e-3,
         threshold: float = 0.3,
@@ -101,99 +113,165 @@ class BoxDetector:
         }
         self.seed, self.image_size = seed, image_size
         with seeded(seed):
-            self.network = _build(classes, trunk, image_size, threshold).eval()
+            self.network = build_detector(classes, trunk, image_size)
+
+    @classmethod
+    def from_file(cls, path: Path, *, classes: int | None = None, **options: Any) -> BoxDetector:
+        """Build torchvision's ``fcos_resnet50_fpn`` with the weights of a file.
+
+        Parameters
+        ----------
+        path : Path
+            Its state dictionary: a ``.safetensors`` file, or one written by ``torch.save``.
+        classes : int, optional
+            Number of classes, as the file has by default. With another number the last layer of the classes
+            has random weights, to be trained.
+        **options
+            Further parameters of the class, but for `trunk`.
+
+        Raises
+        ------
+        UserError
+            A file that cannot be read, or whose tensors do not fit, naming the first.
+        """
+        tensors, own = read_detector(path)
+        detector = cls(own if classes is None else classes, TORCHVISION, **options)
+        load_detector(detector.network, tensors, str(path), same_classes=classes in (None, own))
+        return detector
 
     def fit(self, images: Sequence[BoxedImage]) -> Self:
         """Train on images with boxes; UserError for a class beyond `classes`, and images without any box."""
         classes, batch_size = self.options["classes"], self.options["batch_size"]
         if not images or not sum(len(each.boxes) for each in images):
             raise UserError("there is no box to learn from")
-        if (largest := max(int(each.codes.max(initial=0)) for each in images)) >= classes:
-            raise UserError(f"the boxes have class {largest}, the detector {classes} classes from 0")
+        if (count := class_count(images)) > classes:
+            raise UserError(f"the boxes have class {count - 1}, the detector {classes} classes from 0")
         device = choose_device(self.options["accelerator"])
-        pixels = [self._pixels(each.image, number) for number, each in enumerate(images)]
-        steps = self.options["epochs"] * -(-len(images) // batch_size)
+        self.network.to(device)
+        maps = _cached(lambda view: self._maps(images[view[0]], view, device))
+        boxes = [self._scaled(each, number) for number, each in enumerate(images)]
         trained = [each for each in self.network.parameters() if each.requires_grad]
+        steps = self.options["epochs"] * -(-len(images) // batch_size)
         with seeded(self.seed) as random:
             rate = self.options["learning_rate"]
             optimizer = torch.optim.AdamW(trained, lr=rate, weight_decay=1e-2)
             schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps)
-            self.network.to(device).train()
-            orders = [random.permutation(len(images)) for _ in range(self.options["epochs"])]
-            batches = [
-                order[at : at + batch_size] for order in orders for at in range(0, len(order), batch_size)
-            ]
-            for batch in progress(batches, "training the detector", "step"):
-                flips = random.integers(0, 2, (len(batch), 2)).astype(bool)
-                pairs = [
-                    _flipped(*pixels[int(row)], images[int(row)], (bool(across), bool(down)))
-                    for row, (across, down) in zip(batch, flips, strict=True)
+            for views in progress(self._views(len(images), random), "training the detector", "step"):
+                stacked = [
+                    torch.stack(each).to(device).float() for each in zip(*map(maps, views), strict=True)
                 ]
-                losses = self.network(
-                    [each.to(device) for each, _ in pairs],
-                    [{name: tensor.to(device) for name, tensor in each.items()} for _, each in pairs],
-                )
-                loss = sum(losses.values())
+                targets = [
+                    {
+                        "boxes": _flipped(boxes[number], self.image_size, flips).to(device),
+                        "labels": torch.as_tensor(images[number].codes, device=device),
+                    }
+                    for number, *flips in views
+                ]
+                loss = detection_loss(self.network, stacked, targets, self.image_size)
                 if not torch.isfinite(loss):
                     raise UserError("training diverged: try a smaller learning rate of the detector")
                 optimizer.zero_grad()
-                loss.backward()
+                loss.backward()  # type: ignore[no-untyped-call]  # torch's types
+                torch.nn.utils.clip_grad_norm_(trained, _CLIP)
                 optimizer.step()
                 schedule.step()
-        self.network.cpu().eval()
+        self.network.cpu()
         return self
 
+    def _views(self, count: int, random: np.random.Generator) -> list[list[View]]:
+        """Draw the images of all batches, and whether each is flipped across and down."""
+        batch_size, views = self.options["batch_size"], []
+        for _ in range(self.options["epochs"]):
+            order, flips = random.permutation(count), random.integers(0, 2, (count, 2)).astype(bool)
+            epoch = [
+                (int(row), bool(across), bool(down)) for row, (across, down) in zip(order, flips, strict=True)
+            ]
+            views += [epoch[at : at + batch_size] for at in range(0, count, batch_size)]
+        return views
+
+    def _maps(self, image: BoxedImage, view: View, device: torch.device) -> list[Tensor]:
+        """Compute the maps of the fixed trunk in half precision, on the CPU."""
+        number, *flips = view
+        pixels, _ = self._pixels(image.image, number)
+        turned = pixels.flip([axis for axis, flip in zip((2, 1), flips, strict=True) if flip])
+        return [each[0].half().cpu() for each in trunk_maps(self.network, turned.to(device))]
+
+    def _scaled(self, image: BoxedImage, number: int) -> Tensor:
+        """Return the boxes [N, 4] of an image as it is brought to the detector."""
+        return torch.as_tensor(image.boxes) * (self.image_size / max(to_rgb(image.image, number).size))
+
     @torch.inference_mode()
-    def __call__(self, image: Any) -> Boxes:
-        """Find the objects in a path, PIL image, array or tensor."""
-        pixels, scale = self._pixels(image, 0)
+    def __call__(self, image: Any, threshold: float | None = None) -> Boxes:
+        """Find the objects in a path, PIL image, array or tensor, with scores above a threshold."""
+        opened = to_rgb(image, 0)
+        pixels, scale = self._pixels(opened, 0)
         device = choose_device(self.options["accelerator"])
         found = self.network.to(device)([pixels.to(device)])[0]
         self.network.cpu()
-        boxes = (found["boxes"].cpu() / scale).numpy()
-        return Boxes(boxes, found["scores"].cpu().numpy(), found["labels"].cpu().numpy())
+        boxes = clip_boxes_to_image(found["boxes"].cpu() / scale, (opened.height, opened.width)).numpy()
+        kept = found["scores"].cpu().numpy() >= (
+            self.options["threshold"] if threshold is None else threshold
+        )
+        kept &= (boxes[:, 2:] > boxes[:, :2]).all(1)
+        return Boxes(boxes[kept], found["scores"].cpu().numpy()[kept], found["labels"].cpu().numpy()[kept])
 
     def _pixels(self, image: Any, number: int) -> tuple[Tensor, float]:
-        """Return an image as [3, H, W] in 0..1 with the longer side as asked for, and its scale."""
+        """Return an image as a square [3, S, S] in 0..1, the mean of the trunk beside it, and its scale."""
         opened = to_rgb(image, number)
         scale = self.image_size / max(opened.size)
         small = opened.resize((max(1, round(opened.width * scale)), max(1, round(opened.height * scale))))
-        return functional.to_dtype(functional.pil_to_tensor(small), torch.float32, scale=True), scale
+        square = torch.tensor(self.network.transform.image_mean)[:, None, None].repeat(
+            1, *[self.image_size] * 2
+        )
+        square[:, : small.height, : small.width] = functional.to_dtype(
+            functional.pil_to_tensor(small), torch.float32, scale=True
+        )
+        return square, scale
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return the trained weights; those of the trunk are pretrained."""
+        """Return the weights, but for those of a trunk that is pretrained."""
         return {
             name: tensor
             for name, tensor in self.network.state_dict().items()
-            if not name.startswith("backbone.trunk.")
+            if not self._has_pretrained(name)
         }
+
+    def _has_pretrained(self, name: str) -> bool:
+        return self.options["trunk"] != TORCHVISION and name.startswith(BODY)
 
     @classmethod
     def restored(cls, options: dict[str, Any], tensors: dict[str, Tensor]) -> BoxDetector:
         """Build a detector from its options and :meth:`tensors`."""
         detector = cls(**options)
         missing, unexpected = detector.network.load_state_dict(tensors, strict=False)
-        wrong = [*unexpected, *(name for name in missing if not name.startswith("backbone.trunk."))]
+        wrong = [*unexpected, *(name for name in missing if not detector._has_pretrained(name))]
         if wrong:
             raise ValueError(f"the detector's tensor {wrong[0]} does not fit")
         return detector
 
 
-def average_precision(found: Sequence[Boxes], images: Sequence[BoxedImage]) -> float:
-    """Compute the mean over the classes of the average precision of boxes that overlap by at least one half.
+class AveragePrecision(NamedTuple):
+    """Average precision at an overlap of one half: the mean over the classes, and that of each class."""
+
+    mean: float
+    classes: dict[int, float]
+
+
+def average_precision(found: Sequence[Boxes], images: Sequence[BoxedImage]) -> AveragePrecision:
+    """Compute the average precision of boxes that overlap by at least one half.
 
     Needs the extra ``lwfm[leaves]``.
 
     Parameters
     ----------
     found : sequence of Boxes
-        Detections of each image.
+        Detections of each image, those with low scores too.
     images : sequence of BoxedImage
-        The true boxes and classes.
+        The true boxes and classes; classes without any box are left out.
     """
     from torchmetrics.detection import MeanAveragePrecision
 
-    metric = MeanAveragePrecision(iou_thresholds=[0.5])
+    metric = MeanAveragePrecision(iou_thresholds=[0.5], class_metrics=True)
     for each, image in zip(found, images, strict=True):
         metric.update(
             [
@@ -205,64 +283,34 @@ def average_precision(found: Sequence[Boxes], images: Sequence[BoxedImage]) -> f
             ],
             [{"boxes": torch.as_tensor(image.boxes), "labels": torch.as_tensor(image.codes)}],
         )
-    return max(0.0, float(metric.compute()["map_50"]))
+    result = metric.compute()
+    codes, values = result["classes"].reshape(-1).tolist(), result["map_per_class"].reshape(-1).tolist()
+    classes = {int(code): float(value) for code, value in zip(codes, values, strict=True) if value >= 0}
+    return AveragePrecision(sum(classes.values()) / max(1, len(classes)), classes)
 
 
-def _flipped(
-    pixels: Tensor, scale: float, image: BoxedImage, flips: tuple[bool, bool]
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """Flip an image and its boxes across, down, or both."""
-    boxes = torch.as_tensor(image.boxes) * scale
-    for flip, low, axis in zip(flips, (0, 1), (2, 1), strict=True):
+def _cached(compute: Callable[[View], list[Tensor]]) -> Callable[[View], list[Tensor]]:
+    """Return a function that keeps what it computes, as long as there is memory for it."""
+    kept: dict[View, list[Tensor]] = {}
+    free = _CACHE_BYTES
+
+    def maps(view: View) -> list[Tensor]:
+        nonlocal free
+        if view in kept:
+            return kept[view]
+        computed = compute(view)
+        size = sum(each.nbytes for each in computed)
+        if size <= free:
+            kept[view], free = computed, free - size
+        return computed
+
+    return maps
+
+
+def _flipped(boxes: Tensor, side: int, flips: Sequence[bool]) -> Tensor:
+    """Return boxes [N, 4] of a square image that is flipped across, down, or both."""
+    turned = boxes.clone()
+    for low, flip in enumerate(flips):
         if flip:
-            pixels = pixels.flip(axis)
-            side = pixels.shape[axis]
-            first, last = side - boxes[:, low + 2], side - boxes[:, low]
-            boxes = boxes.clone()
-            boxes[:, low], boxes[:, low + 2] = first, last
-    return pixels, {"boxes": boxes, "labels": torch.as_tensor(image.codes)}
-
-
-class _Pyramid(nn.Module):
-    """Feature pyramid on three layers of a fixed trunk."""
-
-    def __init__(self, trunk: str, image_size: int) -> None:
-        super().__init__()
-        config = default_config() if trunk == "auto" else pretrained_config(trunk)
-        sizes = tuple(image_size // stride for stride in _STRIDES)
-        network = build_network(replace(config, layers=(2, 3, 4), feature_size=sizes, image_size=image_size))
-        normalization = network.normalization or IMAGENET
-        self.mean, self.std = list(normalization.mean), list(normalization.std)
-        self.trunk = network.backbone.body.requires_grad_(False).eval()
-        self.pyramid = FeaturePyramidNetwork(list(network.backbone.layer_dims), _CHANNELS)
-        self.out_channels = _CHANNELS
-
-    def train(self, mode: bool = True) -> Self:
-        super().train(mode)
-        self.trunk.eval()  # its statistics stay those of pretraining
-        return self
-
-    def forward(self, images: Tensor) -> OrderedDict[str, Tensor]:
-        with torch.no_grad():
-            maps = self.trunk(images)
-        layers = maps.values() if isinstance(maps, dict) else maps
-        named = OrderedDict((str(number), layer) for number, layer in enumerate(layers))
-        found: OrderedDict[str, Tensor] = self.pyramid(named)
-        return found
-
-
-def _build(classes: int, trunk: str, image_size: int, threshold: float) -> Any:
-    backbone = _Pyramid(trunk, image_size)
-    anchors = AnchorGenerator(tuple((stride,) for stride in _STRIDES), ((1.0,),) * _LEVELS)
-    return FCOS(
-        backbone,
-        classes,
-        min_size=image_size,
-        max_size=image_size,
-        image_mean=backbone.mean,
-        image_std=backbone.std,
-        anchor_generator=anchors,
-        head=FCOSHead(_CHANNELS, 1, classes, num_convs=2),
-        score_thresh=threshold,
-        size_divisible=32,
-    )
+            turned[:, low], turned[:, low + 2] = side - boxes[:, low + 2], side - boxes[:, low]
+    return turned

@@ -14,7 +14,12 @@ from sklearn.exceptions import NotFittedError
 
 from lwfm._common.devices import choose_device
 from lwfm._common.ranges import check_seed
-from lwfm._common.tensor_files import read_tensor_file, tensors_under, write_tensor_file
+from lwfm._common.tensor_files import (
+    holds_description,
+    read_tensor_file,
+    tensors_under,
+    write_tensor_file,
+)
 from lwfm.errors import UserError
 from lwfm.metric.decisions import NeighborVote
 from lwfm.metric.module import MetricModule, embed, seeded, train
@@ -266,3 +271,8 @@ def saved_system(path: Path) -> str:
         raise UserError(f"there is no model {path}: lwfm metric fit writes one")
     description, _ = read_tensor_file(path, key=_METADATA_KEY, what="system of lwfm.metric")
     return str(description.get("system"))
+
+
+def is_model(path: Path) -> bool:
+    """Return whether a file holds a fitted system."""
+    return holds_description(path, key=_METADATA_KEY)

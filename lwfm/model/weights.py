@@ -64,7 +64,14 @@ def read_tensors(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
     return {str(name).removeprefix("module."): value for name, value in content.items()}
 
 
-def load_tensors(network: nn.Module, tensors: dict[str, torch.Tensor], *, name: str, source: str) -> None:
+def load_tensors(
+    network: nn.Module,
+    tensors: dict[str, torch.Tensor],
+    *,
+    name: str,
+    source: str,
+    left_out: tuple[str, ...] = _HEADS,
+) -> None:
     """Copy `tensors` into `network`; classifiers over other classes are left out.
 
     Parameters
@@ -75,6 +82,8 @@ def load_tensors(network: nn.Module, tensors: dict[str, torch.Tensor], *, name: 
         State dictionary; a copy is taken.
     name, source
         The backbone's name and where the tensors come from, for messages.
+    left_out
+        Prefixes of the classifiers: their tensors are neither needed nor copied.
 
     Raises
     ------
@@ -84,7 +93,7 @@ def load_tensors(network: nn.Module, tensors: dict[str, torch.Tensor], *, name: 
     own: dict[str, torch.Tensor] = network.state_dict()
     fitting = {}
     for key, target in own.items():
-        if key.startswith(_HEADS) or (key.endswith("num_batches_tracked") and key not in tensors):
+        if key.startswith(left_out) or (key.endswith("num_batches_tracked") and key not in tensors):
             continue
         if key not in tensors:
             raise UserError(
@@ -96,7 +105,7 @@ def load_tensors(network: nn.Module, tensors: dict[str, torch.Tensor], *, name: 
                 f"expected {list(target.shape)}"
             )
         fitting[key] = tensors[key]
-    unknown = [key for key in tensors if key not in own and not key.startswith(_HEADS)]
+    unknown = [key for key in tensors if key not in own and not key.startswith(left_out)]
     if unknown:
         raise UserError(f"{source} does not fit {name}: {name} has no tensor {unknown[0]}")
     network.load_state_dict({**own, **fitting})

@@ -17,6 +17,7 @@ from lwfm.metric import ChestXRayZeroShot
 from lwfm.metric.data.xray import FINDINGS, Films
 from lwfm.metric.scores import label_aurocs, zero_shot_scores
 from lwfm.metric.simulation.chest_xray import simulated_vectors
+from lwfm.metric.systems.chest_zero_shot import COMMON, _kinds
 from tests.helpers.chest_films import many_findings, write_nih
 
 if TYPE_CHECKING:
@@ -178,9 +179,19 @@ def test_the_command_line_evaluates_real_and_simulated_films(
     assert "simulated" in json.loads(out.read_text())["simulated"]
 
 
+def test_rows_choose_the_common_axis_unless_it_is_given() -> None:
+    assert all(kind.grid.get("common") == COMMON for kind in _kinds(None) if "common" not in kind.options)
+    assert [kind.name for kind in _kinds(None) if "common" not in kind.grid] == [
+        "no common axis",
+        "vectors not centered, no common axis",
+    ]
+    assert not any("common" in kind.grid for kind in _kinds(0.5))
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ("{common: -1}", "common must be a number of at least 0"),
         ("{loss: ranking}", "loss is set by evaluate itself"),
         ("{vectors: absent.npy}", "there is no file absent.npy"),
         ("{films: 0}", "films must be a whole number"),

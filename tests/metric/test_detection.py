@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 from lwfm.errors import UserError
+from lwfm.metric import detection
 from lwfm.metric.data.boxes import BoxedImage, compose_scene, one_class, open_boxes
-from lwfm.metric.detection import BoxDetector, Boxes, average_precision
+from lwfm.metric.detection import BoxDetector, Boxes, _flipped, average_precision
+from lwfm.metric.detection_network import TORCHVISION, build_detector
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 
@@ -87,31 +91,26 @@ def scenes(count: int) -> list[BoxedImage]:
 
 def test_a_detector_learns_and_is_restored() -> None:
     images = scenes(4)
-    detector = BoxDetector(image_size=64, epochs=12, batch_size=4, threshold=0.01, accelerator="cpu")
-    before = average_precision([detector(image.image) for image in images], images)
+    detector = BoxDetector(image_size=64, epochs=12, batch_size=4, accelerator="cpu")
+    before = average_precision([detector(image.image, 0) for image in images], images)
     after = detector.fit(images)
-    found = [after(image.image) for image in images]
-    assert average_precision(found, images) > before
+    found = [after(image.image, 0) for image in images]
+    assert average_precision(found, images).mean > before.mean
     assert all((np.diff(each.scores) <= 0).all() for each in found)
     again = BoxDetector.restored(detector.options, detector.tensors())
-    np.testing.assert_array_equal(again(images[0].image).boxes, found[0].boxes)
+    np.testing.assert_array_equal(again(images[0].image, 0).boxes, found[0].boxes)
     assert not any("trunk" in name for name in detector.tensors())
 
 
-def test_flips_keep_boxes_at_their_objects() -> None:
-    from lwfm.metric.detection import _flipped
-
-    pixels = torch.zeros(3, 20, 30)
-    pixels[:, 2:5, 4:10] = 1
-    image = BoxedImage(
-        Image.new("RGB", (30, 20)), np.array([[4, 2, 10, 5]], np.float32), np.zeros(1, np.int64)
-    )
-    for across in (False, True):
-        for down in (False, True):
-            turned, target = _flipped(pixels, 1.0, image, (across, down))
-            left, top, right, bottom = target["boxes"][0].int().tolist()
-            assert turned[:, top:bottom, left:right].min() == 1
-            assert turned.sum() == turned[:, top:bottom, left:right].sum()
+@pytest.mark.parametrize("across", [False, True], ids=["", "across"])
+@pytest.mark.parametrize("down", [False, True], ids=["", "down"])
+def test_flips_keep_boxes_at_their_objects(across: bool, down: bool) -> None:
+    pixels = torch.zeros(30, 30)
+    pixels[2:5, 4:10] = 1
+    turned = pixels.flip([axis for axis, flip in ((1, across), (0, down)) if flip])
+    left, top, right, bottom = _flipped(torch.tensor([[4, 2, 10, 5]]), 30, (across, down))[0].tolist()
+    assert turned[top:bottom, left:right].min() == 1
+    assert turned.sum() == turned[top:bottom, left:right].sum()
 
 
 def test_average_precision_is_that_of_the_definition() -> None:
@@ -121,9 +120,9 @@ def test_average_precision_is_that_of_the_definition() -> None:
     boxes = np.array([[0, 0, 4, 4], [0, 5, 4, 9], [5, 5, 9, 9]], np.float32)
     found = Boxes(boxes, np.array([0.9, 0.8, 0.7], np.float32), np.zeros(3, np.int64))
     # precision 1 until recall 0.5 (51 of 101 points), then 2/3
-    assert average_precision([found], [truth]) == pytest.approx((51 + 50 * 2 / 3) / 101, abs=1e-4)
+    assert average_precision([found], [truth]).mean == pytest.approx((51 + 50 * 2 / 3) / 101, abs=1e-4)
     nothing = Boxes(boxes[:0], np.zeros(0, np.float32), np.zeros(0, np.int64))
-    assert average_precision([nothing], [truth]) == 0
+    assert average_precision([nothing], [truth]).mean == 0
 
 
 @pytest.mark.parametrize(
@@ -143,3 +142,108 @@ def test_wrong_calls_are_refused(make: object, message: str) -> None:
     assert callable(make)
     with pytest.raises(UserError, match=message):
         make()
+
+
+@pytest.fixture(scope="module")
+def state() -> dict[str, torch.Tensor]:
+    """The state dictionary of a user's fcos_resnet50_fpn of two classes."""
+    state: dict[str, torch.Tensor] = build_detector(2, TORCHVISION, 64).state_dict()
+    return state
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_a_file_of_weights_is_taken_over(state: dict[str, torch.Tensor], suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"mine{suffix}"
+    save_file(state, path) if suffix == ".safetensors" else torch.save(state, path)
+    detector = BoxDetector.from_file(path, image_size=64, accelerator="cpu")
+    assert detector.options["classes"] == 2
+    assert all(torch.equal(each, state[name]) for name, each in detector.network.state_dict().items())
+    assert detector.tensors().keys() == state.keys()
+
+
+def test_another_number_of_classes_draws_the_last_layer(
+    state: dict[str, torch.Tensor], tmp_path: Path
+) -> None:
+    save_file(state, tmp_path / "mine.safetensors")
+    options = {"image_size": 64, "epochs": 1, "accelerator": "cpu"}
+    detector = BoxDetector.from_file(tmp_path / "mine.safetensors", classes=1, **options)
+    own = detector.network.state_dict()
+    assert own["head.classification_head.cls_logits.weight"].shape[0] == 1
+    assert torch.equal(own["backbone.body.conv1.weight"], state["backbone.body.conv1.weight"])
+    detector.fit(scenes(1))
+    assert torch.equal(own["backbone.body.conv1.weight"], state["backbone.body.conv1.weight"])
+    assert not torch.equal(
+        own["head.regression_head.conv.0.weight"], state["head.regression_head.conv.0.weight"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda state: state.pop("backbone.fpn.inner_blocks.1.0.weight"), "no tensor backbone.fpn.inner_blo"),
+        (
+            lambda state: state.update({"backbone.body.conv1.weight": torch.zeros(2)}),
+            r"tensor backbone.body.conv1.weight has shape \[2\], expected \[64, 3, 7, 7\]",
+        ),
+        (
+            lambda state: state.update({"backbone.extra": torch.zeros(2)}),
+            "fcos_resnet50_fpn has no tensor backbone.extra",
+        ),
+        (
+            lambda state: state.clear() or state.update({"x": torch.zeros(1)}),
+            "does not fit fcos_resnet50_fpn",
+        ),
+    ],
+    ids=["missing", "shape", "unknown", "other"],
+)
+def test_weights_that_do_not_fit_are_refused_by_name(
+    state: dict[str, torch.Tensor],
+    change: Callable[[dict[str, torch.Tensor]], Any],
+    message: str,
+    tmp_path: Path,
+) -> None:
+    changed = dict(state)
+    change(changed)
+    torch.save(changed, tmp_path / "mine.pth")
+    with pytest.raises(UserError, match=message):
+        BoxDetector.from_file(tmp_path / "mine.pth", image_size=64)
+
+
+def test_a_pickle_is_not_run(tmp_path: Path) -> None:
+    torch.save({"x": Boxes}, tmp_path / "mine.pth")
+    with pytest.raises(UserError, match="not a torch file of tensors alone"):
+        BoxDetector.from_file(tmp_path / "mine.pth")
+
+
+def test_a_threshold_leaves_out_what_scores_less() -> None:
+    detector = BoxDetector(image_size=64, accelerator="cpu")
+    image = scenes(1)[0].image
+    every = detector(image, threshold=0)
+    middle = float(np.median(every.scores))
+    np.testing.assert_array_equal(
+        detector(image, threshold=middle).scores, every.scores[every.scores >= middle]
+    )
+    assert len(every.scores) > len(detector(image).scores)
+
+
+def test_boxes_lie_on_an_oblong_image() -> None:
+    detector = BoxDetector(image_size=64, accelerator="cpu")
+    found = detector(Image.new("RGB", (200, 50), (90, 120, 60)), threshold=0)
+    assert len(found.boxes)
+    assert found.boxes.min() >= 0
+    assert (found.boxes[:, 2:] <= [200, 50]).all()
+    assert (found.boxes[:, 2:] > found.boxes[:, :2]).all()
+
+
+def test_maps_are_kept_as_long_as_there_is_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(detection, "_CACHE_BYTES", 8)
+    computed = []
+
+    def compute(view: tuple[int, bool, bool]) -> list[torch.Tensor]:
+        computed.append(view[0])
+        return [torch.zeros(1)]
+
+    maps = detection._cached(compute)
+    for number in (0, 1, 2, 0, 1, 2):
+        assert maps((number, False, False))[0].shape == (1,)
+    assert computed == [0, 1, 2, 2]

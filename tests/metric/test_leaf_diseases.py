@@ -19,6 +19,7 @@ from lwfm.metric.data.boxes import compose_scene
 from lwfm.metric.decisions import UNKNOWN
 from lwfm.metric.detection import BoxDetector
 from lwfm.metric.heads import BNNeck, BNNeckLoss
+from lwfm.metric.systems import leaf_diseases
 from lwfm.metric.systems.leaf_diseases import composed_scenes, draw_leaves
 
 if TYPE_CHECKING:
@@ -189,6 +190,7 @@ def test_the_evaluation_adds_a_class_and_reads_scenes(leaves: Path, tmp_path: Pa
         "detected boxes": "system",
         "true boxes": "ablation",
     }
+    assert scene[0]["scores"].keys() == {"found", "found and named right", "AP@50", "precision"}
     assert scene[1]["scores"]["found"] == [1.0]
 
 
@@ -207,6 +209,32 @@ def test_the_commands_fit_with_a_detector_and_draw(leaves: Path, tmp_path: Path)
     assert next(csv.reader(out.open()))[:2] == ["image", "left"]
     assert figure.stat().st_size > 1000
     assert len(list(csv.DictReader(out.open()))) == len(retriever.identify(tmp_path / "scene.png"))
+
+
+def test_a_model_lends_its_detector(leaves: Path, tmp_path: Path) -> None:
+    words = ["metric", "fit", "leaf_diseases", "--root", str(leaves), "--out"]
+    first, second = str(tmp_path / "a.safetensors"), str(tmp_path / "b.safetensors")
+    assert main([*words, first, "--options", f"{{{OPTIONS}, scenes: 2, epochs: 1, detector_size: 64}}"]) == 0
+    assert main([*words, second, "--options", f"{{{OPTIONS}, detector: {first}}}"]) == 0
+    detectors = [LeafDiseaseRetriever.load(path).detector_ for path in (first, second)]
+    assert all(isinstance(each, BoxDetector) and each.image_size == 64 for each in detectors)
+    given, taken = (each.tensors() for each in detectors if isinstance(each, BoxDetector))
+    assert all(torch.equal(taken[name], given[name]) for name in given)
+
+
+@pytest.mark.parametrize(
+    ("file", "message"),
+    [("none.pth", "there is no weights file"), ("plain.safetensors", "plain.safetensors has no detector")],
+    ids=["missing", "without a detector"],
+)
+def test_a_file_without_a_detector_is_refused_before_training(
+    fitted: LeafDiseaseRetriever, leaves: Path, file: str, message: str, tmp_path: Path, monkeypatch: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    fitted.save("plain.safetensors")
+    monkeypatch.setattr(LeafDiseaseRetriever, "fit", None)
+    with pytest.raises(UserError, match=message):
+        leaf_diseases.fit(leaves, detector=file)
 
 
 def test_a_clone_has_no_detector_of_the_original(fitted: LeafDiseaseRetriever) -> None:

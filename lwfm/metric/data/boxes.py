@@ -130,3 +130,8 @@ def compose_scene(
 def one_class(images: Sequence[BoxedImage]) -> list[BoxedImage]:
     """Return images whose objects all have the class 0."""
     return [image._replace(codes=np.zeros_like(image.codes)) for image in images]
+
+
+def class_count(images: Sequence[BoxedImage]) -> int:
+    """Return the number of classes, which are counted from 0."""
+    return 1 + max((int(image.codes.max(initial=0)) for image in images), default=0)

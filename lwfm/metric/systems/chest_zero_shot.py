@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, get_args
@@ -67,7 +68,9 @@ KINDS = (
         {"learning_rate": RATES},
     ),
 )
-"""The learned rows: two fits each, on the same network, batches and held out patients."""
+"""The learned rows: a fit for each member of a grid, on the same network, batches and held out patients."""
+COMMON = (0.0, 1.0)
+"""Sizes of the common axis that :func:`evaluate` tries for every row which does not set it."""
 
 
 class ChestXRayZeroShot(MultiLabelEstimator):
@@ -248,6 +251,7 @@ def evaluate(
     vectors: str | None = None,
     unseen: Sequence[str] | None = None,
     findings: Sequence[str] | None = None,
+    common: float | None = None,
     **options: Any,
 ) -> MetricEvaluation:
     """Compare the losses on films of patients that training does not see.
@@ -264,15 +268,19 @@ def evaluate(
         By default a quarter of the labels, drawn for each seed.
     findings : sequence of str, optional
         Of the reader.
+    common : float, optional
+        Size of the common axis of all rows but those without; by default each row chooses 0 or 1 on the
+        patients held out, by the labels that are seen.
     **options
         Further parameters of :class:`ChestXRayZeroShot`, but for those that the comparison sets.
     """
-    template = _template(options)
+    template = _template(options, common)
     path = _vectors_of(root, vectors)
     films = read_films(root, size=template.size, findings=findings)
     table = label_vectors(path, films.findings)
     data = f"{root.name}: {len(films.names)} films of {len(np.unique(films.patients))} patients"
-    return _compare(lambda _: films, table, template, seeds, unseen, data, simulated=False)
+    kinds = _kinds(common)
+    return _compare(lambda _: films, table, template, kinds, seeds, unseen, data, simulated=False)
 
 
 def simulate(
@@ -282,6 +290,7 @@ def simulate(
     vectors: str | None = None,
     table: str | None = None,
     unseen: Sequence[str] | None = None,
+    common: float | None = None,
     **options: Any,
 ) -> MetricEvaluation:
     """Compare the losses on simulated films, see :mod:`lwfm.metric.simulation.chest_xray`.
@@ -296,10 +305,10 @@ def simulate(
         Vectors of the 14 findings on which the films depend; by default simulated ones.
     table : str, optional
         Table of findings from which the labels are drawn; by default by the published shares.
-    unseen, **options
+    unseen, common, **options
         As of :func:`evaluate`.
     """
-    template = _template({"size": 32, **options})
+    template = _template({"size": 32, **options}, common)
     check_counts(films=films)
     found = simulated_vectors() if vectors is None else label_vectors(vectors, FINDINGS)
     rows = None if table is None else read_targets(Path(table), FINDINGS)
@@ -308,13 +317,26 @@ def simulate(
     def draw(seed: int) -> Films:
         return simulate_films(films, seed, size=template.size, vectors=found, table=rows)
 
-    return _compare(draw, found, template, seeds, unseen, f"{films} films a seed", simulated=True)
+    data = f"{films} films a seed"
+    return _compare(draw, found, template, _kinds(common), seeds, unseen, data, simulated=True)
 
 
-def _template(options: dict[str, Any]) -> ChestXRayZeroShot:
+def _template(options: dict[str, Any], common: float | None) -> ChestXRayZeroShot:
+    if common is not None:
+        options = {**options, "common": common}
     own = ("loss", "gamma", "balanced", "margin", "centered", "labels", "seed")
     template: ChestXRayZeroShot = build(ChestXRayZeroShot, options, set_here=own)
     return template
+
+
+def _kinds(common: float | None) -> list[Kind]:
+    """Return the rows; without a size of the common axis those that do not set it search for one."""
+    if common is not None:
+        return list(KINDS)
+    searched = {"common": COMMON}
+    return [
+        kind if "common" in kind.options else replace(kind, grid={**kind.grid, **searched}) for kind in KINDS
+    ]
 
 
 def _vectors_of(root: Path, vectors: str | None) -> Path:
@@ -332,6 +354,7 @@ def _compare(
     draw: Callable[[int], Films],
     vectors: npt.NDArray[np.float32],
     template: ChestXRayZeroShot,
+    kinds: Sequence[Kind],
     seeds: Sequence[int],
     unseen: Sequence[str] | None,
     data: str,
@@ -358,7 +381,7 @@ def _compare(
     protocol = "new patients, unseen labels " + ("drawn" if unseen is None else listed(list(unseen), 14))
     rows = [
         Row.over_seeds(protocol, kind.name, kind.role, over_seeds(seeds, kind.name, partial(score, kind)))
-        for kind in KINDS
+        for kind in kinds
     ]
     name = "nothing learned: neighbors by pixels, their label vectors"
     rows.append(Row.over_seeds(protocol, name, "baseline", over_seeds(seeds, name, partial(score, None))))

@@ -14,13 +14,19 @@ from torch import Tensor
 from torchvision.ops import box_iou
 
 from lwfm._common.progress import progress
-from lwfm.metric.data.boxes import BoxedImage, one_class, open_boxes
+from lwfm.metric.data.boxes import BoxedImage, class_count, one_class, open_boxes
 from lwfm.metric.data.pictures import open_pictures
-from lwfm.metric.detection import BoxDetector, average_precision
+from lwfm.metric.detection import EPOCHS, SIZE, BoxDetector, average_precision
 from lwfm.metric.evaluation import MetricEvaluation, Role, Row
 from lwfm.metric.scores import Scores, auroc
 from lwfm.metric.systems import leaf_diseases
-from lwfm.metric.systems.leaf_diseases import Leaf, LeafDiseaseRetriever, LossName, composed_scenes
+from lwfm.metric.systems.leaf_diseases import (
+    Leaf,
+    LeafDiseaseRetriever,
+    LossName,
+    composed_scenes,
+    new_detector,
+)
 from lwfm.metric.systems.protocols import (
     best_plain,
     choose,
@@ -32,11 +38,10 @@ from lwfm.metric.systems.protocols import (
 from lwfm.metric.systems.system import build
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     import numpy.typing as npt
 
-    from lwfm._common.devices import Accelerator
     from lwfm.metric.module import Indices
     from lwfm.metric.retriever import Encoded
 
@@ -55,7 +60,9 @@ def evaluate(
     *,
     boxes: str | None = None,
     scenes: int = 60,
-    epochs: int = 20,
+    detector: str | None = None,
+    detector_size: int = SIZE,
+    epochs: int = EPOCHS,
     **options: Any,
 ) -> MetricEvaluation:
     """Compare losses when one disease is added to the index only; and detection on scenes of several leaves.
@@ -72,8 +79,10 @@ def evaluate(
         Folder or zip of images with boxes, on which the detector is measured too.
     scenes : int
         Composed scenes on which a detector is trained; a fifth as many are for testing.
-    epochs : int
-        Of the detectors; 0 leaves detection out.
+    detector : str, optional
+        File of the weights from which the detectors are trained, see :func:`.leaf_diseases.new_detector`.
+    detector_size, epochs : int, int
+        Longer side of the images in pixels, and epochs, of the detectors; 0 epochs leave detection out.
     **options
         Parameters of :class:`LeafDiseaseRetriever`, but for `loss`, `distance`, `learning_rate`,
         `pretrained`, `seed` and `kept`.
@@ -82,6 +91,9 @@ def evaluate(
         LeafDiseaseRetriever, options, set_here=("loss", "distance", "learning_rate", "pretrained", "seed"),
         unused=("kept",),
     )  # fmt: skip
+    make = partial(
+        new_detector, detector, image_size=detector_size, epochs=epochs, accelerator=template.accelerator
+    )
     found: _Found = {}
     with open_pictures(root, classes=3) as pictures:
         inputs, plain = inputs_and_plain(
@@ -102,7 +114,7 @@ def evaluate(
                     if epochs:
                         shots = case.shots(SHOTS[-1])
                         grown = deepcopy(joined).add(inputs[shots], codes[shots])
-                        _add_detection(found, case, grown, pictures.paths, (scenes, epochs))
+                        _add_detection(found, case, grown, pictures.paths, make(1, seed=seed), scenes)
                     joined.set_params(distance="spm")
                     _add_scores(found, _SPM, "ablation", case, joined, joined.encode(inputs))
                 fitted = chosen.fit(*known)
@@ -110,7 +122,7 @@ def evaluate(
             chosen_plain = plain[best_plain(plain, case.train, codes)]
             _add_scores(found, _PLAIN, "baseline", case, template, chosen_plain)
             if boxes and epochs:
-                _add_boxes(found, Path(boxes), seed, epochs, template.accelerator)
+                _add_boxes(found, Path(boxes), partial(make, seed=seed))
     rows = [Row.over_seeds(protocol, name, role, scores) for (protocol, name, role), scores in found.items()]
     rows.sort(key=lambda row: list(dict.fromkeys(key[0] for key in found)).index(row.protocol))
     data = f"{root.name}: {len(names)} classes, {len(codes)} images, a fifth of them for testing"
@@ -220,11 +232,10 @@ def _add_detection(
     case: _Case,
     retriever: LeafDiseaseRetriever,
     leaves: Sequence[Path],
-    training: tuple[int, int],
+    detector: BoxDetector,
+    count: int,
 ) -> None:
     """Score the diseases named on composed scenes of test leaves, by detected and by true boxes."""
-    count, epochs = training
-    detector = BoxDetector(epochs=epochs, seed=case.seed, accelerator=retriever.accelerator)
     detector.fit(one_class(composed_scenes(leaves, case.known_leaves, count, case.seed)))
     scenes = composed_scenes(leaves, np.flatnonzero(case.test), max(1, count // 5), case.seed + 1)
     detected = [detector(scene.image) for scene in scenes]
@@ -232,14 +243,17 @@ def _add_detection(
         ("detected boxes", "system", detected),
         ("true boxes", "ablation", [scene.boxes for scene in scenes]),
     )
+    every = sum(len(scene.boxes) for scene in scenes)
     for name, role, boxes in kinds:
         counts = np.zeros(2)
         for scene, each in zip(scenes, boxes, strict=True):
             counts += _right_leaves(retriever.identify(scene.image, partial(_given, each)), scene, case.codes)
-        every = sum(len(scene.boxes) for scene in scenes)
         scores = {"found": counts[0] / every, "found and named right": counts[1] / every}
         if role == "system":
-            scores["AP@50"] = average_precision(detected, one_class(scenes))
+            ranked = [detector(scene.image, threshold=0) for scene in scenes]
+            scores["AP@50"] = average_precision(ranked, one_class(scenes)).mean
+            answered = sum(len(each.boxes) for each in detected)
+            scores["precision"] = counts[0] / answered if answered else 0.0
         found.setdefault((_SCENE_PROTOCOL, name, role), []).append(scores)
 
 
@@ -249,14 +263,15 @@ def _given(boxes: Any, image: Any) -> Any:
     return boxes
 
 
-def _add_boxes(found: _Found, boxes: Path, seed: int, epochs: int, accelerator: Accelerator) -> None:
+def _add_boxes(found: _Found, boxes: Path, make: Callable[[int], BoxDetector]) -> None:
     """Score a detector on images with boxes: trained on the folder ``train``, tested on ``val``."""
     with open_boxes(boxes) as images:
-        classes = 1 + max(int(image.codes.max(initial=0)) for image in images["train"])
-        detector = BoxDetector(classes, epochs=epochs, seed=seed, accelerator=accelerator)
-        detector.fit(images["train"])
-        detected = [detector(image.image) for image in images["val"]]
-        scores = {"mAP@50": average_precision(detected, images["val"])}
+        detector = make(class_count(images["train"])).fit(images["train"])
+        precision = average_precision(
+            [detector(each.image, threshold=0) for each in images["val"]], images["val"]
+        )
+        scores = {"mAP@50": precision.mean}
+        scores |= {f"AP@50 of class {code}": value for code, value in precision.classes.items()}
         found.setdefault((f"boxes of {boxes.name}", "detector", "system"), []).append(scores)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self, get_args
@@ -23,20 +24,18 @@ from lwfm.data import open_image
 from lwfm.data.user_images import to_rgb
 from lwfm.errors import UserError
 from lwfm.figures import check_figure_suffix, save_figure
-from lwfm.metric.data.boxes import BoxedImage, compose_scene, one_class, open_boxes
+from lwfm.metric.data.boxes import BoxedImage, class_count, compose_scene, one_class, open_boxes
 from lwfm.metric.data.pictures import open_pictures
 from lwfm.metric.decisions import UNKNOWN
-from lwfm.metric.detection import BoxDetector
+from lwfm.metric.detection import EPOCHS, SIZE, BoxDetector
 from lwfm.metric.encoders import GeM, ScaledNorm
-from lwfm.metric.estimator import check_lengths
+from lwfm.metric.estimator import check_lengths, is_model
 from lwfm.metric.heads import BNNeck, BNNeckLoss
 from lwfm.metric.image_encoders import SE_RESNETS, MixedAttentionResNet, WithPretrained, check_shape
 from lwfm.metric.losses import Mined
 from lwfm.metric.module import MetricModule, class_batches
 from lwfm.metric.retriever import Hits, TrunkRetriever, image_names
-from lwfm.metric.systems.protocols import (
-    drawn,
-)
+from lwfm.metric.systems.protocols import drawn
 from lwfm.metric.systems.search import fit_on_folders
 from lwfm.metric.systems.system import System, build
 
@@ -317,7 +316,14 @@ def composed_scenes(leaves: Sequence[Path], rows: Indices, count: int, seed: int
 
 
 def fit(
-    root: Path, *, boxes: str | None = None, scenes: int = 0, epochs: int = 20, **options: Any
+    root: Path,
+    *,
+    boxes: str | None = None,
+    scenes: int = 0,
+    detector: str | None = None,
+    detector_size: int = SIZE,
+    epochs: int = EPOCHS,
+    **options: Any,
 ) -> LeafDiseaseRetriever:
     """Fit a retriever on images of single leaves in class folders, and a detector if one is asked for.
 
@@ -329,28 +335,67 @@ def fit(
         Folder or zip of photographs with boxes, on all of which a detector is trained.
     scenes : int
         Train a detector on so many scenes that are composed of the leaves, which must be cut out on black.
-    epochs : int
-        Of the detector.
+    detector : str, optional
+        File of a detector, see :func:`new_detector`. It is trained further on `boxes` or `scenes`, if there
+        are any.
+    detector_size, epochs : int, int
+        Longer side of the photographs in pixels, and epochs, of the detector.
     **options
         Parameters of :class:`LeafDiseaseRetriever`.
     """
     retriever: LeafDiseaseRetriever = build(LeafDiseaseRetriever, options)
     if boxes and scenes:
         raise UserError("a detector learns from boxes or from scenes, not from both")
-    check_counts(epochs=epochs)
-    fit_on_folders(retriever, root, classes=2)
-    detector = partial(BoxDetector, epochs=epochs, seed=retriever.seed, accelerator=retriever.accelerator)
-    if boxes:
-        with open_boxes(Path(boxes)) as images:
-            given = [image for split in images.values() for image in split]
-            classes = 1 + max(int(image.codes.max(initial=0)) for image in given)
-            retriever.detector_ = detector(classes).fit(given)
-    if scenes:
-        with open_pictures(root, classes=2) as pictures:
+    check_counts(epochs=epochs, detector_size=detector_size)
+    make = partial(
+        new_detector,
+        detector,
+        image_size=detector_size,
+        epochs=epochs,
+        seed=retriever.seed,
+        accelerator=retriever.accelerator,
+    )
+    with ExitStack() as stack:
+        images: list[BoxedImage] = []
+        if boxes:
+            splits = stack.enter_context(open_boxes(Path(boxes)))
+            images = [image for split in splits.values() for image in split]
+        found = None
+        if boxes or scenes or detector:
+            found = make(1 if scenes else class_count(images) if boxes else None)
+        fit_on_folders(retriever, root, classes=2)
+        if scenes:
+            pictures = stack.enter_context(open_pictures(root, classes=2))
             rows = np.arange(len(pictures.paths))
-            composed = composed_scenes(pictures.paths, rows, scenes, retriever.seed)
-            retriever.detector_ = detector().fit(one_class(composed))
+            images = one_class(composed_scenes(pictures.paths, rows, scenes, retriever.seed))
+        retriever.detector_ = found.fit(images) if found is not None and images else found
     return retriever
+
+
+def new_detector(file: str | None, classes: int | None, **options: Any) -> BoxDetector:
+    """Build a detector from scratch, or from a file.
+
+    Parameters
+    ----------
+    file : str, optional
+        Weights of torchvision's ``fcos_resnet50_fpn``, see
+        :meth:`~lwfm.metric.detection.BoxDetector.from_file`; or a model of this system with a detector, whose
+        trunk, size and classes are taken over.
+    classes : int, optional
+        Number of classes, by default that of the file.
+    **options
+        Of :class:`~lwfm.metric.detection.BoxDetector`.
+    """
+    if file is None:
+        return BoxDetector(classes or 1, **options)
+    path = Path(file)
+    if not is_model(path):
+        return BoxDetector.from_file(path, classes=classes, **options)
+    found = LeafDiseaseRetriever.load(path).detector_
+    if not isinstance(found, BoxDetector):
+        raise UserError(f"{path} has no detector: it was fitted without boxes and scenes")
+    own = {name: found.options[name] for name in ("trunk", "image_size", "classes")}
+    return BoxDetector.restored({**found.options, **options, **own}, found.tensors())
 
 
 def predict(retriever: LeafDiseaseRetriever, inputs: Sequence[Path], out: Path, figure: Path | None) -> str:
