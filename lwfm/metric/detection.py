@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 import torch
 from torch import Tensor
 from torchvision.ops import clip_boxes_to_image
-from torchvision.transforms.v2 import functional
+from torchvision.transforms import v2
+from torchvision.tv_tensors import BoundingBoxes, Image
 
 from lwfm._common.devices import choose_device
 from lwfm._common.progress import progress
@@ -36,12 +37,15 @@ if TYPE_CHECKING:
     from lwfm._common.devices import Accelerator
     from lwfm.metric.data.boxes import BoxedImage
 
-    View = tuple[int, bool, bool]
 
 _CACHE_BYTES = 2**30
 """Memory for maps of the fixed trunk, in half precision; those of further images are computed again."""
+_VIEWS = 8
+"""Random variations of each image, drawn once so that the trunk need not be applied in every epoch."""
+_COLORS, _SCALES, _MOVE, _SMALLEST = (0.3, 0.2, 0.2), (0.7, 1.4), 0.2, 3
+"""Of variations: brightness, contrast and saturation; scales; largest move; smallest side of a box kept."""
 _CLIP = 5.0
-SIZE, EPOCHS = 416, 30
+SIZE, EPOCHS = 416, 20
 """Of a detector by default: longer side of the images in pixels, and epochs."""
 
 
@@ -68,11 +72,11 @@ class BoxDetector:
     image_size : int
         Longer side in pixels to which images are brought, a multiple of 32.
     epochs, batch_size, learning_rate : int, int, float
-        Of AdamW with one cycle of the rate. Images are flipped at random.
+        Of AdamW with one cycle of the rate. Images are flipped, scaled, moved and recolored at random.
     threshold : float
         Smallest score of a detection.
     seed : int
-        Of weights, order and flips.
+        Of weights, order and variations.
     accelerator : {"auto", "cpu", "gpu"}
         Where to compute.
 
@@ -90,7 +94,7 @@ class BoxDetector:
         epochs: int = EPOCHS,
         batch_size: int = 4,
         learning_rate: float = 2e-3,
-        threshold: float = 0.3,
+        threshold: float = 0.4,
         seed: int = 0,
         accelerator: Accelerator = "auto",
     ) -> None:
@@ -148,26 +152,30 @@ class BoxDetector:
             raise UserError(f"the boxes have class {count - 1}, the detector {classes} classes from 0")
         device = choose_device(self.options["accelerator"])
         self.network.to(device)
-        maps = _cached(lambda view: self._maps(images[view[0]], view, device))
-        boxes = [self._scaled(each, number) for number, each in enumerate(images)]
         trained = [each for each in self.network.parameters() if each.requires_grad]
-        steps = self.options["epochs"] * -(-len(images) // batch_size)
+        epochs = self.options["epochs"]
         with seeded(self.seed) as random:
             rate = self.options["learning_rate"]
             optimizer = torch.optim.AdamW(trained, lr=rate, weight_decay=1e-2)
+            steps = epochs * -(-len(images) // batch_size)
             schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps)
-            for views in progress(self._views(len(images), random), "training the detector", "step"):
-                stacked = [
-                    torch.stack(each).to(device).float() for each in zip(*map(maps, views), strict=True)
+            views = _cached(lambda number, _: self._view(images[number], number, device))
+            orders = [(epoch, random.permutation(len(images))) for epoch in range(epochs)]
+            batches = [
+                [(int(row), epoch % _VIEWS) for row in order[at : at + batch_size]]
+                for epoch, order in orders
+                for at in range(0, len(order), batch_size)
+            ]
+            for batch in progress(batches, "training the detector", "step"):
+                chosen = [views(*each) for each in batch]
+                maps = [
+                    torch.stack(each).to(device).float()
+                    for each in zip(*(view.maps for view in chosen), strict=True)
                 ]
                 targets = [
-                    {
-                        "boxes": _flipped(boxes[number], self.image_size, flips).to(device),
-                        "labels": torch.as_tensor(images[number].codes, device=device),
-                    }
-                    for number, *flips in views
+                    {"boxes": view.boxes.to(device), "labels": view.codes.to(device)} for view in chosen
                 ]
-                loss = detection_loss(self.network, stacked, targets, self.image_size)
+                loss = detection_loss(self.network, maps, targets, self.image_size)
                 if not torch.isfinite(loss):
                     raise UserError("training diverged: try a smaller learning rate of the detector")
                 optimizer.zero_grad()
@@ -178,27 +186,39 @@ class BoxDetector:
         self.network.cpu()
         return self
 
-    def _views(self, count: int, random: np.random.Generator) -> list[list[View]]:
-        """Draw the images of all batches, and whether each is flipped across and down."""
-        batch_size, views = self.options["batch_size"], []
-        for _ in range(self.options["epochs"]):
-            order, flips = random.permutation(count), random.integers(0, 2, (count, 2)).astype(bool)
-            epoch = [
-                (int(row), bool(across), bool(down)) for row, (across, down) in zip(order, flips, strict=True)
+    def _view(self, image: BoxedImage, number: int, device: torch.device) -> _View:
+        """Vary an image at random, and compute what the fixed trunk makes of it."""
+        pixels, scale = self._pixels(image.image, number)
+        varied, boxes, codes = self._varied(
+            pixels,
+            BoundingBoxes(torch.as_tensor(image.boxes) * scale, format="XYXY", canvas_size=pixels.shape[1:]),
+            torch.as_tensor(image.codes),
+        )
+        maps = [each[0].half().cpu() for each in trunk_maps(self.network, varied.to(device))]
+        return _View(maps, boxes.as_subclass(Tensor), codes)
+
+    def _varied(
+        self, pixels: Tensor, boxes: BoundingBoxes, codes: Tensor
+    ) -> tuple[Tensor, BoundingBoxes, Tensor]:
+        """Flip, scale, move and recolor a square image with its boxes and their classes at random."""
+        change = v2.Compose(
+            [
+                v2.ColorJitter(*_COLORS),
+                v2.RandomHorizontalFlip(),
+                v2.RandomVerticalFlip(),
+                v2.RandomAffine(
+                    0,
+                    translate=(_MOVE, _MOVE),
+                    scale=_SCALES,
+                    interpolation=v2.InterpolationMode.BILINEAR,
+                    fill=self.network.transform.image_mean,
+                ),
+                v2.ClampBoundingBoxes(clamping_mode="hard"),
+                v2.SanitizeBoundingBoxes(min_size=_SMALLEST),
             ]
-            views += [epoch[at : at + batch_size] for at in range(0, count, batch_size)]
-        return views
-
-    def _maps(self, image: BoxedImage, view: View, device: torch.device) -> list[Tensor]:
-        """Compute the maps of the fixed trunk in half precision, on the CPU."""
-        number, *flips = view
-        pixels, _ = self._pixels(image.image, number)
-        turned = pixels.flip([axis for axis, flip in zip((2, 1), flips, strict=True) if flip])
-        return [each[0].half().cpu() for each in trunk_maps(self.network, turned.to(device))]
-
-    def _scaled(self, image: BoxedImage, number: int) -> Tensor:
-        """Return the boxes [N, 4] of an image as it is brought to the detector."""
-        return torch.as_tensor(image.boxes) * (self.image_size / max(to_rgb(image.image, number).size))
+        )
+        found = change({"image": Image(pixels), "boxes": boxes, "labels": codes})
+        return found["image"].as_subclass(Tensor), found["boxes"], found["labels"]
 
     @torch.inference_mode()
     def __call__(self, image: Any, threshold: float | None = None) -> Boxes:
@@ -223,8 +243,8 @@ class BoxDetector:
         square = torch.tensor(self.network.transform.image_mean)[:, None, None].repeat(
             1, *[self.image_size] * 2
         )
-        square[:, : small.height, : small.width] = functional.to_dtype(
-            functional.pil_to_tensor(small), torch.float32, scale=True
+        square[:, : small.height, : small.width] = v2.functional.to_dtype(
+            v2.functional.pil_to_tensor(small), torch.float32, scale=True
         )
         return square, scale
 
@@ -289,28 +309,27 @@ def average_precision(found: Sequence[Boxes], images: Sequence[BoxedImage]) -> A
     return AveragePrecision(sum(classes.values()) / max(1, len(classes)), classes)
 
 
-def _cached(compute: Callable[[View], list[Tensor]]) -> Callable[[View], list[Tensor]]:
+class _View(NamedTuple):
+    """A varied image: maps of the trunk in half precision, boxes [N, 4] and classes [N], on the CPU."""
+
+    maps: list[Tensor]
+    boxes: Tensor
+    codes: Tensor
+
+
+def _cached(compute: Callable[[int, int], _View]) -> Callable[[int, int], _View]:
     """Return a function that keeps what it computes, as long as there is memory for it."""
-    kept: dict[View, list[Tensor]] = {}
+    kept: dict[tuple[int, int], _View] = {}
     free = _CACHE_BYTES
 
-    def maps(view: View) -> list[Tensor]:
+    def view(number: int, variation: int) -> _View:
         nonlocal free
-        if view in kept:
-            return kept[view]
-        computed = compute(view)
-        size = sum(each.nbytes for each in computed)
+        if (number, variation) in kept:
+            return kept[number, variation]
+        computed = compute(number, variation)
+        size = sum(each.nbytes for each in computed.maps)
         if size <= free:
-            kept[view], free = computed, free - size
+            kept[number, variation], free = computed, free - size
         return computed
 
-    return maps
-
-
-def _flipped(boxes: Tensor, side: int, flips: Sequence[bool]) -> Tensor:
-    """Return boxes [N, 4] of a square image that is flipped across, down, or both."""
-    turned = boxes.clone()
-    for low, flip in enumerate(flips):
-        if flip:
-            turned[:, low], turned[:, low + 2] = side - boxes[:, low + 2], side - boxes[:, low]
-    return turned
+    return view

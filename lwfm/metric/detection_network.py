@@ -15,6 +15,7 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import FeaturePyramidNetwork
 
 from lwfm.data.normalization import IMAGENET
+from lwfm.errors import UserError
 from lwfm.model.default import build_network, default_config, pretrained_config
 from lwfm.model.weights import load_tensors, read_tensors
 
@@ -29,17 +30,28 @@ LOWEST = 0.01
 BODY = "backbone.body."
 """Prefix of the tensors of the trunk."""
 _CHANNELS, _STRIDES = 64, (8, 16, 32)
+_OVERLAP = 0.5
+"""Of two detections of one class: beyond it the one with the smaller score is left out."""
+_LAYERS = {"resnet18": (4, 6, 8), "resnet34": (7, 13, 16), "resnet50": (7, 13, 16)}
+"""Ends of the last three stages of torchvision's networks, whose blocks are numbered; timm numbers stages."""
 _CLASS_LAYER = "head.classification_head.cls_logits."
 
 
 class _Pyramid(nn.Module):
-    """Feature pyramid on three layers of a fixed trunk, with the names that torchvision has."""
+    """Feature pyramid on a fixed trunk, with the names that torchvision has."""
 
     def __init__(self, trunk: str, image_size: int) -> None:
         super().__init__()
         config = default_config() if trunk == "auto" else pretrained_config(trunk)
         sizes = tuple(image_size // stride for stride in _STRIDES)
-        network = build_network(replace(config, layers=(2, 3, 4), feature_size=sizes, image_size=image_size))
+        layers = _LAYERS.get(config.backbone, (2, 3, 4))
+        network = build_network(replace(config, layers=layers, feature_size=sizes, image_size=image_size))
+        with torch.inference_mode():
+            found = [
+                len(each[0, 0]) for each in _named(network.backbone.body(torch.zeros(1, 3, 64, 64))).values()
+            ]
+        if found != [64 // stride for stride in _STRIDES]:
+            raise UserError(f"the layers of {config.backbone} have no strides of 8, 16 and 32")
         normalization = network.normalization or IMAGENET
         self.mean, self.std = list(normalization.mean), list(normalization.std)
         self.body = network.backbone.body
@@ -83,6 +95,7 @@ def build_detector(classes: int, trunk: str, image_size: int) -> Any:
             anchor_generator=AnchorGenerator(tuple((each,) for each in _STRIDES), ((1.0,),) * len(_STRIDES)),
             head=head,
             score_thresh=LOWEST,
+            nms_thresh=_OVERLAP,
             size_divisible=32,
             **sizes,
         )

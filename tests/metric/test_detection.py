@@ -9,12 +9,14 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
+from torchvision.tv_tensors import BoundingBoxes
 
 from lwfm.errors import UserError
-from lwfm.metric import detection
+from lwfm.metric import detection, detection_network
 from lwfm.metric.data.boxes import BoxedImage, compose_scene, one_class, open_boxes
-from lwfm.metric.detection import BoxDetector, Boxes, _flipped, average_precision
+from lwfm.metric.detection import BoxDetector, Boxes, average_precision
 from lwfm.metric.detection_network import TORCHVISION, build_detector
+from lwfm.model.network import ModelConfig
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -102,15 +104,23 @@ def test_a_detector_learns_and_is_restored() -> None:
     assert not any("trunk" in name for name in detector.tensors())
 
 
-@pytest.mark.parametrize("across", [False, True], ids=["", "across"])
-@pytest.mark.parametrize("down", [False, True], ids=["", "down"])
-def test_flips_keep_boxes_at_their_objects(across: bool, down: bool) -> None:
-    pixels = torch.zeros(30, 30)
-    pixels[2:5, 4:10] = 1
-    turned = pixels.flip([axis for axis, flip in ((1, across), (0, down)) if flip])
-    left, top, right, bottom = _flipped(torch.tensor([[4, 2, 10, 5]]), 30, (across, down))[0].tolist()
-    assert turned[top:bottom, left:right].min() == 1
-    assert turned.sum() == turned[top:bottom, left:right].sum()
+def test_variations_keep_boxes_at_their_objects() -> None:
+    detector = BoxDetector(image_size=64, accelerator="cpu")
+    pixels = torch.zeros(3, 64, 64)
+    pixels[0, 20:30, 40:52] = 1
+    boxes = BoundingBoxes(torch.tensor([[40.0, 20, 52, 30]]), format="XYXY", canvas_size=(64, 64))
+    torch.manual_seed(0)
+    shapes = set()
+    for _ in range(8):
+        varied, turned, codes = detector._varied(pixels, boxes, torch.tensor([3]))
+        assert codes.tolist() == [3]
+        left, top, right, bottom = (round(value) for value in turned[0].tolist())
+        brightest = varied.amax(0)
+        outside = brightest.clone()
+        outside[max(0, top - 1) : bottom + 1, max(0, left - 1) : right + 1] = 0
+        assert brightest[top + 2 : bottom - 2, left + 2 : right - 2].min() > outside.max()
+        shapes.add((left, top, right, bottom))
+    assert len(shapes) == 8
 
 
 def test_average_precision_is_that_of_the_definition() -> None:
@@ -123,6 +133,18 @@ def test_average_precision_is_that_of_the_definition() -> None:
     assert average_precision([found], [truth]).mean == pytest.approx((51 + 50 * 2 / 3) / 101, abs=1e-4)
     nothing = Boxes(boxes[:0], np.zeros(0, np.float32), np.zeros(0, np.int64))
     assert average_precision([nothing], [truth]).mean == 0
+
+
+def test_other_trunks_have_the_same_strides(monkeypatch: pytest.MonkeyPatch) -> None:
+    for backbone in ("resnet18", "timm:resnet10t"):
+        config = ModelConfig(backbone=backbone, weights="none", embedding=False)
+        monkeypatch.setattr(detection_network, "pretrained_config", lambda _, config=config: config)
+        network = BoxDetector(trunk=backbone, image_size=64, accelerator="cpu").network
+        assert [each.shape[-1] for each in network.backbone(torch.zeros(1, 3, 64, 64)).values()] == [8, 4, 2]
+    other = ModelConfig(backbone="timm:convnext_atto", weights="none", layers=(0, 1, 2, 3), embedding=False)
+    monkeypatch.setattr(detection_network, "pretrained_config", lambda _: other)
+    with pytest.raises(UserError, match="no layer 4"):
+        BoxDetector(trunk="timm:convnext_atto", image_size=64)
 
 
 @pytest.mark.parametrize(
@@ -235,15 +257,15 @@ def test_boxes_lie_on_an_oblong_image() -> None:
     assert (found.boxes[:, 2:] > found.boxes[:, :2]).all()
 
 
-def test_maps_are_kept_as_long_as_there_is_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_views_are_kept_as_long_as_there_is_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(detection, "_CACHE_BYTES", 8)
     computed = []
 
-    def compute(view: tuple[int, bool, bool]) -> list[torch.Tensor]:
-        computed.append(view[0])
-        return [torch.zeros(1)]
+    def compute(number: int, variation: int) -> detection._View:
+        computed.append((number, variation))
+        return detection._View([torch.zeros(1)], torch.zeros(0, 4), torch.zeros(0))
 
-    maps = detection._cached(compute)
+    views = detection._cached(compute)
     for number in (0, 1, 2, 0, 1, 2):
-        assert maps((number, False, False))[0].shape == (1,)
-    assert computed == [0, 1, 2, 2]
+        assert views(number, 5).maps[0].shape == (1,)
+    assert computed == [(0, 5), (1, 5), (2, 5), (2, 5)]
