@@ -68,19 +68,17 @@ struct CpuProducts {
   template <class T>
   static void rows(const T* a, std::int64_t a_rows, const T* b, std::int64_t b_rows, std::int64_t C,
                    T* to) {
-    // A call of the matrix library takes as long as some ten thousand products.
-    constexpr std::int64_t kFewProducts = 1 << 15;
-    if (a_rows * b_rows * C > kFewProducts) {
-      multiply<T>({a, a_rows, C, C, 1}, {b, C, b_rows, 1, C}, {to, a_rows, b_rows, b_rows, 1});
-      return;
-    }
-    SerialProducts::rows(a, a_rows, b, b_rows, C, to);
+    if (are_few(a_rows * b_rows * C)) return SerialProducts::rows(a, a_rows, b, b_rows, C, to);
+    multiply<T>({a, a_rows, C, C, 1}, {b, C, b_rows, 1, C}, {to, a_rows, b_rows, b_rows, 1});
   }
 
   // to [rows, C] = a b with a [rows, columns], its rows a_stride apart, and b [columns, C]
   template <class T>
   static void matrices(const T* a, std::int64_t a_stride, std::int64_t rows, std::int64_t columns,
                        const T* b, std::int64_t C, T* to) {
+    if (are_few(rows * columns * C)) {
+      return SerialProducts::matrices(a, a_stride, rows, columns, b, C, to);
+    }
     multiply<T>({a, rows, columns, a_stride, 1}, {b, columns, C, C, 1}, {to, rows, C, C, 1});
   }
 
@@ -88,8 +86,15 @@ struct CpuProducts {
   template <class T>
   static void transposed(const T* a, std::int64_t a_stride, std::int64_t rows, std::int64_t columns,
                          const T* b, std::int64_t C, T* to) {
+    if (are_few(rows * columns * C)) {
+      return SerialProducts::transposed(a, a_stride, rows, columns, b, C, to);
+    }
     multiply<T>({a, columns, rows, 1, a_stride}, {b, rows, C, C, 1}, {to, columns, C, C, 1});
   }
+
+ private:
+  // A call of the matrix library takes as long as some ten thousand products.
+  static bool are_few(std::int64_t products) { return products <= 1 << 15; }
 };
 
 }  // namespace lwfm

@@ -12,6 +12,7 @@
 
 #include <memory>
 #include <type_traits>
+#include <utility>
 #include <vector>
 
 #include "core/matching/positions.h"
@@ -131,13 +132,8 @@ void encode_all(const MapBatches& maps, bool together, const EmbeddingWeightsOfL
 TensorList encode_maps_cpu(TensorList tensors, Sizes dims, bool joined, bool together,
                            TensorList all_weights, bool record) {
   const MapBatches maps(tensors, dims, joined);
-  maps.require_centering(together);
   const EmbeddingWeightsOfLayers weights(all_weights, dims, maps.like().scalar_type());
-  const EncodedOutputs outputs(maps, weights, record);
-  const auto encode =
-      maps.like().scalar_type() == ScalarType::Float ? encode_all<float> : encode_all<double>;
-  encode(maps, together, weights, outputs);
-  return outputs.list();
+  return lwfm::encode_on_cpu(maps, together, weights, record).list();
 }
 
 // grad where it comes through the rectifier, else 0; without a branch, which half the numbers would
@@ -170,89 +166,103 @@ void mask(const T* grad, const T* rectified, std::int64_t count, T* to) {
   });
 }
 
-// Adds to `positions`, the gradient of the rows of a tile, what comes through the embedding.
+// Where the gradient of an image's positions is summed, [P, C]: where that of its map goes, which
+// will replace it.
 template <class T>
-void differentiate_rows(const EncodedGradients& from, std::size_t l, const TileRows& rows,
-                        T* hidden_grads, T* positions) {
-  thread_local std::vector<T> rectified;
+T* positions_gradient(const EncodedGradients& from, std::int64_t image, std::size_t l) {
+  return from.maps.view<T>(image, l).data;
+}
+
+// Adds `grads` of the positions of a tile, one image after another.
+template <class T>
+void add_to_positions(const EncodedGradients& from, std::size_t l, std::int64_t tile,
+                      const T* grads) {
+  const std::int64_t size = from.maps.P(l) * from.maps.C(l),
+                     end = std::min(from.maps.images(), (tile + 1) * kTileImages);
+  for (std::int64_t image = tile * kTileImages; image < end; ++image, grads += size) {
+    T* const to = positions_gradient<T>(from, image, l);
+    for (std::int64_t k = 0; k < size; ++k) to[k] += grads[k];
+  }
+}
+
+// Adds to the gradient of the positions of a tile what comes through the embedding. Leaves in
+// `embedded` [n P, C], the gradient of all embedded positions, that before the last rectifier, and
+// in `hidden` [n P, H] that before the first one.
+template <class T>
+void differentiate_rows(const EncodedGradients& from, std::size_t l, std::int64_t tile, T* embedded,
+                        T* hidden) {
+  thread_local std::vector<T> through;
   const std::int64_t C = from.maps.C(l), H = from.weights.hidden(l);
-  const T* const grad = lwfm::data_of<const T>(from.embedded_grads[l]) + rows.first * C;
-  T* const hidden = hidden_grads + rows.first * H;
-  rectified.resize(static_cast<std::size_t>(rows.count * C));
-  mask(grad, lwfm::data_of<const bool>(from.rectified[l]) + rows.first * C, rows.count * C,
-       rectified.data());
-  CpuProducts::matrices(rectified.data(), C, rows.count, C,
-                        lwfm::data_of<const T>(from.weights.second[l]), H, hidden);
+  const TileRows rows(tile, from.maps.images(), from.maps.P(l));
+  embedded += rows.first * C;
+  hidden += rows.first * H;
+  add_to_positions<T>(from, l, tile, embedded);
+  mask(embedded, lwfm::data_of<const bool>(from.rectified[l]) + rows.first * C, rows.count * C,
+       embedded);
+  CpuProducts::matrices(embedded, C, rows.count, C, lwfm::data_of<const T>(from.weights.second[l]),
+                        H, hidden);
   mask(hidden, lwfm::data_of<const T>(from.hidden[l]) + rows.first * H, rows.count * H, hidden);
+  through.resize(static_cast<std::size_t>(rows.count * C));
   CpuProducts::matrices(hidden, H, rows.count, H, lwfm::data_of<const T>(from.weights.first[l]), C,
-                        positions);
-  const T* const own = lwfm::data_of<const T>(from.positions_grads[l]) + rows.first * C;
-  lwfm::vectorized([&](auto) LWFM_INLINE_LAMBDA {
-    for (std::int64_t k = 0; k < rows.count * C; ++k) positions[k] += grad[k] + own[k];
-  });
+                        through.data());
+  add_to_positions<T>(from, l, tile, through.data());
 }
 
 // to [a_columns, b_columns] = a^T b of all rows; a block of some rows of `to` is one piece of work.
 template <class T>
 struct WeightGradient {
   static constexpr std::int64_t kBlock = 128;
-  const T* a;
-  const bool* positive;  // where a counts, else it is 0; null: everywhere
-  const T* b;
+  const T *a, *b;
   std::int64_t rows, a_columns, b_columns;
   T* to;
 
   std::int64_t blocks() const { return (a_columns + kBlock - 1) / kBlock; }
   void multiply_block(std::int64_t n) const {
     const std::int64_t first = n * kBlock, count = std::min(kBlock, a_columns - first);
-    T* const product = to + first * b_columns;
-    if (positive == nullptr) {
-      CpuProducts::transposed(a + first, a_columns, rows, count, b, b_columns, product);
-      return;
-    }
-    thread_local std::vector<T> masked;  // again, because those of all columns take much memory
-    masked.resize(static_cast<std::size_t>(rows * count));
-    for (std::int64_t r = 0, at = first; r < rows; ++r, at += a_columns) {
-      mask(a + at, positive + at, count, masked.data() + r * count);
-    }
-    CpuProducts::transposed(masked.data(), count, rows, count, b, b_columns, product);
+    CpuProducts::transposed(a + first, a_columns, rows, count, b, b_columns,
+                            to + first * b_columns);
   }
 };
 
-// hidden_grads: [n P, H] of each layer.
+// The embedding of one layer -> the gradients of W1 and W2.
 template <class T>
-void multiply_weight_gradients(const EncodedGradients& from,
-                               const std::vector<std::unique_ptr<T[]>>& hidden_grads,
-                               const TensorList& to) {
-  std::vector<WeightGradient<T>> all;
-  std::vector<std::int64_t> begin{0};
-  for (std::size_t l = 0; l < hidden_grads.size(); ++l) {
-    const std::int64_t C = from.maps.C(l), H = from.weights.hidden(l),
-                       rows = from.maps.images() * from.maps.P(l);
-    all.push_back({hidden_grads[l].get(), nullptr, lwfm::data_of<const T>(from.positions[l]), rows,
-                   H, C, lwfm::data_of<T>(to[2 * l])});
-    all.push_back({lwfm::data_of<const T>(from.embedded_grads[l]),
-                   lwfm::data_of<const bool>(from.rectified[l]),
-                   lwfm::data_of<const T>(from.hidden[l]), rows, C, H,
-                   lwfm::data_of<T>(to[2 * l + 1])});
-  }
-  for (const auto& each : all) begin.push_back(begin.back() + each.blocks());
-  in_parallel(begin.back(), [&](std::int64_t n) {
-    const auto after = std::upper_bound(begin.begin(), begin.end(), n);
-    all[after - begin.begin() - 1].multiply_block(n - *(after - 1));
+TensorList differentiate_embedding(const EncodedGradients& from, std::size_t l, T* embedded) {
+  const std::int64_t C = from.maps.C(l), H = from.weights.hidden(l),
+                     rows = from.maps.images() * from.maps.P(l);
+  const std::unique_ptr<T[]> hidden(new T[static_cast<std::size_t>(rows * H)]);
+  in_parallel(tiles_of(from.maps.images()), [&](std::int64_t tile) {
+    differentiate_rows<T>(from, l, tile, embedded, hidden.get());
   });
+  const TensorList to{lwfm::empty_tensor(from.weights.first[l], from.weights.first[l].sizes()),
+                      lwfm::empty_tensor(from.weights.second[l], from.weights.second[l].sizes())};
+  const WeightGradient<T> first{
+      hidden.get(), lwfm::data_of<const T>(from.positions[l]), rows, H, C, lwfm::data_of<T>(to[0])};
+  const WeightGradient<T> second{
+      embedded, lwfm::data_of<const T>(from.hidden[l]), rows, C, H, lwfm::data_of<T>(to[1])};
+  in_parallel(first.blocks() + second.blocks(), [&](std::int64_t n) {
+    if (n < first.blocks()) return first.multiply_block(n);
+    second.multiply_block(n - first.blocks());
+  });
+  return to;
 }
 
-// The gradients of the maps of one image from those of its positions in each layer.
+// The gradients of the maps of one image, in place of those of its positions.
 template <class T>
-void differentiate_centering(const EncodedGradients& from, bool together, std::int64_t image,
-                             const std::vector<const T*>& positions_grads) {
+void differentiate_centering(const EncodedGradients& from, bool together, std::int64_t image) {
+  thread_local std::vector<T> copies;
   const std::size_t L = from.maps.layers();
+  copies.clear();
+  for (std::size_t l = 0; l < L; ++l) {
+    const T* const grad = positions_gradient<T>(from, image, l);
+    copies.insert(copies.end(), grad, grad + from.maps.P(l) * from.maps.C(l));
+  }
   std::vector<lwfm::LayerPositionsGradient<T>> layers;
+  const T* copy = copies.data();
   for (std::size_t l = 0; l < L; ++l) {
     const std::int64_t size = from.maps.P(l) * from.maps.C(l);
-    layers.push_back({lwfm::data_of<const T>(from.positions[l]) + image * size, positions_grads[l],
-                      nullptr, from.maps.view<T>(image, l)});
+    layers.push_back({lwfm::data_of<const T>(from.positions[l]) + image * size, copy, nullptr,
+                      from.maps.view<T>(image, l)});
+    copy += size;
   }
   for_centered(L, together,
                [&](auto bytes, std::size_t first, std::size_t count) LWFM_INLINE_LAMBDA {
@@ -261,41 +271,27 @@ void differentiate_centering(const EncodedGradients& from, bool together, std::i
                });
 }
 
-// The gradients of the maps of a tile of images, and of its rows behind W1.
 template <class T>
-void differentiate_tile(const EncodedGradients& from, bool together, std::int64_t tile,
-                        const std::vector<std::unique_ptr<T[]>>& hidden_grads) {
-  thread_local std::vector<std::vector<T>> positions;
-  const std::size_t L = from.maps.layers();
-  positions.resize(std::max(positions.size(), L));
-  std::vector<const T*> of_tile(L);  // gradients of the tile's positions
-  for (std::size_t l = 0; l < L; ++l) {
-    const TileRows rows(tile, from.maps.images(), from.maps.P(l));
-    const std::int64_t C = from.maps.C(l);
-    of_tile[l] = lwfm::data_of<const T>(from.positions_grads[l]) + rows.first * C;
-    if (hidden_grads.empty()) continue;
-    positions[l].resize(static_cast<std::size_t>(rows.count * C));
-    differentiate_rows(from, l, rows, hidden_grads[l].get(), positions[l].data());
-    of_tile[l] = positions[l].data();
+TensorList encode_all_backward(EncodedGradients& from, bool together) {
+  for (std::size_t l = 0; l < from.positions_grads.size(); ++l) {
+    const std::vector<const T*> grads = lwfm::images_of<const T>(from.positions_grads[l]);
+    in_parallel(from.maps.images(), [&](std::int64_t image) {
+      std::copy_n(grads[static_cast<std::size_t>(image)], from.maps.P(l) * from.maps.C(l),
+                  positions_gradient<T>(from, image, l));
+    });
   }
-  const std::int64_t end = std::min(from.maps.images(), (tile + 1) * kTileImages);
-  for (std::int64_t image = tile * kTileImages; image < end; ++image) {
-    differentiate_centering(from, together, image, of_tile);
-    for (std::size_t l = 0; l < L; ++l) of_tile[l] += from.maps.P(l) * from.maps.C(l);
+  TensorList weight_grads;
+  for (std::size_t l = 0; l < from.embedded_grads.size(); ++l) {
+    // Released with the layer.
+    Tensor embedded = std::exchange(from.embedded_grads[l], from.positions[l]);
+    if (!from.positions_grads.empty()) embedded = torch::stable::clone(embedded);
+    for (const Tensor& grad : differentiate_embedding<T>(from, l, lwfm::data_of<T>(embedded))) {
+      weight_grads.push_back(grad);
+    }
   }
-}
-
-template <class T>
-void encode_all_backward(const EncodedGradients& from, bool together,
-                         const TensorList& weight_grads) {
-  std::vector<std::unique_ptr<T[]>> hidden_grads(from.weights.exist() ? from.maps.layers() : 0);
-  for (std::size_t l = 0; l < hidden_grads.size(); ++l) {
-    const std::int64_t rows = from.maps.images() * from.maps.P(l);
-    hidden_grads[l].reset(new T[static_cast<std::size_t>(rows * from.weights.hidden(l))]);
-  }
-  in_parallel(tiles_of(from.maps.images()),
-              [&](std::int64_t tile) { differentiate_tile(from, together, tile, hidden_grads); });
-  if (!hidden_grads.empty()) multiply_weight_gradients(from, hidden_grads, weight_grads);
+  in_parallel(from.maps.images(),
+              [&](std::int64_t image) { differentiate_centering<T>(from, together, image); });
+  return weight_grads;
 }
 
 // grads: of positions, then of embedded; images: of each batch; heights: of the maps of each layer.
@@ -303,23 +299,35 @@ void encode_all_backward(const EncodedGradients& from, bool together,
 TensorList encode_maps_backward_cpu(TensorList grads, TensorList positions, TensorList weights,
                                     TensorList hidden, TensorList rectified, Sizes images,
                                     Sizes heights, bool joined, bool together) {
-  const EncodedGradients from(grads, positions, weights, hidden, rectified, images, heights,
-                              joined);
-  from.maps.require_centering(together);
-  TensorList weight_grads;
-  for (const Tensor& weight : weights) {
-    weight_grads.push_back(torch::stable::new_empty(weight, weight.sizes(), weight.scalar_type()));
-  }
-  const auto backward = from.positions[0].scalar_type() == ScalarType::Float
-                            ? encode_all_backward<float>
-                            : encode_all_backward<double>;
-  backward(from, together, weight_grads);
-  TensorList all = from.maps.tensors();
-  all.insert(all.end(), weight_grads.begin(), weight_grads.end());
-  return all;
+  EncodedGradients from(&grads, positions, weights, hidden, rectified, images, heights, joined);
+  return lwfm::differentiate_encoding(from, together);
 }
 
 }  // namespace
+
+namespace lwfm {
+
+EncodedOutputs encode_on_cpu(const MapBatches& maps, bool together,
+                             const EmbeddingWeightsOfLayers& weights, bool record) {
+  maps.require_centering(together);
+  EncodedOutputs outputs(maps, weights, record);
+  const auto encode =
+      maps.like().scalar_type() == ScalarType::Float ? encode_all<float> : encode_all<double>;
+  encode(maps, together, weights, outputs);
+  return outputs;
+}
+
+TensorList differentiate_encoding(EncodedGradients& from, bool together) {
+  from.maps.require_centering(together);
+  const auto backward = from.positions[0].scalar_type() == ScalarType::Float
+                            ? encode_all_backward<float>
+                            : encode_all_backward<double>;
+  TensorList all = from.maps.tensors();
+  for (const Tensor& grad : backward(from, together)) all.push_back(grad);
+  return all;
+}
+
+}  // namespace lwfm
 
 STABLE_TORCH_LIBRARY_FRAGMENT(lwfm, library) {
   library.def(

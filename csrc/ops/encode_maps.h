@@ -130,7 +130,7 @@ struct EncodedOutputs {
     const std::int64_t n = maps.images();
     const ScalarType dtype = maps.like().scalar_type();
     const auto empty = [&](TensorList& to, Sizes shape, ScalarType type) {
-      to.push_back(torch::stable::new_empty(maps.like(), shape, type));
+      to.push_back(empty_tensor(maps.like(), shape, type));
     };
     for (std::size_t l = 0; l < maps.layers(); ++l) {
       const std::int64_t P = maps.P(l), C = maps.C(l);
@@ -158,19 +158,21 @@ struct EncodedOutputs {
 
 // What the backward pass reads, contiguous and checked, and the maps of the gradients.
 struct EncodedGradients {
-  TensorList positions_grads, embedded_grads;  // those of embedded are empty if there is none
+  TensorList positions_grads;  // empty: those of an image are where those of its maps go
+  TensorList embedded_grads;   // empty without an embedding
   TensorList positions, hidden, rectified;
   EmbeddingWeightsOfLayers weights;
-  MapBatches maps;  // to be written
+  MapBatches maps;  // to be written, contiguous
 
-  EncodedGradients(const TensorList& grads, const TensorList& all_positions,
+  // grads: of positions, then of embedded; null: all are to be written before they are read.
+  EncodedGradients(const TensorList* grads, const TensorList& all_positions,
                    const TensorList& all_weights, const TensorList& all_hidden,
                    const TensorList& all_rectified, const Sizes& images, const Sizes& heights,
                    bool joined)
       : weights(all_weights, dims_of(all_positions), dtype_of(all_positions)),
         maps(empty_maps(all_positions, images, heights, joined), dims_of(all_positions), joined) {
     const std::size_t L = all_positions.size(), embedded = weights.exist() ? L : 0;
-    require(grads.size() == L + embedded && all_hidden.size() == embedded &&
+    require((grads == nullptr || grads->size() == L + embedded) && all_hidden.size() == embedded &&
                 all_rectified.size() == embedded,
             "gradients of positions, and of embedded positions if there are any, are needed");
     const auto add = [dtype = dtype_of(all_positions)](TensorList& to, const Tensor& tensor,
@@ -185,10 +187,11 @@ struct EncodedGradients {
       const Tensor& x = all_positions[l];
       require(x.size(0) == maps.images() && x.size(1) == maps.P(l),
               "positions must be those of the images and heights");
-      add(positions_grads, grads[l], x, x.size(2));
       add(positions, x, x, x.size(2));
+      if (grads != nullptr) add(positions_grads, (*grads)[l], x, x.size(2));
       if (embedded == 0) continue;
-      add(embedded_grads, grads[L + l], x, x.size(2));
+      add(embedded_grads, grads == nullptr ? empty_tensor(x, x.sizes()) : (*grads)[L + l], x,
+          x.size(2));
       add(hidden, all_hidden[l], x, weights.hidden(l));
       add(rectified, all_rectified[l], x, x.size(2), rectified_type(x));
     }
@@ -221,9 +224,8 @@ struct EncodedGradients {
       for (std::size_t l = 0; l < (joined ? 1 : dims.size()); ++l) {
         const Tensor& x = positions[l];
         require(heights[l] > 0 && x.size(1) % heights[l] == 0, "heights must divide the positions");
-        maps.push_back(torch::stable::new_empty(
-            x, Sizes{n, joined ? channels : dims[l], heights[l], x.size(1) / heights[l]},
-            x.scalar_type()));
+        maps.push_back(empty_tensor(
+            x, Sizes{n, joined ? channels : dims[l], heights[l], x.size(1) / heights[l]}));
       }
     }
     require(!maps.empty() && count == positions[0].size(0),
@@ -231,5 +233,11 @@ struct EncodedGradients {
     return maps;
   }
 };
+
+// On the CPU; see encode_maps.cpp.
+EncodedOutputs encode_on_cpu(const MapBatches& maps, bool together,
+                             const EmbeddingWeightsOfLayers& weights, bool record);
+// The gradients of the maps, then of the weights; releases embedded_grads on the way.
+TensorList differentiate_encoding(EncodedGradients& from, bool together);
 
 }  // namespace lwfm

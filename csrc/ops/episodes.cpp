@@ -97,16 +97,25 @@ TensorList episodes_cpu(TensorList positions, TensorList squares, TensorList gra
   const EpisodeOptions options =
       lwfm::episode_options(pool, temperature, top_k, mean_over_layers, merge_shots, features);
   const EpisodeImages images = lwfm::episode_images(pool, sizes, support, query, order, begin);
-  const EpisodeOutputs outputs(pool, sizes, options, record);
-  if (pool.positions[0].scalar_type() == ScalarType::Float) {
-    compare_episodes<float>(pool, images, options, record, outputs);
-  } else {
-    compare_episodes<double>(pool, images, options, record, outputs);
-  }
-  return outputs.list();
+  return lwfm::compare_on_cpu(pool, sizes, images, options, record).list();
 }
 
 }  // namespace
+
+namespace lwfm {
+
+EpisodeOutputs compare_on_cpu(const EncodedPool& pool, const EpisodeSizes& sizes,
+                              const EpisodeImages& images, const EpisodeOptions& options,
+                              bool record) {
+  EpisodeOutputs outputs(pool, sizes, options, record);
+  const auto compare = pool.positions[0].scalar_type() == ScalarType::Float
+                           ? compare_episodes<float>
+                           : compare_episodes<double>;
+  compare(pool, images, options, record, outputs);
+  return outputs;
+}
+
+}  // namespace lwfm
 
 STABLE_TORCH_LIBRARY_FRAGMENT(lwfm, library) {
   library.def(

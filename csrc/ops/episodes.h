@@ -123,9 +123,7 @@ struct EpisodeOutputs {
   EpisodeOutputs(const EncodedPool& pool, const EpisodeSizes& sizes, const EpisodeOptions& options,
                  bool record) {
     const Tensor& like = pool.positions[0];
-    const auto empty = [&](const Sizes& shape) {
-      return torch::stable::new_empty(like, shape, like.scalar_type());
-    };
+    const auto empty = [&](const Sizes& shape) { return empty_tensor(like, shape); };
     base = empty(sizes.shape({sizes.Q, sizes.way}));
     matching = empty(sizes.shape({sizes.Q, sizes.way}));
     features = empty(options.features ? sizes.shape({sizes.Q, pool.channels()}) : Sizes{0});
@@ -136,7 +134,7 @@ struct EpisodeOutputs {
           options.matches() ? Sizes{sizes.E, sizes.Q, sizes.S, pool.P(l)} : Sizes{0};
       a.push_back(empty(weights));
       b.push_back(empty(weights));
-      assignment.push_back(torch::stable::new_empty(like, matches, ScalarType::Int));
+      assignment.push_back(empty_tensor(like, matches, ScalarType::Int));
       cosines.push_back(empty(matches));
     }
   }

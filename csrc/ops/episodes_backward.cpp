@@ -10,6 +10,7 @@
 
 namespace {
 
+using lwfm::BackwardInputs;
 using lwfm::CpuProducts;
 using lwfm::EncodedPool;
 using lwfm::EpisodeImages;
@@ -18,6 +19,7 @@ using lwfm::EpisodeOutputs;
 using lwfm::EpisodeSizes;
 using lwfm::in_parallel;
 using lwfm::OptionalTensor;
+using lwfm::PoolGradients;
 using lwfm::PoolLayer;
 using lwfm::QueryTile;
 using lwfm::ScalarType;
@@ -26,53 +28,34 @@ using lwfm::TensorList;
 using lwfm::TileList;
 using torch::stable::Tensor;
 
-// Gradients of images of the pool, summed over the episodes in order.
+// Adds the gradients of the images of episodes to those of the pool, in the order of episodes.
 template <class T>
-class PoolGradients {
+class PoolSums {
  public:
-  PoolGradients(const EncodedPool& pool, const EpisodeImages& images)
-      : images_(images), written_(static_cast<std::size_t>(pool.images())) {
-    for (const TensorList* inputs : {&pool.positions, &pool.embedded}) {
-      for (const Tensor& input : *inputs) {
-        tensors_.push_back(torch::stable::new_empty(input, input.sizes(), input.scalar_type()));
-      }
-    }
-  }
-
-  const TensorList& tensors() const { return tensors_; }
-
-  // Where the gradients of the queries go directly, without lists of images; else null.
-  T* queries(std::size_t n) const {
-    if (images_.query != nullptr || n >= tensors_.size()) return nullptr;
-    return lwfm::data_of<T>(tensors_[n]) + images_.S * size_of(n);
-  }
+  PoolSums(const EpisodeImages& images, const PoolGradients<T>& to)
+      : images_(images), to_(to), written_(to[0].size()) {}
 
   // Adds those of episodes first, first + 1, ..., given layer by layer for each.
   void add(std::int64_t first, const std::vector<lwfm::LayerGradient<T>>& gradients,
-           std::size_t layers) {
+           const std::vector<PoolLayer<T>>& layers) {
+    const std::size_t L = layers.size();
     std::vector<std::vector<Use>> uses(written_.size());
-    const auto count = static_cast<std::int64_t>(gradients.size() / layers);
+    const auto count = static_cast<std::int64_t>(gradients.size() / L);
     for (std::int64_t e = 0; e < count; ++e) {
       for (std::int64_t n = 0; n < images_.S; ++n) {
         uses[images_.support_image(first + e, n)].push_back({e, n, true});
       }
       for (std::int64_t q = 0; q < images_.Q; ++q) {
-        const std::int64_t image = images_.query_image(first + e, q);
-        if (images_.query == nullptr) {
-          written_[image] = 1;
-        } else {
-          uses[image].push_back({e, q, false});
-        }
+        uses[images_.query_image(first + e, q)].push_back({e, q, false});
       }
     }
     in_parallel(static_cast<std::int64_t>(uses.size()), [&](std::int64_t image) {
       for (const Use& use : uses[image]) {
-        for (std::size_t l = 0; l < layers; ++l) {
-          const auto& of = gradients[use.e * layers + l];
-          write(l, image, use.number, use.is_support ? of.support.data() : of.query);
-          if (tensors_.size() == layers) continue;
-          write(layers + l, image, use.number,
-                use.is_support ? of.support_embedded.data() : of.query_embedded);
+        for (std::size_t l = 0; l < L; ++l) {
+          const auto& of = gradients[use.e * L + l];
+          write(to_[l][image], use.of(of.positions), layers[l].P * layers[l].C, written_[image]);
+          if (to_.size() == L) continue;
+          write(to_[L + l][image], use.of(of.embedded), layers[l].P * layers[l].D, written_[image]);
         }
         written_[image] = 1;
       }
@@ -80,12 +63,11 @@ class PoolGradients {
   }
 
   // Of images that no episode has.
-  void finish() {
+  void finish(const std::vector<PoolLayer<T>>& layers) {
     for (std::size_t image = 0; image < written_.size(); ++image) {
-      if (written_[image]) continue;
-      for (std::size_t n = 0; n < tensors_.size(); ++n) {
-        std::fill_n(lwfm::data_of<T>(tensors_[n]) + static_cast<std::int64_t>(image) * size_of(n),
-                    size_of(n), T{0});
+      for (std::size_t n = 0; !written_[image] && n < to_.size(); ++n) {
+        const PoolLayer<T>& layer = layers[n % layers.size()];
+        std::fill_n(to_[n][image], layer.P * (n < layers.size() ? layer.C : layer.D), T{0});
       }
     }
   }
@@ -94,65 +76,27 @@ class PoolGradients {
   struct Use {
     std::int64_t e, number;
     bool is_support;
+
+    const T* of(const lwfm::ImageGradients<T>& images) const {
+      return is_support ? images.support[number] : images.query[number];
+    }
   };
 
-  std::int64_t size_of(std::size_t n) const { return tensors_[n].size(1) * tensors_[n].size(2); }
-
-  void write(std::size_t n, std::int64_t image, std::int64_t number, const T* from) {
-    const std::int64_t size = size_of(n);
-    T* const to = lwfm::data_of<T>(tensors_[n]) + image * size;
-    const T* const grad = from + number * size;
-    if (!written_[image]) {
-      std::copy_n(grad, size, to);
-    } else {
-      for (std::int64_t k = 0; k < size; ++k) to[k] += grad[k];
-    }
+  static void write(T* to, const T* grad, std::int64_t size, bool written) {
+    for (std::int64_t k = 0; k < size; ++k) to[k] = written ? to[k] + grad[k] : grad[k];
   }
 
   const EpisodeImages& images_;
-  TensorList tensors_;
+  const PoolGradients<T>& to_;
   std::vector<char> written_;
 };
 
-// Gradients of the outputs, contiguous, and what the forward pass recorded.
-struct BackwardInputs {
-  TensorList grads, recorded;
-
-  BackwardInputs(const EncodedPool& pool, const EpisodeSizes& sizes, const EpisodeOptions& options,
-                 const TensorList& given, const TensorList& record) {
-    lwfm::require(given.size() == 3, "gradients of base, matching and features are needed");
-    const std::vector<Sizes> shapes{
-        sizes.shape({sizes.Q, sizes.way}), sizes.shape({sizes.Q, sizes.way}),
-        options.features ? sizes.shape({sizes.Q, pool.channels()}) : Sizes{0}};
-    for (std::size_t n = 0; n < 3; ++n) {
-      lwfm::require(lwfm::has_shape(given[n], shapes[n]) &&
-                        given[n].scalar_type() == pool.positions[0].scalar_type(),
-                    "gradients must have the shapes and the dtype of base, matching and features");
-      grads.push_back(lwfm::contiguous_of(given[n]));
-    }
-    const Sizes weights{sizes.E, sizes.S, 0, sizes.Q}, matches{sizes.E, sizes.Q, sizes.S, 0};
-    lwfm::require(record.size() == 1 + EpisodeOutputs::kOfLayer * pool.layers() &&
-                      lwfm::has_shape(record[0], {sizes.E, sizes.way, 3, sizes.Q}),
-                  "recorded tensors must be those of the forward pass");
-    for (std::size_t n = 1; n < record.size(); ++n) {
-      const std::int64_t P = pool.P((n - 1) / EpisodeOutputs::kOfLayer);
-      const std::size_t which = (n - 1) % EpisodeOutputs::kOfLayer;
-      const Sizes shape = which < 2           ? Sizes{sizes.E, sizes.S, P, sizes.Q}
-                          : options.matches() ? Sizes{sizes.E, sizes.Q, sizes.S, P}
-                                              : Sizes{0};
-      lwfm::require(lwfm::has_shape(record[n], shape),
-                    "recorded tensors must be those of the forward pass");
-    }
-    for (const Tensor& tensor : record) recorded.push_back(lwfm::contiguous_of(tensor));
-  }
-
-  template <class T>
-  lwfm::LayerRecord<T> of_layer(std::size_t l) const {
-    const Tensor* const first = recorded.data() + 1 + EpisodeOutputs::kOfLayer * l;
-    return {lwfm::data_of<const T>(first[0]), lwfm::data_of<const T>(first[1]),
-            lwfm::data_of<const std::int32_t>(first[2]), lwfm::data_of<const T>(first[3])};
-  }
-};
+template <class T>
+lwfm::LayerRecord<T> record_of_layer(const BackwardInputs& inputs, std::size_t l) {
+  const Tensor* const first = inputs.recorded.data() + 1 + EpisodeOutputs::kOfLayer * l;
+  return {lwfm::data_of<const T>(first[0]), lwfm::data_of<const T>(first[1]),
+          lwfm::data_of<const std::int32_t>(first[2]), lwfm::data_of<const T>(first[3])};
+}
 
 // How many episodes are differentiated at a time, or queries of one where that is too much.
 struct BackwardPlan {
@@ -174,28 +118,66 @@ BackwardPlan backward_plan(const std::vector<PoolLayer<T>>& layers, const Episod
   return {1, std::min(images.Q, std::max<std::int64_t>(1, budget / of_query / unit) * unit)};
 }
 
+// Gradients of the images of an episode: with lists of images in memory of its own, because an
+// image may occur several times; else where those of the pool go.
+template <class T>
+class EpisodeMemory {
+ public:
+  EpisodeMemory(const EpisodeImages& images, const PoolGradients<T>& to)
+      : images_(images), to_(to) {}
+
+  // [P, C] or [P, D] of the images, entry n of the pool's gradients, of `size` numbers each.
+  lwfm::ImageGradients<T> images(std::size_t n, std::int64_t size) {
+    lwfm::ImageGradients<T> all;
+    T* own = nullptr;
+    if (images_.query != nullptr) {
+      memory_.emplace_back();
+      memory_.back().reserve((images_.S + images_.Q) * size);
+      own = memory_.back().data();
+    }
+    const auto place = [&](std::int64_t number, std::int64_t image) {
+      return own == nullptr ? to_[n][image] : own + number * size;
+    };
+    for (std::int64_t k = 0; k < images_.S; ++k) {
+      all.support.push_back(place(k, images_.classes.images[k]));
+    }
+    for (std::int64_t q = 0; q < images_.Q; ++q) {
+      all.query.push_back(place(images_.S + q, images_.S + q));
+    }
+    return all;
+  }
+
+ private:
+  const EpisodeImages& images_;
+  const PoolGradients<T>& to_;
+  std::vector<lwfm::Uninitialized<T>> memory_;
+};
+
 template <class T>
 class EpisodesBackward {
  public:
   EpisodesBackward(const EncodedPool& pool, const EpisodeImages& images,
-                   const EpisodeOptions& options, const BackwardInputs& inputs)
+                   const EpisodeOptions& options, const BackwardInputs& inputs,
+                   const PoolGradients<T>& to)
       : images_(images),
         options_(options),
         layers_(lwfm::pool_layers<T>(pool)),
         outer_{lwfm::data_of<const T>(inputs.grads[0]), lwfm::data_of<const T>(inputs.grads[1]),
                options.features ? lwfm::data_of<const T>(inputs.grads[2]) : nullptr,
                pool.channels(), lwfm::data_of<const T>(inputs.recorded[0])},
-        gradients_(pool, images) {
-    for (std::size_t l = 0; l < layers_.size(); ++l) records_.push_back(inputs.of_layer<T>(l));
+        to_(to),
+        sums_(images, to) {
+    for (std::size_t l = 0; l < layers_.size(); ++l) {
+      records_.push_back(record_of_layer<T>(inputs, l));
+    }
   }
 
-  TensorList run() {
+  void run() {
     const BackwardPlan plan = backward_plan(layers_, images_);
     for (std::int64_t first = 0; first < images_.E && images_.Q > 0; first += plan.episodes) {
       differentiate(first, std::min(plan.episodes, images_.E - first), plan.chunk);
     }
-    gradients_.finish();
-    return gradients_.tensors();
+    if (images_.query != nullptr || images_.Q == 0) sums_.finish(layers_);
   }
 
  private:
@@ -212,9 +194,15 @@ class EpisodesBackward {
     const auto supports =
         lwfm::read_supports(layers_, images_, first, count, lwfm::InParallel{}, CpuProducts{});
     std::vector<lwfm::LayerGradient<T>> gradients(supports.size());
+    EpisodeMemory<T> memory(images_, to_);
+    for (std::size_t n = 0; n < gradients.size(); ++n) {
+      const PoolLayer<T>& layer = layers_[n % L];
+      gradients[n].positions = memory.images(n % L, layer.P * layer.C);
+      if (!layer.is_embedded()) continue;
+      gradients[n].embedded = memory.images(L + n % L, layer.P * layer.D);
+    }
     in_parallel(static_cast<std::int64_t>(gradients.size()), [&](std::int64_t n) {
-      gradients[n].reserve(layers_[n % L], images_, options_, chunk, gradients_.queries(n % L),
-                           gradients_.queries(L + n % L));
+      gradients[n].reserve(layers_[n % L], images_, options_, chunk);
     });
     std::vector<Layers> episodes(static_cast<std::size_t>(count));
     for (std::int64_t e = 0; e < count; ++e) {
@@ -240,7 +228,7 @@ class EpisodesBackward {
     for (std::int64_t begin = 0; begin < images_.Q; begin += chunk) {
       differentiate_chunk(episodes, begin, std::min(chunk, images_.Q - begin));
     }
-    gradients_.add(first, gradients, L);
+    if (images_.query != nullptr) sums_.add(first, gradients, layers_);
   }
 
   void differentiate_chunk(std::vector<Layers>& episodes, std::int64_t begin, std::int64_t chunk) {
@@ -260,9 +248,8 @@ class EpisodesBackward {
     });
     const auto L = static_cast<std::int64_t>(layers_.size());
     const std::int64_t way = images_.classes.way;
-    const bool last = begin + chunk == images_.Q;
     in_parallel(E * L * way, [&](std::int64_t n) {
-      lwfm::differentiate_class(workspace(), episodes[n / (L * way)][n / way % L], n % way, last,
+      lwfm::differentiate_class(workspace(), episodes[n / (L * way)][n / way % L], n % way,
                                 CpuProducts{});
     });
   }
@@ -272,8 +259,26 @@ class EpisodesBackward {
   std::vector<PoolLayer<T>> layers_;
   lwfm::OuterGradients<T> outer_;
   std::vector<lwfm::LayerRecord<T>> records_;
-  PoolGradients<T> gradients_;
+  const PoolGradients<T>& to_;
+  PoolSums<T> sums_;
 };
+
+// The gradients of all images of the pool, [n, P, C] of each layer, and where those of each image
+// go.
+template <class T>
+TensorList differentiate_pool(const EncodedPool& pool, const EpisodeImages& images,
+                              const EpisodeOptions& options, const BackwardInputs& inputs) {
+  TensorList grads;
+  PoolGradients<T> to;
+  for (const TensorList* part : {&pool.positions, &pool.embedded}) {
+    for (const Tensor& x : *part) {
+      grads.push_back(lwfm::empty_tensor(x, x.sizes()));
+      to.push_back(lwfm::images_of<T>(grads.back()));
+    }
+  }
+  lwfm::differentiate_episodes(pool, images, options, inputs, to);
+  return grads;
+}
 
 // grads: of base, matching and features; recorded: what the forward pass returned after these.
 TensorList episodes_backward_cpu(TensorList grads, TensorList positions, TensorList squares,
@@ -288,13 +293,57 @@ TensorList episodes_backward_cpu(TensorList grads, TensorList positions, TensorL
       lwfm::episode_options(pool, temperature, top_k, mean_over_layers, merge_shots, features);
   const EpisodeImages images = lwfm::episode_images(pool, sizes, support, query, order, begin);
   const BackwardInputs inputs(pool, sizes, options, grads, recorded);
-  if (pool.positions[0].scalar_type() == ScalarType::Float) {
-    return EpisodesBackward<float>(pool, images, options, inputs).run();
-  }
-  return EpisodesBackward<double>(pool, images, options, inputs).run();
+  return pool.positions[0].scalar_type() == ScalarType::Float
+             ? differentiate_pool<float>(pool, images, options, inputs)
+             : differentiate_pool<double>(pool, images, options, inputs);
 }
 
 }  // namespace
+
+namespace lwfm {
+
+BackwardInputs::BackwardInputs(const EncodedPool& pool, const EpisodeSizes& sizes,
+                               const EpisodeOptions& options, const TensorList& given,
+                               const TensorList& record) {
+  require(given.size() == 3, "gradients of base, matching and features are needed");
+  const std::vector<Sizes> shapes{sizes.shape({sizes.Q, sizes.way}),
+                                  sizes.shape({sizes.Q, sizes.way}),
+                                  sizes.shape({sizes.Q, pool.channels()})};
+  for (std::size_t n = 0; n < (options.features ? 3 : 2); ++n) {
+    require(
+        has_shape(given[n], shapes[n]) && given[n].scalar_type() == pool.positions[0].scalar_type(),
+        "gradients must have the shapes and the dtype of base, matching and features");
+    grads.push_back(contiguous_of(given[n]));
+  }
+  require(record.size() == 1 + EpisodeOutputs::kOfLayer * pool.layers() &&
+              has_shape(record[0], {sizes.E, sizes.way, 3, sizes.Q}),
+          "recorded tensors must be those of the forward pass");
+  for (std::size_t n = 1; n < record.size(); ++n) {
+    const std::int64_t P = pool.P((n - 1) / EpisodeOutputs::kOfLayer);
+    const std::size_t which = (n - 1) % EpisodeOutputs::kOfLayer;
+    const Sizes shape = which < 2           ? Sizes{sizes.E, sizes.S, P, sizes.Q}
+                        : options.matches() ? Sizes{sizes.E, sizes.Q, sizes.S, P}
+                                            : Sizes{0};
+    require(has_shape(record[n], shape), "recorded tensors must be those of the forward pass");
+  }
+  for (const Tensor& tensor : record) recorded.push_back(contiguous_of(tensor));
+}
+
+template <class T>
+void differentiate_episodes(const EncodedPool& pool, const EpisodeImages& images,
+                            const EpisodeOptions& options, const BackwardInputs& inputs,
+                            const PoolGradients<T>& to) {
+  EpisodesBackward<T>(pool, images, options, inputs, to).run();
+}
+
+template void differentiate_episodes(const EncodedPool&, const EpisodeImages&,
+                                     const EpisodeOptions&, const BackwardInputs&,
+                                     const PoolGradients<float>&);
+template void differentiate_episodes(const EncodedPool&, const EpisodeImages&,
+                                     const EpisodeOptions&, const BackwardInputs&,
+                                     const PoolGradients<double>&);
+
+}  // namespace lwfm
 
 STABLE_TORCH_LIBRARY_FRAGMENT(lwfm, library) {
   library.def(

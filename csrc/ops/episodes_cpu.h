@@ -1,4 +1,5 @@
-// What both passes of lwfm::episodes on the CPU share: tensors as the structures of core/matching.
+// lwfm::episodes and its backward on the CPU, as functions: tensors as the structures of
+// core/matching.
 #pragma once
 
 #include <algorithm>
@@ -13,8 +14,6 @@
 
 namespace lwfm {
 
-using OptionalTensor = std::optional<Tensor>;
-
 template <class T>
 std::vector<PoolLayer<T>> pool_layers(const EncodedPool& pool) {
   std::vector<PoolLayer<T>> layers;
@@ -28,6 +27,8 @@ std::vector<PoolLayer<T>> pool_layers(const EncodedPool& pool) {
   }
   return layers;
 }
+
+using OptionalTensor = std::optional<Tensor>;
 
 inline EpisodeImages episode_images(const EncodedPool& pool, const EpisodeSizes& sizes,
                                     const OptionalTensor& support, const OptionalTensor& query,
@@ -52,5 +53,29 @@ inline EpisodeImages episode_images(const EncodedPool& pool, const EpisodeSizes&
           "lists of images must name images of the pool");
   return of;
 }
+
+// See episodes.cpp.
+EpisodeOutputs compare_on_cpu(const EncodedPool& pool, const EpisodeSizes& sizes,
+                              const EpisodeImages& images, const EpisodeOptions& options,
+                              bool record);
+
+// Gradients of the outputs, contiguous, and what the forward pass recorded.
+struct BackwardInputs {
+  TensorList grads, recorded;
+
+  BackwardInputs(const EncodedPool& pool, const EpisodeSizes& sizes, const EpisodeOptions& options,
+                 const TensorList& given, const TensorList& record);
+};
+
+// Where the gradients of the images of the pool go, [P, C] numbers of each: of the positions of
+// every layer, then of the embedded positions if there are any.
+template <class T>
+using PoolGradients = std::vector<std::vector<T*>>;
+
+// See episodes_backward.cpp.
+template <class T>
+void differentiate_episodes(const EncodedPool& pool, const EpisodeImages& images,
+                            const EpisodeOptions& options, const BackwardInputs& inputs,
+                            const PoolGradients<T>& to);
 
 }  // namespace lwfm

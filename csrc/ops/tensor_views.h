@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <type_traits>
@@ -60,6 +61,17 @@ T* data_of(const Tensor& tensor) {
   } else {
     return static_cast<T*>(tensor.mutable_data_ptr());
   }
+}
+
+// Where each entry of a contiguous tensor [n, ...] begins.
+template <class T>
+std::vector<T*> images_of(const Tensor& tensor) {
+  const std::int64_t n = tensor.size(0), size = n == 0 ? 0 : tensor.numel() / n;
+  std::vector<T*> images;
+  for (std::int64_t image = 0; image < n; ++image) {
+    images.push_back(data_of<T>(tensor) + image * size);
+  }
+  return images;
 }
 
 // [..., N]
@@ -140,6 +152,25 @@ struct BlockGradients {
 // The tensor itself where it is contiguous: a call of the dispatcher takes a microsecond.
 inline Tensor contiguous_of(const Tensor& tensor) {
   return tensor.is_contiguous() ? tensor : torch::stable::contiguous(tensor);
+}
+
+// A contiguous tensor on the device of `like`, of its dtype if none is named. Not by
+// torch::stable::new_empty: a call of the dispatcher takes a microsecond.
+template <class Sizes>
+Tensor empty_tensor(const Tensor& like, const Sizes& sizes, std::optional<ScalarType> dtype = {}) {
+  std::vector<std::int64_t> strides(sizes.size(), 1);
+  for (std::size_t d = strides.size(); d-- > 1;) {
+    strides[d - 1] = strides[d] * std::max<std::int64_t>(sizes[d], 1);
+  }
+  std::int32_t device = 0;
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(like.get(), &device));
+  AtenTensorHandle handle = nullptr;
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(
+      static_cast<std::int64_t>(sizes.size()), sizes.data(), strides.data(),
+      torch::stable::detail::to<std::int32_t>(
+          torch::stable::detail::from(dtype.value_or(like.scalar_type()))),
+      device, like.get_device_index(), &handle));
+  return Tensor(handle);
 }
 
 inline void require(bool condition, const std::string& message) {

@@ -43,7 +43,7 @@ class PixelEmbedding(nn.Sequential):
 
     def weights(self, dtype: torch.dtype) -> list[Tensor]:
         """Return W1 [C_l // 2, C_l] and W2 [C_l, C_l // 2] in a dtype."""
-        first, _, second, _ = self.children()
+        first, _, second, _ = self
         weights = (cast("nn.Linear", layer).weight for layer in (first, second))
         return [w if w.dtype == dtype else w.to(dtype) for w in weights]
 

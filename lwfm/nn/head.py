@@ -193,11 +193,19 @@ class LWFMHead(nn.Module):
             the CPU, NaN features (naming the first pair [query, support]).
         """
         classified = self.training and self.classifier is not None
-        episode = self.similarities(support, support_labels, query, features=classified)
-        logits = self.logits(episode)
-        if episode.query_features is not None:
-            return logits, self.classify_features(episode.query_features)
-        return logits
+        features: Tensor | None
+        if self.centre != "channels" or self.regression_weight > 0:
+            episode = self.similarities(support, support_labels, query, features=classified)
+            logits, features = self.logits(episode), episode.query_features
+        else:
+            batches, classes, weights = self._checked(support, support_labels, query)
+            with without_autocast(batches[0][0].device):
+                logits, features = compare_maps(
+                    batches, self.layout.dims, classes, self._options(),
+                    together=self.layout.shared, weights=weights, matching_weight=self.matching_weight,
+                    temperature=self.temperature, features=classified,
+                )  # fmt: skip
+        return logits if features is None or not classified else (logits, self.classify_features(features))
 
     def logits(self, episode: EpisodeSimilarities) -> Tensor:
         """Compute logits [Q, way], of several episodes [E, Q, way], from their terms."""
@@ -212,24 +220,10 @@ class LWFMHead(nn.Module):
         features: bool = False,
     ) -> EpisodeSimilarities:
         """Compute the terms of the logits, and the queries' ``features`` if wanted; see :meth:`forward`."""
-        sides = {"support": support, "query": query}
-        batches = [self.layout.checked(maps, name) for name, maps in sides.items()]
-        if len(batches[0]) != len(batches[1]):  # one tensor beside one for each layer
-            batches = [self.layout.layers(maps, name) for name, maps in sides.items()]
-        device = self._device_of(batches, support_labels)
-        classes = class_lists(support_labels, len(batches[0][0]), device)
-        weights = self._weights(batches[0][0])
+        batches, classes, weights = self._checked(support, support_labels, query)
         with without_autocast(batches[0][0].device):
-            if self.centre != "channels" or self.regression_weight > 0:
-                images = encode_maps(batches, self.layout.dims, together=self.layout.shared, weights=weights)
-                return self._compare(images, classes, features=features)
-            return self._weighted(
-                *compare_maps(
-                    batches, self.layout.dims, classes, self._options(),
-                    together=self.layout.shared, weights=weights, features=features,
-                ),
-                features=features,
-            )  # fmt: skip
+            images = encode_maps(batches, self.layout.dims, together=self.layout.shared, weights=weights)
+        return self._compare(images, classes, features=features)
 
     def encode(self, maps: Maps) -> EncodedMaps:
         """Encode images, so that episodes compare them without centering and embedding them again.
@@ -351,27 +345,35 @@ class LWFMHead(nn.Module):
         grouped = class_lists(classes, lists[0].shape[1], images.device)
         return self._compare(images, grouped, (lists[0], lists[1]), features=features, task=task)
 
-    def _device_of(
-        self, batches: Sequence[Sequence[Tensor]], labels: Sequence[int] | Tensor | ClassLists
-    ) -> torch.device:
-        """Return the device of maps and labels; ValueError if there are several, or mixed dtypes."""
+    def _checked(
+        self, support: Maps, labels: Sequence[int] | Tensor | ClassLists, query: Maps
+    ) -> tuple[list[list[Tensor]], ClassLists, list[Tensor]]:
+        """Return the maps of both sides, the classes, and the embeddings' weights; errors as in forward."""
+        batches = [self.layout.checked(support, "support"), self.layout.checked(query, "query")]
+        if len(batches[0]) != len(batches[1]):  # one tensor beside one for each layer
+            batches = [self.layout.layers(support, "support"), self.layout.layers(query, "query")]
         first = batches[0][0]
+        device, dtype = first.device, first.dtype
         for name, layers in zip(("support", "query"), batches, strict=True):
-            if any(x.device != first.device for x in layers):
-                raise ValueError(f"{name} is on {layers[-1].device}, but support on {first.device}")
-            if any(x.dtype != first.dtype for x in layers):
-                raise ValueError("mixed dtypes: either all maps are float64 or none")
-        # Maps without values may be on the meta device; labels have values in any case.
-        if isinstance(labels, Tensor) and labels.device != first.device and not first.is_meta:
-            raise ValueError(f"support is on {first.device}, but support_labels are on {labels.device}")
-        return labels.device if first.is_meta and hasattr(labels, "device") else first.device
+            for x in layers:
+                if x.device != device:
+                    raise ValueError(f"{name} is on {x.device}, but support on {device}")
+                if x.dtype != dtype:
+                    raise ValueError("mixed dtypes: either all maps are float64 or none")
+        if isinstance(labels, Tensor) or first.is_meta:
+            # Maps without values may be on the meta device; labels have values in any case.
+            device = getattr(labels, "device", device) if first.is_meta else device
+            if isinstance(labels, Tensor) and labels.device != device:
+                raise ValueError(f"support is on {device}, but support_labels are on {labels.device}")
+        return batches, class_lists(labels, len(first), device), self._weights(first)
 
     def _weights(self, maps: Tensor) -> list[Tensor]:
         """Return the weights of the embeddings in the dtype of maps; ValueError on another device."""
+        if self.matching_weight == 0:
+            return []
         weights = []
-        if self.matching_weight > 0:
-            for embedding in self.embeddings.children():
-                weights += cast("PixelEmbedding", embedding).weights(maps.dtype)
+        for embedding in self.embeddings:
+            weights += cast("PixelEmbedding", embedding).weights(maps.dtype)
         if any(w.device != maps.device for w in weights):
             raise ValueError(f"maps are on {maps.device}, but the head on {weights[0].device}")
         return weights

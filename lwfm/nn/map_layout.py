@@ -35,6 +35,7 @@ class MapLayout:
 
     def __init__(self, layer_dims: Sequence[int], feature_size: int | Sequence[int]) -> None:
         self.dims = tuple(layer_dims)
+        self.channels = sum(self.dims)
         self.shared = isinstance(feature_size, int)
         self.sizes = (
             (feature_size,) * len(self.dims) if isinstance(feature_size, int) else tuple(feature_size)
@@ -71,10 +72,10 @@ class MapLayout:
             As :meth:`layers`.
         """
         if isinstance(maps, Tensor):
-            if maps.ndim != 4 or maps.shape[1] != sum(self.dims):
-                raise ValueError(f"{name} must be maps [B, {sum(self.dims)}, F, F], got {list(maps.shape)}")
-            tensors = [maps]
-            B, _, height, width = maps.shape
+            tensors, shape = [maps], maps.shape
+            if maps.ndim != 4 or shape[1] != self.channels:
+                raise ValueError(f"{name} must be maps [B, {self.channels}, F, F], got {list(shape)}")
+            B, _, height, width = shape
             shapes = [[B, C_l, height, width] for C_l in self.dims]
         else:
             tensors = list(maps)

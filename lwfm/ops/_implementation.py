@@ -22,7 +22,7 @@ KERNEL_DEVICES = {
         for device, key in (("cpu", "CPU"), ("cuda", "CUDA"))
         if torch._C._dispatch_has_kernel_for_dispatch_key(f"lwfm::{operator}", key)
     )
-    for operator in ("embedding_weights", "feature_matching", "encode_maps", "episodes")
+    for operator in ("embedding_weights", "feature_matching", "encode_maps", "episodes", "compare_maps")
 }
 """Device types for which this build has kernels of an operator."""
 

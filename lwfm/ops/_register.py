@@ -6,7 +6,8 @@ on CUDA where this build has the kernels.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+import functools
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -18,18 +19,23 @@ if TYPE_CHECKING:
 
 _LIBRARY = torch.library.Library("lwfm", "FRAGMENT")  # type: ignore[no-untyped-call]
 
+_RECORDED: dict[Any, Callable[..., Any]] = {}
+"""The autograd kernel of each operator, for calls that do not need the dispatcher to find it."""
+
 
 def register(operator: Any) -> Any:
     """Register ``lwfm::<operator.name>`` and its backward operator; a class decorator.
 
     The class is a record of functions: ``fake`` and ``backward_fake`` allocate what the operator and its
     backward return, ``setup_context(ctx, inputs, output)`` and ``backward(ctx, *grads)`` are as in
-    ``torch.library.register_autograd``. A second derivative is refused with a message.
+    ``torch.library.register_autograd``. Of an operator with ``returned``, a recorded call returns so many
+    tensors; the others are for the backward pass alone. A second derivative is refused with a message.
     """
     name = f"lwfm::{operator.name}"
     torch.library.register_fake(name, operator.fake)
     torch.library.register_fake(f"{name}_backward", operator.backward_fake)
-    _register_autograd(operator.name, operator.setup_context, operator.backward)
+    returned = getattr(operator, "returned", None)
+    _register_autograd(operator.name, operator.setup_context, operator.backward, returned)
     message = (
         f"{name} can be differentiated once: double backward (create_graph=True, or a gradient of "
         "a gradient) is not supported; lwfm.reference can be differentiated twice"
@@ -59,52 +65,34 @@ def register_without_gradient(name: str) -> None:
 
 
 def call_operator(operator: Any, *arguments: Any, recorded: bool) -> Any:
-    """Call an operator, without its autograd kernel where nothing is recorded: that one is Python."""
-    if recorded or torch.compiler.is_compiling():
+    """Call an operator; in eager mode without the dispatcher's detour to its autograd kernel in Python."""
+    if torch.compiler.is_compiling():
         return operator(*arguments)
+    if recorded:
+        return _RECORDED[operator](arguments)
     with torch._C._AutoDispatchBelowAutograd():
         return operator(*arguments)
 
 
-class _Call(NamedTuple):
-    """A call of an operator whose lists of tensors are flat; the tensors themselves are left out."""
-
-    keyset: Any
-    lengths: list[int | None]
-    """For each argument: how many tensors its list has, -1 for one tensor, None for anything else."""
-    others: list[Any]
-    """The arguments that are neither tensors nor lists of them."""
-
-
-def _flat(keyset: Any, arguments: tuple[Any, ...]) -> tuple[_Call, list[Tensor]]:
-    call, tensors = _Call(keyset, [], []), []
+def _tensors(arguments: tuple[Any, ...]) -> tuple[list[int | None], list[Tensor]]:
+    """Return all tensors, and for each argument how many its list has, -1 for one, None for none of both."""
+    lengths: list[int | None] = []
+    tensors: list[Tensor] = []
     for argument in arguments:
         if isinstance(argument, Tensor):
-            call.lengths.append(-1)
+            lengths.append(-1)
             tensors.append(argument)
-        elif isinstance(argument, (list, tuple)) and all(isinstance(x, Tensor) for x in argument):
-            call.lengths.append(len(argument))
+        elif isinstance(argument, (list, tuple)) and argument and isinstance(argument[0], Tensor):
+            lengths.append(len(argument))
             tensors.extend(argument)
         else:
-            call.lengths.append(None)
-            call.others.append(argument)
-    return call, tensors
+            lengths.append(None)
+    return lengths, tensors
 
 
-def _nested(call: _Call, tensors: tuple[Tensor, ...]) -> list[Any]:
-    remaining, others = iter(tensors), iter(call.others)
-    arguments: list[Any] = []
-    for length in call.lengths:
-        if length is None:
-            arguments.append(next(others))
-        elif length < 0:
-            arguments.append(next(remaining))
-        else:
-            arguments.append([next(remaining) for _ in range(length)])
-    return arguments
-
-
-def _register_autograd(name: str, setup_context: Callable[..., None], backward: Callable[..., Any]) -> None:
+def _register_autograd(
+    name: str, setup_context: Callable[..., None], backward: Callable[..., Any], returned: int | None = None
+) -> None:
     """Register an autograd kernel of ``lwfm::name``; the functions are as in :func:`register`.
 
     As ``torch.library.register_autograd``, which takes some hundred microseconds to flatten lists of tensors.
@@ -114,33 +102,37 @@ def _register_autograd(name: str, setup_context: Callable[..., None], backward: 
         len(operator._schema.returns) == 1 and str(operator._schema.returns[0].type) == "List[Tensor]"
     )
 
-    def redispatch(keyset: Any, arguments: Any) -> Any:
-        with torch._C._AutoDispatchBelowAutograd():
-            return operator.redispatch(keyset & torch._C._after_autograd_keyset, *arguments)
-
     class Recorded(torch.autograd.Function):
+        """Function of all tensors among the arguments, which come after these themselves."""
+
         @staticmethod
-        def forward(ctx: Any, call: _Call, *tensors: Tensor) -> Any:
-            arguments = _nested(call, tensors)
-            output = redispatch(call.keyset, arguments)
-            ctx.call = call
-            setup_context(ctx, tuple(arguments), output)
-            return tuple(output) if list_output else output
+        def forward(ctx: Any, call: Callable[..., Any], arguments: Any, lengths: Any, *_: Tensor) -> Any:
+            with torch._C._AutoDispatchBelowAutograd():
+                output = call(*arguments)
+            ctx.lengths = lengths
+            setup_context(ctx, arguments, output)
+            return tuple(output[:returned]) if list_output else output
 
         @staticmethod
         def backward(ctx: Any, *grads: Any) -> Any:
             slopes = backward(ctx, list(grads)) if list_output else backward(ctx, *grads)
-            flat: list[Any] = [None]
-            for length, slope in zip(ctx.call.lengths, slopes, strict=True):
+            flat: list[Any] = [None, None, None]
+            for length, slope in zip(ctx.lengths, slopes, strict=True):
                 if length is not None:
                     flat.extend([slope] if length < 0 else [None] * length if slope is None else slope)
             return tuple(flat)
 
-    def kernel(keyset: Any, *arguments: Any) -> Any:
-        if not (torch.is_grad_enabled() and torch._C._any_requires_grad(*arguments)):
-            return redispatch(keyset, arguments)
-        call, tensors = _flat(keyset, arguments)
-        output = Recorded.apply(call, *tensors)
+    def record(arguments: tuple[Any, ...], call: Callable[..., Any] = operator) -> Any:
+        lengths, tensors = _tensors(arguments)
+        output = Recorded.apply(call, arguments, lengths, *tensors)
         return list(output) if list_output else output
 
+    def kernel(keyset: Any, *arguments: Any) -> Any:
+        call = functools.partial(operator.redispatch, keyset & torch._C._after_autograd_keyset)
+        if torch.is_grad_enabled() and torch._C._any_requires_grad(*arguments):
+            return record(arguments, call)
+        with torch._C._AutoDispatchBelowAutograd():
+            return call(*arguments)
+
+    _RECORDED[operator] = record
     _LIBRARY.impl(name, kernel, "Autograd", with_keyset=True)  # type: ignore[no-untyped-call]

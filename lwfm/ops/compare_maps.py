@@ -1,19 +1,20 @@
-"""Similarities of an episode from its maps: :func:`encode_maps` and :func:`compare_episodes` in one step.
+"""Logits of an episode from its maps: :func:`encode_maps` and :func:`compare_episodes` in one operator.
 
-Small episodes take as long as the calls around their kernels, so that both operators share one autograd
-function here.
+A small episode takes as long as the calls around its kernels, and what the backward passes of both leave to
+one another takes no memory of its own.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from lwfm.ops._implementation import has_kernels
-from lwfm.ops.encode_maps import differentiate_encoding, encode_maps, map_sizes
-from lwfm.ops.episodes import compare_episodes, differentiate_episodes, products_of_kernels
+from lwfm.ops._register import call_operator, register
+from lwfm.ops.encode_maps import EncodeMaps, encode_maps, encoded_parts, map_sizes
+from lwfm.ops.episodes import Episodes, all_gradients, compare_episodes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,8 +31,10 @@ def compare_maps(
     *,
     together: bool,
     weights: Sequence[Tensor] = (),
+    matching_weight: float,
+    temperature: float,
     features: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor]:
     """Compare the queries of one episode with its classes.
 
     Parameters
@@ -40,93 +43,109 @@ def compare_maps(
         Maps of the support images and of the queries, as :func:`encode_maps` takes them.
     classes, options, features
         As :func:`compare_episodes` takes them.
+    matching_weight, temperature : float
+        Of ``logits = (base + matching_weight * matching) / temperature``.
 
     Returns
     -------
-    base, matching, features : Tensor
-        As :func:`compare_episodes` returns them for one episode.
+    logits, features : Tensor
+        [Q, way], and [Q, C], empty if not wanted. Differentiable with respect to maps and weights.
     """
-    joined = len(batches[0]) == 1
     maps = [x for batch in batches for x in batch]
-    kernels = not torch.compiler.is_compiling() and all(
-        has_kernels(*maps, *weights, operator=operator) for operator in ("encode_maps", "episodes")
-    )
-    if not kernels:
+    if not has_kernels(*maps, *weights, operator="compare_maps"):
         images = encode_maps(batches, dims, together=together, weights=weights)
-        return compare_episodes(images, classes, None, options, features=features)
-    call = _Call(len(maps), list(dims), joined, together, classes, options, features)
-    if torch.is_grad_enabled() and any(x.requires_grad for x in (*maps, *weights)):
-        base, matching, means, _ = _Comparison.apply(call, *maps, *weights)
-        return base, matching, means
-    _, outputs = _run(call, maps, list(weights), record=False)
-    return outputs[0], outputs[1], outputs[2]
+        base, matching, means = compare_episodes(images, classes, None, options, features=features)
+        return (base + matching_weight * matching) / temperature, means
+    record = torch.is_grad_enabled() and any(x.requires_grad for x in (*maps, *weights))
+    attention_temperature, top_k, mean_over_layers, merge_shots = options
+    outputs = call_operator(
+        torch.ops.lwfm.compare_maps.default,
+        maps, dims, len(batches[0]) == 1, together, weights, classes.order, classes.begin,
+        attention_temperature, -1 if top_k is None else top_k, mean_over_layers, merge_shots,
+        matching_weight, temperature, features, record,
+        recorded=record,
+    )  # fmt: skip
+    return outputs[0], outputs[1]
 
 
-class _Call(NamedTuple):
-    """The arguments that have no gradient."""
+@register
+class CompareMaps:
+    """``lwfm::compare_maps``, on the CPU; only maps and weights have gradients."""
 
-    maps: int
-    """Number of maps, which come before the weights."""
-    dims: list[int]
-    joined: bool
-    together: bool
-    classes: ClassLists
-    options: EpisodeOptions
-    features: bool
+    name = "compare_maps"
+    # Positions of the first layer too: as an output they belong to the graph, so that the backward pass
+    # refuses second derivatives with respect to every input.
+    returned = 3
 
-    @property
-    def comparison(self) -> tuple[Any, ...]:
-        """The last arguments of both operators of episodes."""
-        temperature, top_k, mean_over_layers, merge_shots = self.options
-        return temperature, -1 if top_k is None else top_k, mean_over_layers, merge_shots, self.features
-
-    def parts(self, encoded: Sequence[Tensor], *, embedded: bool) -> list[list[Tensor]]:
-        """Return positions, squares, Grams, embedded positions and their squares, a list for each."""
-        L = len(self.dims)
-        count = 5 if embedded else 3
-        return [list(encoded[k * L : (k + 1) * L]) if k < count else [] for k in range(5)]
-
-
-def _run(
-    call: _Call, maps: list[Tensor], weights: list[Tensor], *, record: bool
-) -> tuple[list[Tensor], list[Tensor]]:
-    """Return the outputs of both operators."""
-    with torch._C._AutoDispatchBelowAutograd():
-        encoded = torch.ops.lwfm.encode_maps.default(
-            maps, call.dims, call.joined, call.together, weights, record
-        )
-        parts = call.parts(encoded, embedded=len(weights) > 0)
-        lists = call.classes.order, call.classes.begin
-        products = products_of_kernels(maps[0].device)
-        outputs = torch.ops.lwfm.episodes.default(
-            *parts, None, None, *lists, *call.comparison, record, *products
-        )
-    return encoded, outputs
-
-
-class _Comparison(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, call: _Call, *tensors: Tensor) -> tuple[Tensor, ...]:
-        maps, weights = list(tensors[: call.maps]), list(tensors[call.maps :])
-        encoded, outputs = _run(call, maps, weights, record=True)
-        ctx.call = call
-        ctx.maps = (*map_sizes(maps, len(call.dims), joined=call.joined), call.joined, call.together)
-        ctx.counts = len(weights), len(encoded)
-        ctx.shapes = [x.shape for x in outputs[:3]]
+    def fake(
+        maps: Sequence[Tensor],
+        dims: Sequence[int],
+        joined: bool,
+        together: bool,
+        weights: Sequence[Tensor],
+        order: Tensor,
+        begin: Tensor,
+        attention_temperature: float,
+        top_k: int,
+        mean_over_layers: bool,
+        merge_shots: bool,
+        _matching_weight: float,
+        _temperature: float,
+        features: bool,
+        record: bool,
+    ) -> list[Tensor]:
+        """Allocate the outputs of csrc/ops/compare_maps.cpp."""
+        encoded = EncodeMaps.fake(maps, dims, joined, together, weights, record)
+        positions, squares, grams, embedded, embedded_squares = encoded_parts(encoded, len(dims))
+        outputs = Episodes.fake(
+            positions, squares, grams, embedded, embedded_squares, None, None, order, begin,
+            attention_temperature, top_k, mean_over_layers, merge_shots, features, record,
+        )  # fmt: skip
+        base, _, means, *recorded = outputs
+        return [base, means, *encoded, *recorded] if record else [base, means]
+
+    @staticmethod
+    def backward_fake(
+        grads: Sequence[Tensor],
+        encoded: Sequence[Tensor],
+        weights: Sequence[Tensor],
+        _recorded: Sequence[Tensor],
+        _order: Tensor,
+        _begin: Tensor,
+        images: Sequence[int],
+        heights: Sequence[int],
+        joined: bool,
+        together: bool,
+        *_options: Any,
+    ) -> list[Tensor]:
+        """Allocate the gradients of the maps, then of the weights."""
+        positions = encoded[: len(heights)]
+        return EncodeMaps.backward_fake(grads, positions, weights, (), (), images, heights, joined, together)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
+        """Keep the weights, the lists, the encoded images and what was recorded of the episode."""
+        maps, dims, joined, together, weights, order, begin, *options = inputs
+        L = len(dims)
+        ctx.maps = (*map_sizes(maps, L, joined=joined), joined, together)
+        *ctx.options, _ = options
+        ctx.counts = len(weights), (7 if weights else 3) * L
+        ctx.shapes = [x.shape for x in output[: 2 if output[1].ndim == 2 else 1]]
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(*weights, *encoded, *outputs[3:])
-        # As an output, what is saved of the images belongs to the graph: the operators of the backward pass
-        # then refuse second derivatives with respect to every input.
-        return *outputs[:3], encoded[0]
+        ctx.save_for_backward(order, begin, *weights, *output[2:])
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        call, saved = ctx.call, list(ctx.saved_tensors)
+    def backward(ctx: Any, grads: list[Tensor | None]) -> tuple[Any, ...]:
+        """Differentiate with respect to the maps and the weights."""
+        order, begin, *saved = ctx.saved_tensors
         of_weights, of_images = ctx.counts
         weights, encoded = saved[:of_weights], saved[of_weights : of_weights + of_images]
-        recorded = saved[of_weights + of_images :]
-        parts = call.parts(encoded, embedded=len(weights) > 0)
-        lists = None, None, call.classes.order, call.classes.begin
-        slopes = differentiate_episodes(grads[:3], ctx.shapes, parts, lists, recorded, call.comparison)
-        of_embedding = encoded[5 * len(call.dims) :] if weights else ()
-        return None, *differentiate_encoding(slopes, parts[0], weights, of_embedding, ctx.maps)
+        given = all_gradients(grads[: len(ctx.shapes)], ctx.shapes, encoded[0])
+        outputs = call_operator(
+            torch.ops.lwfm.compare_maps_backward.default,
+            given, encoded, weights, saved[of_weights + of_images :], order, begin, *ctx.maps, *ctx.options,
+            recorded=torch.is_grad_enabled(),
+        )  # fmt: skip
+        maps = len(outputs) - of_weights
+        return (outputs[:maps], None, None, None, outputs[maps:], *([None] * 10))

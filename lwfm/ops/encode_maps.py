@@ -174,7 +174,7 @@ def encode_maps(
             torch.ops.lwfm.encode_maps.default, maps, list(dims), joined, together, list(weights), record,
             recorded=record,
         )  # fmt: skip
-        return _encoded(outputs, len(dims), embedded=len(weights) > 0)
+        return EncodedMaps(*(tuple(part) for part in encoded_parts(outputs, len(dims))))
     joint = [torch.cat(layer) for layer in zip(*batches, strict=True)]
     layers = torch.split_with_sizes(joint[0], list(dims), dim=1) if joined else joint
     positions = [x.flatten(2).transpose(1, 2) for x in layers]
@@ -193,36 +193,15 @@ def encode_maps(
     return EncodedMaps(*(tuple(x) for x in (positions, squares, grams, embedded, embedded_squares)))
 
 
-def _encoded(outputs: Sequence[Tensor], layers: int, *, embedded: bool) -> EncodedMaps:
-    count = 5 if embedded else 3
-    return EncodedMaps(*(tuple(outputs[k * layers : (k + 1) * layers]) for k in range(count)))
+def encoded_parts(outputs: Sequence[Tensor], layers: int) -> list[list[Tensor]]:
+    """Split outputs of ``lwfm::encode_maps`` into the fields of :class:`EncodedMaps`."""
+    return [list(outputs[k * layers : (k + 1) * layers]) for k in range(5)]
 
 
 def map_sizes(maps: Sequence[Tensor], layers: int, *, joined: bool) -> tuple[list[int], list[int]]:
     """Return the images of each batch of maps, and the heights of the maps of each layer."""
     images = [x.shape[0] for x in maps[:: 1 if joined else layers]]
     return images, [maps[0 if joined else number].shape[2] for number in range(layers)]
-
-
-def differentiate_encoding(
-    grads: list[Tensor],
-    positions: list[Tensor],
-    weights: list[Tensor],
-    recorded: Sequence[Tensor],
-    maps: tuple[list[int], list[int], bool, bool],
-) -> list[Tensor]:
-    """Compute the gradients of the maps, then of the weights, from those of (embedded) positions.
-
-    ``recorded`` are the last outputs of ``lwfm::encode_maps``; ``maps`` what :func:`map_sizes` returned, then
-    the arguments ``joined`` and ``together``.
-    """
-    L = len(positions)
-    outputs: list[Tensor] = call_operator(
-        torch.ops.lwfm.encode_maps_backward.default,
-        grads, positions, weights, list(recorded[:L]), list(recorded[L:]), *maps,
-        recorded=torch.is_grad_enabled(),
-    )  # fmt: skip
-    return outputs
 
 
 @register
@@ -304,6 +283,10 @@ class EncodeMaps:
             torch.zeros_like(positions[number % L]) if grad is None else grad
             for number, grad in enumerate(grads[:L] + (grads[3 * L : 4 * L] if weights else []))
         ]
-        outputs = differentiate_encoding(given, positions, weights, recorded, ctx.maps)
+        outputs = call_operator(
+            torch.ops.lwfm.encode_maps_backward.default,
+            given, positions, weights, recorded[:L], recorded[L:], *ctx.maps,
+            recorded=torch.is_grad_enabled(),
+        )  # fmt: skip
         maps = len(outputs) - len(weights)
         return outputs[:maps], None, None, None, outputs[maps:], None

@@ -206,28 +206,11 @@ def _match(
     return classes.in_class_order(similarities)
 
 
-def differentiate_episodes(
-    grads: Sequence[Tensor | None],
-    shapes: Sequence[torch.Size],
-    parts: Sequence[Sequence[Tensor]],
-    lists: tuple[Tensor | None, Tensor | None, Tensor, Tensor],
-    recorded: list[Tensor],
-    options: tuple[Any, ...],
-) -> list[Tensor]:
-    """Compute the gradients of positions, then of embedded positions, from those of the outputs.
-
-    ``shapes`` are those of the outputs; ``lists`` and ``options`` the last arguments of ``lwfm::episodes``.
-    """
-    given = [
-        parts[0][0].new_zeros(shape) if grad is None else grad
-        for grad, shape in zip(grads, shapes, strict=True)
+def all_gradients(grads: Sequence[Tensor | None], shapes: Sequence[torch.Size], like: Tensor) -> list[Tensor]:
+    """Return gradients of outputs, zero for those that have none."""
+    return [
+        like.new_zeros(shape) if grad is None else grad for grad, shape in zip(grads, shapes, strict=True)
     ]
-    outputs: list[Tensor] = call_operator(
-        torch.ops.lwfm.episodes_backward.default,
-        given, *parts, *lists, recorded, *options,
-        recorded=torch.is_grad_enabled(),
-    )  # fmt: skip
-    return outputs
 
 
 @register
@@ -308,9 +291,12 @@ class Episodes:
         parts = [[saved.pop(0) for _ in range(count)] for count in ctx.counts]
         support, query = (saved.pop(0), saved.pop(0)) if ctx.listed else (None, None)
         order, begin, *recorded = saved
-        outputs = differentiate_episodes(
-            grads[:3], ctx.shapes, parts, (support, query, order, begin), recorded, ctx.options
-        )
+        given = all_gradients(grads[:3], ctx.shapes, parts[0][0])
+        outputs = call_operator(
+            torch.ops.lwfm.episodes_backward.default,
+            given, *parts, support, query, order, begin, recorded, *ctx.options,
+            recorded=torch.is_grad_enabled(),
+        )  # fmt: skip
         L = ctx.counts[0]
         nothing = [[None] * count for count in ctx.counts]
         return (outputs[:L], *nothing[1:3], outputs[L:], nothing[4], *([None] * ctx.others))

@@ -61,4 +61,4 @@ def test_training_step(head: LWFMHead, episode: Any) -> None:
         logits, class_logits = head(support, classes, query)
         torch.autograd.backward(logits.sum() + class_logits.sum())
     assert len(watch.names) <= TRAINING_STEP, watch.names
-    assert sum("lwfm" in name for name in watch.names) == 4
+    assert sum("lwfm" in name for name in watch.names) == 2

@@ -1,6 +1,8 @@
-"""Episodes compared from their maps: the same as encoding the maps and comparing the images."""
+"""Logits of episodes from their maps: the same as encoding the maps and comparing the images."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -11,9 +13,13 @@ from lwfm.ops.compare_maps import compare_maps
 from lwfm.ops.encode_maps import encode_maps
 from lwfm.ops.episodes import EpisodeOptions, compare_episodes
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 DIMS = (6, 4)
 LABELS = (0, 1, 0, 2, 1)
 OPTIONS = EpisodeOptions(5.0, 2, mean_over_layers=False, merge_shots=False)
+MATCHING_WEIGHT, TEMPERATURE = 0.25, 0.2
 
 
 def inputs(*, joined: bool, embedded: bool) -> tuple[list[list[Tensor]], list[Tensor]]:
@@ -28,49 +34,63 @@ def inputs(*, joined: bool, embedded: bool) -> tuple[list[list[Tensor]], list[Te
     return batches, weights
 
 
+def compare(
+    batches: list[list[Tensor]],
+    weights: list[Tensor],
+    *,
+    options: EpisodeOptions = OPTIONS,
+    together: bool = True,
+    features: bool = False,
+) -> tuple[Tensor, Tensor]:
+    return compare_maps(
+        batches, DIMS, ClassLists(LABELS), options,
+        together=together, weights=weights, matching_weight=MATCHING_WEIGHT, temperature=TEMPERATURE,
+        features=features,
+    )  # fmt: skip
+
+
+def random_loss(outputs: Sequence[Tensor]) -> Any:
+    return sum(
+        (x * torch.randn(x.shape, dtype=x.dtype, generator=torch.manual_seed(1))).sum() for x in outputs
+    )
+
+
 @pytest.mark.parametrize("together", [True, False], ids=["together", "apart"])
 @pytest.mark.parametrize("embedded", [True, False], ids=["embedded", "plain"])
 @pytest.mark.parametrize("joined", [True, False], ids=["joined", "layers"])
 @pytest.mark.parametrize("features", [True, False], ids=["features", "no-features"])
-def test_equals_encoding_and_comparing(joined: bool, embedded: bool, together: bool, features: bool) -> None:
+@pytest.mark.parametrize("top_k", [2, 0], ids=["matched", "base-alone"])
+def test_equals_encoding_and_comparing(
+    joined: bool, embedded: bool, together: bool, features: bool, top_k: int
+) -> None:
     batches, weights = inputs(joined=joined, embedded=embedded)
-    classes = ClassLists(LABELS)
+    options = OPTIONS._replace(top_k=top_k)
     leaves = [*(x for batch in batches for x in batch), *weights]
-    actual = compare_maps(
-        batches, DIMS, classes, OPTIONS, together=together, weights=weights, features=features
-    )
+    actual = compare(batches, weights, options=options, together=together, features=features)
     images = encode_maps(batches, DIMS, together=together, weights=weights)
-    expected = compare_episodes(images, classes, None, OPTIONS, features=features)
+    base, matching, means = compare_episodes(images, ClassLists(LABELS), None, options, features=features)
+    expected = (base + MATCHING_WEIGHT * matching) / TEMPERATURE, means
     torch.testing.assert_close(actual, expected, rtol=0, atol=0)
-    loss = [(x * torch.randn(x.shape, dtype=x.dtype, generator=torch.manual_seed(1))).sum() for x in actual]
-    same = [(x * torch.randn(x.shape, dtype=x.dtype, generator=torch.manual_seed(1))).sum() for x in expected]
-    slopes = torch.autograd.grad(sum(loss), leaves)  # type: ignore[arg-type]
-    torch.testing.assert_close(slopes, torch.autograd.grad(sum(same), leaves), rtol=0, atol=0)  # type: ignore[arg-type]
+    slopes = torch.autograd.grad(random_loss(actual), leaves)
+    torch.testing.assert_close(slopes, torch.autograd.grad(random_loss(expected), leaves), rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("output", [0, 1, 2], ids=["base", "matching", "features"])
+@pytest.mark.parametrize("output", [0, 1], ids=["logits", "features"])
 def test_gradient_of_one_output_alone(output: int) -> None:
     batches, weights = inputs(joined=True, embedded=True)
-    results = [
-        compare_maps(
-            batches, DIMS, ClassLists(LABELS), OPTIONS, together=True, weights=weights, features=True
-        )
-        for _ in range(2)
-    ]
+    results = [compare(batches, weights, features=True) for _ in range(2)]
     alone = torch.autograd.grad(results[0][output].sum(), batches[0][0])
-    weighed = sum(x.sum() * float(number == output) for number, x in enumerate(results[1]))
-    torch.testing.assert_close(alone, torch.autograd.grad(weighed, batches[0][0]))  # type: ignore[arg-type]
+    weighed: Any = sum(x.sum() * float(number == output) for number, x in enumerate(results[1]))
+    torch.testing.assert_close(alone, torch.autograd.grad(weighed, batches[0][0]))
 
 
 @pytest.mark.parametrize("embedded", [True, False], ids=["embedded", "plain"])
 @pytest.mark.parametrize("power", [1, 2], ids=["linear", "square"])
 def test_is_differentiated_once(embedded: bool, power: int) -> None:
     batches, weights = inputs(joined=True, embedded=embedded)
-    base, _, _ = compare_maps(
-        batches, DIMS, ClassLists(LABELS), OPTIONS, together=True, weights=weights, features=False
-    )
-    (slope,) = torch.autograd.grad(base.pow(power).sum(), batches[0][0], create_graph=True)
-    penalty = slope.square().sum() + base.sum()
+    logits, _ = compare(batches, weights)
+    (slope,) = torch.autograd.grad(logits.pow(power).sum(), batches[0][0], create_graph=True)
+    penalty = slope.square().sum() + logits.sum()
     with pytest.raises(RuntimeError, match="can be differentiated once"):
         torch.autograd.backward(penalty, retain_graph=True)
     for leaf in (*(x for batch in batches for x in batch), *weights):
@@ -82,10 +102,39 @@ def test_is_differentiated_once(embedded: bool, power: int) -> None:
 
 def test_weights_modified_in_place_have_no_gradient() -> None:
     batches, weights = inputs(joined=True, embedded=True)
-    _, matching, _ = compare_maps(
-        batches, DIMS, ClassLists(LABELS), OPTIONS, together=True, weights=weights, features=False
-    )
+    logits, _ = compare(batches, weights)
     with torch.no_grad():
         weights[0].mul_(2)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
-        torch.autograd.grad(matching.sum(), batches[0][0])
+        torch.autograd.grad(logits.sum(), batches[0][0])
+
+
+@pytest.mark.parametrize("record", [True, False], ids=["recorded", "plain"])
+@pytest.mark.parametrize("features", [True, False], ids=["features", "no-features"])
+def test_opcheck(record: bool, features: bool) -> None:
+    batches, weights = inputs(joined=True, embedded=True)
+    maps = [batch[0] for batch in batches]
+    lists = ClassLists(LABELS)
+    if not record:
+        maps, weights = ([x.detach() for x in tensors] for tensors in (maps, weights))
+    arguments = (maps, list(DIMS), True, True, weights, lists.order, lists.begin, 5.0, 2, False, False)
+    torch.library.opcheck(
+        torch.ops.lwfm.compare_maps.default,
+        (*arguments, MATCHING_WEIGHT, TEMPERATURE, features, record),
+    )
+
+
+def test_gradients_of_other_shapes_are_refused() -> None:
+    batches, weights = inputs(joined=True, embedded=True)
+    maps, weights = [batch[0].detach() for batch in batches], [x.detach() for x in weights]
+    lists = ClassLists(LABELS)
+    options = 5.0, 2, False, False, MATCHING_WEIGHT, TEMPERATURE, False
+    outputs = torch.ops.lwfm.compare_maps(
+        maps, DIMS, True, True, weights, lists.order, lists.begin, *options, True
+    )
+    encoded, recorded = outputs[2 : 2 + 14], outputs[2 + 14 :]
+    with pytest.raises(ValueError, match="gradients must be those of logits"):
+        torch.ops.lwfm.compare_maps_backward(
+            [outputs[0][:1]], encoded, weights, recorded, lists.order, lists.begin, [5, 4], [3, 3],
+            True, True, *options,
+        )  # fmt: skip

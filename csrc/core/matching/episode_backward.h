@@ -51,45 +51,37 @@ class Uninitialized {
   std::int64_t count_ = 0;
 };
 
+// Where the gradients of the images of an episode go, those of an image one after another.
+template <class T>
+struct ImageGradients {
+  std::vector<T*> support;  // [S], sorted by class
+  std::vector<T*> query;    // [Q]
+};
+
 // Gradients of one layer of one episode, and what its support images need of all queries.
 template <class T>
 struct LayerGradient {
+  ImageGradients<T> positions;       // [P, C] of each image; written
+  ImageGradients<T> embedded;        // [P, D] of each image, or empty
   Uninitialized<T> similarities;     // [problems, Q]
-  Uninitialized<T> products;         // [S P, P queries of a chunk], tile by tile
-  Uninitialized<T> query_positions;  // [P queries of a chunk, C], in the same order
+  Uninitialized<T> products;         // [S P, queries of a chunk P]
+  Uninitialized<T> query_positions;  // [queries of a chunk P, C], if they are lists of images
   std::vector<T> row_squares;        // [tiles, S P]
   std::vector<T> matches;            // [Q, S, P], of matched cosines
-  std::vector<T> support;            // [S, P, C], sorted by class
-  std::vector<T> support_embedded;   // [S, P, D]
-  T *query, *query_embedded;         // [Q, P, C], [Q, P, D]: where they are wanted, or own memory
-  Uninitialized<T> own_query, own_query_embedded;
 
-  // Gradients of queries go to `query` and `query_embedded` unless these are null.
   void reserve(const PoolLayer<T>& layer, const EpisodeImages& images,
-               const EpisodeOptions& options, std::int64_t chunk, T* to_query,
-               T* to_query_embedded) {
+               const EpisodeOptions& options, std::int64_t chunk) {
     const auto size = [](std::int64_t count) { return static_cast<std::size_t>(count); };
     const std::int64_t P = layer.P, width = tile_queries<T>(P);
     products.reserve(images.S * P * P * chunk);
-    query_positions.reserve(P * chunk * layer.C);
+    if (images.query != nullptr) query_positions.reserve(chunk * P * layer.C);
     row_squares.assign(size((images.Q + width - 1) / width * images.S * P), T{0});
-    support.assign(size(images.S * P * layer.C), T{0});
-    query = place(to_query, own_query, images.Q * P * layer.C);
-    query_embedded = nullptr;
-    if (layer.is_embedded()) {
-      query_embedded = place(to_query_embedded, own_query_embedded, images.Q * P * layer.D);
-      std::fill_n(query_embedded, images.Q * P * layer.D, T{0});
-      support_embedded.assign(size(images.S * P * layer.D), T{0});
+    for (const auto* of_images : {&embedded.support, &embedded.query}) {
+      for (T* const grad : *of_images) std::fill_n(grad, P * layer.D, T{0});
     }
     if (!options.matches()) return;
     similarities.reserve(MatchProblems{images, options.merge_shots}.count() * images.Q);
     if (layer.is_embedded()) matches.assign(size(images.Q * images.S * P), T{0});
-  }
-
- private:
-  static T* place(T* wanted, Uninitialized<T>& own, std::int64_t count) {
-    if (wanted == nullptr) own.reserve(count);
-    return wanted == nullptr ? own.data() : wanted;
   }
 };
 
@@ -110,6 +102,12 @@ struct EpisodeGradientLayer {
   std::int64_t column_of(const QueryTile& tile) const {
     return (tile.first - first_query) * layer.pool.P;
   }
+  // The positions of the queries of the chunk, [chunk P, C].
+  const T* query_positions() const {
+    const EpisodeImages& images = layer.images;
+    return images.query == nullptr ? layer.pool.position(images.query_image(e, first_query), 0)
+                                   : to.query_positions.data();
+  }
   const T* features_of(std::int64_t q) const {
     return outer.features + (e * layer.images.Q + q) * outer.feature_stride + channel;
   }
@@ -123,12 +121,14 @@ struct TileGradientWorkspace {
   std::vector<T> column_squares;  // [P, kStride]
   std::vector<T> query_grams;     // [P, P, kStride]
   std::vector<T> mean_b;          // [P, kStride]
-  std::vector<T> query_rows;      // [P count, C]
+  std::vector<T> products;        // [S P, P, count]: gradients of the products
+  std::vector<T> query_rows;      // [count P, C]
   std::vector<T> own;             // [P, P] of one query, times 2
   std::vector<T> along;           // [P]
   std::vector<T> gram;            // [K P, K P] of a class
   std::vector<T> weights;         // [K P, Q]
   std::vector<T> class_sums;      // [K P, count]
+  std::vector<T> class_rows;      // [K P, C]: gradients of a class's positions
   std::vector<T> means;           // [Q, C]: weighted sums of a class
   std::vector<std::int64_t> assignment;
 
@@ -139,7 +139,9 @@ struct TileGradientWorkspace {
     query_grams.assign(size(layer.P * layer.P), T{0});
     mean_b.assign(size(layer.P), T{0});
     forward.weights.assign(size(layer.P), T{0});
+    products.resize(static_cast<std::size_t>(images.S * layer.P * layer.P * count));
     query_rows.resize(static_cast<std::size_t>(layer.P * count * layer.C));
+    forward.positions.resize(query_rows.size());
   }
 };
 
@@ -206,7 +208,7 @@ void differentiate_reductions(TileGradientWorkspace<T>& workspace,
 }
 
 // Gradients of the products, squares and embedded positions of a query through its matches with
-// the support images first, ...; products of one query are `count` apart.
+// the support images first, ....
 template <int kBytes, class T>
 LWFM_INLINE void differentiate_matches(TileGradientWorkspace<T>& workspace,
                                        const EpisodeGradientLayer<T>& of, const QueryTile& tile,
@@ -219,7 +221,8 @@ LWFM_INLINE void differentiate_matches(TileGradientWorkspace<T>& workspace,
   select_recorded(workspace.forward.matching, workspace.assignment, of.layer, of.record, of.e, q,
                   first, rows);
   const T share = grad / static_cast<T>(top_k);
-  T* const query_grad = pool.is_embedded() ? of.to.query_embedded + q * P * pool.D : nullptr;
+  T* const query_grad =
+      pool.is_embedded() ? of.to.embedded.query[static_cast<std::size_t>(q)] : nullptr;
   constexpr T kGreatest = static_cast<T>(1.0 / kCosineEps);  // a smaller norm counts as eps
   for (std::int64_t k = 0; k < top_k; ++k) {
     const auto& match = workspace.forward.matching.matches[static_cast<std::size_t>(k)];
@@ -235,8 +238,7 @@ LWFM_INLINE void differentiate_matches(TileGradientWorkspace<T>& workspace,
     }
     const std::int64_t at = j * TileQueries<T>::kStride + lane;
     const T of_row = of.support.norms[row], of_column = queries.norms[at];
-    of.to.products.data()[row * of.columns() + of.column_of(tile) + j * tile.count + lane] +=
-        share * of_row * of_column;
+    workspace.products[(row * P + j) * tile.count + lane] += share * of_row * of_column;
     const T half = T{0.5} * share * match.cosine;
     if (of_row < kGreatest) row_squares[row] -= half * of_row * of_row;
     if (of_column < kGreatest) workspace.column_squares[at] -= half * of_column * of_column;
@@ -265,8 +267,8 @@ LWFM_INLINE void differentiate_matching(TileGradientWorkspace<T>& workspace,
     if (!pool.is_embedded()) continue;
     const std::int64_t image = images.query_image(of.e, q);
     const Features<T> own{pool.embedded_position(image, 0), nullptr, pool.D};
-    finish_gradient<kBytes>(own, pool.P,
-                            {of.to.query_embedded + q * pool.P * pool.D, workspace.along.data()});
+    finish_gradient<kBytes>(
+        own, pool.P, {of.to.embedded.query[static_cast<std::size_t>(q)], workspace.along.data()});
   }
 }
 
@@ -311,8 +313,8 @@ LWFM_INLINE void differentiate_classes(TileGradientWorkspace<T>& workspace,
       comparison.backward(part, count,
                           {terms, terms + stride, terms + 2 * stride,
                            of.outer.features == nullptr ? nullptr : workspace.mean_b.data() + lane,
-                           of.to.products.data() + row * of.columns() + of.column_of(tile) + lane,
-                           of.columns(), row_squares + row, workspace.column_squares.data() + lane,
+                           workspace.products.data() + row * P * tile.count + lane, P * tile.count,
+                           row_squares + row, workspace.column_squares.data() + lane,
                            workspace.query_grams.data() + lane});
       if (of.outer.features != nullptr) {
         comparison.add_mean_weights(part, images.classes.way,
@@ -346,9 +348,9 @@ LWFM_INLINE void write_query_gradients(TileGradientWorkspace<T>& workspace,
   workspace.own.resize(static_cast<std::size_t>(P * P));
   for (std::int64_t lane = 0; lane < tile.count; ++lane) {
     const std::int64_t q = tile.first + lane, image = of.layer.images.query_image(of.e, q);
-    T* const grad = of.to.query + q * P * C;
+    T* const grad = of.to.positions.query[static_cast<std::size_t>(q)];
+    std::copy_n(workspace.query_rows.data() + lane * P * C, P * C, grad);
     for (std::int64_t j = 0; j < P; ++j) {
-      std::copy_n(workspace.query_rows.data() + (j * tile.count + lane) * C, C, grad + j * C);
       for (std::int64_t i = 0; i < P; ++i) {
         workspace.own[j * P + i] = 2 * workspace.query_grams[(j * P + i) * stride + lane];
       }
@@ -366,6 +368,26 @@ LWFM_INLINE void write_query_gradients(TileGradientWorkspace<T>& workspace,
   }
 }
 
+// Keeps the gradients of the tile's products, query by query, and where queries are lists of images
+// their positions, for the support images.
+template <class T>
+void keep_products(const TileGradientWorkspace<T>& workspace, const EpisodeGradientLayer<T>& of,
+                   const QueryTile& tile) {
+  const EpisodeImages& images = of.layer.images;
+  const std::int64_t P = of.layer.pool.P, C = of.layer.pool.C;
+  const T* from = workspace.products.data();
+  for (std::int64_t row = 0; row < images.S * P; ++row, from += P * tile.count) {
+    T* to = of.to.products.data() + row * of.columns() + of.column_of(tile);
+    for (std::int64_t lane = 0; lane < tile.count; ++lane) {
+      for (std::int64_t j = 0; j < P; ++j) *to++ = from[j * tile.count + lane];
+    }
+  }
+  for (std::int64_t q = tile.first; images.query != nullptr && q < tile.first + tile.count; ++q) {
+    std::copy_n(of.layer.pool.position(images.query_image(of.e, q), 0), P * C,
+                of.to.query_positions.data() + (q - of.first_query) * P * C);
+  }
+}
+
 // One layer of a tile. `products` multiplies matrices: rows(a, a_rows, b, b_rows, C, to) as in
 // EpisodeSupport, and matrices(a, b, to) with views.
 template <class T, class Products>
@@ -375,7 +397,7 @@ void differentiate_tile(TileGradientWorkspace<T>& workspace, const EpisodeGradie
   const EpisodeImages& images = of.layer.images;
   const std::int64_t P = pool.P, C = pool.C, columns = P * tile.count;
   workspace.reset(pool, images, tile.count);
-  T* const positions = of.to.query_positions.data() + of.column_of(tile) * C;
+  T* const positions = workspace.forward.positions.data();
   workspace.forward.queries.read(pool, images, tile, positions);
   for (std::int64_t lane = 0; lane < tile.count; ++lane) {
     differentiate_base(of.outer, images, of.e, tile.first + lane, workspace.terms.data() + lane);
@@ -403,6 +425,7 @@ void differentiate_tile(TileGradientWorkspace<T>& workspace, const EpisodeGradie
       differentiate_matching<decltype(bytes)::value>(workspace, of, tile, row_squares);
     });
   }
+  keep_products(workspace, of, tile);
   products.transposed(of.to.products.data() + of.column_of(tile), of.columns(), images.S * P,
                       columns, of.support.positions.data(), C, workspace.query_rows.data());
   vectorized([&](auto bytes) LWFM_INLINE_LAMBDA {

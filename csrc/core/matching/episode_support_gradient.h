@@ -10,18 +10,18 @@
 
 namespace lwfm {
 
-// What the products of the chunk's queries contribute to the support images of class c.
+// What the products of the chunk's queries contribute to the support images of class c, into
+// class_rows.
 template <class T, class Products>
-void add_products_of_class(TileGradientWorkspace<T>& workspace, const EpisodeGradientLayer<T>& of,
-                           std::int64_t c, const Products& products) {
+void multiply_products_of_class(TileGradientWorkspace<T>& workspace,
+                                const EpisodeGradientLayer<T>& of, std::int64_t c,
+                                const Products& products) {
   const EpisodeImages& images = of.layer.images;
   const std::int64_t P = of.layer.pool.P, C = of.layer.pool.C;
   const std::int64_t row = images.classes.begin[c] * P, rows = images.classes.shots(c) * P;
-  workspace.query_rows.resize(static_cast<std::size_t>(rows * C));
+  workspace.class_rows.resize(static_cast<std::size_t>(rows * C));
   products.matrices(of.to.products.data() + row * of.columns(), of.columns(), rows, of.columns(),
-                    of.to.query_positions.data(), C, workspace.query_rows.data());
-  T* const to = of.to.support.data() + row * C;
-  for (std::int64_t k = 0; k < rows * C; ++k) to[k] += workspace.query_rows[k];
+                    of.query_positions(), C, workspace.class_rows.data());
 }
 
 // The gradients of the squared norms of the class's weighted means, as factors of a: [K P, Q].
@@ -40,7 +40,8 @@ void weigh_square_gradients(TileGradientWorkspace<T>& workspace, const EpisodeGr
   }
 }
 
-// What the products of the positions of class c with one another, and their squares, contribute.
+// What the products of the positions of class c with one another, and their squares, contribute,
+// added to class_rows.
 template <class T, class Products>
 void add_own_of_class(TileGradientWorkspace<T>& workspace, const EpisodeGradientLayer<T>& of,
                       std::int64_t c, const Products& products) {
@@ -49,7 +50,7 @@ void add_own_of_class(TileGradientWorkspace<T>& workspace, const EpisodeGradient
   const std::int64_t row = images.classes.begin[c] * P, rows = images.classes.shots(c) * P;
   const T* const a = of.record.a + (of.e * images.S * P + row) * Q;
   const T* const positions = of.support.positions.data() + row * C;
-  T* const to = of.to.support.data() + row * C;
+  T* const to = workspace.class_rows.data();
   weigh_square_gradients(workspace, of, c, a);
   std::vector<T> squares(static_cast<std::size_t>(rows), T{0});
   const std::int64_t tiles = static_cast<std::int64_t>(of.to.row_squares.size()) / (images.S * P);
@@ -89,7 +90,7 @@ LWFM_INLINE void differentiate_embedded(TileGradientWorkspace<T>& workspace,
   const PoolLayer<T>& pool = of.layer.pool;
   const EpisodeImages& images = of.layer.images;
   const std::int64_t P = pool.P, D = pool.D;
-  T* const grad = of.to.support_embedded.data() + n * P * D;
+  T* const grad = of.to.embedded.support[static_cast<std::size_t>(n)];
   workspace.along.assign(static_cast<std::size_t>(P), T{0});
   for (std::int64_t q = 0; q < images.Q; ++q) {
     const std::int64_t image = images.query_image(of.e, q);
@@ -113,15 +114,29 @@ LWFM_INLINE void differentiate_embedded(TileGradientWorkspace<T>& workspace,
   }
 }
 
-// The support images of class c, once all tiles of a chunk are done; `last`: of the last one.
+// Writes class_rows to the images of class c, or adds them to what earlier chunks left there.
+template <class T>
+void write_class(const TileGradientWorkspace<T>& workspace, const EpisodeGradientLayer<T>& of,
+                 std::int64_t c) {
+  const ClassImages& classes = of.layer.images.classes;
+  const std::int64_t size = of.layer.pool.P * of.layer.pool.C;
+  const T* from = workspace.class_rows.data();
+  for (std::int64_t n = classes.begin[c]; n < classes.begin[c + 1]; ++n, from += size) {
+    T* const to = of.to.positions.support[static_cast<std::size_t>(n)];
+    for (std::int64_t k = 0; k < size; ++k) to[k] = of.first_query > 0 ? to[k] + from[k] : from[k];
+  }
+}
+
+// The support images of class c, once all tiles of a chunk are done.
 template <class T, class Products>
 void differentiate_class(TileGradientWorkspace<T>& workspace, const EpisodeGradientLayer<T>& of,
-                         std::int64_t c, bool last, const Products& products) {
+                         std::int64_t c, const Products& products) {
   const EpisodeImages& images = of.layer.images;
-  add_products_of_class(workspace, of, c, products);
-  if (!last) return;
-  add_own_of_class(workspace, of, c, products);
-  if (!of.layer.options.matches() || !of.layer.pool.is_embedded()) return;
+  const bool is_last = of.first_query + of.chunk == images.Q;
+  multiply_products_of_class(workspace, of, c, products);
+  if (is_last) add_own_of_class(workspace, of, c, products);
+  write_class(workspace, of, c);
+  if (!is_last || !of.layer.options.matches() || !of.layer.pool.is_embedded()) return;
   for (std::int64_t n = images.classes.begin[c]; n < images.classes.begin[c + 1]; ++n) {
     vectorized([&](auto bytes) LWFM_INLINE_LAMBDA {
       differentiate_embedded<decltype(bytes)::value>(workspace, of, n);

@@ -23,21 +23,28 @@ struct SerialProducts {
     });
   }
 
+  // to [rows, C] = a b with a [rows, columns], its rows a_stride apart, and b [columns, C]
+  template <class T>
+  static void matrices(const T* a, std::int64_t a_stride, std::int64_t rows, std::int64_t columns,
+                       const T* b, std::int64_t C, T* to) {
+    std::fill_n(to, rows * C, T{0});
+    vectorized([&](auto bytes) LWFM_INLINE_LAMBDA {
+      add_weighted_rows<decltype(bytes)::value, T>([&](std::int64_t r)
+                                                       LWFM_INLINE_LAMBDA { return b + r * C; },
+                                                   columns, {a, rows, a_stride}, C, {to, rows, C});
+    });
+  }
+
   // to [columns, C] = a^T b with a [rows, columns], its rows a_stride apart, and b [rows, C]
   template <class T>
   static void transposed(const T* a, std::int64_t a_stride, std::int64_t rows, std::int64_t columns,
                          const T* b, std::int64_t C, T* to) {
-    thread_local std::vector<T> weights;  // [columns, rows]
-    weights.resize(static_cast<std::size_t>(columns * rows));
+    thread_local std::vector<T> turned;  // [columns, rows]
+    turned.resize(static_cast<std::size_t>(columns * rows));
     for (std::int64_t r = 0; r < rows; ++r) {
-      for (std::int64_t n = 0; n < columns; ++n) weights[n * rows + r] = a[r * a_stride + n];
+      for (std::int64_t n = 0; n < columns; ++n) turned[n * rows + r] = a[r * a_stride + n];
     }
-    std::fill_n(to, columns * C, T{0});
-    vectorized([&](auto bytes) LWFM_INLINE_LAMBDA {
-      add_weighted_rows<decltype(bytes)::value, T>(
-          [&](std::int64_t r) LWFM_INLINE_LAMBDA { return b + r * C; }, rows,
-          {weights.data(), columns, rows}, C, {to, columns, C});
-    });
+    matrices(turned.data(), rows, columns, rows, b, C, to);
   }
 };
 

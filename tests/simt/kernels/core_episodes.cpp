@@ -104,6 +104,20 @@ void read_core(const Episodes<T>& of, const CoreEpisodes<T>& core, EpisodeResult
   }
 }
 
+// Where the gradients of the images of episode e go, of `numbers` numbers each.
+template <class T>
+lwfm::ImageGradients<T> images_of(const Episodes<T>& of, std::int64_t e, std::vector<T>& support,
+                                  std::vector<T>& query, std::int64_t numbers) {
+  lwfm::ImageGradients<T> images;
+  for (std::int64_t n = 0; n < of.S; ++n) {
+    images.support.push_back(support.data() + (e * of.S + of.order[size(n)]) * numbers);
+  }
+  for (std::int64_t q = 0; q < of.shape.Q; ++q) {
+    images.query.push_back(query.data() + (e * of.shape.Q + q) * numbers);
+  }
+  return images;
+}
+
 }  // namespace
 
 template <class T>
@@ -139,10 +153,12 @@ EpisodeGradients<T> gradients_of_core(const Episodes<T>& of, const OutputGradien
     std::vector<lwfm::EpisodeGradientLayer<T>> layers;
     for (std::size_t l = 0; l < L; ++l) {
       const lwfm::PoolLayer<T>& layer = core.layers[l];
-      const bool embedded = !to.query_embedded[l].empty();
-      gradients[l].reserve(
-          layer, images, core.options, Q, to.query[l].data() + e * Q * layer.P * layer.C,
-          embedded ? to.query_embedded[l].data() + e * Q * layer.P * layer.D : nullptr);
+      gradients[l].positions = images_of(of, e, to.support[l], to.query[l], layer.P * layer.C);
+      if (!to.query_embedded[l].empty()) {
+        gradients[l].embedded =
+            images_of(of, e, to.support_embedded[l], to.query_embedded[l], layer.P * layer.D);
+      }
+      gradients[l].reserve(layer, images, core.options, Q);
       layers.push_back({{core.layers[l], images, core.options, static_cast<std::int64_t>(l)},
                         core.supports[size(e) * L + l],
                         outer,
@@ -163,20 +179,7 @@ EpisodeGradients<T> gradients_of_core(const Episodes<T>& of, const OutputGradien
     }
     for (std::size_t l = 0; l < L; ++l) {
       for (std::int64_t c = 0; c < way; ++c) {
-        lwfm::differentiate_class(workspace, layers[l], c, true, PlainProducts{});
-      }
-      const auto copy = [&](const std::vector<T>& from, std::int64_t from_image,
-                            std::int64_t to_image, std::vector<T>& result, std::int64_t numbers) {
-        std::copy_n(from.begin() + from_image * numbers, numbers,
-                    result.begin() + to_image * numbers);
-      };
-      const std::int64_t numbers = of.pool[l].P * of.pool[l].C,
-                         embedded = of.pool[l].P * of.pool[l].D;
-      for (std::int64_t n = 0; n < S; ++n) {
-        const std::int64_t s = e * S + of.order[size(n)];
-        copy(gradients[l].support, n, s, to.support[l], numbers);
-        if (to.support_embedded[l].empty()) continue;
-        copy(gradients[l].support_embedded, n, s, to.support_embedded[l], embedded);
+        lwfm::differentiate_class(workspace, layers[l], c, PlainProducts{});
       }
     }
   }
