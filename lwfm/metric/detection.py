@@ -271,14 +271,16 @@ class BoxDetector:
 
 
 class AveragePrecision(NamedTuple):
-    """Average precision at an overlap of one half: the mean over the classes, and that of each class."""
+    """Average precision: the mean over the classes, and that of each class."""
 
     mean: float
     classes: dict[int, float]
 
 
-def average_precision(found: Sequence[Boxes], images: Sequence[BoxedImage]) -> AveragePrecision:
-    """Compute the average precision of boxes that overlap by at least one half.
+def average_precision(
+    found: Sequence[Boxes], images: Sequence[BoxedImage], overlap: float = 0.5
+) -> AveragePrecision:
+    """Compute the average precision of detected boxes.
 
     Needs the extra ``lwfm[leaves]``.
 
@@ -288,10 +290,12 @@ def average_precision(found: Sequence[Boxes], images: Sequence[BoxedImage]) -> A
         Detections of each image, those with low scores too.
     images : sequence of BoxedImage
         The true boxes and classes; classes without any box are left out.
+    overlap : float
+        Least intersection over union of a detected box with the true one.
     """
     from torchmetrics.detection import MeanAveragePrecision
 
-    metric = MeanAveragePrecision(iou_thresholds=[0.5], class_metrics=True)
+    metric = MeanAveragePrecision(iou_thresholds=[overlap], class_metrics=True)
     for each, image in zip(found, images, strict=True):
         metric.update(
             [

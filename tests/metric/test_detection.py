@@ -131,6 +131,9 @@ def test_average_precision_is_that_of_the_definition() -> None:
     found = Boxes(boxes, np.array([0.9, 0.8, 0.7], np.float32), np.zeros(3, np.int64))
     # precision 1 until recall 0.5 (51 of 101 points), then 2/3
     assert average_precision([found], [truth]).mean == pytest.approx((51 + 50 * 2 / 3) / 101, abs=1e-4)
+    moved = truth._replace(boxes=truth.boxes + np.array([0, 0, 4, 0], np.float32))  # overlaps of one half
+    assert average_precision([found], [moved], overlap=0.45).mean == average_precision([found], [truth]).mean
+    assert average_precision([found], [moved], overlap=0.55).mean == 0
     nothing = Boxes(boxes[:0], np.zeros(0, np.float32), np.zeros(0, np.int64))
     assert average_precision([nothing], [truth]).mean == 0
 

@@ -175,15 +175,39 @@ def test_a_photograph_is_identified_by_any_callable(leaves: Path) -> None:
 OPTIONS = "steps: 2, images_per_class: 2, image_size: 32, accelerator: cpu"
 
 
-def test_the_evaluation_adds_a_class_and_reads_scenes(leaves: Path, tmp_path: Path) -> None:
-    out = tmp_path / "r.json"
+def write_frames(folder: Path, leaves: Path) -> None:
+    """Write photographs of three leaves with their boxes, in the folders of YOLO."""
+    paths, size = sorted(leaves.glob("*/*.png"))[::8], 96
+    for split, count in (("train", 2), ("val", 1)):
+        for part in ("images", "labels"):
+            (folder / split / part).mkdir(parents=True)
+        for number in range(count):
+            scene = compose_scene(
+                [Image.open(path) for path in paths], np.random.default_rng(number), size=size
+            )
+            assert isinstance(scene.image, Image.Image)
+            scene.image.save(folder / split / "images" / f"{number}.png")
+            centers = (scene.boxes[:, :2] + scene.boxes[:, 2:]) / 2
+            rows = np.c_[centers, scene.boxes[:, 2:] - scene.boxes[:, :2]] / size
+            lines = [f"{code % 2} " + " ".join(map(str, row)) for code, row in enumerate(rows)]
+            (folder / split / "labels" / f"{number}.txt").write_text("\n".join(lines))
+
+
+def test_the_evaluation_adds_a_class_and_reads_scenes_and_boxes(leaves: Path, tmp_path: Path) -> None:
+    out, frames = tmp_path / "r.json", tmp_path / "frames"
+    write_frames(frames, leaves)
     words = ["metric", "evaluate", "leaf_diseases", "--root", str(leaves), "--seeds", "1", "--out", str(out)]
-    assert main([*words, "--options", f"{{{OPTIONS}, scenes: 2, epochs: 1}}"]) == 0
+    options = f"{{{OPTIONS}, scenes: 2, boxes: {frames}, epochs: 1, detector_size: 96}}"
+    assert main([*words, "--options", options]) == 0
     rows = json.loads(out.read_text())["rows"]
     protocols: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
         protocols.setdefault(row["protocol"], []).append(row)
-    assert [len(rows) for rows in protocols.values()] == [6, 6, 6, 2]
+    assert [len(rows) for rows in protocols.values()] == [6, 6, 6, 2, 1]
+    (boxes,) = protocols["boxes of frames"]
+    expected = {"mAP@50", "AP@50 of class 0", "AP@50 of class 1", "mAP@30"}
+    assert boxes["scores"].keys() == expected
+    assert all(0 <= value <= 1 for values in boxes["scores"].values() for value in values)
     assert {"Recall@1", "F1 of the added", "known Recall@1", "AUROC of rejection"} <= set(rows[0]["scores"])
     scene = protocols["composed scenes of several leaves"]
     assert {row["name"]: row["role"] for row in scene} == {
@@ -192,6 +216,17 @@ def test_the_evaluation_adds_a_class_and_reads_scenes(leaves: Path, tmp_path: Pa
     }
     assert scene[0]["scores"].keys() == {"found", "found and named right", "AP@50", "precision"}
     assert scene[1]["scores"]["found"] == [1.0]
+
+
+def test_a_detector_learns_all_boxes_of_a_folder(leaves: Path, tmp_path: Path) -> None:
+    write_frames(tmp_path / "frames", leaves)
+    options: dict[str, Any] = {"steps": 2, "images_per_class": 2, "image_size": 32, "accelerator": "cpu"}
+    boxes = str(tmp_path / "frames")
+    detector = leaf_diseases.fit(leaves, boxes=boxes, epochs=1, detector_size=96, **options).detector_
+    assert isinstance(detector, BoxDetector)
+    assert detector.options["classes"] == 2
+    with pytest.raises(UserError, match="from boxes or from scenes, not from both"):
+        leaf_diseases.fit(leaves, boxes=boxes, scenes=2, **options)
 
 
 def test_the_commands_fit_with_a_detector_and_draw(leaves: Path, tmp_path: Path) -> None:

@@ -267,11 +267,11 @@ def _add_boxes(found: _Found, boxes: Path, make: Callable[[int], BoxDetector]) -
     """Score a detector on images with boxes: trained on the folder ``train``, tested on ``val``."""
     with open_boxes(boxes) as images:
         detector = make(class_count(images["train"])).fit(images["train"])
-        precision = average_precision(
-            [detector(each.image, threshold=0) for each in images["val"]], images["val"]
-        )
+        detected = [detector(each.image, threshold=0) for each in images["val"]]
+        precision = average_precision(detected, images["val"])
         scores = {"mAP@50": precision.mean}
         scores |= {f"AP@50 of class {code}": value for code, value in precision.classes.items()}
+        scores["mAP@30"] = average_precision(detected, images["val"], overlap=0.3).mean
         found.setdefault((f"boxes of {boxes.name}", "detector", "system"), []).append(scores)
 
 
