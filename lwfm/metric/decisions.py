@@ -1,10 +1,11 @@
-"""Decisions: a vote of the nearest neighbors and how far they are, and probabilities of several labels."""
+"""Decisions: votes of the nearest neighbors and how far they are, and probabilities of several labels."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
+import torch
 from scipy.optimize import brentq
 from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
@@ -22,8 +23,10 @@ if TYPE_CHECKING:
 Weights = Literal["uniform", "distance"]
 UNKNOWN = "Unknown"
 """Answer for what is unlike everything known."""
-_AT_ONCE = 4096
+_AT_ONCE, _ROWS = 4096, 1024
 _ENOUGH = 10
+_SHARPNESS = 16
+"""Power of :class:`ClassVote`, by which shares of cells of another protocol were likeliest."""
 
 
 class NeighborVote:
@@ -94,13 +97,115 @@ class NeighborVote:
         UserError
             For a share that is not between 0 and 1.
         """
-        if not 0 < kept <= 1:
-            raise UserError(f"the share of references to keep must be in (0, 1], not {kept}")
+        _check_kept(kept)
         if len(self.references) < 2:
             return float("inf")
         k = min(self.k, len(self.references) - 1)
         left_out = self._knn.kneighbors(n_neighbors=k)[0].mean(1)
         return float(np.quantile(left_out, kept))
+
+
+class ClassVote:
+    """Nearness of each class by its nearest references, whose number does not depend on how frequent it is.
+
+    The distance of a class is the mean distance of its k nearest references, or of all where it has fewer:
+    a class of two references can win, which a vote of six neighbors hardly lets it. Shares are in proportion
+    to ``distance ** -16``.
+
+    Parameters
+    ----------
+    k : int
+        References of each class that count.
+
+    Examples
+    --------
+    >>> vote = ClassVote(2).fit(np.array([[0.0], [1.0], [5.0]], np.float32), np.array([0, 0, 1]), 2)
+    >>> vote.compare(np.array([[4.0]], np.float32))[0].round(3).tolist()
+    [[0.0, 1.0]]
+    """
+
+    def __init__(self, k: int = 6) -> None:
+        check_counts(k=k)
+        self.k = k
+
+    def fit(
+        self, references: npt.NDArray[np.float32], codes: npt.NDArray[np.int64], classes: int
+    ) -> ClassVote:
+        """Store references [R, dim] and their classes [R], numbers below `classes`, each with a reference."""
+        self.references, self.codes, self.classes = references, codes, classes
+        self._members = [torch.as_tensor(np.flatnonzero(codes == code)) for code in range(classes)]
+        if not all(map(len, self._members)):
+            raise ValueError(f"a class of {classes} has no reference")
+        return self
+
+    def probabilities(self, embeddings: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+        """Return the share [N, classes] of each class; each row sums to 1."""
+        return self.compare(embeddings)[0]
+
+    def distances(self, embeddings: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+        """Return the distance [N] of the nearest class: large for what is unlike all of them."""
+        return self.compare(embeddings)[1]
+
+    def compare(
+        self, embeddings: npt.NDArray[np.float32]
+    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """Return :meth:`probabilities` and :meth:`distances` from one search."""
+        distances = self._class_distances(embeddings)
+        nearest = distances.min(1)
+        ratios = nearest[:, None] / np.where(distances == 0, 1, distances)
+        votes = np.where(distances == nearest[:, None], 1, ratios**_SHARPNESS)
+        return votes / votes.sum(1, keepdims=True), nearest
+
+    def usual_distance(self, kept: float) -> float:
+        """Return the distance within which a share `kept` of the references lies from the nearest class.
+
+        Each reference is left out of its own class, and one that is alone in it is not counted.
+
+        Raises
+        ------
+        UserError
+            For a share that is not between 0 and 1.
+        """
+        _check_kept(kept)
+        distances = self._class_distances(self.references, left_out=True)
+        counted = np.isfinite(distances[np.arange(len(distances)), self.codes])
+        if not counted.any():
+            return float("inf")
+        return float(np.quantile(distances[counted].min(1), kept))
+
+    def _class_distances(
+        self, embeddings: npt.NDArray[np.float32], *, left_out: bool = False
+    ) -> npt.NDArray[np.float64]:
+        """Return the distance [N, classes] of each class; infinite for one that has nothing but the row.
+
+        In float32: scikit-learn's neighbors compute in float64, which takes three times as long.
+
+        Parameters
+        ----------
+        embeddings : ndarray
+            [N, dim].
+        left_out : bool
+            The embeddings are the references: each is left out of its own class.
+        """
+        references = torch.as_tensor(self.references)
+        found = np.zeros((len(embeddings), self.classes))
+        for start in progress(range(0, len(embeddings), _ROWS), "comparing", "batch"):
+            rows = slice(start, start + _ROWS)
+            every = torch.cdist(torch.as_tensor(embeddings[rows]), references)
+            if left_out:
+                places = torch.arange(len(every))
+                every[places, start + places] = torch.inf
+            for code, members in enumerate(self._members):
+                nearest = every[:, members].topk(min(self.k, len(members)), dim=1, largest=False).values
+                counts = nearest.isfinite().sum(1)
+                sums = nearest.where(nearest.isfinite(), 0).sum(1)
+                found[rows, code] = torch.where(counts > 0, sums / counts, torch.inf).numpy()
+        return found
+
+
+def _check_kept(kept: float) -> None:
+    if not 0 < kept <= 1:
+        raise UserError(f"the share of references to keep must be in (0, 1], not {kept}")
 
 
 class PlattScaling:

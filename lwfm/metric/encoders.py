@@ -36,6 +36,38 @@ class ScaledNorm(nn.Module):
         return self.length * F.normalize(embeddings, dim=-1)
 
 
+class WithInput(nn.Sequential):
+    """An encoder of rows, whose embeddings are joined by the rows themselves.
+
+    What a rare class or another batch needs may be lost in learned embeddings, and is still in the rows.
+
+    Parameters
+    ----------
+    *modules : nn.Module
+        From rows [B, G] to embeddings [B, dim].
+    length : float
+        To which rows are brought; 0 leaves them out.
+
+    Examples
+    --------
+    >>> WithInput(nn.Linear(8, 4), length=2.0)(torch.rand(2, 8)).shape
+    torch.Size([2, 12])
+    """
+
+    def __init__(self, *modules: nn.Module, length: float) -> None:
+        super().__init__(*modules)
+        self.length = length
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Compute the joined embeddings [B, dim + G]."""
+        embedded = rows
+        for module in self:
+            embedded = module(embedded)
+        if not self.length:
+            return embedded
+        return torch.cat([embedded, self.length * F.normalize(rows, dim=1)], dim=1)
+
+
 def mlp(widths: Sequence[int], *, dropout: float = 0.0) -> nn.Sequential:
     """Build linear layers with ReLU and dropout between them.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from functools import partial
 from typing import TYPE_CHECKING
 from unittest.mock import Mock
 
@@ -14,16 +15,20 @@ from pytorch_metric_learning.distances import CosineSimilarity
 from pytorch_metric_learning.losses import TripletMarginLoss
 from sklearn.base import clone
 
+from lwfm._common.tensor_files import read_tensor_file, write_tensor_file
 from lwfm.cli import main
 from lwfm.errors import UserError
 from lwfm.metric import CellTypeAnnotator
 from lwfm.metric.data.cells import CellFile
-from lwfm.metric.decisions import UNKNOWN
-from lwfm.metric.systems.cell_types import Detached, evaluate, fit
+from lwfm.metric.decisions import UNKNOWN, NeighborVote
+from lwfm.metric.systems.cell_comparison import Plain, _Cells, _choose, evaluate
+from lwfm.metric.systems.cell_types import PUBLISHED, Detached, fit
 from tests.helpers.cell_files import TYPES, anndata, make_counts, write_h5ad
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from lwfm.metric.systems.cell_types import Vote
 
 
 @pytest.fixture(scope="module")
@@ -39,11 +44,52 @@ def test_types_are_recognized_at_another_depth(fitted: CellTypeAnnotator) -> Non
     assert set(answers) <= {*TYPES, UNKNOWN}
 
 
-def test_the_quantile_keeps_its_share_of_the_reference(fitted: CellTypeAnnotator) -> None:
-    decision = fitted.decision_
-    left_out = decision._knn.kneighbors(n_neighbors=fitted.k)[0].mean(1)
-    assert (left_out <= decision.usual_distance(0.95)).mean() == pytest.approx(0.95, abs=0.01)
-    assert fitted.limit_ == decision.usual_distance(0.99)
+def test_the_limit_is_the_usual_distance_of_the_annotated_cells(fitted: CellTypeAnnotator) -> None:
+    assert fitted.limit_ == fitted.decision_.usual_distance(0.99)
+    distances = fitted.decision_.distances(fitted.decision_.references)  # not left out: nearer
+    assert (distances <= fitted.limit_).mean() >= 0.99
+
+
+def test_embeddings_are_joined_by_the_cells_themselves(fitted: CellTypeAnnotator) -> None:
+    cells = np.log1p(make_counts(2)[0])
+    joined = fitted.transform(cells)
+    assert joined.shape == (6, 64 + 60)
+    np.testing.assert_allclose(np.linalg.norm(joined[:, :64], axis=1), 10, rtol=1e-5)
+    expected = 10 * cells / np.linalg.norm(cells, axis=1, keepdims=True)
+    np.testing.assert_allclose(joined[:, 64:], expected, rtol=1e-5)
+
+
+def test_the_published_form_compares_learned_embeddings_alone() -> None:
+    counts, types = make_counts(10)
+    annotator = CellTypeAnnotator(epochs=2, **PUBLISHED).fit(np.log1p(counts), np.array(types))
+    assert annotator.transform(np.log1p(counts)).shape == (30, 64)
+    assert isinstance(annotator.decision_, NeighborVote)
+    assert (annotator.decision_.k, annotator.decision_.weights) == (6, "distance")
+
+
+@pytest.mark.parametrize(("balance", "expected"), [(0.0, 0.1), (0.5, 0.25), (1.0, 0.5)], ids=str)
+def test_rare_types_are_sampled_as_often_as_balance_demands(balance: float, expected: float) -> None:
+    codes = np.repeat([0, 1], [900, 100])
+    annotator = CellTypeAnnotator(balance=balance, batch_size=100, epochs=20)
+    batches = annotator._batches(codes, codes, np.random.default_rng(0))
+    assert batches.shape == (200, 100)
+    assert codes[batches].mean() == pytest.approx(expected, abs=0.02)
+
+
+def rare_cells() -> _Cells:
+    """Three batches of two types, of which one has two cells in each."""
+    random = np.random.default_rng(0)
+    types = np.array(["often"] * 40 + ["rarely"] * 2)
+    values = random.random((126, 5)) + np.tile(types == "rarely", 3)[:, None] * np.arange(5)
+    return _Cells(np.repeat(["a", "b", "c"], 42), np.tile(types, 3), values.astype(np.float32))
+
+
+def test_the_choice_is_that_of_held_out_batches() -> None:
+    cells, make = rare_cells(), partial(Plain, 40)
+    choices: list[tuple[float, Vote]] = [(1.0, "cells"), (1.0, "types")]
+    assert _choose(cells, make, choices) == (1.0, "types")
+    assert _choose(cells.some(cells.batches == "a"), make, choices) == choices[0]
+    assert _choose(cells, make, choices[:1]) == choices[0]
 
 
 def test_cells_of_another_kind_are_unknown() -> None:
@@ -92,6 +138,15 @@ def test_a_saved_annotator_answers_as_before(fitted: CellTypeAnnotator, tmp_path
     assert loaded.limit_ == fitted.limit_
 
 
+def test_a_file_without_cells_of_a_type_is_refused(fitted: CellTypeAnnotator, tmp_path: Path) -> None:
+    path = tmp_path / "cells.safetensors"
+    fitted.save(path)
+    description, tensors = read_tensor_file(path, key="lwfm_metric", what="system")
+    write_tensor_file(path, {**tensors, "codes": tensors["codes"] * 0}, description, key="lwfm_metric")
+    with pytest.raises(UserError, match="not a whole model: a class of 3 has no reference"):
+        CellTypeAnnotator.load(path)
+
+
 def test_the_commands_evaluate_fit_and_predict(tmp_path: Path) -> None:
     root = write_h5ad(tmp_path / "cells.h5ad", *make_counts())
     options = ["--options", "{epochs: 3}"]
@@ -126,10 +181,12 @@ def test_the_commands_evaluate_fit_and_predict(tmp_path: Path) -> None:
         ({"learning_rate": float("nan")}, "learning_rate must be a number above 0, not nan"),
         ({"kept": 0}, "kept must be a number above 0, not 0"),
         ({"noise": -1}, "noise must be a number of at least 0, not -1"),
+        ({"vote": "all"}, "vote must be one of types, cells, not 'all'"),
+        ({"plain": -1}, "plain must be a number of at least 0, not -1"),
         ({"released": "no"}, "released must be true or false, not 'no'"),
         ({"k": 2.5}, "k must be a whole number of at least 1, not 2.5"),
     ],
-    ids=["epochs", "dropout", "learning-rate", "kept", "noise", "released", "k"],
+    ids=["epochs", "dropout", "learning-rate", "kept", "noise", "vote", "plain", "released", "k"],
 )
 def test_wrong_parameters_are_refused_before_training(options: dict[str, object], message: str) -> None:
     with pytest.raises(UserError, match=message):
@@ -155,8 +212,10 @@ def test_the_system_of_an_evaluation_is_trained_as_the_class_is(
 
     monkeypatch.setattr(CellTypeAnnotator, "fit", spy)
     result = evaluate(write_h5ad(tmp_path / "cells.h5ad", *make_counts(5)), [0], epochs=1)
-    assert [row.role for row in result.rows] == ["system", "ablation", "baseline", "baseline"]
-    assert trained[::2] == [("joint", False), ("joint", True), ("cross_entropy", False)]
+    roles = ["system", "ablation", "ablation", "baseline", "baseline", "baseline", "baseline"]
+    assert [row.role for row in result.rows] == roles
+    joint, entropy = ("joint", False), ("cross_entropy", False)
+    assert trained[::2] == [joint, joint, ("joint", True), entropy, entropy]
 
 
 @pytest.mark.parametrize(
@@ -216,8 +275,8 @@ def test_two_files_of_one_name_are_refused(
 def test_answers_need_one_search_for_neighbors(
     fitted: CellTypeAnnotator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    search = Mock(wraps=fitted.decision_._knn.kneighbors)
-    monkeypatch.setattr(fitted.decision_._knn, "kneighbors", search)
+    search = Mock(wraps=fitted.decision_.compare)
+    monkeypatch.setattr(fitted.decision_, "compare", search)
     fitted.answers(fitted.decision_.references[:3])
     assert search.call_count == 1
 

@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 from sklearn.neighbors import KNeighborsClassifier
 
-from lwfm.metric.decisions import AnomalyScore, NeighborVote, PlattScaling, alarm_threshold, find_alarms
+from lwfm.errors import UserError
+from lwfm.metric.decisions import (
+    AnomalyScore,
+    ClassVote,
+    NeighborVote,
+    PlattScaling,
+    alarm_threshold,
+    find_alarms,
+)
 
 if TYPE_CHECKING:
     from lwfm.metric.decisions import Weights
@@ -33,6 +41,55 @@ def test_unanimous_neighbors_have_the_whole_vote(k: int, weights: Weights) -> No
     references = np.random.default_rng(0).random((40, 3), np.float32)
     vote = NeighborVote(k, weights).fit(references, np.ones(40, np.int64), 2)
     np.testing.assert_array_equal(vote.probabilities(references + 0.1), np.tile([0.0, 1.0], (40, 1)))
+
+
+def test_a_class_is_as_far_as_its_nearest_references() -> None:
+    random = np.random.default_rng(0)
+    references, codes = random.random((40, 4), np.float32), np.r_[np.zeros(38, np.int64), 1, 1]
+    queries = random.random((20, 4), np.float32)
+    every = np.linalg.norm(queries[:, None] - references, axis=2)
+    expected = [np.sort(every[:, codes == code], axis=1)[:, :6].mean(1) for code in (0, 1)]
+    shares, distances = ClassVote(6).fit(references, codes, 2).compare(queries)
+    np.testing.assert_allclose(distances, np.min(expected, axis=0), rtol=1e-5)
+    np.testing.assert_array_equal(shares.argmax(1), np.argmin(expected, axis=0))
+    np.testing.assert_allclose(shares.sum(1), 1)
+
+
+def test_a_class_of_two_references_can_win() -> None:
+    """Of the 6 nearest, 4 are of the frequent class, which is farther: the vote of neighbors cannot know."""
+    references = np.array([[0.0], [0.0], *[[3.0]] * 10], np.float32)
+    codes = np.r_[0, 0, np.ones(10, np.int64)]
+    query = np.array([[1.0]], np.float32)
+    assert NeighborVote(6).fit(references, codes, 2).probabilities(query).argmax() == 1
+    assert ClassVote(6).fit(references, codes, 2).probabilities(query).argmax() == 0
+
+
+def test_references_at_the_place_of_a_query_have_the_whole_share() -> None:
+    vote = ClassVote(1).fit(np.eye(3, dtype=np.float32)[[0, 1, 1, 2]], np.array([0, 1, 2, 2]), 3)
+    found = vote.probabilities(np.eye(3, dtype=np.float32)[:2])
+    np.testing.assert_array_equal(found, [[1, 0, 0], [0, 0.5, 0.5]])
+
+
+@pytest.mark.parametrize("kept", [0.5, 0.95])
+def test_the_usual_distance_keeps_its_share_of_the_references(kept: float) -> None:
+    random = np.random.default_rng(0)
+    references, codes = random.random((300, 4), np.float32), random.integers(3, size=300)
+    limit = ClassVote(2).fit(references, codes, 3).usual_distance(kept)
+    distances = []
+    for row in range(300):
+        others = np.arange(300) != row
+        vote = ClassVote(2).fit(references[others], codes[others], 3)
+        distances.append(vote.distances(references[row : row + 1])[0])
+    assert (np.array(distances) <= limit + 1e-6).mean() == pytest.approx(kept, abs=0.01)
+
+
+def test_the_usual_distance_needs_a_class_of_two() -> None:
+    with pytest.raises(ValueError, match="a class of 3 has no reference"):
+        ClassVote(2).fit(np.eye(2, dtype=np.float32), np.array([0, 1]), 3)
+    alone = ClassVote(2).fit(np.eye(2, dtype=np.float32), np.array([0, 1]), 2)
+    assert alone.usual_distance(0.9) == float("inf")
+    with pytest.raises(UserError, match=r"must be in \(0, 1\], not 0"):
+        alone.usual_distance(0)
 
 
 def test_platt_scaling_finds_the_curve() -> None:

@@ -13,51 +13,52 @@ import torch
 from matplotlib.figure import Figure
 from pytorch_metric_learning.distances import CosineSimilarity
 from pytorch_metric_learning.losses import MultipleLosses, TripletMarginLoss
-from sklearn.neighbors import KNeighborsClassifier
 from torch import Tensor, nn
 
 from lwfm._common.files import atomic_path
-from lwfm._common.progress import progress
 from lwfm._common.ranges import check_between, check_counts, check_positive
 from lwfm.errors import UserError
 from lwfm.figures import check_figure_suffix, save_figure
 from lwfm.metric.data.cells import CellFile, open_cells, read_orthologues
-from lwfm.metric.decisions import UNKNOWN
-from lwfm.metric.encoders import ScaledNorm, mlp
-from lwfm.metric.estimator import NeighborEstimator
-from lwfm.metric.evaluation import MetricEvaluation, Row
+from lwfm.metric.decisions import UNKNOWN, ClassVote, NeighborVote
+from lwfm.metric.encoders import ScaledNorm, WithInput, mlp
+from lwfm.metric.estimator import MetricEstimator
 from lwfm.metric.losses import LinearCrossEntropy
-from lwfm.metric.module import MetricModule, shuffled_batches
-from lwfm.metric.scores import Scores, auroc, class_scores
+from lwfm.metric.module import MetricModule, shuffled_batches, weighted_batches
 from lwfm.metric.systems.system import System, build, check_names_differ
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     import numpy.typing as npt
 
     from lwfm._common.devices import Accelerator
-    from lwfm.metric.decisions import Weights
-    from lwfm.metric.evaluation import Role
+    from lwfm.metric.evaluation import MetricEvaluation
     from lwfm.metric.module import Indices
 
     Values = npt.NDArray[np.float32]
     Labels = npt.NDArray[Any]
 
 Loss = Literal["joint", "cross_entropy", "triplet"]
-_BATCH_COLUMNS = ("protocol", "study", "species", "sample", "batch")
+Vote = Literal["types", "cells"]
+PUBLISHED: dict[str, Any] = {"balance": 0.0, "plain": 0.0, "vote": "cells"}
+"""Parameters of the published form."""
+_LENGTH = 10.0
 _DRAWN = 1500
 
 
-class CellTypeAnnotator(NeighborEstimator):
+class CellTypeAnnotator(MetricEstimator):
     """Types of cells by a metric learned on annotated ones, with "Unknown" for those that fit none.
 
     A perceptron (G - 256 - 64, dropout, embeddings of length 10) is trained by cross-entropy plus the triplet
     loss ``[0.5 + d(a, p) - d(a, n)]+`` of cosine distances d over the violating triplets, with normal noise
-    on the input; the 6 nearest annotated cells vote in proportion to 1 / distance. The formula is *exact*:
-    read in the authors' code. That code detaches the triplet term, so that it trains nothing, and never
-    samples the last type; this class trains it and samples all. ``released=True`` repeats both faults.
-    Rejecting cells by their distance is of this package.
+    on the input; in the published form the 6 nearest annotated cells vote in proportion to 1 / distance. The
+    formula is *exact*: read in the authors' code. That code detaches the triplet term, so that it trains
+    nothing, and never samples the last type; this class trains it and samples all. ``released=True`` repeats
+    both faults.
+
+    Of this package are `balance`, `plain` and `vote`, which help rare types, and rejecting cells by their
+    distance. ``balance=0, plain=0, vote="cells"`` is the published form.
 
     Parameters
     ----------
@@ -71,6 +72,15 @@ class CellTypeAnnotator(NeighborEstimator):
         Probability, and standard deviation of the noise.
     margin : float
         Of the triplet loss.
+    balance : float
+        Cells are sampled in proportion to the number of cells of their type to the power of minus this: 0 for
+        every cell once an epoch, 1 for all types alike.
+    plain : float
+        Length of the values themselves beside learned embeddings of length 1, in the distances that decide;
+        0 for the embeddings alone.
+    vote : {"types", "cells"}
+        Whether the k nearest cells of each type count, see :class:`lwfm.metric.decisions.ClassVote`, or the k
+        nearest of all.
     k : int
         Cells that vote.
     threshold : float
@@ -96,6 +106,7 @@ class CellTypeAnnotator(NeighborEstimator):
     """
 
     system = "cell_types"
+    decision_: ClassVote | NeighborVote
 
     def __init__(
         self,
@@ -106,6 +117,9 @@ class CellTypeAnnotator(NeighborEstimator):
         dropout: float = 0.5,
         noise: float = 1.0,
         margin: float = 0.5,
+        balance: float = 0.5,
+        plain: float = 1.0,
+        vote: Vote = "types",
         k: int = 6,
         threshold: float = 0.5,
         kept: float | None = 0.99,
@@ -117,6 +131,7 @@ class CellTypeAnnotator(NeighborEstimator):
     ) -> None:
         self.loss, self.released, self.hidden, self.dim = loss, released, hidden, dim
         self.dropout, self.noise, self.margin = dropout, noise, margin
+        self.balance, self.plain, self.vote = balance, plain, vote
         self.k, self.threshold, self.kept = k, threshold, kept
         self.epochs, self.batch_size, self.learning_rate = epochs, batch_size, learning_rate
         self.seed, self.accelerator = seed, accelerator
@@ -131,6 +146,9 @@ class CellTypeAnnotator(NeighborEstimator):
         check_counts(batch_size=self.batch_size)
         check_between(0, 1, dropout=self.dropout, threshold=self.threshold)
         check_between(0, float("inf"), noise=self.noise, margin=self.margin)
+        check_between(0, float("inf"), balance=self.balance, plain=self.plain)
+        if self.vote not in get_args(Vote):
+            raise UserError(f"vote must be one of {', '.join(get_args(Vote))}, not {self.vote!r}")
         check_positive(learning_rate=self.learning_rate)
         if self.kept is not None:
             check_positive(kept=self.kept)
@@ -140,15 +158,16 @@ class CellTypeAnnotator(NeighborEstimator):
         if len(shape) != 1:
             raise UserError(f"cells must be an array [N, genes], not {['N', *shape]}")
         perceptron = mlp([shape[0], self.hidden, self.dim], dropout=self.dropout)
-        return nn.Sequential(perceptron, ScaledNorm(10.0))
+        return WithInput(perceptron, ScaledNorm(_LENGTH), length=_LENGTH * self.plain)
 
     def _module(self, encoder: nn.Module, classes: int) -> MetricModule:
         entropy = LinearCrossEntropy(self.dim, classes)
         triplet = TripletMarginLoss(margin=self.margin, distance=CosineSimilarity())
         triplet = Detached(triplet) if self.released else triplet
         losses = {"joint": MultipleLosses([entropy, triplet]), "cross_entropy": entropy, "triplet": triplet}
+        learned = nn.Sequential(*encoder.children())
         return MetricModule(
-            encoder,
+            learned,
             losses[self.loss],
             optimizer=partial(torch.optim.SGD, lr=self.learning_rate, momentum=0.9, weight_decay=5e-3),
             schedule=partial(torch.optim.lr_scheduler.LambdaLR, lr_lambda=lambda step: 1 / (1 + 1e-4 * step)),
@@ -158,10 +177,14 @@ class CellTypeAnnotator(NeighborEstimator):
     def _batches(self, codes: Indices, groups: npt.NDArray[Any], random: np.random.Generator) -> Indices:
         del groups
         sampled = np.flatnonzero(codes < codes.max()) if self.released else np.arange(len(codes))
-        return sampled[shuffled_batches(len(sampled), self.batch_size, self.epochs, random)]
+        if not self.balance:
+            return sampled[shuffled_batches(len(sampled), self.batch_size, self.epochs, random)]
+        size = min(self.batch_size, len(sampled))
+        weights = np.bincount(codes)[codes[sampled]].astype(np.float64) ** -self.balance
+        return sampled[weighted_batches(weights, size, len(sampled) // size * self.epochs, random)]
 
-    def _vote(self) -> tuple[int, Weights]:
-        return self.k, "distance"
+    def _decide_by(self, references: Values, codes: Indices) -> None:
+        self.decision_ = voting(self.vote, self.k).fit(references, codes, len(self.classes_))
 
     def predict(self, X: Any) -> Labels:
         """Return the type [N] with the largest share of the votes, or "Unknown" where that is too small."""
@@ -193,6 +216,11 @@ class CellTypeAnnotator(NeighborEstimator):
         self.limit_ = np.inf if description["limit"] is None else float(description["limit"])
 
 
+def voting(vote: Vote, k: int) -> ClassVote | NeighborVote:
+    """Return what decides by the k nearest cells of each type, or of all, before it is fitted."""
+    return ClassVote(k) if vote == "types" else NeighborVote(k, "distance")
+
+
 class Detached(nn.Module):
     """A loss without gradient, as in the released code.
 
@@ -215,103 +243,11 @@ class Detached(nn.Module):
         return loss + 0 * embeddings.sum()
 
 
-def evaluate(
-    root: Path, seeds: Sequence[int], *, label: str = "cell_type", batch: str | None = None, **options: Any
-) -> MetricEvaluation:
-    """Compare the annotator with its baselines, each value of a column of batches held out in turn.
+def evaluate(root: Path, seeds: Sequence[int], **options: Any) -> MetricEvaluation:
+    """Compare with the baselines, see :func:`lwfm.metric.systems.cell_comparison.evaluate`."""
+    from lwfm.metric.systems import cell_comparison
 
-    Parameters
-    ----------
-    root : Path
-        An .h5ad or .csv.gz file, or a folder of them.
-    seeds : sequence of int
-        Of training.
-    label, batch : str
-        Columns of the types and of the batches (such as protocol, study, species); by default the first of
-        protocol, study, species, sample, batch that exists.
-    **options
-        Parameters of :class:`CellTypeAnnotator`, but for `loss`, `released`, `seed`, and, as every cell is
-        answered with its most likely type, `threshold` and `kept`.
-    """
-    template = build(
-        CellTypeAnnotator, options, set_here=("loss", "released", "seed"), unused=("threshold", "kept")
-    )
-    paths = sorted(root.glob("*.h5ad")) + sorted(root.glob("*.csv*")) if root.is_dir() else [root]
-    if not paths:
-        raise UserError(f"{root} holds no .h5ad and no .csv file")
-    rows = [row for path in paths for row in _compare(open_cells(path), template, seeds, label, batch)]
-    names = ", ".join(path.name for path in paths)
-    return MetricEvaluation("cell_types", names, tuple(seeds), tuple(rows), "macro-F1", SYSTEM.published)
-
-
-def _compare(
-    file: CellFile, template: CellTypeAnnotator, seeds: Sequence[int], label: str, batch: str | None
-) -> list[Row]:
-    """Score all rows on one file."""
-    column = batch or next((name for name in _BATCH_COLUMNS if name in file.columns), "batch")
-    batches, types = file.column(column), file.column(label)
-    if len(np.unique(batches)) < 2:
-        raise UserError(f"{file.path} has one {column} only, {batches[0]}: nothing to hold out")
-    values = file.read()
-    kinds: list[tuple[str, Role, dict[str, Any]]] = [
-        ("cross-entropy + triplet", "system", {"loss": "joint", "released": False}),
-        (
-            "as released: triplet detached, last type not sampled",
-            "ablation",
-            {"loss": "joint", "released": True},
-        ),
-        ("cross-entropy", "baseline", {"loss": "cross_entropy", "released": False}),
-    ]
-    protocol = f"{file.path.name}: each {column} held out, mean"
-    rows = []
-    for name, role, options in kinds:
-        scores = []
-        for seed in progress(seeds, f"{name}: seeds", "seed"):
-            annotator = CellTypeAnnotator(**{**template.get_params(), **options, "seed": seed})
-            scores.append(_held_out(batches, types, values, annotator.fit))
-        rows.append(Row.over_seeds(protocol, name, role, scores))
-    nothing = _held_out(batches, types, values, partial(_raw_neighbors, k=template.k))
-    rows.append(
-        Row.over_seeds(protocol, "nothing learned: neighbors by cosine", "baseline", [nothing] * len(seeds))
-    )
-    return rows
-
-
-def _raw_neighbors(values: Values, types: Labels, k: int) -> Any:
-    return KNeighborsClassifier(min(k, len(values)), weights="distance", metric="cosine").fit(values, types)
-
-
-def _distances(fitted: Any, values: Values) -> npt.NDArray[np.float64]:
-    """Return the mean distance of cells [N, genes] to their neighbors."""
-    if isinstance(fitted, CellTypeAnnotator):
-        far: npt.NDArray[np.float64] = fitted.decision_.distances(fitted.transform(values))
-        return far
-    found: npt.NDArray[np.float64] = fitted.kneighbors(values)[0].mean(1)
-    return found
-
-
-def _held_out(batches: Labels, types: Labels, values: Values, fit: Callable[[Values, Labels], Any]) -> Scores:
-    """Score the known types of each batch after a fit on all others, and the detection of unknown ones."""
-    found: dict[str, list[float]] = {}
-    each: Scores = {}
-    for batch in np.unique(batches):
-        test = batches == batch
-        fitted = fit(values[~test], types[~test])
-        shares, truth = fitted.predict_proba(values[test]), types[test]
-        known = np.isin(truth, fitted.classes_)
-        answers = fitted.classes_[shares.argmax(1)]
-        if not known.any():
-            continue
-        scores = class_scores(truth[known], answers[known])
-        each[f"macro-F1 {batch}"] = scores["macro-F1"]
-        if not known.all():
-            scores["unknown by share"] = auroc(~known, -shares.max(1))
-            scores["unknown by distance"] = auroc(~known, _distances(fitted, values[test]))
-        for name, value in scores.items():
-            found.setdefault(name, []).append(value)
-    if not found:
-        raise UserError("no batch has a type of cells that other batches have: nothing to compare")
-    return {**{name: float(np.mean(values)) for name, values in found.items()}, **each}
+    return cell_comparison.evaluate(root, seeds, **options)
 
 
 def fit(root: Path, *, label: str = "cell_type", **options: Any) -> CellTypeAnnotator:
