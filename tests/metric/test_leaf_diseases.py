@@ -20,7 +20,7 @@ from lwfm.metric.decisions import UNKNOWN
 from lwfm.metric.detection import BoxDetector
 from lwfm.metric.heads import BNNeck, BNNeckLoss
 from lwfm.metric.systems import leaf_diseases
-from lwfm.metric.systems.leaf_diseases import composed_scenes, draw_leaves
+from lwfm.metric.systems.leaf_diseases import composed_scenes, draw_leaves, on_grounds
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -203,7 +203,7 @@ def test_the_evaluation_adds_a_class_and_reads_scenes_and_boxes(leaves: Path, tm
     protocols: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
         protocols.setdefault(row["protocol"], []).append(row)
-    assert [len(rows) for rows in protocols.values()] == [6, 6, 6, 2, 1]
+    assert [len(rows) for rows in protocols.values()] == [6, 6, 6, 3, 1]
     (boxes,) = protocols["boxes of frames"]
     expected = {"mAP@50", "AP@50 of class 0", "AP@50 of class 1", "mAP@30"}
     assert boxes["scores"].keys() == expected
@@ -213,9 +213,20 @@ def test_the_evaluation_adds_a_class_and_reads_scenes_and_boxes(leaves: Path, tm
     assert {row["name"]: row["role"] for row in scene} == {
         "detected boxes": "system",
         "true boxes": "ablation",
+        "true boxes, leaves learned as cut out on black": "ablation",
     }
     assert scene[0]["scores"].keys() == {"found", "found and named right", "AP@50", "precision"}
     assert scene[1]["scores"]["found"] == [1.0]
+
+
+def test_cut_out_leaves_are_put_on_grounds(leaves: Path) -> None:
+    paths = sorted(leaves.glob("*/*.png"))
+    first, second = on_grounds(paths, np.array([0, 9]), seed=0)
+    for image, color in ((first, 0), (second, 1)):
+        pixels = np.asarray(image).astype(int)
+        middle = pixels[pixels.shape[0] // 2, pixels.shape[1] // 2]
+        assert middle.argmax() == color  # the disc
+        assert np.median(pixels[:3].max(-1)) > 40  # no longer black beside it
 
 
 def test_a_detector_learns_all_boxes_of_a_folder(leaves: Path, tmp_path: Path) -> None:

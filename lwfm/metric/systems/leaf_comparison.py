@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from copy import deepcopy
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -26,6 +25,7 @@ from lwfm.metric.systems.leaf_diseases import (
     LossName,
     composed_scenes,
     new_detector,
+    on_grounds,
 )
 from lwfm.metric.systems.protocols import (
     best_plain,
@@ -112,9 +112,9 @@ def evaluate(
                     joined = _weighted(chosen, *known).fit(*known)
                     _add_scores(found, _JOINED, "system", case, joined, joined.encode(inputs))
                     if epochs:
-                        shots = case.shots(SHOTS[-1])
-                        grown = deepcopy(joined).add(inputs[shots], codes[shots])
-                        _add_detection(found, case, grown, pictures.paths, make(1, seed=seed), scenes)
+                        answering = _answering(joined, inputs, pictures.paths, case)
+                        detector_of_leaves = make(1, seed=seed)
+                        _add_detection(found, case, answering, pictures.paths, detector_of_leaves, scenes)
                     joined.set_params(distance="spm")
                     _add_scores(found, _SPM, "ablation", case, joined, joined.encode(inputs))
                 fitted = chosen.fit(*known)
@@ -230,7 +230,7 @@ def _nearest(
 def _add_detection(
     found: _Found,
     case: _Case,
-    retriever: LeafDiseaseRetriever,
+    answering: tuple[LeafDiseaseRetriever, LeafDiseaseRetriever],
     leaves: Sequence[Path],
     detector: BoxDetector,
     count: int,
@@ -239,12 +239,15 @@ def _add_detection(
     detector.fit(one_class(composed_scenes(leaves, case.known_leaves, count, case.seed)))
     scenes = composed_scenes(leaves, np.flatnonzero(case.test), max(1, count // 5), case.seed + 1)
     detected = [detector(scene.image) for scene in scenes]
-    kinds: tuple[tuple[str, Role, list[Any]], ...] = (
-        ("detected boxes", "system", detected),
-        ("true boxes", "ablation", [scene.boxes for scene in scenes]),
+    true = [scene.boxes for scene in scenes]
+    on_ground, cut_out = answering
+    kinds: tuple[tuple[str, Role, list[Any], LeafDiseaseRetriever], ...] = (
+        ("detected boxes", "system", detected, on_ground),
+        ("true boxes", "ablation", true, on_ground),
+        ("true boxes, leaves learned as cut out on black", "ablation", true, cut_out),
     )
     every = sum(len(scene.boxes) for scene in scenes)
-    for name, role, boxes in kinds:
+    for name, role, boxes, retriever in kinds:
         counts = np.zeros(2)
         for scene, each in zip(scenes, boxes, strict=True):
             counts += _right_leaves(retriever.identify(scene.image, partial(_given, each)), scene, case.codes)
@@ -255,6 +258,21 @@ def _add_detection(
             answered = sum(len(each.boxes) for each in detected)
             scores["precision"] = counts[0] / answered if answered else 0.0
         found.setdefault((_SCENE_PROTOCOL, name, role), []).append(scores)
+
+
+def _answering(
+    retriever: LeafDiseaseRetriever, inputs: Tensor, leaves: Sequence[Path], case: _Case
+) -> tuple[LeafDiseaseRetriever, LeafDiseaseRetriever]:
+    """Fit the known diseases and add the other one, from leaves on grounds and as they are cut out."""
+    on_ground = retriever._inputs(on_grounds(leaves, np.arange(len(leaves)), case.seed))
+    shots = case.shots(SHOTS[-1])
+
+    def grown(rows: Tensor) -> LeafDiseaseRetriever:
+        fitted = LeafDiseaseRetriever(**retriever.get_params()).fit(rows[case.train], case.codes[case.train])
+        fitted.add(rows[shots], case.codes[shots])
+        return fitted
+
+    return grown(on_ground), grown(inputs)
 
 
 def _given(boxes: Any, image: Any) -> Any:

@@ -57,6 +57,8 @@ if TYPE_CHECKING:
 
 LossName = Literal["joint", "cross_entropy", "triplet"]
 _DETECTOR = "detector."
+_GROUND = 160
+"""Pixels of the ground of a single leaf, as many as a leaf has of a scene."""
 _SHOWN = 4
 
 
@@ -315,6 +317,13 @@ def composed_scenes(leaves: Sequence[Path], rows: Indices, count: int, seed: int
     return scenes
 
 
+def on_grounds(leaves: Sequence[Path], rows: Indices, seed: int) -> list[Image]:
+    """Return leaves that are cut out on black as crops of scenes: turned, on a ground of blurred noise."""
+    random = np.random.default_rng(seed)
+    scenes = [compose_scene([open_image(leaves[row])], random, size=_GROUND) for row in rows]
+    return [_crop(to_rgb(scene.image, 0), _plain_boxes(scene)[0]) for scene in scenes]
+
+
 def fit(
     root: Path,
     *,
@@ -334,7 +343,8 @@ def fit(
     boxes : str, optional
         Folder or zip of photographs with boxes, on all of which a detector is trained.
     scenes : int
-        Train a detector on so many scenes that are composed of the leaves, which must be cut out on black.
+        Train a detector on so many scenes that are composed of the leaves, which must be cut out on black;
+        the retriever then learns the leaves on grounds like those of the scenes.
     detector : str, optional
         File of a detector, see :func:`new_detector`. It is trained further on `boxes` or `scenes`, if there
         are any.
@@ -363,11 +373,14 @@ def fit(
         found = None
         if boxes or scenes or detector:
             found = make(1 if scenes else class_count(images) if boxes else None)
-        fit_on_folders(retriever, root, classes=2)
         if scenes:
             pictures = stack.enter_context(open_pictures(root, classes=2))
             rows = np.arange(len(pictures.paths))
+            retriever.fit(on_grounds(pictures.paths, rows, retriever.seed), pictures.labels)
+            retriever.names_ = pictures.names
             images = one_class(composed_scenes(pictures.paths, rows, scenes, retriever.seed))
+        else:
+            fit_on_folders(retriever, root, classes=2)
         retriever.detector_ = found.fit(images) if found is not None and images else found
     return retriever
 
