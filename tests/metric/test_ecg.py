@@ -46,6 +46,40 @@ def test_scaled_shapes_do_not_depend_on_the_gain_of_a_record() -> None:
     assert not np.allclose(scaled.std(1), 1, atol=1e-3)  # beats of a record keep their sizes
 
 
+def test_the_typical_beat_is_shifted_to_marks_on_other_waves() -> None:
+    """Half of the beats are marked 15 samples late, on the S wave: a median of windows would be a mixture."""
+    time = np.arange(20_000)
+    places = np.arange(500, 19_000, 300)
+    signal = np.zeros(20_000, np.float32)
+    for place in places:
+        signal += np.exp(-(((time - place) / 4) ** 2)) - 0.8 * np.exp(-(((time - place - 15) / 5) ** 2))
+    late = np.arange(len(places)) % 2 == 1
+    peaks = places + 15 * late
+    rows = ecg.beat_rows(ecg.Recording("", "", signal, peaks, np.full(len(peaks), "N"), 360))
+    np.testing.assert_allclose(rows[:, 256:512], rows[:, :256], atol=1e-3)
+    assert set(rows[late, 256:512].argmax(1)) == {85}
+
+
+def test_the_typical_beat_is_that_of_most_beats() -> None:
+    random = np.random.default_rng(0)
+    signal, places = random.normal(0, 0.01, 20_000).astype(np.float32), np.arange(500, 19_000, 300)
+    wide = np.arange(len(places)) % 3 == 2
+    for place, width in zip(places, np.where(wide, 20, 4), strict=True):
+        signal += np.exp(-(((np.arange(20_000) - place) / width) ** 2)).astype(np.float32)
+    typical = ecg.typical_beats(signal, places)
+    narrow = np.exp(-(((np.arange(256) - 100) / 4) ** 2))
+    np.testing.assert_allclose(typical[~wide], np.tile(narrow, ((~wide).sum(), 1)), atol=0.05)
+
+
+@pytest.mark.parametrize("peaks", [[0], [0, 999], [500, 501, 502]], ids=str)
+def test_few_beats_at_the_edges_have_a_typical_one(peaks: list[int]) -> None:
+    signal = np.random.default_rng(0).normal(size=1000).astype(np.float32)
+    for values in (signal, np.zeros_like(signal)):
+        typical = ecg.typical_beats(values, np.array(peaks))
+        assert typical.shape == (len(peaks), 256)
+        assert np.isfinite(typical).all()
+
+
 @pytest.mark.parametrize("rate", [128, 250, 500])
 def test_other_rates_are_resampled(tmp_path: Path, rate: int) -> None:
     write_record(tmp_path, "100", rate=rate)

@@ -16,7 +16,7 @@ from lwfm.cli import main
 from lwfm.errors import UserError
 from lwfm.metric import PVCDetector
 from lwfm.metric.data import ecg
-from lwfm.metric.systems.pvc_beats import _raw_neighbors, varied
+from lwfm.metric.systems.pvc_beats import _raw_neighbors, as_other_leads, varied
 from tests.helpers.ecg_records import wfdb, write_record
 
 if TYPE_CHECKING:
@@ -134,15 +134,29 @@ def test_wrong_input_is_refused(
         PVCDetector(**{**QUICK, **options}).fit(rows, labels)
 
 
-def test_variation_keeps_shape_and_leaves_the_input(beats: ecg.Beats) -> None:
-    rows = torch.as_tensor(beats.rows[:8])
+@pytest.mark.parametrize("form", ["rows", "shapes"])
+def test_variation_keeps_shape_and_leaves_the_input(beats: ecg.Beats, form: str) -> None:
+    rows = torch.as_tensor(getattr(beats, form)[:8])
     before = rows.clone()
     changed = varied(rows)
     assert changed.shape == rows.shape
     assert torch.equal(rows, before)
     similar = torch.cosine_similarity(changed[:, :256], rows[:, :256])
     assert not torch.equal(changed, rows)
-    assert similar.median() > 0.3
+    assert (similar if form == "shapes" else similar.abs()).median() > 0.3
+
+
+def test_other_leads_show_a_beat_and_the_typical_one_alike() -> None:
+    time = torch.arange(256.0)
+    beat = torch.exp(-(((time - 100) / 8) ** 2) / 2)
+    torch.manual_seed(0)
+    changed = as_other_leads(beat.expand(200, 2, 256))
+    assert changed.shape == (200, 2, 256)
+    torch.testing.assert_close(changed[:, 0], changed[:, 1])
+    upright = changed[:, 0, 90:110].mean(1) > 0
+    assert 0.3 < upright.float().mean() < 0.7
+    assert (changed[:, 0].abs().argmax(1) - 100).abs().max() <= 20  # the R peak stays near its place
+    assert changed[:, 0].std(1).min() > 0.5 * beat.std()
 
 
 def test_the_commands_evaluate_fit_and_predict(records: Path, tmp_path: Path) -> None:
