@@ -35,6 +35,8 @@ REGRESSION_RIDGE = 0.3
 """Penalty of the regression."""
 REGRESSION_SHARES = {True: (1.0, 0.25), False: (0.125, 0.125)}
 """Shares of mean and spread, of the last layer and of others."""
+REGRESSION_FLOOR = 1e-3
+"""Differences from the mean are divided by their length, or by this if they are smaller."""
 
 
 def linear_assignment(cost: Tensor, maximize: bool = False, cost_limit: float | None = None) -> Tensor:
@@ -173,10 +175,10 @@ def semantic_pixel_matching(
     return torch.stack([similarity for similarity, _ in rows]), torch.stack([pi for _, pi in rows])
 
 
-def unit(x: Tensor) -> Tensor:
+def unit(x: Tensor, floor: float = 1e-12) -> Tensor:
     """Divide [n, C] by their lengths; zeros stay."""
     lengths: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
-    return x / lengths.clamp_min(1e-12)
+    return x / lengths.clamp_min(floor)
 
 
 def ridge_regression(x: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
@@ -355,7 +357,8 @@ class LWFMHead(nn.Module):
         for s, q, share in parts:
             mean = torch.cat([s, q]).mean(0) if self.centre == "episode" else (weights[:, None] * s).sum(0)
             length = math.sqrt(share / total)
-            features.append((unit(s - mean) * length, unit(q - mean) * length))
+            s, q = (unit(x - mean, REGRESSION_FLOOR) * length for x in (s, q))
+            features.append((s, q))
         x, q = (torch.cat(side, dim=1) for side in zip(*features, strict=True))
         targets = F.one_hot(support_labels).to(x) - 1 / len(counts)
         scores = q @ ridge_regression(x, targets, len(x) * weights)

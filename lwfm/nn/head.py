@@ -265,6 +265,7 @@ class LWFMHead(nn.Module):
         *,
         features: bool = False,
         task: EncodedMaps | None = None,
+        views: Sequence[Tensor] | None = None,
     ) -> EpisodeSimilarities:
         """Compare encoded queries with the classes of encoded support images.
 
@@ -279,6 +280,9 @@ class LWFMHead(nn.Module):
         task : EncodedMaps, optional
             Images whose mean position is subtracted where the head centers by the task; by default the
             support images.
+        views : sequence of Tensor, optional
+            Statistics of further views of the support images, from which the regression learns too:
+            :func:`lwfm.nn.regression.image_statistics` as [S, V, C_l].
 
         Returns
         -------
@@ -290,7 +294,9 @@ class LWFMHead(nn.Module):
             For labels as in :meth:`forward`, or images that were not encoded by one head in one dtype.
         """
         lists = class_lists(classes, len(support), support.device)
-        return self._compare(EncodedMaps.cat([support, query]), lists, features=features, task=task)
+        return self._compare(
+            EncodedMaps.cat([support, query]), lists, features=features, task=task, views=views
+        )
 
     def compare_episodes(
         self,
@@ -301,6 +307,7 @@ class LWFMHead(nn.Module):
         *,
         features: bool = False,
         task: EncodedMaps | None = None,
+        views: Sequence[Tensor] | None = None,
     ) -> EpisodeSimilarities:
         """Compare the queries and classes of several episodes that share encoded images.
 
@@ -318,6 +325,8 @@ class LWFMHead(nn.Module):
         task : EncodedMaps, optional
             Images whose mean position is subtracted where the head centers by the task; by default the
             support images of each episode.
+        views : sequence of Tensor, optional
+            As of :meth:`compare`, [n, V, C_l].
 
         Returns
         -------
@@ -343,7 +352,7 @@ class LWFMHead(nn.Module):
         if len(lists[0]) != len(lists[1]):
             raise ValueError(f"support lists {len(lists[0])} episodes, query {len(lists[1])}")
         grouped = class_lists(classes, lists[0].shape[1], images.device)
-        return self._compare(images, grouped, (lists[0], lists[1]), features=features, task=task)
+        return self._compare(images, grouped, (lists[0], lists[1]), features=features, task=task, views=views)
 
     def _checked(
         self, support: Maps, labels: Sequence[int] | Tensor | ClassLists, query: Maps
@@ -394,6 +403,7 @@ class LWFMHead(nn.Module):
         *,
         features: bool,
         task: EncodedMaps | None = None,
+        views: Sequence[Tensor] | None = None,
     ) -> EpisodeSimilarities:
         with without_autocast(images.device):
             if self.centre == "channels":
@@ -405,7 +415,7 @@ class LWFMHead(nn.Module):
             compared = self._weighted(*terms, features=features)
             if self.regression_weight == 0:
                 return compared
-            regression = regression_scores(images, classes, lists, self.centre, task)
+            regression = regression_scores(images, classes, lists, self.centre, task, views)
             return compared._replace(regression=self.regression_weight * regression)
 
     def _weighted(

@@ -1,7 +1,7 @@
 """Ridge regression of the classes on statistics of encoded images, one closed-form solution an episode.
 
-Letters: n encoded images, E episodes, S support images and Q queries of each, P positions, C channels,
-D the statistics of an image, l a layer.
+Letters: n encoded images, V further views of each, E episodes, S support images and Q queries of each,
+P positions, C channels, D the statistics of an image, l a layer.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ RIDGE = 0.3
 """Penalty of the regression; an image's statistics have length 1."""
 _LAST, _EARLIER = (1.0, 0.25), (0.125, 0.125)
 """Shares of mean and spread in the squared length of the statistics: of the last layer, of each other."""
+_FLOOR = 1e-3
+"""Differences from the mean are divided by their length, or by this if they are smaller: rounding errors."""
 _ROUNDS, _QUERY_WEIGHT = 5, 0.3
 """Of a transductive regression: how often the queries join the support images, and with what weight each."""
 _CHUNK_BYTES = 1 << 28
@@ -58,6 +60,7 @@ def regression_scores(
     lists: tuple[Tensor, Tensor] | None,
     centre: HeadCentre,
     task: EncodedMaps | None = None,
+    views: Sequence[Tensor] | None = None,
 ) -> Tensor:
     """Predict the classes of queries by a ridge regression of the support images' classes.
 
@@ -71,6 +74,10 @@ def regression_scores(
         join the support images with the classes that it predicted for them, five times.
     task : EncodedMaps, optional
         Images whose mean is subtracted instead, in every episode.
+    views : sequence of Tensor, optional
+        Statistics [n, V, C_l] of further views of the images (mirrored, enlarged), [S, V, C_l] of the support
+        images without lists. A support image and its views share the weight of one image: the image
+        and the first view, mirrored, have a quarter each, all others together one half.
 
     Returns
     -------
@@ -94,13 +101,23 @@ def regression_scores(
     fixed = None if task is None else [x.mean(0) for x in image_statistics(task)]
     if lists is None:
         support, query = ([x[None, part] for x in statistics] for part in (slice(S), slice(S, None)))
+        if views is not None:
+            support = _with_views(support, [x[None] for x in views])
         return _regress(support, query, classes, centre, fixed)[0]
-    count = sum(x.shape[1] for x in statistics) * (S + lists[1].shape[1]) * statistics[0].element_size()
+    rows = S if views is None else S * (1 + views[0].shape[1])
+    count = sum(x.shape[1] for x in statistics) * (rows + lists[1].shape[1]) * statistics[0].element_size()
     chunks = []
     for pair in zip(*(torch.split(x, max(_CHUNK_BYTES // count, 1)) for x in lists), strict=True):
         support, query = ([x[rows] for x in statistics] for rows in pair)
+        if views is not None:
+            support = _with_views(support, [x[pair[0]] for x in views])
         chunks.append(_regress(support, query, classes, centre, fixed))
     return torch.cat(chunks)
+
+
+def _with_views(support: Sequence[Tensor], views: Sequence[Tensor]) -> list[Tensor]:
+    """Put the views [E, S, V, C_l] of each image behind it -> [E, S * (1 + V), C_l]."""
+    return [torch.cat([x.unsqueeze(2), v], 2).flatten(1, 2) for x, v in zip(support, views, strict=True)]
 
 
 def _regress(
@@ -110,12 +127,15 @@ def _regress(
     centre: HeadCentre,
     fixed: Sequence[Tensor] | None,
 ) -> Tensor:
-    """Predict [E, Q, way] from the statistics [E, S, C_l] and [E, Q, C_l] of each kind."""
-    share = classes.share.to(support[0])  # [S, way]
+    """Predict [E, Q, way] from the statistics [E, S * (1 + V), C_l] and [E, Q, C_l] of each kind."""
+    S = len(classes)
+    alike = support[0].shape[1] // S
+    parts = support[0].new_tensor(_view_weights(alike - 1)).repeat(S)  # of an image, [S * (1 + V)]
+    share = classes.share.to(parts).repeat_interleave(alike, 0) * parts[:, None]  # [S * (1 + V), way]
     weights = share.sum(1) / classes.way  # of the images, of sum 1
-    x, q = _features(support, query, weights, centre, fixed)
+    x, q = _features(support, query, weights, parts, centre, fixed)
     targets = ((share > 0).to(x) - 1 / classes.way).expand(len(x), -1, -1)
-    weights = len(share) * weights
+    weights = S * weights
     scores = q @ _solve(x, targets, weights)
     if centre != "episode" or not q.shape[1]:
         return scores
@@ -125,6 +145,13 @@ def _regress(
         predicted = _probabilities(scores.detach()) - 1 / classes.way
         scores = q @ _solve(images, torch.cat([targets, predicted], 1), weights)
     return scores
+
+
+def _view_weights(views: int) -> list[float]:
+    """Return the weights of an image and its views, of sum 1."""
+    if views < 2:
+        return [1 / (1 + views)] * (1 + views)
+    return [0.25, 0.25, *[0.5 / (views - 1)] * (views - 1)]
 
 
 def _probabilities(scores: Tensor) -> Tensor:
@@ -150,6 +177,7 @@ def _features(
     support: Sequence[Tensor],
     query: Sequence[Tensor],
     weights: Tensor,
+    parts_of_images: Tensor,
     centre: HeadCentre,
     fixed: Sequence[Tensor] | None,
 ) -> tuple[Tensor, Tensor]:
@@ -160,10 +188,11 @@ def _features(
         if fixed is not None:
             mean = fixed[k]
         elif centre == "episode":
-            mean = torch.cat([s, q], 1).mean(1, keepdim=True)
+            total = (parts_of_images @ s).unsqueeze(1) + q.sum(1, keepdim=True)
+            mean = total / (parts_of_images.sum() + q.shape[1])
         else:
             mean = (weights @ s).unsqueeze(1)
         length = (shares[k] / sum(shares)) ** 0.5
         for part, x in zip(parts, (s, q), strict=True):
-            part.append(length * F.normalize(x - mean, dim=-1))
+            part.append(length * F.normalize(x - mean, dim=-1, eps=_FLOOR))
     return torch.cat(parts[0], -1), torch.cat(parts[1], -1)

@@ -62,6 +62,36 @@ def test_episodes_are_regressed_each_by_itself(
         torch.testing.assert_close(scores, alone)
 
 
+@pytest.mark.parametrize("centre", ["channels", "task", "episode"])
+@pytest.mark.parametrize("views", [1, 2, 7])
+def test_views_like_the_image_change_nothing(centre: Any, views: int) -> None:
+    images, classes = encoded(9, dtype=torch.float64), ClassLists([0, 1, 1, 2])
+    copies = [x[:, None].expand(-1, views, -1) for x in image_statistics(images)]
+    expected = regression_scores(images, classes, None, centre)
+    found = regression_scores(images, classes, None, centre, views=[x[:4] for x in copies])
+    torch.testing.assert_close(found, expected)
+    lists = torch.arange(4)[None], torch.arange(4, 9)[None]
+    torch.testing.assert_close(regression_scores(images, classes, lists, centre, views=copies)[0], expected)
+
+
+def test_views_are_weighted_support_images() -> None:
+    images, classes = encoded(40, dtype=torch.float64), ClassLists([0, 1])
+    of_views = image_statistics(images[2:16])
+    views = [x.view(2, 7, -1) for x in of_views]
+    found = regression_scores(images[[0, 1, *range(20, 30)]], classes, None, "task", views=views)
+    # A quarter of an image: three images of the twelve that make up the weight of one.
+    repeated = [image for label in (0, 1) for image in [label, 2 + 7 * label] * 3]
+    repeated += [2 + 7 * label + view for label in (0, 1) for view in range(1, 7)]
+    labels = [0] * 6 + [1] * 6 + [0] * 6 + [1] * 6
+    as_shots = images[[*repeated, *range(20, 30)]]
+    expected = regression_scores(as_shots, ClassLists(labels), None, "task")
+    assert not torch.allclose(found, expected)  # twelve shots are twelve times as much evidence
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(regression, "RIDGE", 12 * regression.RIDGE)
+        expected = regression_scores(as_shots, ClassLists(labels), None, "task")
+    torch.testing.assert_close(found, expected)
+
+
 def test_equal_positions_have_finite_gradients() -> None:
     maps = torch.ones(6, 5, 2, 2, requires_grad=True)
     head = LWFMHead([5], feature_size=2, embedding=False, regression_weight=1.0)
