@@ -17,10 +17,11 @@ from lwfm._common.devices import Accelerator, choose_device
 from lwfm._common.progress import progress
 from lwfm._common.ranges import check_between
 from lwfm.classifier.calibration import answers_without_their_class, calibrate, softmax
-from lwfm.classifier.few_shot import FewShotEstimator
+from lwfm.classifier.few_shot import MOST_WITH_VIEWS, FewShotEstimator
 from lwfm.classifier.labels import check_labels, check_options, plain_value
 from lwfm.classifier.storage import load_state, save_state
 from lwfm.classifier.support_set import SupportSet, most_similar
+from lwfm.data.center_crop import VIEWS
 from lwfm.data.user_images import NO_WHITE, check_collection, white_levels
 from lwfm.errors import UserError
 from lwfm.model.default import ModelChoice, build_network, network_name
@@ -68,6 +69,10 @@ class FewShotClassifier(FewShotEstimator):
     calibrate : bool
         Fit the temperature of the probabilities on held-out shots, if every class has at least two and all
         have ten together (:mod:`lwfm.classifier.calibration`).
+    views : bool
+        Learn from seven further views of each example too: mirrored and enlarged ones. They pass the network
+        once, in :meth:`fit`; answers take no longer. Only the head's regression uses them, of at most
+        500 examples of a call: of more they bring little.
     batch_size : int, optional
         Images that pass the network together; by default as many as are fastest.
     accelerator : str
@@ -112,6 +117,7 @@ class FewShotClassifier(FewShotEstimator):
         unknown_label: str | int | None = None,
         transductive: bool = False,
         calibrate: bool = True,
+        views: bool = True,
         batch_size: int | None = None,
         accelerator: Accelerator = "auto",
         engine: str = "auto",
@@ -122,6 +128,7 @@ class FewShotClassifier(FewShotEstimator):
         self.unknown_label = unknown_label
         self.transductive = transductive
         self.calibrate = calibrate
+        self.views = views
         self.batch_size = batch_size
         self.accelerator = accelerator
         self.engine = engine
@@ -213,8 +220,11 @@ class FewShotClassifier(FewShotEstimator):
         known = self.support_.white if first else NO_WHITE
         white = known.joined(white_levels(images))
         encoder = self._encoder_of(network)
-        encoder.expect(len(names))
-        return SupportSet.encode(encoder, shown, names, self.batch_size, white=white, first=first)
+        views = self.views and network.head.regression_weight > 0 and len(names) <= MOST_WITH_VIEWS
+        encoder.expect(len(names) * (1 + VIEWS if views else 1))
+        return SupportSet.encode(
+            encoder, shown, names, self.batch_size, white=white, first=first, views=views
+        )
 
     def _encoder_of(self, network: LWFM) -> Encoder:
         """Return the network with its engine, the same one until either changes."""
@@ -241,7 +251,8 @@ class FewShotClassifier(FewShotEstimator):
         def classify(kept: npt.NDArray[np.int64], asked: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
             known, query = (torch.from_numpy(numbers).unsqueeze(0) for numbers in (kept, asked))
             own = np.unique(labels[kept], return_inverse=True)[1]
-            compared = head.compare_episodes(support.encoded, known, query, own.tolist())
+            views = support.views or None
+            compared = head.compare_episodes(support.encoded, known, query, own.tolist(), views=views)
             return np.asarray(head.logits(compared)[0].cpu())
 
         return classify
@@ -309,7 +320,8 @@ class FewShotClassifier(FewShotEstimator):
     def _probabilities(self, queries: EncodedMaps) -> tuple[EncodedMaps, npt.NDArray[np.float64]]:
         """Return the queries and their probabilities [Q, way] float64, on the CPU."""
         head, support = self._head(self.network_), self.support_
-        logits = head.logits(head.compare(support.encoded, support.lists, queries))
+        compared = head.compare(support.encoded, support.lists, queries, views=support.views or None)
+        logits = head.logits(compared)
         return queries, (logits.double() / self.temperature_).softmax(-1).cpu().numpy()
 
     @torch.inference_mode()
@@ -338,8 +350,9 @@ class FewShotClassifier(FewShotEstimator):
     def _check_parameters(self) -> None:
         parse_engine(self.engine)
         check_options(self.unknown_below, self.batch_size, self.unknown_label)
-        if not isinstance(plain_value(self.transductive), bool):
-            raise UserError(f"transductive must be True or False, got {self.transductive!r}")
+        for name in ("transductive", "views"):
+            if not isinstance(plain_value(value := getattr(self, name)), bool):
+                raise UserError(f"{name} must be True or False, got {value!r}")
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write network, support maps and parameters to one .safetensors file, atomically.

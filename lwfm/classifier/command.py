@@ -42,6 +42,7 @@ def classify(
     false_acceptance: float | None = None,
     unknown_label: str | None = None,
     transductive: bool = False,
+    views: bool = True,
     out: Path | None = None,
     explain: Path | None = None,
     unreadable: Unreadable = "stop",
@@ -76,6 +77,9 @@ def classify(
     transductive : bool
         Compare all images together: more accurate where there are about as many of each class, less where
         not, because each answer depends on the other images.
+    views : bool
+        Learn from seven further views of each example too, mirrored and enlarged: for heads with a
+        regression, as that of auto. Turn it off where sides or places tell the classes apart.
     out : Path, optional
         Write the answers to this .csv or .json file as well. An existing file is replaced. Bytes of file
         names that are not UTF-8 are written as escapes.
@@ -116,6 +120,7 @@ def classify(
         unknown_below=unknown_below,
         unknown_label=unknown_label,
         transductive=transductive,
+        views=views,
         batch_size=batch_size,
         accelerator=accelerator,
         engine=engine,

@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 
     from lwfm.data.user_images import ImageLike
 
+MOST_WITH_VIEWS = 500
+"""Examples of a call of ``fit`` or ``partial_fit`` of which further views are encoded: of more they bring
+little."""
+
 
 class FewShotEstimator(Estimator, ABC):
     """Answers from the probabilities of the classes; a subclass compares images and keeps the shots.

@@ -22,8 +22,10 @@ from lwfm.model import LWFM, describe_model, rebuild_model
 if TYPE_CHECKING:
     import os
 
+    from torch import Tensor
+
 METADATA_KEY = "lwfm_classifier"
-_MODEL, _MAPS, _LABELS = "model.", "support.", "support_labels"
+_MODEL, _MAPS, _VIEWS, _LABELS = "model.", "support.", "views.", "support_labels"
 
 
 def save_state(
@@ -32,6 +34,7 @@ def save_state(
     """Write a network, its support set and further JSON values, atomically."""
     tensors = {f"{_MODEL}{name}": tensor for name, tensor in network.state_dict().items()}
     tensors |= {f"{_MAPS}{layer}": maps for layer, maps in enumerate(support.maps)}
+    tensors |= {f"{_VIEWS}{kind}": statistics for kind, statistics in enumerate(support.views)}
     description = {
         **state,
         "model": describe_model(network),
@@ -72,6 +75,9 @@ def load_state(path: str | os.PathLike[str]) -> tuple[LWFM, SupportSet, dict[str
         classes = check_labels(None, described.classes)
         white = build_record(WhiteLevels, described.white)
         labels, names = tensors[_LABELS], tuple(described.names)
+        views = tuple(
+            tensors[f"{_VIEWS}{kind}"] for kind in range(sum(x.startswith(_VIEWS) for x in tensors))
+        )
         network.head.layout.layers(maps, "the support maps")
         finite = all(layer.float().square().sum(1).isfinite().all() for layer in maps)
     except (KeyError, TypeError, ValueError) as error:
@@ -82,6 +88,17 @@ def load_state(path: str | os.PathLike[str]) -> tuple[LWFM, SupportSet, dict[str
         raise UserError(f"{file} is not a whole classifier: its images, labels and names do not agree")
     if not finite:
         raise UserError(f"{file} is not a whole classifier: its support maps hold NaN or infinite values")
+    _check_views(views, network, len(names), str(file))
     with torch.inference_mode():
         encoded = network.head.encode(maps)
-    return network, SupportSet(maps, encoded, labels, classes, names, white), state
+    return network, SupportSet(maps, encoded, labels, classes, names, white, views), state
+
+
+def _check_views(views: tuple[Tensor, ...], network: LWFM, images: int, file: str) -> None:
+    """Raise UserError for statistics that are not two a layer, [images, V, C_l], and finite."""
+    dims = [C_l for C_l in network.backbone.layer_dims for _ in range(2)]
+    shapes = [(images, views[0].shape[1], C_l) for C_l in dims] if views and views[0].ndim == 3 else []
+    if views and [tuple(x.shape) for x in views] != shapes:
+        raise UserError(f"{file} is not a whole classifier: its images and their views do not agree")
+    if not all(x.is_floating_point() and bool(x.isfinite().all()) for x in views):
+        raise UserError(f"{file} is not a whole classifier: its views hold NaN or infinite values")

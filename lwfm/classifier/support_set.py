@@ -15,10 +15,12 @@ import torch
 from torch import Tensor
 
 from lwfm.classifier.labels import are_names
+from lwfm.data.center_crop import VIEWS
 from lwfm.data.user_images import NO_WHITE
 from lwfm.errors import UserError
 from lwfm.model.encode import encode_images
 from lwfm.nn import ClassLists
+from lwfm.nn.regression import image_statistics
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -49,6 +51,9 @@ class SupportSet:
         Path of each image, or ``image N`` where it was given otherwise.
     white : WhiteLevels
         Which value was white in images of more than 8 bits; queries are read in the same way.
+    views : tuple of Tensor
+        [S, V, C_l] each: statistics of further views of the images, from which the head's regression learns
+        (:func:`lwfm.nn.regression.image_statistics`); empty where it does not.
     """
 
     maps: tuple[Tensor, ...]
@@ -57,6 +62,7 @@ class SupportSet:
     classes: npt.NDArray[Any]
     names: tuple[str, ...]
     white: WhiteLevels = NO_WHITE
+    views: tuple[Tensor, ...] = ()
 
     @classmethod
     def encode(
@@ -68,8 +74,9 @@ class SupportSet:
         *,
         white: WhiteLevels = NO_WHITE,
         first: int = 0,
+        views: bool = False,
     ) -> Self:
-        """Encode labeled images; ``first`` is the number of the first one in default names."""
+        """Encode labeled images, also their further views if wanted; ``first`` numbers the default names."""
         names: list[str] = []
 
         def named() -> Iterator[ImageLike]:
@@ -78,15 +85,24 @@ class SupportSet:
                 names.append(os.fspath(image) if isinstance(image, (str, os.PathLike)) else number)
                 yield image
 
-        batches = list(encode_images(encoder, named(), batch_size, white=white))
+        head, batches = encoder.network.head, []
+        of_views: list[tuple[Tensor, ...]] = []
+        for batch in encode_images(encoder, named(), batch_size, white=white, views=views):
+            if not views:
+                batches.append(batch)
+                continue
+            alike = [layer.view(-1, 1 + VIEWS, *layer.shape[1:]) for layer in batch]
+            batches.append(tuple(layer[:, 0] for layer in alike))
+            of_views.append(_view_statistics(head, [layer[:, 1:] for layer in alike]))
         if len(names) != len(labels):
             raise UserError(f"{len(names)} images need as many labels, got {len(labels)}")
         classes, indices = np.unique(labels, return_inverse=True)
         maps = tuple(torch.cat(layer) for layer in zip(*batches, strict=True))
         with torch.inference_mode():
-            encoded = encoder.network.head.encode(maps)
+            encoded = head.encode(maps)
         places = torch.as_tensor(indices, device=maps[0].device)
-        return cls(maps, encoded, places, classes, tuple(names), white)
+        statistics = tuple(torch.cat(kind) for kind in zip(*of_views, strict=True))
+        return cls(maps, encoded, places, classes, tuple(names), white, statistics)
 
     @functools.cached_property
     def lists(self) -> ClassLists:
@@ -107,7 +123,21 @@ class SupportSet:
         ]
         maps = tuple(torch.cat(pair) for pair in zip(self.maps, other.maps, strict=True))
         encoded = type(self.encoded).cat([self.encoded, other.encoded])
-        return SupportSet(maps, encoded, torch.cat(labels), classes, self.names + other.names, other.white)
+        both = (
+            ()
+            if not (self.views or other.views)
+            else zip(self._some_views(), other._some_views(), strict=True)
+        )
+        views = tuple(torch.cat(pair) for pair in both)
+        return SupportSet(
+            maps, encoded, torch.cat(labels), classes, self.names + other.names, other.white, views
+        )
+
+    def _some_views(self) -> tuple[Tensor, ...]:
+        """Return the statistics of the views; of images without any, themselves are their views."""
+        if self.views:
+            return self.views
+        return tuple(x.unsqueeze(1).expand(-1, VIEWS, -1) for x in image_statistics(self.encoded))
 
     def without(self, images: Sequence[int]) -> SupportSet:
         """Leave out images by number; UserError where a number is out of range or none would be left."""
@@ -126,12 +156,23 @@ class SupportSet:
             labels=labels,
             classes=self.classes[present.cpu().numpy()],
             names=tuple(self.names[row] for row in rows),
+            views=tuple(x[kept] for x in self.views),
         )
 
     def to(self, device: torch.device) -> SupportSet:
         """Move the tensors to a device."""
         maps = tuple(x.to(device) for x in self.maps)
-        return replace(self, maps=maps, encoded=self.encoded.to(device), labels=self.labels.to(device))
+        views = tuple(x.to(device) for x in self.views)
+        return replace(
+            self, maps=maps, encoded=self.encoded.to(device), labels=self.labels.to(device), views=views
+        )
+
+
+@torch.inference_mode()
+def _view_statistics(head: LWFMHead, maps: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """Compute the statistics [n, V, C_l] of views from their maps [n, V, C_l, F_l, F_l]."""
+    statistics = image_statistics(head.encode([layer.flatten(0, 1) for layer in maps]))
+    return tuple(x.view(*maps[0].shape[:2], -1) for x in statistics)
 
 
 @torch.inference_mode()

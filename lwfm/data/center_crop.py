@@ -4,13 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 from PIL import Image
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    import numpy.typing as npt
+
 RESIZED_TO_CROP = (92, 84)
 """The shorter side is resized to ``image_size * 92 / 84``, of which ``image_size`` remain."""
+
+VIEWS = 7
+"""Further views of an image."""
+_ENLARGED = 0.75
 
 
 class CenterCrop:
@@ -48,6 +55,39 @@ class CenterCrop:
             image = image.resize(size, Image.Resampling.BILINEAR)
         left, top = (round((side - self.image_size) / 2) for side in size)
         return image.crop((left, top, left + self.image_size, top + self.image_size))
+
+    def pixels(self, image: Image.Image, *, views: bool = False) -> list[npt.NDArray[np.uint8]]:
+        """Return the pixels [image_size, image_size, 3] of the crop, then those of :meth:`views`."""
+        return [np.asarray(each) for each in (self(image), *(self.views(image) if views else ()))]
+
+    def views(self, image: Image.Image) -> list[Image.Image]:
+        """Return :data:`VIEWS` further views of an image, of the same size.
+
+        The crop mirrored; windows of three quarters of its side, enlarged: in its center, the same mirrored,
+        and in its four corners.
+
+        Examples
+        --------
+        >>> {view.size for view in CenterCrop(32).views(Image.new("RGB", (200, 120)))}
+        {(32, 32)}
+        """
+        side = min(image.size) * self.image_size / self.resized
+        left, top = ((length - side) / 2 for length in image.size)
+        part = _ENLARGED * side
+        center, *corners = (
+            self._window(image, left + across * (side - part), top + down * (side - part), part)
+            for across, down in ((0.5, 0.5), (0, 0), (1, 0), (0, 1), (1, 1))
+        )
+        mirrored = (x.transpose(Image.Transpose.FLIP_LEFT_RIGHT) for x in (self(image), center))
+        return [*mirrored, center, *corners]
+
+    def describe_views(self) -> str:
+        """Return what the views are, for fingerprints."""
+        return f"mirrored; center (mirrored, plain) and corners of {_ENLARGED} of the side"
+
+    def _window(self, image: Image.Image, left: float, top: float, side: float) -> Image.Image:
+        size = (self.image_size, self.image_size)
+        return image.resize(size, Image.Resampling.BILINEAR, box=(left, top, left + side, top + side))
 
     def describe(self) -> Mapping[str, str | int]:
         """Return what it does as JSON values, for programs in other languages."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Protocol
 
-import numpy as np
 import torch
 from torch.utils.data import BatchSampler, DataLoader
 
-from lwfm.data.center_crop import CenterCrop
+from lwfm.data.center_crop import VIEWS, CenterCrop
 from lwfm.data.decode_ahead import in_threads, pixel_batches
 from lwfm.data.transforms import PixelTransform, evaluation_transform
 
@@ -168,6 +168,7 @@ def pixel_loader(
     image_size: int,
     batch_size: int,
     workers: int = 0,
+    views: bool = False,
 ) -> Iterator[torch.Tensor]:
     """Yield the pixels [B, image_size, image_size, 3] uint8 of images, cropped as for evaluation.
 
@@ -177,6 +178,9 @@ def pixel_loader(
         As of :func:`image_loader`.
     workers
         Processes that decode images; 0: threads of this one, as many as torch has, while batches are used.
+    views
+        Whether each image is followed by its :data:`~lwfm.data.center_crop.VIEWS` further views, within the
+        same batch: of ``batch_size`` images and views, rounded down to whole images. Threads read them.
 
     Raises
     ------
@@ -184,12 +188,13 @@ def pixel_loader(
         While iterating, if an image can no longer be read.
     """
     crop = CenterCrop(image_size)
-    if workers == 0:
+    if workers == 0 or views:
+        alike = 1 + VIEWS if views else 1
+        at_once = max(batch_size // alike, 1)
+        read = lambda index: crop.pixels(images.image(index), views=views)  # noqa: E731
         threads = torch.get_num_threads()
-        decoded = in_threads(
-            lambda index: np.asarray(crop(images.image(index))), indices, ahead=batch_size, threads=threads
-        )
-        yield from map(torch.from_numpy, pixel_batches(decoded, batch_size))
+        decoded = chain.from_iterable(in_threads(read, indices, ahead=at_once, threads=threads))
+        yield from map(torch.from_numpy, pixel_batches(decoded, alike * at_once))
         return
     loader = DataLoader(
         ImageBatches(images, PixelTransform(crop)),

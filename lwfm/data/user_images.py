@@ -152,19 +152,22 @@ def pixels_of(
     threads: int,
     white: WhiteLevels = NO_WHITE,
     unreadable: Callable[[int, UserError], None] | None = None,
+    views: bool = False,
 ) -> Iterator[npt.NDArray[np.uint8]]:
     """Yield the pixels [B, H, W, 3] of images of any form, cropped to H = W = ``image_size``.
 
     Threads decode the next batch while one is used; no more of ``images`` is held, so that they may be a
     stream. ``unreadable`` is told the index of an image that cannot be read, and why; if it returns, the
     image is left out. Large JPEG files are decoded at a smaller size, at least twice that of the image before
-    it is cropped.
+    it is cropped. With ``views`` each image is followed by its
+    :meth:`~lwfm.data.center_crop.CenterCrop.views`.
     """
     crop = CenterCrop(image_size)
 
-    def prepare(pair: tuple[int, ImageLike]) -> npt.NDArray[np.uint8] | tuple[int, UserError]:
+    def prepare(pair: tuple[int, ImageLike]) -> list[npt.NDArray[np.uint8]] | tuple[int, UserError]:
         try:
-            return np.asarray(crop(to_rgb(pair[1], pair[0], white, shorter=2 * crop.resized)))
+            image = to_rgb(pair[1], pair[0], white, shorter=2 * crop.resized)
+            return crop.pixels(image, views=views)
         except UserError as error:
             if unreadable is None:
                 raise
@@ -172,8 +175,8 @@ def pixels_of(
 
     def readable() -> Iterator[npt.NDArray[np.uint8]]:
         for result in in_threads(prepare, enumerate(images), ahead=batch_size, threads=threads):
-            if isinstance(result, np.ndarray):
-                yield result
+            if isinstance(result, list):
+                yield from result
             elif unreadable is not None:
                 unreadable(*result)
 

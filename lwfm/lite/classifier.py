@@ -13,16 +13,18 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from lwfm.classifier.calibration import calibrate, softmax
-from lwfm.classifier.few_shot import FewShotEstimator
+from lwfm.classifier.few_shot import MOST_WITH_VIEWS, FewShotEstimator
 from lwfm.classifier.labels import (
     are_names,
     check_labels,
     check_options,
 )
+from lwfm.data.center_crop import VIEWS
 from lwfm.data.user_images import NO_WHITE, check_collection, white_levels
 from lwfm.errors import UserError
 from lwfm.lite.encoded import EncodedImages
 from lwfm.lite.network import OnnxNetwork
+from lwfm.lite.regression import image_statistics
 from lwfm.lite.storage import load_state
 
 if TYPE_CHECKING:
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 
     from lwfm.data.user_images import ImageLike
     from lwfm.data.white_levels import WhiteLevels
+    from lwfm.lite.encoded import Array
 
 _COMPARED_TOGETHER = 256
 """Queries that the head compares at once, as :class:`lwfm.FewShotClassifier` does."""
@@ -52,12 +55,15 @@ class Examples:
         Path of each image, or ``image N`` where it was given otherwise.
     white : WhiteLevels
         Which value was white in images of more than 8 bits; queries are read in the same way.
+    views : tuple of ndarray
+        [S, V, C_l] each: statistics of further views, from which the regression learns; empty without.
     """
 
     images: EncodedImages
     labels: npt.NDArray[Any]
     names: tuple[str, ...]
     white: WhiteLevels = NO_WHITE
+    views: tuple[Array, ...] = ()
 
     @cached_property
     def classes(self) -> npt.NDArray[Any]:
@@ -76,12 +82,21 @@ class Examples:
                 f"the labels so far are like {self.labels[0].item()!r}, the new ones like "
                 f"{other.labels[0].item()!r}: use either names or numbers"
             )
+        views: tuple[Array, ...] = ()
+        if self.views or other.views:
+            both = zip(self._some_views(), other._some_views(), strict=True)
+            views = tuple(map(np.concatenate, both))
         return Examples(
             EncodedImages.cat([self.images, other.images]),
             np.concatenate([self.labels, other.labels]),
             self.names + other.names,
             other.white,
+            views,
         )
+
+    def _some_views(self) -> Sequence[Array]:
+        """Return the statistics of the views; of images without any, themselves are their views."""
+        return self.views or [x[:, None].repeat(VIEWS, 1) for x in image_statistics(self.images)]
 
 
 class FewShotClassifier(FewShotEstimator):
@@ -101,6 +116,8 @@ class FewShotClassifier(FewShotEstimator):
     calibrate : bool
         Fit the temperature of the probabilities on held-out shots, if every class has at least two and all
         have ten together.
+    views : bool
+        Learn from seven further views of each example too, where the head has a regression.
     batch_size : int, optional
         Images that pass the network together.
     threads : int, optional
@@ -135,6 +152,7 @@ class FewShotClassifier(FewShotEstimator):
         unknown_below: float = 0.0,
         unknown_label: str | int | None = None,
         calibrate: bool = True,
+        views: bool = True,
         batch_size: int | None = None,
         threads: int | None = None,
     ) -> None:
@@ -142,6 +160,7 @@ class FewShotClassifier(FewShotEstimator):
         self.unknown_below = unknown_below
         self.unknown_label = unknown_label
         self.calibrate = calibrate
+        self.views = views
         self.batch_size = batch_size
         self.threads = threads
 
@@ -201,7 +220,7 @@ class FewShotClassifier(FewShotEstimator):
         known = {name: value for name, value in state.parameters.items() if name in cls._parameter_names()}
         classifier = cls(network, **{**known, "threads": threads})
         classifier._check_parameters()
-        examples = Examples(state.images, state.labels, state.names, state.white)
+        examples = Examples(state.images, state.labels, state.names, state.white, state.views)
         classifier.network_, classifier.examples_, classifier.classes_ = network, examples, examples.classes
         classifier.temperature_, classifier.calibrated_on_ = state.temperature, state.calibrated_on
         return classifier
@@ -228,17 +247,28 @@ class FewShotClassifier(FewShotEstimator):
             os.fspath(image) if isinstance(image, (str, os.PathLike)) else f"image {first + number}"
             for number, image in enumerate(images)
         ]
-        batches = list(network.encode(images, self.batch_size or _BATCH, white=white))
-        return Examples(EncodedImages.cat(batches), labels, tuple(names), white)
+        views = self.views and network.options.regression_weight > 0 and len(labels) <= MOST_WITH_VIEWS
+        encoded: list[EncodedImages] = []
+        of_views: list[list[Array]] = []
+        for batch in network.encode(images, self.batch_size or _BATCH, white=white, views=views):
+            if not views:
+                encoded.append(batch)
+                continue
+            alike = [x.reshape(-1, 1 + VIEWS, x.shape[1]) for x in image_statistics(batch)]
+            encoded.append(batch[:: 1 + VIEWS])
+            of_views.append([x[:, 1:] for x in alike])
+        statistics = tuple(map(np.concatenate, zip(*of_views, strict=True)))
+        return Examples(EncodedImages.cat(encoded), labels, tuple(names), white, statistics)
 
     def _learn(self, network: OnnxNetwork, examples: Examples) -> None:
         """Calibrate, then set the fitted attributes: an error leaves the classifier unchanged."""
         temperature, answers = 1.0, 0
         if self.calibrate:
-            images, labels = examples.images, examples.indices
+            images, labels, views = examples.images, examples.indices, examples.views
 
             def classify(kept: npt.NDArray[np.int64], asked: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
-                return network.compare(images[kept], labels[kept], images[asked])
+                of_kept = [x[kept] for x in views]
+                return network.compare(images[kept], labels[kept], images[asked], of_kept)
 
             temperature, answers = calibrate(classify, labels)
         self.network_, self.examples_, self.classes_ = network, examples, examples.classes
@@ -269,7 +299,8 @@ class FewShotClassifier(FewShotEstimator):
         return self.examples_.names
 
     def _compare_encoded(self, queries: EncodedImages) -> tuple[EncodedImages, npt.NDArray[np.float64]]:
-        logits = self.network_.compare(self.examples_.images, self.examples_.indices, queries)
+        examples = self.examples_
+        logits = self.network_.compare(examples.images, examples.indices, queries, examples.views)
         return queries, softmax(logits.astype(np.float64) / self.temperature_)
 
     def _is_fitted(self) -> bool:

@@ -16,7 +16,7 @@ import numpy as np
 from lwfm import _lap
 from lwfm._common.onnx_runtime import INPUT, open_session
 from lwfm._common.ranges import check_counts
-from lwfm.data.center_crop import CenterCrop
+from lwfm.data.center_crop import VIEWS, CenterCrop
 from lwfm.data.decode_ahead import in_threads, shared_batch_size
 from lwfm.data.user_images import NO_WHITE, pixels_of
 from lwfm.errors import UserError
@@ -144,7 +144,12 @@ class OnnxNetwork:
         )
 
     def encode(
-        self, images: Iterable[ImageLike], batch_size: int, *, white: WhiteLevels = NO_WHITE
+        self,
+        images: Iterable[ImageLike],
+        batch_size: int,
+        *,
+        white: WhiteLevels = NO_WHITE,
+        views: bool = False,
     ) -> Iterator[EncodedImages]:
         """Yield the encoded images of each batch; threads decode some while others encode.
 
@@ -156,6 +161,9 @@ class OnnxNetwork:
             Images that pass the network together, at most; each thread computes a batch of its own.
         white : WhiteLevels
             See :mod:`lwfm.data.white_levels`.
+        views : bool
+            Whether each image is followed by its :data:`~lwfm.data.center_crop.VIEWS` further views, within
+            the same batch.
 
         Raises
         ------
@@ -164,8 +172,9 @@ class OnnxNetwork:
         """
         size = self.options.image_size
         names = [name for part in self._outputs for name in part]
-        batch_size = shared_batch_size(images, batch_size, self.threads)
-        batches = pixels_of(images, size, batch_size, threads=self.threads, white=white)
+        alike = 1 + VIEWS if views else 1
+        batch_size = alike * shared_batch_size(images, max(batch_size // alike, 1), self.threads)
+        batches = pixels_of(images, size, batch_size, threads=self.threads, white=white, views=views)
 
         def run(pixels: npt.NDArray[np.uint8]) -> list[Array]:
             return self.session.run(names, {INPUT: pixels})  # type: ignore[no-any-return]
@@ -179,11 +188,20 @@ class OnnxNetwork:
                 )
             yield encoded
 
-    def compare(self, support: EncodedImages, labels: npt.NDArray[np.int64], query: EncodedImages) -> Array:
-        """Compute the logits [Q, way] of queries; labels [S] in 0..way-1, every class at least once."""
+    def compare(
+        self,
+        support: EncodedImages,
+        labels: npt.NDArray[np.int64],
+        query: EncodedImages,
+        views: Sequence[Array] = (),
+    ) -> Array:
+        """Compute the logits [Q, way] of queries; labels [S] in 0..way-1, every class at least once.
+
+        ``views`` are statistics [S, V, C_l] of further views of the support images.
+        """
         total = self._pairwise(support, labels, query)
         if self.options.regression_weight > 0:
-            predicted = regression_scores(support, labels, query)
+            predicted = regression_scores(support, labels, query, views)
             total = total + np.float32(self.options.regression_weight) * predicted
         logits: Array = (total / np.float32(self.options.temperature)).astype(np.float32, copy=False)
         return logits

@@ -1,6 +1,6 @@
 """The regression of :mod:`lwfm.nn.regression` on arrays, of one episode that is not transductive.
 
-Letters: S support images, Q queries, C channels, D the statistics of an image.
+Letters: S support images, V further views of each, Q queries, C channels, D the statistics of an image.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy.typing as npt
 
     from lwfm.lite.encoded import Array, EncodedImages
@@ -19,15 +21,36 @@ RIDGE = 0.3
 _LAST, _EARLIER = (1.0, 0.25), (0.125, 0.125)
 """Shares of mean and spread in the squared length of the statistics: of the last layer, of each other."""
 
+_FLOOR = 1e-3
+"""Differences from the mean are divided by their length, or by this if they are smaller: rounding errors."""
 
-def regression_scores(support: EncodedImages, labels: npt.NDArray[np.int64], query: EncodedImages) -> Array:
-    """Predict the classes [Q, way] of queries; labels [S] in 0..way-1, every class at least once."""
+
+def regression_scores(
+    support: EncodedImages,
+    labels: npt.NDArray[np.int64],
+    query: EncodedImages,
+    views: Sequence[Array] = (),
+) -> Array:
+    """Predict the classes [Q, way] of queries; labels [S] in 0..way-1, every class at least once.
+
+    ``views`` are statistics [S, V, C_l] of further views of the support images.
+    """
     counts = np.bincount(labels)
     way, S = len(counts), len(labels)
     weights = (S / (way * counts[labels])).astype(np.float32)  # of the images: classes count alike
-    x, q = _features(support, query, (weights / S).astype(np.float32))
+    of_support = image_statistics(support)
+    if views:
+        of_support = [
+            np.concatenate([x[:, None], v], 1).reshape(-1, x.shape[1])
+            for x, v in zip(of_support, views, strict=True)
+        ]
+        V = views[0].shape[1]
+        labels = labels.repeat(1 + V)
+        parts = np.array(_view_weights(V), np.float32)
+        weights = np.outer(weights, parts).reshape(-1)
+    x, q = _features(of_support, image_statistics(query), (weights / S).astype(np.float32))
     targets = np.eye(way, dtype=np.float32)[labels] - np.float32(1 / way)
-    if x.shape[1] >= S:
+    if x.shape[1] >= len(x):
         system = x @ x.T + np.diag(np.float32(RIDGE) / weights)
         solution: Array = x.T @ np.linalg.solve(system, targets)
     else:
@@ -37,22 +60,29 @@ def regression_scores(support: EncodedImages, labels: npt.NDArray[np.int64], que
     return q @ solution
 
 
-def _features(support: EncodedImages, query: EncodedImages, weights: Array) -> tuple[Array, Array]:
+def _view_weights(views: int) -> list[float]:
+    """Return the weights of an image and its views, of sum 1."""
+    if views < 2:
+        return [1 / (1 + views)] * (1 + views)
+    return [0.25, 0.25, *[0.5 / (views - 1)] * (views - 1)]
+
+
+def _features(support: Sequence[Array], query: Sequence[Array], weights: Array) -> tuple[Array, Array]:
     """Center each statistic by the support images, and place all side by side: [S, D] and [Q, D]."""
-    shares = [*_EARLIER * (len(support.positions) - 1), *_LAST]
+    shares = [*_EARLIER * (len(support) // 2 - 1), *_LAST]
     parts: tuple[list[Array], list[Array]] = ([], [])
-    for share, s, q in zip(shares, _statistics(support), _statistics(query), strict=True):
+    for share, s, q in zip(shares, support, query, strict=True):
         length = np.float32((share / sum(shares)) ** 0.5)
         for part, x in zip(parts, (s, q), strict=True):
-            part.append(length * _unit(x - weights @ s))
+            part.append(length * _unit(x - weights @ s, _FLOOR))
     return np.concatenate(parts[0], 1), np.concatenate(parts[1], 1)
 
 
-def _statistics(images: EncodedImages) -> list[Array]:
+def image_statistics(images: EncodedImages) -> list[Array]:
     """Return mean and standard deviation of the positions of each layer, of length 1 each."""
     return [_unit(x) for layer in images.positions for x in (layer.mean(1), layer.std(1))]
 
 
-def _unit(x: Array) -> Array:
-    lengths: Array = np.maximum(np.linalg.norm(x, axis=-1, keepdims=True), np.float32(1e-12))
+def _unit(x: Array, floor: float = 1e-12) -> Array:
+    lengths: Array = np.maximum(np.linalg.norm(x, axis=-1, keepdims=True), np.float32(floor))
     return x / lengths

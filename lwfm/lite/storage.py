@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import safetensors
 
 from lwfm._common.digests import digest_arrays
@@ -21,7 +22,6 @@ from lwfm.lite.encoded import encode_maps
 if TYPE_CHECKING:
     import os
 
-    import numpy as np
     import numpy.typing as npt
 
     from lwfm.lite.encoded import EncodedImages
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 METADATA_KEY, FORMAT = "lwfm_classifier", 1
 """Of the files that :mod:`lwfm.classifier.storage` writes, which imports torch."""
-_MODEL, _MAPS, _LABELS = "model.", "support.", "support_labels"
+_MODEL, _MAPS, _VIEWS, _LABELS = "model.", "support.", "views.", "support_labels"
 
 Arrays = dict[str, "npt.NDArray[Any]"]
 
@@ -52,6 +52,8 @@ class SavedClassifier:
         Of the classifier.
     temperature, calibrated_on
         As the attributes of the classifier.
+    views : tuple of ndarray
+        Statistics of further views of the images; empty without.
     """
 
     images: EncodedImages
@@ -61,6 +63,7 @@ class SavedClassifier:
     parameters: dict[str, Any]
     temperature: float
     calibrated_on: int
+    views: tuple[npt.NDArray[np.float32], ...] = ()
 
 
 def load_state(path: str | os.PathLike[str], network: OnnxNetwork) -> SavedClassifier:
@@ -139,4 +142,15 @@ def _build(description: dict[str, Any], tensors: Arrays, weights: Arrays) -> Sav
         dict(description["parameters"]),
         temperature,
         int(description["calibrated_on"]),
+        _views(tensors, images),
     )
+
+
+def _views(tensors: Arrays, images: EncodedImages) -> tuple[npt.NDArray[np.float32], ...]:
+    """Return the statistics of views [S, V, C_l]; ValueError where they do not agree with the images."""
+    views = tuple(tensors[f"{_VIEWS}{kind}"] for kind in range(sum(x.startswith(_VIEWS) for x in tensors)))
+    dims = [x.shape[2] for x in images.positions for _ in range(2)]
+    shapes = [(len(images), views[0].shape[1], C_l) for C_l in dims] if views and views[0].ndim == 3 else []
+    if [x.shape for x in views] != shapes or not all(bool(np.isfinite(x).all()) for x in views):
+        raise ValueError("its images and their views do not agree")
+    return views

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from lwfm.data.center_crop import VIEWS
 from lwfm.data.decode_ahead import shared_batch_size
 from lwfm.data.user_images import NO_WHITE, pixels_of
 from lwfm.errors import UserError
@@ -45,6 +46,7 @@ def encode_images(
     together: int = 1,
     white: WhiteLevels = NO_WHITE,
     unreadable: Callable[[int, UserError], None] | None = None,
+    views: bool = False,
 ) -> Iterator[tuple[torch.Tensor, ...]]:
     """Compute the maps [B, C_l, F_l, F_l] of every layer on the network's device.
 
@@ -62,14 +64,21 @@ def encode_images(
         See :mod:`lwfm.data.white_levels`.
     unreadable : callable, optional
         See :func:`lwfm.data.user_images.pixels_of`.
+    views : bool
+        Whether each image is followed by its :data:`~lwfm.data.center_crop.VIEWS` further views, within the
+        same batch.
     """
     encoder = encoder if isinstance(encoder, Encoder) else Encoder(encoder)
     encoder.expect(length_hint(images))
-    batch_size = shared_batch_size(images, batch_size or encoder.batch_size, encoder.threads)
+    alike = 1 + VIEWS if views else 1  # a batch holds whole images
+    most = max((batch_size or encoder.batch_size) // alike, 1)
+    batch_size = alike * shared_batch_size(images, most, encoder.threads)
     waiting: list[tuple[torch.Tensor, ...]] = []
     size = encoder.network.config.image_size
     threads = torch.get_num_threads()
-    pixels = pixels_of(images, size, batch_size, threads=threads, white=white, unreadable=unreadable)
+    pixels = pixels_of(
+        images, size, batch_size, threads=threads, white=white, unreadable=unreadable, views=views
+    )
     for maps in encoder.stream(map(torch.from_numpy, pixels)):
         if not all(layer.float().square().sum(1).isfinite().all() for layer in maps):
             raise UserError("the network computes NaN or huge values for an image: its weights are damaged")

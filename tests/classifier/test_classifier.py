@@ -322,8 +322,9 @@ def test_transductive_answers_depend_on_each_other(
 ) -> None:
     monkeypatch.setattr("lwfm.classifier.classifier._COMPARED_TOGETHER", 3)  # all are compared in any case
     network = LWFM(replace(network.config, centre="task", regression_weight=1.0)).eval()
-    plain = FewShotClassifier(network, calibrate=False, batch_size=2).fit(*shots)
-    together = FewShotClassifier(network, calibrate=False, transductive=True).fit(*shots)
+    options: dict[str, Any] = {"calibrate": False, "views": False}
+    plain = FewShotClassifier(network, **options, batch_size=2).fit(*shots)
+    together = FewShotClassifier(network, **options, transductive=True).fit(*shots)
     maps = [torch.cat(layer) for layer in zip(*encode_images(network, queries, 2), strict=True)]
     expected = LWFMHead([64, 64], feature_size=1, embedding=False, centre="episode", regression_weight=1.0)
     classes = together.support_.lists

@@ -34,6 +34,20 @@ def test_a_loaded_classifier_predicts_the_same(
     np.testing.assert_array_equal(again.predict_proba(queries), once.predict_proba(queries))
 
 
+def change_file(
+    path: Path,
+    tensors: Callable[[dict[str, torch.Tensor]], object] = lambda _: None,
+    description: Callable[[dict[str, Any]], object] = lambda _: None,
+) -> None:
+    """Change tensors or description of a classifier's file."""
+    with safetensors.safe_open(path, framework="pt") as file:
+        described = json.loads(file.metadata()["lwfm_classifier"])
+        held = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    tensors(held)
+    description(described)
+    safetensors.torch.save_file(held, path, metadata={"lwfm_classifier": json.dumps(described)})
+
+
 TENSORS: dict[str, Callable[[dict[str, torch.Tensor]], object]] = {
     "labels": lambda tensors: tensors["support_labels"].add_(1),
     "negative-label": lambda tensors: tensors["support_labels"][0].fill_(-1),
@@ -66,12 +80,12 @@ def test_files_of_classifiers_without_newer_options_are_read(
 ) -> None:
     path = tmp_path / "classifier.safetensors"
     fitted.save(path)
-    with safetensors.safe_open(path, framework="pt") as file:
-        description = json.loads(file.metadata()["lwfm_classifier"])
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    del description["parameters"]["transductive"]
-    del description["model"]["config"]["centre"], description["model"]["config"]["regression_weight"]
-    safetensors.torch.save_file(tensors, path, metadata={"lwfm_classifier": json.dumps(description)})
+
+    def without(description: dict[str, Any]) -> None:
+        del description["parameters"]["transductive"], description["parameters"]["views"]
+        del description["model"]["config"]["centre"], description["model"]["config"]["regression_weight"]
+
+    change_file(path, description=without)
     np.testing.assert_array_equal(
         FewShotClassifier.load(path).predict_proba(queries), fitted.predict_proba(queries)
     )
@@ -88,13 +102,9 @@ def test_other_and_damaged_files_are_refused(
         save_model(network, path)
     elif damage != "missing":
         fitted.save(path)
-        with safetensors.safe_open(path, framework="pt") as file:
-            description = json.loads(file.metadata()["lwfm_classifier"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         if damage in TENSORS:
-            TENSORS[damage](tensors)
+            change_file(path, TENSORS[damage])
         else:
-            DESCRIPTIONS[damage](description)
-        safetensors.torch.save_file(tensors, path, metadata={"lwfm_classifier": json.dumps(description)})
+            change_file(path, description=DESCRIPTIONS[damage])
     with pytest.raises(UserError, match=r"classifier\.safetensors"):
         FewShotClassifier.load(path)

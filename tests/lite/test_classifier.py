@@ -32,6 +32,7 @@ HEADS: dict[str, dict[str, Any]] = {
     "task": {"centre": "task"},
     "episode": {"centre": "episode"},
     "warm": {"temperature": 0.05},
+    "regression": {"centre": "task", "regression_weight": 3.0},
 }
 
 
@@ -100,6 +101,22 @@ def test_arrays_and_images_of_more_bits_are_read(exported: Exported) -> None:
     found = FewShotClassifier(exported.path).fit(deep[..., None], [0, 1] * 3)
     np.testing.assert_allclose(found.predict_proba(list(deep)), known.predict_proba(list(deep)), atol=1e-4)
     assert found.predict(list(deep)).dtype == np.int64
+
+
+def test_views_are_those_of_torch(
+    exported: Exported, shots: Shots, queries: list[Path], tmp_path: Path
+) -> None:
+    network, lite = pair(exported, {"centre": "task", "regression_weight": 3.0})
+    known = lwfm.FewShotClassifier(network, engine="torch", progress=False).fit(*shots)
+    found = FewShotClassifier(lite).fit(*shots)
+    for one, other in zip(found.examples_.views, known.support_.views, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-3)
+    plain = FewShotClassifier(lite, views=False).fit(*shots)
+    assert not plain.examples_.views
+    assert not np.allclose(plain.predict_proba(queries), found.predict_proba(queries), atol=1e-3)
+    plain.set_params(views=True).partial_fit(shots[0][:2], shots[1][:2])
+    assert plain.examples_.views[0].shape[0] == len(shots[0]) + 2
+    np.testing.assert_array_equal(plain.examples_.views[0][0, 1], plain.examples_.views[0][0, 4])
 
 
 @pytest.fixture(scope="module")
