@@ -210,7 +210,7 @@ def compare_answers(network: LWFM, count: int) -> Iterator[tuple[str, ...]]:
 
 def three_networks(trained: str | None) -> Iterator[LWFM]:
     """Build EfficientNet-Lite0, a ResNet-18 (trained, if a file is given) and a transformer."""
-    yield build_network("auto")
+    yield build_network("auto", head="recommended")
     resnet = ModelConfig(backbone="resnet18", image_size=84, embedding=False)
     yield build_network(trained or resnet)
     yield build_network(ModelConfig(backbone="timm:vit_tiny_patch16_224", image_size=224, embedding=False))
@@ -255,11 +255,13 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     print(f"{describe(torch.device('cpu'), options.threads)}, load {os.getloadavg()[0]:.1f}")
     if options.what == "files":
-        network = build_network(options.model)
+        network = build_network(options.model, head="recommended")
         for size in SIZES:
             print(time_files(network, options.images or 2000, size), flush=True)
     elif options.what == "stream":
-        for line in measure_stream(build_network(options.model), options.images or 100_000):
+        for line in measure_stream(
+            build_network(options.model, head="recommended"), options.images or 100_000
+        ):
             print(line, flush=True)
     elif options.what == "equal":
         networks = three_networks(options.trained)

@@ -121,7 +121,7 @@ class _EncodedImages:
     def __init__(self, method: Method, maps: CachedMaps, needed: Tensor) -> None:
         self.method, self.maps = method, maps
         self.device = maps.layers[0].device
-        first = method.encode(maps.select(needed[:1]))
+        first = self._encode_chunk(needed[:1])
         self._image_bytes = sum(x.nbytes for x in first.values())
         self._all: dict[str, Tensor] | None = None
         if len(needed) * self._image_bytes <= ENCODED_BYTES:
@@ -149,11 +149,17 @@ class _EncodedImages:
         """Encode images chunk by chunk: intermediate results take little memory beside the encoded ones."""
         encoded: dict[str, Tensor] = {}
         for begin in range(0, len(images), _CHUNK_IMAGES):
-            chunk = self.method.encode(self.maps.select(images[begin : begin + _CHUNK_IMAGES]))
+            chunk = self._encode_chunk(images[begin : begin + _CHUNK_IMAGES])
             for name, x in chunk.items():
                 if name not in encoded:
                     encoded[name] = x.new_empty(len(images), *x.shape[1:])
                 encoded[name][begin : begin + len(x)] = x
+        return encoded
+
+    def _encode_chunk(self, images: Tensor) -> dict[str, Tensor]:
+        encoded = self.method.encode(self.maps.select(images))
+        if self.method.views:
+            encoded |= self.method.encode_views(self.maps.select_views(images))
         return encoded
 
 

@@ -159,7 +159,12 @@ def evaluate(
     draw = partial(EpisodeSampler, images.labels, queries=queries, episodes=episodes, seed=seed)
     drawn = {(n, k): list(draw(way=n, shot=k, classes=images.classes)) for n, k in product(ways, shots)}
     with shared_work() as share:
-        options: _Encoding = {"batch_size": batch_size, "workers": workers, "engine": engine}
+        options: _Encoding = {
+            "batch_size": batch_size,
+            "workers": workers,
+            "engine": engine,
+            "views": head_set.views,
+        }
         cached = _encode(head_set.encoder, images, drawn, share, maps, maps_dtype, options)
         try:
             methods = _answer(head_set, cached, images, drawn, share)
@@ -207,6 +212,7 @@ class _Encoding(TypedDict):
     batch_size: int | None
     workers: int
     engine: str
+    views: bool
 
 
 def _encode(

@@ -68,6 +68,9 @@ class HeadOptions(TypedDict, total=False):
         baseline also none.
     regression_weight : float
         Weight of a ridge regression on mean and spread of each image's positions; 0 leaves it out.
+    views : bool
+        Whether further views of the support images (mirrored, enlarged) are learned from too: by the
+        regression of a head, by a baseline as further shots.
     neighbors : int
         Of local_descriptors.
     pairing : str
@@ -92,6 +95,7 @@ class HeadOptions(TypedDict, total=False):
     baseline: BaselineName
     centre: Centre
     regression_weight: float
+    views: bool
     neighbors: int
     pairing: Pairing
     ridge: float
@@ -121,6 +125,11 @@ class HeadSet:
     encoder: LWFM
     own: HeadOnMaps
     others: dict[str, Method]
+
+    @property
+    def views(self) -> bool:
+        """Whether any head needs further views of the images."""
+        return any(method.views for method in self.others.values())
 
 
 def make_heads(network: LWFM, options: Mapping[str, HeadOptions]) -> HeadSet:
@@ -170,18 +179,32 @@ def make_heads(network: LWFM, options: Mapping[str, HeadOptions]) -> HeadSet:
     others: dict[str, Method] = {}
     for name, config in configs.items():
         if baseline := _baseline(name, options[name]):
-            others[name] = BaselineOnMaps(baseline, places[name], read[name][1][0], name)
+            size = read[name][1][0]
+            others[name] = BaselineOnMaps(
+                baseline, places[name], size, name, views=_views(name, options[name])
+            )
         else:
             head = _build(network, encoder, name, config)
-            others[name] = HeadOnMaps(head, places[name], read[name][1], name)
+            views = _views(name, options[name], head)
+            others[name] = HeadOnMaps(head, places[name], read[name][1], name, views=views)
     return HeadSet(encoder, HeadOnMaps(network.head, places[""], own.feature_size), others)
+
+
+def _views(name: str, options: HeadOptions, head: LWFMHead | None = None) -> bool:
+    """Return whether a variant learns from views; UserError where it cannot, or for another value."""
+    views = options.get("views", False)
+    if not isinstance(views, bool):
+        raise UserError(f"head {name}: views must be true or false, not {views!r}")
+    if views and head is not None and head.regression_weight == 0:
+        raise UserError(f"head {name}: only a regression learns from views: set regression_weight")
+    return views
 
 
 def _configure(network: LWFM, name: str, options: HeadOptions) -> ModelConfig:
     """Return the configuration of a variant; UserError for options that cannot work."""
     baseline = _baseline(name, options)
     known = _OF_HEADS if baseline is None else ["layers", "feature_size"]
-    if baseline is None and (unknown := sorted(set(options) - set(known))):
+    if baseline is None and (unknown := sorted(set(options) - {*known, "views"})):
         hint = " without a baseline" if unknown[0] in _OF_BASELINES else ""
         raise UserError(f"head {name}: unknown option {unknown[0]}{hint}; a head can set {', '.join(known)}")
     own = network.backbone.layers
@@ -225,7 +248,7 @@ def _baseline(name: str, options: HeadOptions) -> Baseline | None:
     given: dict[str, Any] = {
         option: value
         for option, value in options.items()
-        if option not in ("baseline", "layers", "feature_size")
+        if option not in ("baseline", "layers", "feature_size", "views")
     }
     if unknown := sorted(set(given) - set(of_kind)):
         known = ", ".join(["layers", "feature_size", *of_kind])

@@ -11,6 +11,7 @@ import torch
 
 from lwfm._common.digests import digest_arrays
 from lwfm._common.tensor_files import numpy_tensors, streamed_tensor_file
+from lwfm.data.center_crop import VIEWS, CenterCrop
 from lwfm.errors import UserError
 from lwfm.evaluation.cached_maps import CachedMaps, encoded_batches
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 MapsDtype = Literal["float32", "float16"]
 
 
-def maps_fingerprint(model: LWFM, images: ImageSet, dtype: MapsDtype) -> str:
+def maps_fingerprint(model: LWFM, images: ImageSet, dtype: MapsDtype, *, views: bool = False) -> str:
     """Return the SHA-256 of all that the maps depend on: backbone weights and layers, images, precision.
 
     The head is not included: any head can be evaluated on the same maps.
@@ -39,6 +40,7 @@ def maps_fingerprint(model: LWFM, images: ImageSet, dtype: MapsDtype) -> str:
         "normalization": asdict(normalization),
         "images": images.fingerprint,
         "dtype": dtype,
+        **({"views": CenterCrop(model.config.image_size).describe_views()} if views else {}),
     }
     return digest_arrays(described, numpy_tensors(model.backbone))
 
@@ -52,6 +54,7 @@ def stored_maps(
     batch_size: int | None = None,
     workers: int = 0,
     engine: str = "auto",
+    views: bool = False,
 ) -> CachedMaps:
     """Return the maps of all images of a split from a file, which is written first when it is missing.
 
@@ -65,7 +68,7 @@ def stored_maps(
         Folder of the files; each is named after the split and the fingerprint.
     dtype : str
         float32, or float16 for half the space; the head computes in float32 in either case.
-    batch_size, workers, engine
+    batch_size, workers, engine, views
         As of :func:`lwfm.evaluation.cached_maps.compute_maps`.
 
     Returns
@@ -78,22 +81,26 @@ def stored_maps(
     UserError
         The file cannot be written, or one of that name is damaged.
     """
-    path = Path(folder) / f"{images.split}-{maps_fingerprint(model, images, dtype)[:24]}.safetensors"
+    path = (
+        Path(folder)
+        / f"{images.split}-{maps_fingerprint(model, images, dtype, views=views)[:24]}.safetensors"
+    )
     count = len(images)
+    rows = count * (1 + VIEWS if views else 1)
     shapes = [
-        (count, C_l, F_l, F_l)
+        (rows, C_l, F_l, F_l)
         for C_l, F_l in zip(model.backbone.layer_dims, model.backbone.feature_size, strict=True)
     ]
     if not path.is_file():
         batches = encoded_batches(
-            model, images, range(count), batch_size=batch_size, workers=workers, engine=engine
+            model, images, range(count), batch_size=batch_size, workers=workers, engine=engine, views=views
         )
         _write_layers(
             path, {f"layer{number}": (dtype, shape) for number, shape in enumerate(shapes)}, batches
         )
     device = next(model.parameters()).device
     layers = tuple(layer.to(device) for layer in _read_layers(path, shapes, dtype))
-    return CachedMaps.build(layers, range(count), count)
+    return CachedMaps.build(layers, range(count), count, views=views)
 
 
 def _write_layers(

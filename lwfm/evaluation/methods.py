@@ -11,15 +11,17 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 import torch.nn.functional as F
 
-from lwfm.nn import EncodedMaps, global_features
+from lwfm.data.center_crop import VIEWS
+from lwfm.nn import ClassLists, EncodedMaps, global_features
 from lwfm.nn.baselines.class_means import class_mean_cosines
+from lwfm.nn.regression import image_statistics
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from torch import Tensor
 
-    from lwfm.nn import ClassLists, LWFMHead
+    from lwfm.nn import LWFMHead
     from lwfm.nn.baselines import Baseline
 
 NETWORK_HEAD = "lwfm"
@@ -35,8 +37,15 @@ class Method(Protocol):
     def name(self) -> str:
         """Name of the method, and in the progress bar."""
 
+    @property
+    def views(self) -> bool:
+        """Whether it learns from further views of the support images."""
+
     def encode(self, maps: Sequence[Tensor]) -> dict[str, Tensor]:
         """Compute from cached layers [n, C_l, F, F] all that episodes need: tensors [n, ...] by name."""
+
+    def encode_views(self, maps: Sequence[Tensor]) -> dict[str, Tensor]:
+        """Compute from cached layers [n * V, C_l, F, F] of views what :attr:`views` needs, [n, V, ...]."""
 
     def scores(
         self, images: Mapping[str, Tensor], support: Tensor, query: Tensor, classes: ClassLists
@@ -58,12 +67,15 @@ class HeadOnMaps:
         Sides F_l to which it pools them.
     name : str
         Of the method; both terms of the head of the network, ``lwfm``, are methods too.
+    views : bool
+        Whether its regression learns from further views.
     """
 
     head: LWFMHead
     places: tuple[int, ...]
     sizes: tuple[int, ...]
     name: str = NETWORK_HEAD
+    views: bool = False
 
     @classmethod
     def whole(cls, head: LWFMHead) -> HeadOnMaps:
@@ -78,11 +90,19 @@ class HeadOnMaps:
         """Encode images for the head."""
         return self.head.encode(self.read(maps)).tensors()
 
+    def encode_views(self, maps: Sequence[Tensor]) -> dict[str, Tensor]:
+        """Compute the statistics of views."""
+        statistics = image_statistics(self.head.encode(self.read(maps)))
+        return {f"views.{kind}": x.view(-1, VIEWS, x.shape[1]) for kind, x in enumerate(statistics)}
+
     def scores(
         self, images: Mapping[str, Tensor], support: Tensor, query: Tensor, classes: ClassLists
     ) -> dict[str, Tensor]:
         """Compute the sum of the terms, and each for the network's head; no ``matching`` at a weight of 0."""
-        terms = self.head.compare_episodes(EncodedMaps.from_tensors(images), support, query, classes)
+        kinds = sum(name.startswith("views.") for name in images)
+        views = [images[f"views.{kind}"] for kind in range(kinds)] or None
+        encoded = EncodedMaps.from_tensors(images)
+        terms = self.head.compare_episodes(encoded, support, query, classes, views=views)
         scores = {self.name: terms.total}
         if self.name == NETWORK_HEAD:
             scores["base"] = terms.base
@@ -105,27 +125,43 @@ class BaselineOnMaps:
         Side F to which it pools them.
     name : str
         Of the method.
+    views : bool
+        Whether further views of the support images are further shots.
     """
 
     baseline: Baseline
     places: tuple[int, ...]
     size: int
     name: str
+    views: bool = False
 
     def encode(self, maps: Sequence[Tensor]) -> dict[str, Tensor]:
         """Lay out images as positions [n, P, C]."""
         layers = _pooled(maps, self.places, (self.size,) * len(self.places))
         return {"positions": torch.cat([x.flatten(2) for x in layers], dim=1).transpose(1, 2).contiguous()}
 
+    def encode_views(self, maps: Sequence[Tensor]) -> dict[str, Tensor]:
+        """Lay out views as positions [n, V, P, C]."""
+        positions = self.encode(maps)["positions"]
+        return {"views": positions.view(-1, VIEWS, *positions.shape[1:])}
+
     def scores(
         self, images: Mapping[str, Tensor], support: Tensor, query: Tensor, classes: ClassLists
     ) -> dict[str, Tensor]:
         """Compute the scores of one episode after the other."""
-        positions = images["positions"]
-        pairs = zip(support, query, strict=True)
-        return {
-            self.name: torch.stack([self.baseline(positions[s], classes, positions[q]) for s, q in pairs])
-        }
+        positions, views = images["positions"], images.get("views")
+        if views is not None:
+            alike = 1 + views.shape[1]
+            classes = ClassLists(
+                [label for label in classes.labels for _ in range(alike)], device=support.device
+            )
+        scores = []
+        for s, q in zip(support, query, strict=True):
+            shots = positions[s]
+            if views is not None:
+                shots = torch.cat([shots.unsqueeze(1), views[s]], 1).flatten(0, 1)
+            scores.append(self.baseline(shots, classes, positions[q]))
+        return {self.name: torch.stack(scores)}
 
 
 def _pooled(maps: Sequence[Tensor], places: Sequence[int], sizes: Sequence[int]) -> tuple[Tensor, ...]:
@@ -139,7 +175,11 @@ def _pooled(maps: Sequence[Tensor], places: Sequence[int], sizes: Sequence[int])
 class NearestClassMean:
     """The baseline: cosine of globally averaged features with the mean of each class."""
 
-    name = BASELINE
+    name, views = BASELINE, False
+
+    def encode_views(self, maps: Sequence[Tensor]) -> dict[str, Tensor]:  # noqa: ARG002
+        """Return nothing: it uses none."""
+        return {}
 
     def encode(self, maps: Sequence[Tensor]) -> dict[str, Tensor]:
         """Average the maps of images."""
