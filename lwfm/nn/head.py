@@ -374,7 +374,7 @@ class LWFMHead(nn.Module):
             device = getattr(labels, "device", device) if first.is_meta else device
             if isinstance(labels, Tensor) and labels.device != device:
                 raise ValueError(f"support is on {device}, but support_labels are on {labels.device}")
-        return batches, class_lists(labels, len(first), device), self._weights(first)
+        return batches, class_lists(labels, first.shape[0], device), self._weights(first)
 
     def _weights(self, maps: Tensor) -> list[Tensor]:
         """Return the weights of the embeddings in the dtype of maps; ValueError on another device."""

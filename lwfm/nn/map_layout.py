@@ -47,6 +47,8 @@ class MapLayout:
                 f"feature_size must be a positive int or one per layer, got {feature_size} "
                 f"for {len(self.dims)} layers"
             )
+        # Of maps whose layers are one tensor.
+        self._joined = (self.channels, self.sizes[0], self.sizes[0]) if len(set(self.sizes)) == 1 else None
 
     def layers(self, maps: Maps, name: str) -> list[Tensor]:
         """Split maps into one [B, C_l, F_l, F_l] per layer, in the dtype the head computes in.
@@ -73,6 +75,8 @@ class MapLayout:
         """
         if isinstance(maps, Tensor):
             tensors, shape = [maps], maps.shape
+            if maps.dtype in (torch.float32, torch.float64) and shape[1:] == self._joined:
+                return tensors  # before lists are made, which takes as long as a small episode
             if maps.ndim != 4 or shape[1] != self.channels:
                 raise ValueError(f"{name} must be maps [B, {self.channels}, F, F], got {list(shape)}")
             B, _, height, width = shape

@@ -82,31 +82,25 @@ class LaneWeights {
     for (std::int64_t j = 0; j < columns_; ++j) {
       column_scale_[j] = at(blocks.column_scales + j * blocks.scale_step);
     }
-    Vectors *raw = raw_.data(), *x = x_.data();
-    for (std::int64_t i = 0; i < rows_; ++i) {
-      const T scale = blocks.row_scales[i];
-      row_scale_[i] = Vector{} + scale;
-      for (std::int64_t j = 0; j < columns_; ++j) {
-        const Vector entry = at(blocks.raw + i * blocks.row_step + j * blocks.column_step);
-        *raw++ = entry;
-        *x++ = entry * scale * column_scale_[j];
-      }
-    }
+    for (std::int64_t i = 0; i < rows_; ++i) row_scale_[i] = Vector{} + blocks.row_scales[i];
+    scale_products({blocks.raw, blocks.row_step, blocks.column_step});
   }
 
   // a and b of the blocks that were read.
   LWFM_INLINE void weigh(T temperature) {
-    soften(down_, temperature, a_.data());
-    soften(across_, temperature, b_.data());
+    soften(down_, temperature);
+    sum_lines(down_, a_.data());
+    soften(across_, temperature);
+    sum_lines(across_, b_.data());
   }
 
   // From a_grad and b_grad to the gradients of the blocks that were read: of the products in
   // raw_grad, of the row scales in place of a_grad, of the column scales in place of b_grad.
   LWFM_INLINE void differentiate(T temperature) {
     grad_.clear();
-    soften(down_, temperature, a_.data());
+    soften(down_, temperature);
     differentiate(down_, temperature, a_grad_.data());
-    soften(across_, temperature, b_.data());
+    soften(across_, temperature);
     differentiate(across_, temperature, b_grad_.data());
     multiply_out();
   }
@@ -121,6 +115,12 @@ class LaneWeights {
   static LWFM_INLINE const Vectors& at(const T* from) {
     return *reinterpret_cast<const Vectors*>(from);
   }
+
+  // The blocks' products (i, j) of all lanes at data + i * row_step + j * column_step.
+  struct Products {
+    const T* data;
+    std::int64_t row_step, column_step;
+  };
 
   // The lines of a block in one direction: their first entries are `start` apart, the entries of
   // one `step`.
@@ -137,10 +137,10 @@ class LaneWeights {
     const auto resize = [](std::initializer_list<Array*> all, std::int64_t size) {
       for (Array* one : all) one->resize(size);
     };
-    resize({&raw_, &x_, &soft_, &grad_}, rows * columns);
+    resize({&gathered_, &x_, &soft_, &grad_}, rows * columns);
     resize({&row_scale_, &a_, &a_grad_}, rows);
     resize({&column_scale_, &b_, &b_grad_}, columns);
-    resize({&scale_, &mean_, &greatest_}, std::max(rows, columns));
+    resize({&scale_, &mean_, &greatest_, &share_}, std::max(rows, columns));
   }
 
   // Lanes without a pair repeat the last one.
@@ -150,16 +150,23 @@ class LaneWeights {
       const ScaledBlock<T>& block = blocks[std::min(lane, count - 1)];
       gather(block.row_scale, lane, row_scale_);
       gather(block.column_scale, lane, column_scale_);
-      T* raw = raw_.numbers() + lane;
+      T* raw = gathered_.numbers() + lane;
       for (std::int64_t i = 0; i < rows_; ++i) {
         for (std::int64_t j = 0; j < columns_; ++j, raw += kWidth) *raw = block.raw.at(i, j);
       }
     }
-    const Vectors* raw = raw_.data();
+    scale_products({gathered_.numbers(), columns_ * kWidth, kWidth});
+  }
+
+  LWFM_INLINE void scale_products(const Products& raw) {
+    raw_ = raw;
     Vectors* x = x_.data();
     for (std::int64_t i = 0; i < rows_; ++i) {
       const Vector scale = row_scale_[i];
-      for (std::int64_t j = 0; j < columns_; ++j) *x++ = *raw++ * scale * column_scale_[j];
+      const T* from = raw.data + i * raw.row_step;
+      for (std::int64_t j = 0; j < columns_; ++j, from += raw.column_step) {
+        *x++ = at(from) * scale * column_scale_[j];
+      }
     }
   }
 
@@ -171,15 +178,15 @@ class LaneWeights {
     }
   }
 
-  // The softmax of every standardized line; its sums over the lines are the weights.
-  LWFM_INLINE void soften(const Lines& lines, T temperature, Vectors* weights) {
+  // The softmax of every standardized line, as numbers in soft_ that are to be multiplied with the
+  // line's share_.
+  LWFM_INLINE void soften(const Lines& lines, T temperature) {
     for (std::int64_t k = 0; k < lines.count; ++k) measure(lines, k);
     // All lines in one loop over plain numbers: compilers have vectors of square roots only there.
     T* scale = scale_.numbers();
     for (std::int64_t k = 0; k < lines.count * kWidth; ++k) {
       scale[k] = T{1} / (std::sqrt(scale[k] + static_cast<T>(kStandardizeEps)) * temperature);
     }
-    for (std::int64_t e = 0; e < lines.length; ++e) weights[e] = Vector{};
     for (std::int64_t k = 0; k < lines.count; ++k) {
       const Vectors* x = x_.data() + k * lines.start;
       Vectors* soft = soft_.data() + k * lines.start;
@@ -191,12 +198,17 @@ class LaneWeights {
         total += power;
         soft[e * lines.step] = power;
       }
-      const Vector share = T{1} / total;
-      for (std::int64_t e = 0; e < lines.length; ++e) {
-        const Vector weight = soft[e * lines.step] * share;
-        soft[e * lines.step] = weight;
-        weights[e] += weight;
-      }
+      share_[k] = T{1} / total;
+    }
+  }
+
+  // The sums of softmaxes over all lines: the weights.
+  LWFM_INLINE void sum_lines(const Lines& lines, Vectors* weights) {
+    for (std::int64_t e = 0; e < lines.length; ++e) {
+      const Vectors* soft = soft_.data() + e * lines.step;
+      Vector sum{};
+      for (std::int64_t k = 0; k < lines.count; ++k) sum += soft[k * lines.start] * share_[k];
+      weights[e] = sum;
     }
   }
 
@@ -231,13 +243,13 @@ class LaneWeights {
       const Vectors* x = x_.data() + k * lines.start;
       Vectors* soft = soft_.data() + k * lines.start;
       Vectors* grad = grad_.data() + k * lines.start;
-      const Vector mean_x = mean_[k], scale = scale_[k];
+      const Vector mean_x = mean_[k], scale = scale_[k], share = share_[k];
       Vector mean{}, slope{};
       for (std::int64_t e = 0; e < lines.length; ++e) {
-        mean += soft[e * lines.step] * weights_grad[e];
+        mean += soft[e * lines.step] * share * weights_grad[e];
       }
       for (std::int64_t e = 0; e < lines.length; ++e) {
-        const Vector inner = soft[e * lines.step] * (weights_grad[e] - mean);
+        const Vector inner = soft[e * lines.step] * share * (weights_grad[e] - mean);
         slope += inner * (x[e * lines.step] - mean_x);
         soft[e * lines.step] = inner;
       }
@@ -255,14 +267,14 @@ class LaneWeights {
   LWFM_INLINE void multiply_out() {
     b_grad_.clear();
     Vectors* grad = grad_.data();
-    const Vectors* raw = raw_.data();
     for (std::int64_t i = 0; i < rows_; ++i) {
       const Vector factor = row_scale_[i];
+      const T* from = raw_.data + i * raw_.row_step;
       Vector sum{};
-      for (std::int64_t j = 0; j < columns_; ++j, ++grad, ++raw) {
-        const Vector scaled = *grad * column_scale_[j];
-        b_grad_[j] += *grad * *raw * factor;
-        sum += scaled * *raw;
+      for (std::int64_t j = 0; j < columns_; ++j, ++grad, from += raw_.column_step) {
+        const Vector raw = at(from), scaled = *grad * column_scale_[j];
+        b_grad_[j] += *grad * raw * factor;
+        sum += scaled * raw;
         *grad = scaled * factor;
       }
       a_grad_[i] = sum;
@@ -297,10 +309,12 @@ class LaneWeights {
 
   std::int64_t rows_ = 0, columns_ = 0;
   Lines down_{}, across_{};
-  Array raw_, x_, soft_, grad_;      // [rows, columns]
-  Array row_scale_, a_, a_grad_;     // [rows]
-  Array column_scale_, b_, b_grad_;  // [columns]
-  Array scale_, mean_, greatest_;    // one entry a line
+  Products raw_{};
+  Array gathered_;                         // [rows, columns], of products that are not adjacent
+  Array x_, soft_, grad_;                  // [rows, columns]
+  Array row_scale_, a_, a_grad_;           // [rows]
+  Array column_scale_, b_, b_grad_;        // [columns]
+  Array scale_, mean_, greatest_, share_;  // one entry a line
 };
 
 }  // namespace lwfm

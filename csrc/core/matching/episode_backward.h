@@ -10,7 +10,6 @@
 #pragma once
 
 #include <cstdint>
-#include <memory>
 #include <tuple>
 #include <vector>
 
@@ -33,22 +32,6 @@ struct LayerRecord {
   const T *a, *b;                  // [E, S, P, Q]
   const std::int32_t* assignment;  // [E, Q, S, P]
   const T* cosines;                // [E, Q, S, P]
-};
-
-// Memory that is not set to zero.
-template <class T>
-class Uninitialized {
- public:
-  void reserve(std::int64_t count) {
-    if (count <= count_) return;
-    numbers_.reset(new T[static_cast<std::size_t>(count)]);
-    count_ = count;
-  }
-  T* data() const { return numbers_.get(); }
-
- private:
-  std::unique_ptr<T[]> numbers_;
-  std::int64_t count_ = 0;
 };
 
 // Where the gradients of the images of an episode go, those of an image one after another.

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "core/matching/class_comparison.h"
@@ -11,20 +12,36 @@
 
 namespace lwfm {
 
+// Memory that is not set to zero.
+template <class T>
+class Uninitialized {
+ public:
+  void reserve(std::int64_t count) {
+    if (count <= count_) return;
+    numbers_.reset(new T[static_cast<std::size_t>(count)]);
+    count_ = count;
+  }
+  T* data() const { return numbers_.get(); }
+
+ private:
+  std::unique_ptr<T[]> numbers_;
+  std::int64_t count_ = 0;
+};
+
 // Support images of one layer of one episode.
 template <class T>
 struct EpisodeSupport {
-  std::vector<T> positions;             // [S, P, C]
+  Uninitialized<T> positions;           // [S, P, C]
   std::vector<T> scales, norms;         // [S, P]: of correlations, of cosines
-  std::vector<T> grams;                 // [K P, K P] of each class that has them
+  Uninitialized<T> grams;               // [K P, K P] of each class that has them
   std::vector<const T*> embedded_rows;  // [S, P]
   std::vector<T> embedded_norms;        // [S, P]: 1 / |embedded|
 
   void reserve(const PoolLayer<T>& layer, const EpisodeImages& images) {
     const auto rows = static_cast<std::size_t>(images.S * layer.P);
-    positions.resize(rows * static_cast<std::size_t>(layer.C));
+    positions.reserve(images.S * layer.P * layer.C);
     for (auto* of_rows : {&scales, &norms}) of_rows->resize(rows);
-    grams.resize(static_cast<std::size_t>(images.gram_begin(images.classes.way, layer.P)));
+    grams.reserve(images.gram_begin(images.classes.way, layer.P));
     embedded_rows.resize(layer.is_embedded() ? rows : 0);
     embedded_norms.resize(layer.is_embedded() ? rows : 0);
   }

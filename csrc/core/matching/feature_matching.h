@@ -55,12 +55,17 @@ Status match_positions(MatchingWorkspace<T>& workspace, const ScaledBlock<T>& bl
   return solve(workspace.cost_matrix(raw), {}, workspace.solver, assignment);
 }
 
-// The row of the most similar match, -1 if no row has a column.
+// The row of the most similar match, -1 if no row has a column; without branches.
 template <class T>
 std::int64_t most_similar_row(const T* cosines, const std::int64_t* assignment, std::int64_t rows) {
   std::int64_t best = -1;
+  T greatest{0};
   for (std::int64_t i = 0; i < rows; ++i) {
-    if (assignment[i] >= 0 && (best < 0 || is_larger(cosines[i], cosines[best]))) best = i;
+    const bool is_next =
+        static_cast<int>(assignment[i] >= 0) &
+        (static_cast<int>(best < 0) | static_cast<int>(is_larger(cosines[i], greatest)));
+    best = is_next ? i : best;
+    greatest = is_next ? cosines[i] : greatest;
   }
   return best;
 }

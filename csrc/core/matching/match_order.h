@@ -17,7 +17,8 @@ LWFM_HOST_DEVICE bool comes_first(T cosine, Row row, T other_cosine, Row other_r
 // counts, and a NaN as largest.
 template <class T>
 LWFM_HOST_DEVICE bool is_larger(T similarity, T best) {
-  return similarity > best || (similarity != similarity && best == best);
+  // Without a branch: which one is larger is hard to predict.
+  return static_cast<int>(best == best) & static_cast<int>(!(similarity <= best));
 }
 
 }  // namespace lwfm
