@@ -91,8 +91,11 @@ def optimal_transport(cost: Tensor, row_weights: Tensor, column_weights: Tensor)
     for index in np.ndindex(*batch):
         weights = np.concatenate([rows[index].numpy(), columns[index].numpy()])[:-1]
         costs = cost[index].detach().cpu().double().numpy().ravel()
-        solution = np.asarray(linprog(costs, A_eq=sums, b_eq=weights, method="highs").x)
-        plan[index] = torch.from_numpy(solution.reshape(N, M))
+        # Its presolve takes problems with weights of 1e-7 beside 1 for infeasible.
+        found = linprog(costs, A_eq=sums, b_eq=weights, method="highs", options={"presolve": False})
+        if found.x is None:
+            raise ValueError(f"problem {index} is not solved: {found.message}")
+        plan[index] = torch.from_numpy(np.asarray(found.x).reshape(N, M))
     return plan
 
 

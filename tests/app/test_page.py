@@ -121,7 +121,7 @@ def test_twenty_images_are_classified(page: Page, by_class: ByClass) -> None:
 def correct(page: Page, image: int, given: str, right: str) -> None:
     page.all("#answers .thumbnail-lg")[image].click()
     page.wait(lambda: given in "".join(page.texts("#heading h3")))
-    assert page.one("#matches img").get_attribute("naturalWidth") != "0"
+    page.wait(lambda: page.one("#matches img").get_attribute("naturalWidth") != "0")  # it is fetched
     field = page.one("#right-class input")
     field.clear()
     field.send_keys(right + "\n")

@@ -85,6 +85,13 @@ def small_problems(draw: st.DrawFn) -> tuple[Tensor, Tensor, Tensor]:
     return torch.tensor(cost, dtype=torch.float64).reshape(n, m), rows, columns
 
 
+def test_the_oracle_solves_problems_of_tiny_weights() -> None:
+    rows = torch.tensor([1.0] * 5 + [1e-7] * 2, dtype=torch.float64)
+    columns = torch.tensor([1.0] * 6 + [1e-7], dtype=torch.float64)
+    columns *= rows.sum() / columns.sum()
+    assert float(reference.transport_cost(torch.ones(7, 7).double(), rows, columns)) == pytest.approx(5)
+
+
 @settings(max_examples=150, deadline=None)
 @given(small_problems())
 def test_plans_are_feasible_sparse_and_optimal(problem: tuple[Tensor, Tensor, Tensor]) -> None:
