@@ -21,7 +21,6 @@ from lwfm.classifier.few_shot import MOST_WITH_VIEWS, FewShotEstimator
 from lwfm.classifier.labels import check_labels, check_options, plain_value
 from lwfm.classifier.storage import load_state, save_state
 from lwfm.classifier.support_set import SupportSet, most_similar
-from lwfm.data.center_crop import VIEWS
 from lwfm.data.user_images import NO_WHITE, check_collection, white_levels
 from lwfm.errors import UserError
 from lwfm.model.default import ModelChoice, build_network, network_name
@@ -216,14 +215,18 @@ class FewShotClassifier(FewShotEstimator):
         self, network: LWFM, images: Iterable[ImageLike], names: npt.NDArray[Any], *, first: int = 0
     ) -> SupportSet:
         images = list(images) if isinstance(images, Iterator) else images  # it is read twice
-        shown = progress(check_collection(images), "encoding images", "image", show=self.progress)
         known = self.support_.white if first else NO_WHITE
-        white = known.joined(white_levels(images))
-        encoder = self._encoder_of(network)
+        white = known.joined(white_levels(check_collection(images)))
         views = self.views and network.head.regression_weight > 0 and len(names) <= MOST_WITH_VIEWS
-        encoder.expect(len(names) * (1 + VIEWS if views else 1))
         return SupportSet.encode(
-            encoder, shown, names, self.batch_size, white=white, first=first, views=views
+            self._encoder_of(network),
+            images,
+            names,
+            self.batch_size,
+            white=white,
+            first=first,
+            views=views,
+            show=self.progress,
         )
 
     def _encoder_of(self, network: LWFM) -> Encoder:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lwfm._common.progress import progress
 from lwfm.classifier.labels import are_names
 from lwfm.data.center_crop import VIEWS
 from lwfm.data.user_images import NO_WHITE
@@ -23,7 +24,7 @@ from lwfm.nn import ClassLists
 from lwfm.nn.regression import image_statistics
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Sequence
 
     import numpy.typing as npt
 
@@ -75,34 +76,35 @@ class SupportSet:
         white: WhiteLevels = NO_WHITE,
         first: int = 0,
         views: bool = False,
+        show: bool = True,
     ) -> Self:
-        """Encode labeled images, also their further views if wanted; ``first`` numbers the default names."""
-        names: list[str] = []
+        """Encode labeled images, also their further views if wanted; ``first`` numbers the default names.
 
-        def named() -> Iterator[ImageLike]:
-            for image in images:
-                number = f"image {first + len(names)}"
-                names.append(os.fspath(image) if isinstance(image, (str, os.PathLike)) else number)
-                yield image
-
+        Images are read twice; ``show`` is for a progress bar. UserError for a wrong number of labels.
+        """
+        names = tuple(
+            os.fspath(image) if isinstance(image, (str, os.PathLike)) else f"image {first + number}"
+            for number, image in enumerate(images)
+        )
+        if len(names) != len(labels):
+            raise UserError(f"{len(names)} images need as many labels, got {len(labels)}")
+        shown = progress(images, "encoding images", "image", show=show)
         head, batches = encoder.network.head, []
         of_views: list[tuple[Tensor, ...]] = []
-        for batch in encode_images(encoder, named(), batch_size, white=white, views=views):
+        for batch in encode_images(encoder, shown, batch_size, white=white, views=views):
             if not views:
                 batches.append(batch)
                 continue
             alike = [layer.view(-1, 1 + VIEWS, *layer.shape[1:]) for layer in batch]
             batches.append(tuple(layer[:, 0] for layer in alike))
             of_views.append(_view_statistics(head, [layer[:, 1:] for layer in alike]))
-        if len(names) != len(labels):
-            raise UserError(f"{len(names)} images need as many labels, got {len(labels)}")
         classes, indices = np.unique(labels, return_inverse=True)
         maps = tuple(torch.cat(layer) for layer in zip(*batches, strict=True))
         with torch.inference_mode():
             encoded = head.encode(maps)
         places = torch.as_tensor(indices, device=maps[0].device)
         statistics = tuple(torch.cat(kind) for kind in zip(*of_views, strict=True))
-        return cls(maps, encoded, places, classes, tuple(names), white, statistics)
+        return cls(maps, encoded, places, classes, names, white, statistics)
 
     @functools.cached_property
     def lists(self) -> ClassLists:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
@@ -29,7 +30,25 @@ _SHARPNESS = 16
 """Power of :class:`ClassVote`, by which shares of cells of another protocol were likeliest."""
 
 
-class NeighborVote:
+class Vote(ABC):
+    """What tells classes by references: the shares of a vote, and how far rows are from all references."""
+
+    @abstractmethod
+    def compare(
+        self, embeddings: npt.NDArray[np.float32]
+    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """Return :meth:`probabilities` and :meth:`distances` from one search."""
+
+    def probabilities(self, embeddings: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+        """Return the share of the vote [N, classes] that each class gets; each row sums to 1."""
+        return self.compare(embeddings)[0]
+
+    def distances(self, embeddings: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+        """Return the distance [N] to the references that count: large for what is unlike all of them."""
+        return self.compare(embeddings)[1]
+
+
+class NeighborVote(Vote):
     """Vote of the k nearest references, found by scikit-learn.
 
     Parameters
@@ -59,18 +78,10 @@ class NeighborVote:
         self._knn: Any = NearestNeighbors(n_neighbors=k).fit(references)
         return self
 
-    def probabilities(self, embeddings: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-        """Return the share of the vote [N, classes] that each class gets; each row sums to 1."""
-        return self.compare(embeddings)[0]
-
-    def distances(self, embeddings: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-        """Return the mean distance [N] to the k nearest references: large for what is unlike all of them."""
-        return self.compare(embeddings)[1]
-
     def compare(
         self, embeddings: npt.NDArray[np.float32]
     ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-        """Return :meth:`probabilities` and :meth:`distances` from one search."""
+        """Return the shares, and the mean distance [N] to the k nearest references, from one search."""
         shares = np.zeros((len(embeddings), self.classes))
         means = np.zeros(len(embeddings))
         for start in progress(range(0, len(embeddings), _AT_ONCE), "comparing", "batch"):
@@ -105,7 +116,7 @@ class NeighborVote:
         return float(np.quantile(left_out, kept))
 
 
-class ClassVote:
+class ClassVote(Vote):
     """Nearness of each class by its nearest references, whose number does not depend on how frequent it is.
 
     The distance of a class is the mean distance of its k nearest references, or of all where it has fewer:
@@ -138,18 +149,10 @@ class ClassVote:
             raise ValueError(f"a class of {classes} has no reference")
         return self
 
-    def probabilities(self, embeddings: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-        """Return the share [N, classes] of each class; each row sums to 1."""
-        return self.compare(embeddings)[0]
-
-    def distances(self, embeddings: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-        """Return the distance [N] of the nearest class: large for what is unlike all of them."""
-        return self.compare(embeddings)[1]
-
     def compare(
         self, embeddings: npt.NDArray[np.float32]
     ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-        """Return :meth:`probabilities` and :meth:`distances` from one search."""
+        """Return the shares, and the distance [N] of the nearest class, from one search."""
         distances = self._class_distances(embeddings)
         nearest = distances.min(1)
         ratios = nearest[:, None] / np.where(distances == 0, 1, distances)

@@ -69,8 +69,8 @@ def encode_images(
         same batch.
     """
     encoder = encoder if isinstance(encoder, Encoder) else Encoder(encoder)
-    encoder.expect(length_hint(images))
     alike = 1 + VIEWS if views else 1  # a batch holds whole images
+    encoder.expect(alike * length_hint(images))
     most = max((batch_size or encoder.batch_size) // alike, 1)
     batch_size = alike * shared_batch_size(images, most, encoder.threads)
     waiting: list[tuple[torch.Tensor, ...]] = []
