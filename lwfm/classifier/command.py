@@ -12,9 +12,10 @@ from lwfm._common.progress import progress
 from lwfm._common.text import listed, one_line
 from lwfm.classifier.answers import Answers, check_suffix
 from lwfm.classifier.classifier import FewShotClassifier
-from lwfm.classifier.image_files import find_examples, find_images
+from lwfm.classifier.image_files import find_examples
 from lwfm.data import open_image
 from lwfm.data.image_sets import Unreadable, skip_unreadable
+from lwfm.data.layouts.folders import find_images
 from lwfm.errors import UserError, keeping
 from lwfm.model.default import build_network, network_name
 

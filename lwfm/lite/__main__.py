@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lwfm.classifier.answers import Answers, check_suffix
-from lwfm.classifier.image_files import find_examples, find_images
+from lwfm.classifier.image_files import find_examples
+from lwfm.data.layouts.folders import find_images
 from lwfm.errors import UserError
 from lwfm.lite.classifier import FewShotClassifier
 

@@ -285,6 +285,9 @@ def test_the_commands_evaluate_fit_and_predict(tiny_images: Path, conv4: Path, t
     assert rows[0]["image"] == str(query.resolve())
     assert float(rows[0]["distance"]) == pytest.approx(0, abs=1e-3)
     assert figure.stat().st_size > 1000
+    assert main(["metric", "predict", str(model), str(query.parent), "--out", str(out)]) == 0
+    queries = {row["query"] for row in csv.DictReader(out.open())}
+    assert queries == {str(path) for path in query.parent.iterdir()}
 
 
 @pytest.mark.parametrize(

@@ -206,3 +206,5 @@ def test_the_commands_fit_and_draw(
         1, abs=1e-3
     )
     assert figure.stat().st_size > 1000
+    assert main(["metric", "predict", str(model), str(query.parent), "--out", str(out)]) == 0
+    assert [row["image"] for row in csv.DictReader(out.open())] == sorted(map(str, query.parent.iterdir()))

@@ -142,6 +142,29 @@ def scan_folder(folder: Path) -> FolderContents:
     return contents
 
 
+def find_images(paths: Sequence[Path]) -> list[Path]:
+    """List the given files and the images directly in the given folders, in order.
+
+    Raises
+    ------
+    UserError
+        For a path that does not exist and a folder without images.
+    """
+    found: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            contents = scan_folder(path)
+            if not contents.images:
+                raise UserError(f"the folder {path} holds no image, {WITH_ENDING}")
+            warn_left_out(path, contents.left_out)
+            found += [path / name for name in contents.images]
+        elif path.is_file():
+            found.append(path)
+        else:
+            raise UserError(f"there is no image or folder {path}")
+    return found
+
+
 def scan_tree(folder: Path, refused: Callable[[UserError], None]) -> FolderContents:
     """List what is in a folder and in the folders below it, as paths relative to it.
 

@@ -21,6 +21,7 @@ from lwfm._common.ranges import check_between, check_counts
 from lwfm._common.tensor_files import tensors_under
 from lwfm._common.text import one_line
 from lwfm.data import open_image
+from lwfm.data.layouts.folders import find_images
 from lwfm.data.user_images import to_rgb
 from lwfm.errors import UserError
 from lwfm.figures import check_figure_suffix, save_figure
@@ -418,6 +419,7 @@ def predict(retriever: LeafDiseaseRetriever, inputs: Sequence[Path], out: Path, 
     """
     if figure is not None:
         check_figure_suffix(figure)
+    inputs = find_images(inputs)
     found = [retriever.identify(path) for path in progress(inputs, "identifying", "image")]
     with atomic_path(out) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)

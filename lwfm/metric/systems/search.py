@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from lwfm._common.files import atomic_path
 from lwfm._common.text import one_line
 from lwfm.data import decode_image, open_image
+from lwfm.data.layouts.folders import find_images
 from lwfm.figures import check_figure_suffix, save_figure
 from lwfm.metric.data.pictures import open_pictures
 from lwfm.metric.retriever import ImageRetriever
@@ -41,7 +42,8 @@ def write_hits(retriever: ImageRetriever, inputs: Sequence[Path], out: Path, fig
     """Search for images like each input; write a CSV of the ten nearest, and a figure of the first inputs."""
     if figure is not None:
         check_figure_suffix(figure)
-    hits = retriever.search(list(inputs))
+    inputs = find_images(inputs)
+    hits = retriever.search(inputs)
     labels = retriever.classes_[retriever.decision_.codes]
     with atomic_path(out) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)

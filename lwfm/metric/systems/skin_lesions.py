@@ -18,6 +18,7 @@ from lwfm._common.files import atomic_path
 from lwfm._common.ranges import check_between, check_counts, check_positive
 from lwfm._common.text import one_line
 from lwfm.data import open_image
+from lwfm.data.layouts.folders import find_images
 from lwfm.errors import UserError
 from lwfm.figures import check_figure_suffix, save_figure
 from lwfm.metric.data.pictures import open_pictures
@@ -337,7 +338,8 @@ def predict(classifier: SkinLesionClassifier, inputs: Sequence[Path], out: Path,
     """Write the probability of every class for each image as CSV, and draw the first images."""
     if figure is not None:
         check_figure_suffix(figure)
-    encoded = classifier._inputs(list(inputs))
+    inputs = find_images(inputs)
+    encoded = classifier._inputs(inputs)
     probabilities = classifier.predict_proba(encoded)
     with atomic_path(out) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)

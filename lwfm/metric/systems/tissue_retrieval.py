@@ -298,7 +298,7 @@ def predict(
     retriever : TissueRetriever
         Fitted on labeled tiles.
     inputs : sequence of Path
-        Images, or slides.
+        Images and folders of images, or slides.
     out : Path
         CSV file of the ten nearest of each image, or of the tiles of slides with corner, class, share of the
         votes, and the nearest case.
