@@ -35,7 +35,7 @@ Each episode: 5 classes of drawings, 1 or 5 examples of each, and one more drawi
 The network is EfficientNet-Lite0, trained on the photographs of ImageNet; nothing is trained here. Some of
 the things (roosters, for one) are in those photographs: all rows but the last profit from that alike."""
 _ROWS = f"""\
-{_RECOMMENDED:<20} the head of `lwfm classify`, centered by the task, with a regression
+{_RECOMMENDED:<20} the head of `lwfm classify`: centered by the task, with a regression on views
 {_PUBLISHED:<20} the head of LWFM-SPM as published, without its learned embedding
 {BASELINE:<20} cosine to the mean feature of a class
 {_UNTRAINED:<20} the same, on the same network with random weights"""
@@ -111,14 +111,17 @@ def demo(*, out: Path = Path("lwfm-demo"), episodes: int = 600) -> Demo:
 
 
 def recommended_head() -> HeadOptions:
-    """Return how the head of `lwfm classify` differs from the published one, on a pretrained network."""
+    """Return how the head of `lwfm classify` differs from the published one, on a pretrained network.
+
+    As there, its regression learns from further views of the examples.
+    """
     config, published = (pretrained_config(_NETWORK, head=name) for name in ("recommended", "published"))
     options = {
         name: getattr(config, name)
         for name in HeadOptions.__annotations__
         if hasattr(config, name) and getattr(config, name) != getattr(published, name)
     }
-    return cast("HeadOptions", options)
+    return cast("HeadOptions", {**options, "views": True})
 
 
 def _evaluate(

@@ -6,6 +6,7 @@ import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from lwfm import FewShotClassifier
 from lwfm.cli import main
 from lwfm.cli.demo import SHOTS, recommended_head
 from lwfm.evaluation import EvaluationResult
@@ -46,6 +47,7 @@ def test_the_recommended_head_is_that_of_the_classifier() -> None:
     config = pretrained_config("resnet18", head="recommended")
     head: dict[str, Any] = dict(recommended_head())
     assert head["regression_weight"] == config.regression_weight > 0
+    assert head.pop("views") is FewShotClassifier().views
     assert replace(pretrained_config("resnet18"), **head) == config
 
 
