@@ -13,6 +13,7 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 import lwfm
+from lwfm._common.imports import collection_paused
 from lwfm.cli.commands import COMMANDS
 from lwfm.cli.help import check_options, help_parser
 from lwfm.errors import UnsavedResultError, UserError
@@ -59,13 +60,17 @@ EPILOG = """examples:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; return the exit status: 0 done, 2 the user's mistake, 130 Ctrl-C."""
+    """Run the command line; return the exit status: 0 done, 2 the user's mistake, 130 Ctrl-C.
+
+    Without arguments they are those of the process, which is then taken to run nothing else.
+    """
+    own_process = arguments is None
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     _escape_what_cannot_be_shown()
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning
-            return _run(arguments)
+            return _run(arguments, own_process)
     except ModuleNotFoundError as error:
         if error.name is None or error.name.split(".")[0] == "lwfm":
             raise
@@ -125,7 +130,7 @@ def _fail(message: str) -> int:
     return 2
 
 
-def _run(arguments: list[str]) -> int:
+def _run(arguments: list[str], own_process: bool) -> int:
     name, words = split_command(arguments)
     if name not in COMMANDS:
         with _printing():
@@ -136,12 +141,14 @@ def _run(arguments: list[str]) -> int:
             help_parser(name).print_help()
         return 0
     check_options(name, words)
-    from lwfm.cli.parser import parse_options  # torch, and more, for the signatures: seconds
-
-    options = parse_options(name, words)
     command = COMMANDS[name]
+    with collection_paused(freeze=own_process):
+        from lwfm.cli.parser import parse_options  # torch, and more, for the signatures: seconds
+
+        options = parse_options(name, words)
+        function = command.load()
     try:
-        result = command.load()(**options)
+        result = function(**options)
     except UnsavedResultError as error:
         with _printing():
             command.report(error.result)

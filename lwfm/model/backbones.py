@@ -26,6 +26,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from lwfm._common.imports import collection_paused
 from lwfm.data.normalization import IMAGENET, Normalization
 from lwfm.errors import UserError
 from lwfm.model import few_shot_backbones
@@ -268,7 +269,7 @@ def own_image_size(name: str) -> int | None:
     """Return the size of images that a timm model was made for, if it reads no other or no smaller ones."""
     if not name.startswith(TIMM_PREFIX):
         return None
-    timm: Any = importlib.import_module("timm")
+    timm = _import_timm()
     try:
         config = timm.get_pretrained_cfg(name.removeprefix(TIMM_PREFIX), allow_unregistered=True)
     except RuntimeError:  # an unknown name, which building the network explains
@@ -278,12 +279,19 @@ def own_image_size(name: str) -> int | None:
     return int(config.input_size[-1])
 
 
+def _import_timm() -> Any:
+    """Import timm, which takes seconds and which not every user has."""
+    with collection_paused():
+        return importlib.import_module("timm")
+
+
 _Parts = tuple[nn.Module, tuple[int, ...], tuple[int, ...], Normalization | None]
 
 
 def _build_resnet(name: str, layers: tuple[int, ...] | None, weights: str) -> _Parts:
-    from torchvision.models import get_model, get_model_weights
-    from torchvision.models.feature_extraction import create_feature_extractor
+    with collection_paused():
+        from torchvision.models import get_model, get_model_weights
+        from torchvision.models.feature_extraction import create_feature_extractor
 
     network = get_model(name)
     nodes, dims = ["maxpool"], [64]
@@ -315,7 +323,7 @@ def _build_fewshot(name: str, layers: tuple[int, ...] | None, weights: str) -> _
 
 
 def _build_timm(name: str, layers: tuple[int, ...] | None, weights: str, image_size: int | None) -> _Parts:
-    timm: Any = importlib.import_module("timm")  # slow to import, and not every user has it
+    timm = _import_timm()
     model = name.removeprefix(TIMM_PREFIX)
     if not timm.is_model(model):
         near = difflib.get_close_matches(model, timm.list_models(), n=5)

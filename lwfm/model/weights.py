@@ -13,6 +13,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
+from lwfm._common.imports import collection_paused
 from lwfm.data.normalization import Normalization
 from lwfm.errors import UserError
 
@@ -140,7 +141,8 @@ def offline_tensors(network: nn.Module) -> dict[str, torch.Tensor] | None:
 
 def cached_resnet(name: str) -> Path:
     """Return the path at which torchvision caches the ImageNet weights of a ResNet."""
-    from torchvision.models import get_model_weights
+    with collection_paused():
+        from torchvision.models import get_model_weights
 
     url: str = get_model_weights(name).IMAGENET1K_V1.url
     return Path(torch.hub.get_dir()) / "checkpoints" / Path(url).name
