@@ -8,6 +8,9 @@
 // as long there as the calls around its kernels.
 #include <torch/csrc/stable/library.h>
 
+#include <optional>
+#include <vector>
+
 #include "encode_maps.h"
 #include "episodes_cpu.h"
 
@@ -92,19 +95,33 @@ struct EncodedParts {
   }
 };
 
+// Writes the gradients of positions to those of the maps, and returns those of the weights. A layer
+// of embedded positions after the other, so that there is memory for one of them.
 template <class T>
-void differentiate_positions(const EncodedPool& pool, const EpisodeImages& images,
-                             const EpisodeOptions& options, const lwfm::BackwardInputs& inputs,
-                             const EncodedGradients& to) {
-  lwfm::PoolGradients<T> grads;
+TensorList differentiate_layers(const EncodedPool& pool, const EpisodeImages& images,
+                                const EpisodeOptions& options, const lwfm::BackwardInputs& inputs,
+                                const EncodedGradients& to) {
+  std::vector<lwfm::PoolGradient<T>> positions;
   for (std::size_t l = 0; l < pool.layers(); ++l) {
-    grads.emplace_back();
+    positions.emplace_back();
     for (std::int64_t image = 0; image < pool.images(); ++image) {
-      grads.back().push_back(to.maps.view<T>(image, l).data);
+      positions.back().push_back(to.maps.view<T>(image, l).data);
     }
   }
-  for (const Tensor& grad : to.embedded_grads) grads.push_back(lwfm::images_of<T>(grad));
-  lwfm::differentiate_episodes(pool, images, options, inputs, grads);
+  TensorList of_weights;
+  std::optional<Tensor> embedded;
+  const auto begin = [&](std::size_t l) {
+    embedded = lwfm::empty_tensor(pool.embedded[l], pool.embedded[l].sizes());
+    return lwfm::images_of<T>(*embedded);
+  };
+  const auto end = [&](std::size_t l) {
+    for (const Tensor& grad : lwfm::differentiate_embedding(to, l, *embedded)) {
+      of_weights.push_back(grad);
+    }
+    embedded.reset();
+  };
+  lwfm::differentiate_episodes<T>(pool, images, options, inputs, positions, {begin, end});
+  return of_weights;
 }
 
 // grads: of logits, and of features if they are wanted; images: of each batch; heights: of the maps
@@ -131,13 +148,17 @@ TensorList compare_maps_backward_cpu(TensorList grads, TensorList encoded, Tenso
                 : differentiate_logits<double>)(lwfm::contiguous_of(grads[0]), matching_weight,
                                                 temperature);
   const lwfm::BackwardInputs inputs(pool, sizes, options, {base, matching, grads.back()}, recorded);
-  EncodedGradients to(nullptr, parts.positions, weights, parts.hidden, parts.rectified, images,
-                      heights, joined);
+  const EncodedGradients to(nullptr, parts.positions, weights, parts.hidden, parts.rectified,
+                            images, heights, joined);
   const EpisodeImages of =
       lwfm::episode_images(pool, sizes, std::nullopt, std::nullopt, order, begin);
-  (is_float ? differentiate_positions<float> : differentiate_positions<double>)(pool, of, options,
-                                                                                inputs, to);
-  return lwfm::differentiate_encoding(to, together);
+  const TensorList of_weights =
+      (is_float ? differentiate_layers<float> : differentiate_layers<double>)(pool, of, options,
+                                                                              inputs, to);
+  lwfm::differentiate_centering(to, together);
+  TensorList all = to.maps.tensors();
+  all.insert(all.end(), of_weights.begin(), of_weights.end());
+  return all;
 }
 
 }  // namespace

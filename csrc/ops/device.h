@@ -57,8 +57,8 @@ class OnDeviceOf {
 // Throws unless `other` is on the device of `tensor`.
 inline void require_same_device(const Tensor& tensor, const Tensor& other,
                                 const std::string& name) {
-  require(other.is_cuda() && other.get_device_index() == tensor.get_device_index(),
-          name + " must be on the device of the other tensors");
+  require(other.is_cuda() && other.get_device_index() == tensor.get_device_index(), name,
+          " must be on the device of the other tensors");
 }
 
 inline int as_int(std::int64_t count) {
@@ -69,8 +69,8 @@ inline int as_int(std::int64_t count) {
 // What all tensors of a launch share, from raw [..., P, M].
 inline PairShape pair_shape(const Tensor& raw) {
   const std::int64_t dims = raw.dim() - 2;
-  require(dims <= kMaxBatchDims, "at most " + std::to_string(kMaxBatchDims) +
-                                     " batch dimensions on CUDA, got " + std::to_string(dims));
+  require(dims <= kMaxBatchDims, "at most ", std::to_string(kMaxBatchDims),
+          " batch dimensions on CUDA, got ", std::to_string(dims));
   PairShape shape{
       {static_cast<int>(dims), 1, {}}, as_int(raw.size(dims)), as_int(raw.size(dims + 1))};
   for (std::int64_t d = 0; d < dims; ++d) {

@@ -33,18 +33,28 @@ using lwfm::Sizes;
 using lwfm::TensorList;
 using torch::stable::Tensor;
 
-// Images whose positions are multiplied with the weights together.
-constexpr std::int64_t kTileImages = 16;
+// Images whose positions are multiplied with the weights together: some 160 rows of a layer, fewer
+// than 17 images.
+struct ImageTiles {
+  std::int64_t images, width = 16;
 
-std::int64_t tiles_of(std::int64_t images) { return (images + kTileImages - 1) / kTileImages; }
+  explicit ImageTiles(const MapBatches& maps) : images(maps.images()) {
+    for (std::size_t l = 0; l < maps.layers(); ++l) {
+      width = std::min(width, std::max<std::int64_t>(1, 160 / maps.P(l)));
+    }
+  }
 
-// The rows of one layer that belong to a tile of images.
+  std::int64_t count() const { return (images + width - 1) / width; }
+  std::int64_t first(std::int64_t tile) const { return tile * width; }
+  std::int64_t end(std::int64_t tile) const { return std::min(images, (tile + 1) * width); }
+};
+
+// The rows of one layer that belong to a tile.
 struct TileRows {
   std::int64_t first, count;
 
-  TileRows(std::int64_t tile, std::int64_t images, std::int64_t P)
-      : first(tile * kTileImages * P),
-        count((std::min(images, (tile + 1) * kTileImages) - tile * kTileImages) * P) {}
+  TileRows(const ImageTiles& tiles, std::int64_t tile, std::int64_t P)
+      : first(tiles.first(tile) * P), count((tiles.end(tile) - tiles.first(tile)) * P) {}
 };
 
 // Calls work(VectorBytes, first layer, count) for layers that are centered together.
@@ -90,24 +100,22 @@ void rectify(T* x, std::int64_t count) {
 template <class T>
 void embed_rows(const EmbeddingWeightsOfLayers& weights, const EncodedOutputs& to, std::size_t l,
                 std::int64_t C, const TileRows& rows) {
-  thread_local std::vector<T> hidden_rows, rectified_rows;
-  const std::int64_t H = weights.hidden(l);
+  thread_local std::vector<T> hidden_rows;
+  const std::int64_t H = weights.hidden(l), count = rows.count * C;
   const bool record = !to.hidden.empty();
   if (!record) hidden_rows.resize(static_cast<std::size_t>(rows.count * H));
-  rectified_rows.resize(static_cast<std::size_t>(rows.count * C));
   T* const hidden = record ? lwfm::data_of<T>(to.hidden[l]) + rows.first * H : hidden_rows.data();
-  T* const rectified = rectified_rows.data();
   const T* const x = lwfm::data_of<const T>(to.positions[l]) + rows.first * C;
-  CpuProducts::rows(x, rows.count, lwfm::data_of<const T>(weights.first[l]), H, C, hidden);
-  rectify(hidden, rows.count * H);
-  CpuProducts::rows(hidden, rows.count, lwfm::data_of<const T>(weights.second[l]), C, H, rectified);
   T* const embedded = lwfm::data_of<T>(to.embedded[l]) + rows.first * C;
   T* const squares = lwfm::data_of<T>(to.embedded_squares[l]) + rows.first;
-  rectify(rectified, rows.count * C);
+  CpuProducts::rows(x, rows.count, lwfm::data_of<const T>(weights.first[l]), H, C, hidden);
+  rectify(hidden, rows.count * H);
+  CpuProducts::rows(hidden, rows.count, lwfm::data_of<const T>(weights.second[l]), C, H, embedded);
+  rectify(embedded, count);
   lwfm::vectorized([&](auto bytes) LWFM_INLINE_LAMBDA {
-    for (std::int64_t k = 0; k < rows.count * C; ++k) embedded[k] = x[k] + rectified[k];
     bool* const positive = record ? lwfm::data_of<bool>(to.rectified[l]) + rows.first * C : nullptr;
-    for (std::int64_t k = 0; record && k < rows.count * C; ++k) positive[k] = rectified[k] > T{0};
+    for (std::int64_t k = 0; record && k < count; ++k) positive[k] = embedded[k] > T{0};
+    for (std::int64_t k = 0; k < count; ++k) embedded[k] = x[k] + embedded[k];
     for (std::int64_t r = 0; r < rows.count; ++r) {
       squares[r] =
           lwfm::inner_product<decltype(bytes)::value>(embedded + r * C, embedded + r * C, C);
@@ -118,13 +126,13 @@ void embed_rows(const EmbeddingWeightsOfLayers& weights, const EncodedOutputs& t
 template <class T>
 void encode_all(const MapBatches& maps, bool together, const EmbeddingWeightsOfLayers& weights,
                 const EncodedOutputs& to) {
-  in_parallel(tiles_of(maps.images()), [&](std::int64_t tile) {
-    const std::int64_t end = std::min(maps.images(), (tile + 1) * kTileImages);
-    for (std::int64_t image = tile * kTileImages; image < end; ++image) {
+  const ImageTiles tiles(maps);
+  in_parallel(tiles.count(), [&](std::int64_t tile) {
+    for (std::int64_t image = tiles.first(tile); image < tiles.end(tile); ++image) {
       center_image<T>(maps, together, to, image);
     }
     for (std::size_t l = 0; weights.exist() && l < maps.layers(); ++l) {
-      embed_rows<T>(weights, to, l, maps.C(l), TileRows(tile, maps.images(), maps.P(l)));
+      embed_rows<T>(weights, to, l, maps.C(l), TileRows(tiles, tile, maps.P(l)));
     }
   });
 }
@@ -177,78 +185,89 @@ T* positions_gradient(const EncodedGradients& from, std::int64_t image, std::siz
 template <class T>
 void add_to_positions(const EncodedGradients& from, std::size_t l, std::int64_t tile,
                       const T* grads) {
-  const std::int64_t size = from.maps.P(l) * from.maps.C(l),
-                     end = std::min(from.maps.images(), (tile + 1) * kTileImages);
-  for (std::int64_t image = tile * kTileImages; image < end; ++image, grads += size) {
+  const ImageTiles tiles(from.maps);
+  const std::int64_t size = from.maps.P(l) * from.maps.C(l);
+  for (std::int64_t image = tiles.first(tile); image < tiles.end(tile); ++image, grads += size) {
     T* const to = positions_gradient<T>(from, image, l);
     for (std::int64_t k = 0; k < size; ++k) to[k] += grads[k];
   }
 }
 
-// Adds to the gradient of the positions of a tile what comes through the embedding. Leaves in
-// `embedded` [n P, C], the gradient of all embedded positions, that before the last rectifier, and
-// in `hidden` [n P, H] that before the first one.
+// Adds the gradient of the embedded positions of a tile to that of its positions, and leaves in
+// `embedded` that before the last rectifier.
 template <class T>
-void differentiate_rows(const EncodedGradients& from, std::size_t l, std::int64_t tile, T* embedded,
-                        T* hidden) {
-  thread_local std::vector<T> through;
-  const std::int64_t C = from.maps.C(l), H = from.weights.hidden(l);
-  const TileRows rows(tile, from.maps.images(), from.maps.P(l));
+void differentiate_residual(const EncodedGradients& from, std::size_t l, std::int64_t tile,
+                            T* embedded) {
+  const std::int64_t C = from.maps.C(l);
+  const TileRows rows(ImageTiles(from.maps), tile, from.maps.P(l));
   embedded += rows.first * C;
-  hidden += rows.first * H;
   add_to_positions<T>(from, l, tile, embedded);
   mask(embedded, lwfm::data_of<const bool>(from.rectified[l]) + rows.first * C, rows.count * C,
        embedded);
-  CpuProducts::matrices(embedded, C, rows.count, C, lwfm::data_of<const T>(from.weights.second[l]),
-                        H, hidden);
-  mask(hidden, lwfm::data_of<const T>(from.hidden[l]) + rows.first * H, rows.count * H, hidden);
-  through.resize(static_cast<std::size_t>(rows.count * C));
-  CpuProducts::matrices(hidden, H, rows.count, H, lwfm::data_of<const T>(from.weights.first[l]), C,
-                        through.data());
-  add_to_positions<T>(from, l, tile, through.data());
 }
 
-// to [a_columns, b_columns] = a^T b of all rows; a block of some rows of `to` is one piece of work.
+// Adds what comes through the weights to the gradient of the positions of a tile, and writes that
+// before the first rectifier to `hidden`, in rows `stride` apart. They may be those of `embedded`.
 template <class T>
-struct WeightGradient {
-  static constexpr std::int64_t kBlock = 128;
-  const T *a, *b;
-  std::int64_t rows, a_columns, b_columns;
-  T* to;
-
-  std::int64_t blocks() const { return (a_columns + kBlock - 1) / kBlock; }
-  void multiply_block(std::int64_t n) const {
-    const std::int64_t first = n * kBlock, count = std::min(kBlock, a_columns - first);
-    CpuProducts::transposed(a + first, a_columns, rows, count, b, b_columns,
-                            to + first * b_columns);
+void differentiate_rows(const EncodedGradients& from, std::size_t l, std::int64_t tile,
+                        const T* embedded, T* hidden, std::int64_t stride) {
+  thread_local std::vector<T> of_hidden, through;
+  const std::int64_t C = from.maps.C(l), H = from.weights.hidden(l);
+  const TileRows rows(ImageTiles(from.maps), tile, from.maps.P(l));
+  of_hidden.resize(static_cast<std::size_t>(rows.count * H));
+  through.resize(static_cast<std::size_t>(rows.count * C));
+  T* const grads = of_hidden.data();
+  CpuProducts::matrices(embedded + rows.first * C, C, rows.count, C,
+                        lwfm::data_of<const T>(from.weights.second[l]), H, grads);
+  mask(grads, lwfm::data_of<const T>(from.hidden[l]) + rows.first * H, rows.count * H, grads);
+  CpuProducts::matrices(grads, H, rows.count, H, lwfm::data_of<const T>(from.weights.first[l]), C,
+                        through.data());
+  add_to_positions<T>(from, l, tile, through.data());
+  for (std::int64_t r = 0; r < rows.count; ++r) {
+    std::copy_n(grads + r * H, H, hidden + (rows.first + r) * stride);
   }
-};
+}
 
-// The embedding of one layer -> the gradients of W1 and W2.
+// The gradient of a weight [a_columns, b_columns]: a^T b of all rows, those of a `a_stride` apart.
+// Some rows of the weight are one piece of work.
 template <class T>
-TensorList differentiate_embedding(const EncodedGradients& from, std::size_t l, T* embedded) {
-  const std::int64_t C = from.maps.C(l), H = from.weights.hidden(l),
-                     rows = from.maps.images() * from.maps.P(l);
-  const std::unique_ptr<T[]> hidden(new T[static_cast<std::size_t>(rows * H)]);
-  in_parallel(tiles_of(from.maps.images()), [&](std::int64_t tile) {
-    differentiate_rows<T>(from, l, tile, embedded, hidden.get());
-  });
-  const TensorList to{lwfm::empty_tensor(from.weights.first[l], from.weights.first[l].sizes()),
-                      lwfm::empty_tensor(from.weights.second[l], from.weights.second[l].sizes())};
-  const WeightGradient<T> first{
-      hidden.get(), lwfm::data_of<const T>(from.positions[l]), rows, H, C, lwfm::data_of<T>(to[0])};
-  const WeightGradient<T> second{
-      embedded, lwfm::data_of<const T>(from.hidden[l]), rows, C, H, lwfm::data_of<T>(to[1])};
-  in_parallel(first.blocks() + second.blocks(), [&](std::int64_t n) {
-    if (n < first.blocks()) return first.multiply_block(n);
-    second.multiply_block(n - first.blocks());
+Tensor weight_gradient(const Tensor& weight, const T* a, std::int64_t a_stride, const T* b,
+                       std::int64_t rows) {
+  constexpr std::int64_t kRows = 64;
+  const Tensor to = lwfm::empty_tensor(weight, weight.sizes());
+  const std::int64_t a_columns = weight.size(0), b_columns = weight.size(1);
+  in_parallel((a_columns + kRows - 1) / kRows, [&](std::int64_t n) {
+    const std::int64_t first = n * kRows;
+    CpuProducts::transposed(a + first, a_stride, rows, std::min(kRows, a_columns - first), b,
+                            b_columns, lwfm::data_of<T>(to) + first * b_columns);
   });
   return to;
 }
 
+// The embedding of one layer -> the gradients of W1 and W2. Those of hidden numbers take the memory
+// of those of embedded positions where they have room.
+template <class T>
+TensorList differentiate_weights(const EncodedGradients& from, std::size_t l, T* embedded) {
+  const std::int64_t C = from.maps.C(l), H = from.weights.hidden(l),
+                     rows = from.maps.images() * from.maps.P(l),
+                     tiles = ImageTiles(from.maps).count();
+  in_parallel(tiles, [&](std::int64_t tile) { differentiate_residual(from, l, tile, embedded); });
+  const Tensor second = weight_gradient(from.weights.second[l], embedded, C,
+                                        lwfm::data_of<const T>(from.hidden[l]), rows);
+  const std::unique_ptr<T[]> own(H > C ? new T[static_cast<std::size_t>(rows * H)] : nullptr);
+  T* const hidden = H > C ? own.get() : embedded;
+  const std::int64_t stride = std::max(C, H);
+  in_parallel(tiles, [&](std::int64_t tile) {
+    differentiate_rows<T>(from, l, tile, embedded, hidden, stride);
+  });
+  return {weight_gradient(from.weights.first[l], hidden, stride,
+                          lwfm::data_of<const T>(from.positions[l]), rows),
+          second};
+}
+
 // The gradients of the maps of one image, in place of those of its positions.
 template <class T>
-void differentiate_centering(const EncodedGradients& from, bool together, std::int64_t image) {
+void differentiate_image(const EncodedGradients& from, bool together, std::int64_t image) {
   thread_local std::vector<T> copies;
   const std::size_t L = from.maps.layers();
   copies.clear();
@@ -272,7 +291,7 @@ void differentiate_centering(const EncodedGradients& from, bool together, std::i
 }
 
 template <class T>
-TensorList encode_all_backward(EncodedGradients& from, bool together) {
+void copy_positions_gradients(const EncodedGradients& from) {
   for (std::size_t l = 0; l < from.positions_grads.size(); ++l) {
     const std::vector<const T*> grads = lwfm::images_of<const T>(from.positions_grads[l]);
     in_parallel(from.maps.images(), [&](std::int64_t image) {
@@ -280,18 +299,6 @@ TensorList encode_all_backward(EncodedGradients& from, bool together) {
                   positions_gradient<T>(from, image, l));
     });
   }
-  TensorList weight_grads;
-  for (std::size_t l = 0; l < from.embedded_grads.size(); ++l) {
-    // Released with the layer.
-    Tensor embedded = std::exchange(from.embedded_grads[l], from.positions[l]);
-    if (!from.positions_grads.empty()) embedded = torch::stable::clone(embedded);
-    for (const Tensor& grad : differentiate_embedding<T>(from, l, lwfm::data_of<T>(embedded))) {
-      weight_grads.push_back(grad);
-    }
-  }
-  in_parallel(from.maps.images(),
-              [&](std::int64_t image) { differentiate_centering<T>(from, together, image); });
-  return weight_grads;
 }
 
 // grads: of positions, then of embedded; images: of each batch; heights: of the maps of each layer.
@@ -299,8 +306,19 @@ TensorList encode_all_backward(EncodedGradients& from, bool together) {
 TensorList encode_maps_backward_cpu(TensorList grads, TensorList positions, TensorList weights,
                                     TensorList hidden, TensorList rectified, Sizes images,
                                     Sizes heights, bool joined, bool together) {
-  EncodedGradients from(&grads, positions, weights, hidden, rectified, images, heights, joined);
-  return lwfm::differentiate_encoding(from, together);
+  const EncodedGradients from(&grads, positions, weights, hidden, rectified, images, heights,
+                              joined);
+  const bool is_float = from.positions[0].scalar_type() == ScalarType::Float;
+  (is_float ? copy_positions_gradients<float> : copy_positions_gradients<double>)(from);
+  TensorList all = from.maps.tensors();
+  for (std::size_t l = 0; l < from.embedded_grads.size(); ++l) {
+    const Tensor embedded = torch::stable::clone(from.embedded_grads[l]);
+    for (const Tensor& grad : lwfm::differentiate_embedding(from, l, embedded)) {
+      all.push_back(grad);
+    }
+  }
+  lwfm::differentiate_centering(from, together);
+  return all;
 }
 
 }  // namespace
@@ -317,14 +335,20 @@ EncodedOutputs encode_on_cpu(const MapBatches& maps, bool together,
   return outputs;
 }
 
-TensorList differentiate_encoding(EncodedGradients& from, bool together) {
+TensorList differentiate_embedding(const EncodedGradients& from, std::size_t l,
+                                   const Tensor& embedded) {
+  return embedded.scalar_type() == ScalarType::Float
+             ? differentiate_weights<float>(from, l, data_of<float>(embedded))
+             : differentiate_weights<double>(from, l, data_of<double>(embedded));
+}
+
+void differentiate_centering(const EncodedGradients& from, bool together) {
   from.maps.require_centering(together);
-  const auto backward = from.positions[0].scalar_type() == ScalarType::Float
-                            ? encode_all_backward<float>
-                            : encode_all_backward<double>;
-  TensorList all = from.maps.tensors();
-  for (const Tensor& grad : backward(from, together)) all.push_back(grad);
-  return all;
+  const auto differentiate = from.positions[0].scalar_type() == ScalarType::Float
+                                 ? differentiate_image<float>
+                                 : differentiate_image<double>;
+  in_parallel(from.maps.images(),
+              [&](std::int64_t image) { differentiate(from, together, image); });
 }
 
 }  // namespace lwfm

@@ -129,7 +129,8 @@ struct EncodedOutputs {
   EncodedOutputs(const MapBatches& maps, const EmbeddingWeightsOfLayers& weights, bool record) {
     const std::int64_t n = maps.images();
     const ScalarType dtype = maps.like().scalar_type();
-    const auto empty = [&](TensorList& to, Sizes shape, ScalarType type) {
+    const auto empty = [&](TensorList& to, std::initializer_list<std::int64_t> shape,
+                           ScalarType type) {
       to.push_back(empty_tensor(maps.like(), shape, type));
     };
     for (std::size_t l = 0; l < maps.layers(); ++l) {
@@ -159,12 +160,12 @@ struct EncodedOutputs {
 // What the backward pass reads, contiguous and checked, and the maps of the gradients.
 struct EncodedGradients {
   TensorList positions_grads;  // empty: those of an image are where those of its maps go
-  TensorList embedded_grads;   // empty without an embedding
+  TensorList embedded_grads;   // empty without an embedding, or if each comes with its layer
   TensorList positions, hidden, rectified;
   EmbeddingWeightsOfLayers weights;
   MapBatches maps;  // to be written, contiguous
 
-  // grads: of positions, then of embedded; null: all are to be written before they are read.
+  // grads: of positions, then of embedded; null: see above.
   EncodedGradients(const TensorList* grads, const TensorList& all_positions,
                    const TensorList& all_weights, const TensorList& all_hidden,
                    const TensorList& all_rectified, const Sizes& images, const Sizes& heights,
@@ -190,8 +191,7 @@ struct EncodedGradients {
       add(positions, x, x, x.size(2));
       if (grads != nullptr) add(positions_grads, (*grads)[l], x, x.size(2));
       if (embedded == 0) continue;
-      add(embedded_grads, grads == nullptr ? empty_tensor(x, x.sizes()) : (*grads)[L + l], x,
-          x.size(2));
+      if (grads != nullptr) add(embedded_grads, (*grads)[L + l], x, x.size(2));
       add(hidden, all_hidden[l], x, weights.hidden(l));
       add(rectified, all_rectified[l], x, x.size(2), rectified_type(x));
     }
@@ -237,7 +237,11 @@ struct EncodedGradients {
 // On the CPU; see encode_maps.cpp.
 EncodedOutputs encode_on_cpu(const MapBatches& maps, bool together,
                              const EmbeddingWeightsOfLayers& weights, bool record);
-// The gradients of the maps, then of the weights; releases embedded_grads on the way.
-TensorList differentiate_encoding(EncodedGradients& from, bool together);
+// Adds to the gradient of the positions of a layer what comes through its embedding, and returns
+// the gradients of its two weights; overwrites `embedded`, the gradient of embedded positions.
+TensorList differentiate_embedding(const EncodedGradients& from, std::size_t l,
+                                   const Tensor& embedded);
+// The gradients of the maps, in place of those of positions.
+void differentiate_centering(const EncodedGradients& from, bool together);
 
 }  // namespace lwfm

@@ -38,8 +38,8 @@ void read_maps(const MapBatches& maps, std::size_t first, std::size_t l, lwfm::M
 template <class Layer, class Fill>
 EncodeArguments<Layer> kernel_arguments(const MapBatches& maps, bool together, bool record,
                                         const Fill& fill) {
-  lwfm::require(maps.layers() <= lwfm::kMaxLayers,
-                "at most " + std::to_string(lwfm::kMaxLayers) + " layers are encoded on CUDA");
+  lwfm::require(maps.layers() <= lwfm::kMaxLayers, "at most ", std::to_string(lwfm::kMaxLayers),
+                " layers are encoded on CUDA");
   maps.require_centering(together);
   EncodeArguments<Layer> arguments{
       maps.images(), maps.begin(1), together, record, static_cast<int>(maps.layers()), {}};

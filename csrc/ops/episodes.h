@@ -32,10 +32,10 @@ struct EncodedPool {
     require(dtype == ScalarType::Float || dtype == ScalarType::Double,
             "positions must be float32 or float64");
     const std::int64_t n = all_positions[0].dim() == 3 ? all_positions[0].size(0) : 0;
-    const auto add = [&](TensorList& to, const Tensor& tensor, const Sizes& shape,
-                         const std::string& name) {
-      require(tensor.scalar_type() == dtype && has_shape(tensor, shape),
-              name + " must have the dtype, the images and the positions of the first layer");
+    const auto add = [&](TensorList& to, const Tensor& tensor,
+                         std::initializer_list<std::int64_t> shape, const char* name) {
+      require(tensor.scalar_type() == dtype && has_shape(tensor, shape), name,
+              " must have the dtype, the images and the positions of the first layer");
       to.push_back(contiguous_of(tensor));
     };
     for (std::size_t l = 0; l < L; ++l) {
@@ -106,8 +106,8 @@ inline EpisodeOptions episode_options(const EncodedPool& pool, double temperatur
                                       bool features) {
   require(temperature > 0, "the temperature must be positive");
   for (std::size_t l = 0; l < pool.layers(); ++l) {
-    require(top_k >= -1 && top_k <= pool.P(l), "top_k must be 1 to " + std::to_string(pool.P(l)) +
-                                                   ", -1 for all or 0 for no matching");
+    require(top_k >= -1 && top_k <= pool.P(l), "top_k must be 1 to ", std::to_string(pool.P(l)),
+            ", -1 for all or 0 for no matching");
   }
   return {temperature, top_k, mean_over_layers, merge_shots, features};
 }

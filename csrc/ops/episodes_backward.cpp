@@ -5,6 +5,7 @@
 
 #include <vector>
 
+#include "core/matching/episode_embedded_gradient.h"
 #include "core/matching/episode_support_gradient.h"
 #include "episodes_cpu.h"
 
@@ -12,6 +13,7 @@ namespace {
 
 using lwfm::BackwardInputs;
 using lwfm::CpuProducts;
+using lwfm::EmbeddedPoolGradients;
 using lwfm::EncodedPool;
 using lwfm::EpisodeImages;
 using lwfm::EpisodeOptions;
@@ -19,7 +21,7 @@ using lwfm::EpisodeOutputs;
 using lwfm::EpisodeSizes;
 using lwfm::in_parallel;
 using lwfm::OptionalTensor;
-using lwfm::PoolGradients;
+using lwfm::PoolGradient;
 using lwfm::PoolLayer;
 using lwfm::QueryTile;
 using lwfm::ScalarType;
@@ -29,47 +31,38 @@ using lwfm::TileList;
 using torch::stable::Tensor;
 
 // Adds the gradients of the images of episodes to those of the pool, in the order of episodes.
-template <class T>
 class PoolSums {
  public:
-  PoolSums(const EpisodeImages& images, const PoolGradients<T>& to)
-      : images_(images), to_(to), written_(to[0].size()) {}
+  PoolSums(const EpisodeImages& images, std::int64_t in_pool)
+      : images_(images), uses_(static_cast<std::size_t>(in_pool)) {}
 
-  // Adds those of episodes first, first + 1, ..., given layer by layer for each.
-  void add(std::int64_t first, const std::vector<lwfm::LayerGradient<T>>& gradients,
-           const std::vector<PoolLayer<T>>& layers) {
-    const std::size_t L = layers.size();
-    std::vector<std::vector<Use>> uses(written_.size());
-    const auto count = static_cast<std::int64_t>(gradients.size() / L);
+  // Lists where the images of episodes first, ..., first + count - 1 are used.
+  void begin(std::int64_t first, std::int64_t count) {
+    for (auto& of_image : uses_) of_image.clear();
     for (std::int64_t e = 0; e < count; ++e) {
       for (std::int64_t n = 0; n < images_.S; ++n) {
-        uses[images_.support_image(first + e, n)].push_back({e, n, true});
+        uses_[images_.support_image(first + e, n)].push_back({e, n, true});
       }
       for (std::int64_t q = 0; q < images_.Q; ++q) {
-        uses[images_.query_image(first + e, q)].push_back({e, q, false});
+        uses_[images_.query_image(first + e, q)].push_back({e, q, false});
       }
     }
-    in_parallel(static_cast<std::int64_t>(uses.size()), [&](std::int64_t image) {
-      for (const Use& use : uses[image]) {
-        for (std::size_t l = 0; l < L; ++l) {
-          const auto& of = gradients[use.e * L + l];
-          write(to_[l][image], use.of(of.positions), layers[l].P * layers[l].C, written_[image]);
-          if (to_.size() == L) continue;
-          write(to_[L + l][image], use.of(of.embedded), layers[l].P * layers[l].D, written_[image]);
-        }
-        written_[image] = 1;
-      }
-    });
   }
 
-  // Of images that no episode has.
-  void finish(const std::vector<PoolLayer<T>>& layers) {
-    for (std::size_t image = 0; image < written_.size(); ++image) {
-      for (std::size_t n = 0; !written_[image] && n < to_.size(); ++n) {
-        const PoolLayer<T>& layer = layers[n % layers.size()];
-        std::fill_n(to_[n][image], layer.P * (n < layers.size() ? layer.C : layer.D), T{0});
+  // Adds `size` numbers of each image to `to`, where `written` marks what has been written before.
+  template <class T>
+  void add(const std::vector<lwfm::ImageGradients<T>>& episodes, std::int64_t size,
+           const PoolGradient<T>& to, std::vector<char>& written) const {
+    in_parallel(static_cast<std::int64_t>(uses_.size()), [&](std::int64_t image) {
+      for (const Use& use : uses_[image]) {
+        const T* const grad = use.of(episodes[use.e]);
+        T* const sum = to[image];
+        for (std::int64_t k = 0; k < size; ++k) {
+          sum[k] = written[image] != 0 ? sum[k] + grad[k] : grad[k];
+        }
+        written[image] = 1;
       }
-    }
+    });
   }
 
  private:
@@ -77,19 +70,24 @@ class PoolSums {
     std::int64_t e, number;
     bool is_support;
 
+    template <class T>
     const T* of(const lwfm::ImageGradients<T>& images) const {
       return is_support ? images.support[number] : images.query[number];
     }
   };
 
-  static void write(T* to, const T* grad, std::int64_t size, bool written) {
-    for (std::int64_t k = 0; k < size; ++k) to[k] = written ? to[k] + grad[k] : grad[k];
-  }
-
   const EpisodeImages& images_;
-  const PoolGradients<T>& to_;
-  std::vector<char> written_;
+  std::vector<std::vector<Use>> uses_;
 };
+
+// Zero for images that no episode has.
+template <class T>
+void fill_unwritten(const PoolGradient<T>& to, std::int64_t size,
+                    const std::vector<char>& written) {
+  for (std::size_t image = 0; image < to.size(); ++image) {
+    if (written[image] == 0) std::fill_n(to[image], size, T{0});
+  }
+}
 
 template <class T>
 lwfm::LayerRecord<T> record_of_layer(const BackwardInputs& inputs, std::size_t l) {
@@ -98,24 +96,28 @@ lwfm::LayerRecord<T> record_of_layer(const BackwardInputs& inputs, std::size_t l
           lwfm::data_of<const std::int32_t>(first[2]), lwfm::data_of<const T>(first[3])};
 }
 
-// How many episodes are differentiated at a time, or queries of one where that is too much.
+// How many episodes are differentiated at a time, and how many queries of each.
 struct BackwardPlan {
   std::int64_t episodes, chunk;
 };
 
+// Bytes of the gradients of the products of a chunk.
+constexpr std::int64_t kChunkBytes = 4 << 20;
+
 template <class T>
 BackwardPlan backward_plan(const std::vector<PoolLayer<T>>& layers, const EpisodeImages& images) {
-  std::int64_t shared = 1, of_query = 1;
+  const std::int64_t unit = lwfm::kGroup<T>, bytes = sizeof(T);
+  std::int64_t shared = 1, of_query = 1, rows = 0;
   for (const auto& layer : layers) {
     shared += 2 * images.S * layer.P * (layer.C + layer.D) +
               images.gram_begin(images.classes.way, layer.P);
-    of_query += layer.P * (images.S * layer.P + 2 * layer.C + layer.D);
+    of_query += images.S * layer.P * layer.P;
+    rows += layer.P * (2 * layer.C + layer.D);
   }
-  const std::int64_t budget = 2 * lwfm::kSupportBytes / static_cast<std::int64_t>(sizeof(T));
-  const std::int64_t of_episode = shared + images.Q * of_query;
-  if (of_episode <= budget) return {budget / of_episode, images.Q};
-  const std::int64_t unit = lwfm::kGroup<T>;
-  return {1, std::min(images.Q, std::max<std::int64_t>(1, budget / of_query / unit) * unit)};
+  const std::int64_t chunk =
+      std::min(images.Q, std::max<std::int64_t>(1, kChunkBytes / bytes / of_query / unit) * unit);
+  const std::int64_t of_episode = shared + chunk * of_query + images.Q * rows;
+  return {std::max<std::int64_t>(1, 2 * lwfm::kSupportBytes / bytes / of_episode), chunk};
 }
 
 // Gradients of the images of an episode: with lists of images in memory of its own, because an
@@ -123,11 +125,10 @@ BackwardPlan backward_plan(const std::vector<PoolLayer<T>>& layers, const Episod
 template <class T>
 class EpisodeMemory {
  public:
-  EpisodeMemory(const EpisodeImages& images, const PoolGradients<T>& to)
-      : images_(images), to_(to) {}
+  explicit EpisodeMemory(const EpisodeImages& images) : images_(images) {}
 
-  // [P, C] or [P, D] of the images, entry n of the pool's gradients, of `size` numbers each.
-  lwfm::ImageGradients<T> images(std::size_t n, std::int64_t size) {
+  // `size` numbers of each image.
+  lwfm::ImageGradients<T> images(const PoolGradient<T>& to, std::int64_t size) {
     lwfm::ImageGradients<T> all;
     T* own = nullptr;
     if (images_.query != nullptr) {
@@ -136,7 +137,7 @@ class EpisodeMemory {
       own = memory_.back().data();
     }
     const auto place = [&](std::int64_t number, std::int64_t image) {
-      return own == nullptr ? to_[n][image] : own + number * size;
+      return own == nullptr ? to[image] : own + number * size;
     };
     for (std::int64_t k = 0; k < images_.S; ++k) {
       all.support.push_back(place(k, images_.classes.images[k]));
@@ -149,7 +150,6 @@ class EpisodeMemory {
 
  private:
   const EpisodeImages& images_;
-  const PoolGradients<T>& to_;
   std::vector<lwfm::Uninitialized<T>> memory_;
 };
 
@@ -158,15 +158,18 @@ class EpisodesBackward {
  public:
   EpisodesBackward(const EncodedPool& pool, const EpisodeImages& images,
                    const EpisodeOptions& options, const BackwardInputs& inputs,
-                   const PoolGradients<T>& to)
+                   const std::vector<PoolGradient<T>>& positions,
+                   const EmbeddedPoolGradients<T>& embedded)
       : images_(images),
         options_(options),
         layers_(lwfm::pool_layers<T>(pool)),
         outer_{lwfm::data_of<const T>(inputs.grads[0]), lwfm::data_of<const T>(inputs.grads[1]),
                options.features ? lwfm::data_of<const T>(inputs.grads[2]) : nullptr,
                pool.channels(), lwfm::data_of<const T>(inputs.recorded[0])},
-        to_(to),
-        sums_(images, to) {
+        positions_(positions),
+        embedded_(embedded),
+        sums_(images, pool.images()),
+        written_(2 * layers_.size(), std::vector<char>(static_cast<std::size_t>(pool.images()))) {
     for (std::size_t l = 0; l < layers_.size(); ++l) {
       records_.push_back(record_of_layer<T>(inputs, l));
     }
@@ -174,14 +177,20 @@ class EpisodesBackward {
 
   void run() {
     const BackwardPlan plan = backward_plan(layers_, images_);
-    for (std::int64_t first = 0; first < images_.E && images_.Q > 0; first += plan.episodes) {
-      differentiate(first, std::min(plan.episodes, images_.E - first), plan.chunk);
+    const std::int64_t E = images_.Q > 0 ? images_.E : 0;
+    for (std::int64_t first = 0; first < E; first += plan.episodes) {
+      differentiate(first, std::min(plan.episodes, E - first), plan.chunk);
     }
-    if (images_.query != nullptr || images_.Q == 0) sums_.finish(layers_);
+    const bool unwritten = images_.query != nullptr || E == 0;
+    for (std::size_t l = 0; l < layers_.size(); ++l) {
+      if (unwritten) fill_unwritten(positions_[l], layers_[l].P * layers_[l].C, written_[l]);
+      if (E == 0 && layers_[l].is_embedded()) finish_embedded(l, embedded_.begin(l));
+    }
   }
 
  private:
   using Layers = std::vector<lwfm::EpisodeGradientLayer<T>>;
+  using Gradients = std::vector<lwfm::LayerGradient<T>>;
 
   static lwfm::TileGradientWorkspace<T>& workspace() {
     thread_local lwfm::TileGradientWorkspace<T> of_thread;
@@ -190,16 +199,33 @@ class EpisodesBackward {
 
   // Episodes first, ..., first + count - 1.
   void differentiate(std::int64_t first, std::int64_t count, std::int64_t chunk) {
+    if (images_.query != nullptr) sums_.begin(first, count);
+    Gradients gradients(static_cast<std::size_t>(count) * layers_.size());
+    differentiate_positions(first, count, chunk, gradients);
+    for (std::size_t l = 0; l < layers_.size(); ++l) {
+      if (!layers_[l].is_embedded()) continue;
+      const PoolGradient<T> to = embedded_.begin(l);
+      differentiate_embedded(first, count, l, gradients, to);
+      if (first + count == images_.E) finish_embedded(l, to);
+    }
+  }
+
+  void finish_embedded(std::size_t l, const PoolGradient<T>& to) {
+    if (images_.query != nullptr || images_.Q == 0) {
+      fill_unwritten(to, layers_[l].P * layers_[l].D, written_[layers_.size() + l]);
+    }
+    embedded_.end(l);
+  }
+
+  void differentiate_positions(std::int64_t first, std::int64_t count, std::int64_t chunk,
+                               Gradients& gradients) {
     const std::size_t L = layers_.size();
     const auto supports =
         lwfm::read_supports(layers_, images_, first, count, lwfm::InParallel{}, CpuProducts{});
-    std::vector<lwfm::LayerGradient<T>> gradients(supports.size());
-    EpisodeMemory<T> memory(images_, to_);
+    EpisodeMemory<T> memory(images_);
     for (std::size_t n = 0; n < gradients.size(); ++n) {
       const PoolLayer<T>& layer = layers_[n % L];
-      gradients[n].positions = memory.images(n % L, layer.P * layer.C);
-      if (!layer.is_embedded()) continue;
-      gradients[n].embedded = memory.images(L + n % L, layer.P * layer.D);
+      gradients[n].positions = memory.images(positions_[n % L], layer.P * layer.C);
     }
     in_parallel(static_cast<std::int64_t>(gradients.size()), [&](std::int64_t n) {
       gradients[n].reserve(layers_[n % L], images_, options_, chunk);
@@ -228,7 +254,49 @@ class EpisodesBackward {
     for (std::int64_t begin = 0; begin < images_.Q; begin += chunk) {
       differentiate_chunk(episodes, begin, std::min(chunk, images_.Q - begin));
     }
-    if (images_.query != nullptr) sums_.add(first, gradients, layers_);
+    for (std::size_t l = 0; images_.query != nullptr && l < L; ++l) {
+      std::vector<lwfm::ImageGradients<T>> of_episodes;
+      for (std::int64_t e = 0; e < count; ++e) {
+        of_episodes.push_back(gradients[e * L + l].positions);
+      }
+      sums_.add(of_episodes, layers_[l].P * layers_[l].C, positions_[l], written_[l]);
+    }
+    for (auto& gradient : gradients) gradient.release();
+  }
+
+  // The embedded positions of layer l, from the gradients of similarities.
+  void differentiate_embedded(std::int64_t first, std::int64_t count, std::size_t l,
+                              const Gradients& gradients, const PoolGradient<T>& to) {
+    const std::size_t L = layers_.size();
+    EpisodeMemory<T> memory(images_);
+    std::vector<lwfm::EmbeddedGradientLayer<T>> episodes;
+    for (std::int64_t e = 0; e < count; ++e) {
+      episodes.push_back({{layers_[l], images_, options_, static_cast<std::int64_t>(l)},
+                          records_[l],
+                          gradients[e * L + l],
+                          memory.images(to, layers_[l].P * layers_[l].D),
+                          first + e,
+                          {},
+                          {},
+                          {}});
+    }
+    in_parallel(count, [&](std::int64_t e) { episodes[e].read_norms(); });
+    in_parallel(count * images_.Q, [&](std::int64_t n) {
+      lwfm::vectorized([&](auto bytes) LWFM_INLINE_LAMBDA {
+        lwfm::differentiate_embedded_query<decltype(bytes)::value>(
+            workspace(), episodes[n / images_.Q], n % images_.Q);
+      });
+    });
+    in_parallel(count * images_.S, [&](std::int64_t n) {
+      lwfm::vectorized([&](auto bytes) LWFM_INLINE_LAMBDA {
+        lwfm::differentiate_embedded_support<decltype(bytes)::value>(
+            workspace(), episodes[n / images_.S], n % images_.S);
+      });
+    });
+    if (images_.query == nullptr) return;
+    std::vector<lwfm::ImageGradients<T>> of_episodes;
+    for (const auto& episode : episodes) of_episodes.push_back(episode.to);
+    sums_.add(of_episodes, layers_[l].P * layers_[l].D, to, written_[L + l]);
   }
 
   void differentiate_chunk(std::vector<Layers>& episodes, std::int64_t begin, std::int64_t chunk) {
@@ -259,8 +327,10 @@ class EpisodesBackward {
   std::vector<PoolLayer<T>> layers_;
   lwfm::OuterGradients<T> outer_;
   std::vector<lwfm::LayerRecord<T>> records_;
-  const PoolGradients<T>& to_;
-  PoolSums<T> sums_;
+  const std::vector<PoolGradient<T>>& positions_;
+  const EmbeddedPoolGradients<T>& embedded_;
+  PoolSums sums_;
+  std::vector<std::vector<char>> written_;  // of positions of each layer, then of embedded ones
 };
 
 // The gradients of all images of the pool, [n, P, C] of each layer, and where those of each image
@@ -269,14 +339,16 @@ template <class T>
 TensorList differentiate_pool(const EncodedPool& pool, const EpisodeImages& images,
                               const EpisodeOptions& options, const BackwardInputs& inputs) {
   TensorList grads;
-  PoolGradients<T> to;
+  std::vector<PoolGradient<T>> to;
   for (const TensorList* part : {&pool.positions, &pool.embedded}) {
     for (const Tensor& x : *part) {
       grads.push_back(lwfm::empty_tensor(x, x.sizes()));
       to.push_back(lwfm::images_of<T>(grads.back()));
     }
   }
-  lwfm::differentiate_episodes(pool, images, options, inputs, to);
+  lwfm::differentiate_episodes<T>(
+      pool, images, options, inputs, to,
+      {[&](std::size_t l) { return to[pool.layers() + l]; }, [](std::size_t) {}});
   return grads;
 }
 
@@ -332,16 +404,19 @@ BackwardInputs::BackwardInputs(const EncodedPool& pool, const EpisodeSizes& size
 template <class T>
 void differentiate_episodes(const EncodedPool& pool, const EpisodeImages& images,
                             const EpisodeOptions& options, const BackwardInputs& inputs,
-                            const PoolGradients<T>& to) {
-  EpisodesBackward<T>(pool, images, options, inputs, to).run();
+                            const std::vector<PoolGradient<T>>& positions,
+                            const EmbeddedPoolGradients<T>& embedded) {
+  EpisodesBackward<T>(pool, images, options, inputs, positions, embedded).run();
 }
 
 template void differentiate_episodes(const EncodedPool&, const EpisodeImages&,
                                      const EpisodeOptions&, const BackwardInputs&,
-                                     const PoolGradients<float>&);
+                                     const std::vector<PoolGradient<float>>&,
+                                     const EmbeddedPoolGradients<float>&);
 template void differentiate_episodes(const EncodedPool&, const EpisodeImages&,
                                      const EpisodeOptions&, const BackwardInputs&,
-                                     const PoolGradients<double>&);
+                                     const std::vector<PoolGradient<double>>&,
+                                     const EmbeddedPoolGradients<double>&);
 
 }  // namespace lwfm
 

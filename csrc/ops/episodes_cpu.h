@@ -67,15 +67,24 @@ struct BackwardInputs {
                  const TensorList& given, const TensorList& record);
 };
 
-// Where the gradients of the images of the pool go, [P, C] numbers of each: of the positions of
-// every layer, then of the embedded positions if there are any.
+// Where the gradients of the images of the pool go, a pointer for each image.
 template <class T>
-using PoolGradients = std::vector<std::vector<T*>>;
+using PoolGradient = std::vector<T*>;
 
-// See episodes_backward.cpp.
+// Where those of the embedded positions [P, D] of one layer after the other go: `begin` returns it,
+// `end` is called once all are written.
+template <class T>
+struct EmbeddedPoolGradients {
+  std::function<PoolGradient<T>(std::size_t)> begin;
+  std::function<void(std::size_t)> end;
+};
+
+// The gradients of positions [P, C] of all layers, then those of embedded positions if there are
+// any. See episodes_backward.cpp.
 template <class T>
 void differentiate_episodes(const EncodedPool& pool, const EpisodeImages& images,
                             const EpisodeOptions& options, const BackwardInputs& inputs,
-                            const PoolGradients<T>& to);
+                            const std::vector<PoolGradient<T>>& positions,
+                            const EmbeddedPoolGradients<T>& embedded);
 
 }  // namespace lwfm

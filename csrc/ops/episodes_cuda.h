@@ -46,8 +46,8 @@ struct Inputs {
     for (const Tensor& list : {order, begin, support.value_or(order), query.value_or(order)}) {
       require_same_device(first, list, "every list");
     }
-    require(pool.layers() <= kMaxEpisodeLayers,
-            "episodes on CUDA have at most " + std::to_string(kMaxEpisodeLayers) + " layers");
+    require(pool.layers() <= kMaxEpisodeLayers, "episodes on CUDA have at most ",
+            std::to_string(kMaxEpisodeLayers), " layers");
     for (std::size_t l = 0; l < pool.layers(); ++l) (void)as_int(pool.P(l));
   }
 

@@ -17,8 +17,8 @@ namespace lwfm {
 
 inline void require_top_k(std::int64_t rows, std::int64_t columns, std::int64_t top_k) {
   const std::int64_t pairs = std::min(rows, columns);
-  require(top_k >= 1 && top_k <= pairs,
-          "top_k must be 1 to " + std::to_string(pairs) + " (matched pairs)");
+  require(top_k >= 1 && top_k <= pairs, "top_k must be 1 to ", std::to_string(pairs),
+          " (matched pairs)");
 }
 
 // Which images are compared: all pairs [Q, S], or image p with image p.

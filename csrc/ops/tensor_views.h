@@ -6,7 +6,10 @@
 #include <torch/csrc/stable/tensor.h>
 
 #include <algorithm>
+#include <array>
 #include <cstdint>
+#include <initializer_list>
+#include <iterator>
 #include <optional>
 #include <stdexcept>
 #include <string>
@@ -158,28 +161,42 @@ inline Tensor contiguous_of(const Tensor& tensor) {
 // torch::stable::new_empty: a call of the dispatcher takes a microsecond.
 template <class Sizes>
 Tensor empty_tensor(const Tensor& like, const Sizes& sizes, std::optional<ScalarType> dtype = {}) {
-  std::vector<std::int64_t> strides(sizes.size(), 1);
-  for (std::size_t d = strides.size(); d-- > 1;) {
-    strides[d - 1] = strides[d] * std::max<std::int64_t>(sizes[d], 1);
+  constexpr std::size_t kDims = 64;  // as many as a tensor can have
+  std::array<std::int64_t, kDims> strides;
+  if (sizes.size() > kDims) throw std::invalid_argument("tensors have at most 64 dimensions");
+  std::int64_t stride = 1;
+  for (std::size_t d = sizes.size(); d-- > 0;) {
+    strides[d] = stride;
+    stride *= std::max<std::int64_t>(std::data(sizes)[d], 1);
   }
   std::int32_t device = 0;
   STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(like.get(), &device));
   AtenTensorHandle handle = nullptr;
   STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(
-      static_cast<std::int64_t>(sizes.size()), sizes.data(), strides.data(),
+      static_cast<std::int64_t>(sizes.size()), std::data(sizes), strides.data(),
       torch::stable::detail::to<std::int32_t>(
           torch::stable::detail::from(dtype.value_or(like.scalar_type()))),
       device, like.get_device_index(), &handle));
   return Tensor(handle);
 }
 
-inline void require(bool condition, const std::string& message) {
-  if (!condition) throw std::invalid_argument(message);
+// Throws the message that the parts make, which are put together only then: a call of an operator
+// has some dozens of conditions.
+template <class... Parts>
+void require(bool condition, const Parts&... parts) {
+  if (condition) return;
+  std::string message;
+  ((message += parts), ...);
+  throw std::invalid_argument(message);
 }
 
-inline bool has_shape(const Tensor& tensor, const std::vector<std::int64_t>& sizes) {
+template <class Sizes>
+bool has_shape(const Tensor& tensor, const Sizes& sizes) {
   const auto actual = tensor.sizes();
   return std::equal(actual.begin(), actual.end(), sizes.begin(), sizes.end());
+}
+inline bool has_shape(const Tensor& tensor, std::initializer_list<std::int64_t> sizes) {
+  return has_shape<std::initializer_list<std::int64_t>>(tensor, sizes);
 }
 
 // Throws unless `tensor` has the batch of `raw` and then `inner` entries.
@@ -187,19 +204,19 @@ inline void require_vectors(const Tensor& raw, const Tensor& tensor, std::int64_
                             const std::string& name) {
   bool same = tensor.dim() == raw.dim() - 1 && tensor.scalar_type() == raw.scalar_type();
   for (std::int64_t d = 0; same && d < raw.dim() - 2; ++d) same = tensor.size(d) == raw.size(d);
-  require(same && tensor.size(tensor.dim() - 1) == inner,
-          name + " must have the dtype and the batch of raw, and one entry per position");
+  require(same && tensor.size(tensor.dim() - 1) == inner, name,
+          " must have the dtype and the batch of raw, and one entry per position");
 }
 
 // Throws unless these make a ScaledBlocks of float32 or float64.
 inline void require_blocks(const Tensor& raw, const Tensor& row_scale, const Tensor& column_scale,
                            const std::string& name) {
-  require(raw.dim() >= 2, name + " must be [..., P, M]");
+  require(raw.dim() >= 2, name, " must be [..., P, M]");
   const ScalarType dtype = raw.scalar_type();
-  require(dtype == ScalarType::Float || dtype == ScalarType::Double,
-          name + " must be float32 or float64");
-  require(raw.size(raw.dim() - 2) > 0 && raw.size(raw.dim() - 1) > 0,
-          name + " must have at least one position on either side");
+  require(dtype == ScalarType::Float || dtype == ScalarType::Double, name,
+          " must be float32 or float64");
+  require(raw.size(raw.dim() - 2) > 0 && raw.size(raw.dim() - 1) > 0, name,
+          " must have at least one position on either side");
   require_vectors(raw, row_scale, raw.size(raw.dim() - 2), "row_scale of " + name);
   require_vectors(raw, column_scale, raw.size(raw.dim() - 1), "column_scale of " + name);
 }

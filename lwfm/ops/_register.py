@@ -74,20 +74,11 @@ def call_operator(operator: Any, *arguments: Any, recorded: bool) -> Any:
         return operator(*arguments)
 
 
-def _tensors(arguments: tuple[Any, ...]) -> tuple[list[int | None], list[Tensor]]:
-    """Return all tensors, and for each argument how many its list has, -1 for one, None for none of both."""
-    lengths: list[int | None] = []
-    tensors: list[Tensor] = []
-    for argument in arguments:
-        if isinstance(argument, Tensor):
-            lengths.append(-1)
-            tensors.append(argument)
-        elif isinstance(argument, (list, tuple)) and argument and isinstance(argument[0], Tensor):
-            lengths.append(len(argument))
-            tensors.extend(argument)
-        else:
-            lengths.append(None)
-    return lengths, tensors
+def _places(operator: Any) -> tuple[list[int], list[int]]:
+    """Return which arguments of an operator are tensors, or none, and which are lists of tensors."""
+    types = [str(argument.type) for argument in operator._schema.arguments]
+    one = [place for place, kind in enumerate(types) if kind in ("Tensor", "Optional[Tensor]")]
+    return one, [place for place, kind in enumerate(types) if kind == "List[Tensor]"]
 
 
 def _register_autograd(
@@ -98,6 +89,7 @@ def _register_autograd(
     As ``torch.library.register_autograd``, which takes some hundred microseconds to flatten lists of tensors.
     """
     operator = getattr(torch.ops.lwfm, name).default
+    one, lists = _places(operator)
     list_output = (
         len(operator._schema.returns) == 1 and str(operator._schema.returns[0].type) == "List[Tensor]"
     )
@@ -106,25 +98,27 @@ def _register_autograd(
         """Function of all tensors among the arguments, which come after these themselves."""
 
         @staticmethod
-        def forward(ctx: Any, call: Callable[..., Any], arguments: Any, lengths: Any, *_: Tensor) -> Any:
+        def forward(ctx: Any, call: Callable[..., Any], arguments: Any, *_: Tensor) -> Any:
             with torch._C._AutoDispatchBelowAutograd():
                 output = call(*arguments)
-            ctx.lengths = lengths
+            ctx.single = [place for place in one if arguments[place] is not None]
+            ctx.lengths = [len(arguments[place]) for place in lists]
             setup_context(ctx, arguments, output)
             return tuple(output[:returned]) if list_output else output
 
         @staticmethod
         def backward(ctx: Any, *grads: Any) -> Any:
             slopes = backward(ctx, list(grads)) if list_output else backward(ctx, *grads)
-            flat: list[Any] = [None, None, None]
-            for length, slope in zip(ctx.lengths, slopes, strict=True):
-                if length is not None:
-                    flat.extend([slope] if length < 0 else [None] * length if slope is None else slope)
+            flat: list[Any] = [None, None, *(slopes[place] for place in ctx.single)]
+            for place, length in zip(lists, ctx.lengths, strict=True):
+                flat.extend([None] * length if slopes[place] is None else slopes[place])
             return tuple(flat)
 
     def record(arguments: tuple[Any, ...], call: Callable[..., Any] = operator) -> Any:
-        lengths, tensors = _tensors(arguments)
-        output = Recorded.apply(call, arguments, lengths, *tensors)
+        tensors = [arguments[place] for place in one if arguments[place] is not None]
+        for place in lists:
+            tensors.extend(arguments[place])
+        output = Recorded.apply(call, arguments, *tensors)
         return list(output) if list_output else output
 
     def kernel(keyset: Any, *arguments: Any) -> Any:

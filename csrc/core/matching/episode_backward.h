@@ -1,7 +1,7 @@
-// Episodes backward, the part of the queries: the gradients of positions and of embedded positions
-// from those of the base term, the matched similarity and the queries' features. Products of
-// positions are computed again; weights, assignments and matched cosines are those of the forward
-// pass.
+// Episodes backward, the part of the queries: the gradients of positions from those of the base
+// term, the matched similarity and the queries' features. Products of positions are computed again;
+// weights, assignments and matched cosines are those of the forward pass. Embedded positions have
+// only matches: see episode_embedded_gradient.h.
 //
 // The gradient of a pair's products [P, P] is multiplied with the positions of either side; squared
 // norms and products of an image's or a class's own positions X have gradients G [rows, rows],
@@ -45,26 +45,27 @@ struct ImageGradients {
 template <class T>
 struct LayerGradient {
   ImageGradients<T> positions;       // [P, C] of each image; written
-  ImageGradients<T> embedded;        // [P, D] of each image, or empty
   Uninitialized<T> similarities;     // [problems, Q]
   Uninitialized<T> products;         // [S P, queries of a chunk P]
   Uninitialized<T> query_positions;  // [queries of a chunk P, C], if they are lists of images
   std::vector<T> row_squares;        // [tiles, S P]
-  std::vector<T> matches;            // [Q, S, P], of matched cosines
 
   void reserve(const PoolLayer<T>& layer, const EpisodeImages& images,
                const EpisodeOptions& options, std::int64_t chunk) {
-    const auto size = [](std::int64_t count) { return static_cast<std::size_t>(count); };
     const std::int64_t P = layer.P, width = tile_queries<T>(P);
     products.reserve(images.S * P * P * chunk);
     if (images.query != nullptr) query_positions.reserve(chunk * P * layer.C);
-    row_squares.assign(size((images.Q + width - 1) / width * images.S * P), T{0});
-    for (const auto* of_images : {&embedded.support, &embedded.query}) {
-      for (T* const grad : *of_images) std::fill_n(grad, P * layer.D, T{0});
-    }
+    row_squares.assign(static_cast<std::size_t>((images.Q + width - 1) / width * images.S * P),
+                       T{0});
     if (!options.matches()) return;
     similarities.reserve(MatchProblems{images, options.merge_shots}.count() * images.Q);
-    if (layer.is_embedded()) matches.assign(size(images.Q * images.S * P), T{0});
+  }
+
+  // Keeps what the embedded positions need.
+  void release() {
+    products = {};
+    query_positions = {};
+    row_squares = {};
   }
 };
 
@@ -107,7 +108,7 @@ struct TileGradientWorkspace {
   std::vector<T> products;        // [S P, P, count]: gradients of the products
   std::vector<T> query_rows;      // [count P, C]
   std::vector<T> own;             // [P, P] of one query, times 2
-  std::vector<T> along;           // [P]
+  std::vector<T> along;           // [P]: of embedded positions
   std::vector<T> gram;            // [K P, K P] of a class
   std::vector<T> weights;         // [K P, Q]
   std::vector<T> class_sums;      // [K P, count]
@@ -190,36 +191,23 @@ void differentiate_reductions(TileGradientWorkspace<T>& workspace,
   }
 }
 
-// Gradients of the products, squares and embedded positions of a query through its matches with
-// the support images first, ....
-template <int kBytes, class T>
+// Gradients of the products and squares of a query through its matches with the support images
+// first, ....
+template <class T>
 LWFM_INLINE void differentiate_matches(TileGradientWorkspace<T>& workspace,
                                        const EpisodeGradientLayer<T>& of, const QueryTile& tile,
                                        std::int64_t lane, std::int64_t first, std::int64_t rows,
                                        T grad, T* row_squares) {
-  const PoolLayer<T>& pool = of.layer.pool;
-  const EpisodeImages& images = of.layer.images;
-  const std::int64_t P = pool.P, q = tile.first + lane, top_k = of.layer.options.matched(P);
+  const std::int64_t P = of.layer.pool.P, top_k = of.layer.options.matched(P);
   const TileQueries<T>& queries = workspace.forward.queries;
-  select_recorded(workspace.forward.matching, workspace.assignment, of.layer, of.record, of.e, q,
-                  first, rows);
+  select_recorded(workspace.forward.matching, workspace.assignment, of.layer, of.record, of.e,
+                  tile.first + lane, first, rows);
   const T share = grad / static_cast<T>(top_k);
-  T* const query_grad =
-      pool.is_embedded() ? of.to.embedded.query[static_cast<std::size_t>(q)] : nullptr;
   constexpr T kGreatest = static_cast<T>(1.0 / kCosineEps);  // a smaller norm counts as eps
   for (std::int64_t k = 0; k < top_k; ++k) {
     const auto& match = workspace.forward.matching.matches[static_cast<std::size_t>(k)];
-    const std::int64_t j = workspace.assignment[match.row], row = first * P + match.row;
-    if (pool.is_embedded()) {
-      of.to.matches[q * images.S * P + row] = share;
-      const T inverse = queries.embedded_norms[lane * P + j];
-      add_multiple<kBytes>(of.support.embedded_rows[row],
-                           share * of.support.embedded_norms[row] * inverse, pool.D,
-                           query_grad + j * pool.D);
-      if (inverse < kGreatest) workspace.along[j] += share * match.cosine * inverse * inverse;
-      continue;
-    }
-    const std::int64_t at = j * TileQueries<T>::kStride + lane;
+    const std::int64_t j = workspace.assignment[match.row], row = first * P + match.row,
+                       at = j * TileQueries<T>::kStride + lane;
     const T of_row = of.support.norms[row], of_column = queries.norms[at];
     workspace.products[(row * P + j) * tile.count + lane] += share * of_row * of_column;
     const T half = T{0.5} * share * match.cosine;
@@ -228,30 +216,19 @@ LWFM_INLINE void differentiate_matches(TileGradientWorkspace<T>& workspace,
   }
 }
 
-template <int kBytes, class T>
-LWFM_INLINE void differentiate_matching(TileGradientWorkspace<T>& workspace,
-                                        const EpisodeGradientLayer<T>& of, const QueryTile& tile,
-                                        T* row_squares) {
-  const PoolLayer<T>& pool = of.layer.pool;
-  const EpisodeImages& images = of.layer.images;
-  const MatchProblems problems{images, of.layer.options.merge_shots};
-  workspace.along.resize(static_cast<std::size_t>(pool.P));
-  for (std::int64_t lane = 0; lane < tile.count; ++lane) {
-    std::fill(workspace.along.begin(), workspace.along.end(), T{0});
-    const std::int64_t q = tile.first + lane;
-    for (std::int64_t c = 0; c < images.classes.way; ++c) {
-      for (std::int64_t k = 0; k < problems.of_class(c); ++k) {
-        const T grad = of.to.similarities.data()[(problems.first_of(c) + k) * images.Q + q];
-        if (grad == T{0}) continue;
-        differentiate_matches<kBytes>(workspace, of, tile, lane, images.classes.begin[c] + k,
-                                      problems.shots(c) * pool.P, grad, row_squares);
-      }
+// Calls work(first sorted support image, its rows, gradient) for the problems of query q whose
+// similarity has a gradient.
+template <class T, class Work>
+LWFM_INLINE void for_matched_problems(const EpisodeLayer<T>& layer, const LayerGradient<T>& to,
+                                      std::int64_t q, const Work& work) {
+  const EpisodeImages& images = layer.images;
+  const MatchProblems problems{images, layer.options.merge_shots};
+  for (std::int64_t c = 0; layer.options.matches() && c < images.classes.way; ++c) {
+    for (std::int64_t k = 0; k < problems.of_class(c); ++k) {
+      const T grad = to.similarities.data()[(problems.first_of(c) + k) * images.Q + q];
+      if (grad == T{0}) continue;
+      work(images.classes.begin[c] + k, problems.shots(c) * layer.pool.P, grad);
     }
-    if (!pool.is_embedded()) continue;
-    const std::int64_t image = images.query_image(of.e, q);
-    const Features<T> own{pool.embedded_position(image, 0), nullptr, pool.D};
-    finish_gradient<kBytes>(
-        own, pool.P, {of.to.embedded.query[static_cast<std::size_t>(q)], workspace.along.data()});
   }
 }
 
@@ -403,10 +380,12 @@ void differentiate_tile(TileGradientWorkspace<T>& workspace, const EpisodeGradie
     });
     c = classes.end;
   }
-  if (of.layer.options.matches()) {
-    vectorized([&](auto bytes) LWFM_INLINE_LAMBDA {
-      differentiate_matching<decltype(bytes)::value>(workspace, of, tile, row_squares);
-    });
+  for (std::int64_t lane = 0;
+       of.layer.options.matches() && !pool.is_embedded() && lane < tile.count; ++lane) {
+    for_matched_problems(
+        of.layer, of.to, tile.first + lane, [&](std::int64_t first, std::int64_t rows, T grad) {
+          differentiate_matches(workspace, of, tile, lane, first, rows, grad, row_squares);
+        });
   }
   keep_products(workspace, of, tile);
   products.transposed(of.to.products.data() + of.column_of(tile), of.columns(), images.S * P,

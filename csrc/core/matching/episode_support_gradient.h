@@ -1,5 +1,5 @@
 // Episodes backward, the part of the support images, once the tiles of all queries are done: what
-// products, squares and matches of all queries contribute to the positions of a class. See
+// products and squares of all queries contribute to the positions of a class. See
 // episode_backward.h.
 #pragma once
 
@@ -83,37 +83,6 @@ void add_own_of_class(TileGradientWorkspace<T>& workspace, const EpisodeGradient
   });
 }
 
-// The gradient of the embedded positions of sorted support image n, from all queries in turn.
-template <int kBytes, class T>
-LWFM_INLINE void differentiate_embedded(TileGradientWorkspace<T>& workspace,
-                                        const EpisodeGradientLayer<T>& of, std::int64_t n) {
-  const PoolLayer<T>& pool = of.layer.pool;
-  const EpisodeImages& images = of.layer.images;
-  const std::int64_t P = pool.P, D = pool.D;
-  T* const grad = of.to.embedded.support[static_cast<std::size_t>(n)];
-  workspace.along.assign(static_cast<std::size_t>(P), T{0});
-  for (std::int64_t q = 0; q < images.Q; ++q) {
-    const std::int64_t image = images.query_image(of.e, q);
-    for (std::int64_t i = 0; i < P; ++i) {
-      const T share = of.to.matches[(q * images.S + n) * P + i];
-      if (share == T{0}) continue;
-      const std::int64_t at = ((of.e * images.Q + q) * images.S + n) * P + i,
-                         j = of.record.assignment[at];
-      const T inverse = of.support.embedded_norms[n * P + i];
-      add_multiple<kBytes>(pool.embedded_position(image, j),
-                           share * inverse * inverse_norm(pool.embedded_squares[image * P + j]), D,
-                           grad + i * D);
-      if (inverse < static_cast<T>(1.0 / kCosineEps)) {
-        workspace.along[i] += share * of.record.cosines[at] * inverse * inverse;
-      }
-    }
-  }
-  for (std::int64_t i = 0; i < P; ++i) {
-    if (workspace.along[i] == T{0}) continue;
-    add_multiple<kBytes>(of.support.embedded_rows[n * P + i], -workspace.along[i], D, grad + i * D);
-  }
-}
-
 // Writes class_rows to the images of class c, or adds them to what earlier chunks left there.
 template <class T>
 void write_class(const TileGradientWorkspace<T>& workspace, const EpisodeGradientLayer<T>& of,
@@ -136,12 +105,6 @@ void differentiate_class(TileGradientWorkspace<T>& workspace, const EpisodeGradi
   multiply_products_of_class(workspace, of, c, products);
   if (is_last) add_own_of_class(workspace, of, c, products);
   write_class(workspace, of, c);
-  if (!is_last || !of.layer.options.matches() || !of.layer.pool.is_embedded()) return;
-  for (std::int64_t n = images.classes.begin[c]; n < images.classes.begin[c + 1]; ++n) {
-    vectorized([&](auto bytes) LWFM_INLINE_LAMBDA {
-      differentiate_embedded<decltype(bytes)::value>(workspace, of, n);
-    });
-  }
 }
 
 }  // namespace lwfm
