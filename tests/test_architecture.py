@@ -18,7 +18,7 @@ BELOW = {
     "presets": {"errors"},
     "lap": {"_lap", "errors"},
     "ops": {"_ops"},
-    "nn": {"ops"},
+    "nn": {"_common", "ops"},
     "adapters": {"nn", "ops"},
     "data": {"errors", "_common"},
     "model": {"errors", "_common", "ops", "nn", "data"},

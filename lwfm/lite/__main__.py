@@ -30,11 +30,17 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     below = "answer unknown where the most probable class has a lower probability, 0 to 1"
     queries = "images to classify, and folders of such images"
+    views = (
+        "learn from seven further views of each example too, mirrored and enlarged: for heads with a "
+        "regression, as that of auto; by default true. Turn it off where sides or places tell the classes "
+        "apart"
+    )
     parser.add_argument("support", type=Path, help=support)
     parser.add_argument("queries", type=Path, nargs="+", help=queries)
     parser.add_argument("--model", type=Path, required=True, help="the network, a file of lwfm export")
     parser.add_argument("--unknown_below", type=float, metavar="P", help=below)
     parser.add_argument("--unknown_label", metavar="NAME", help="what to answer then")
+    parser.add_argument("--views", choices=("true", "false"), help=views)
     parser.add_argument("--out", type=Path, help="write the answers to this .csv or .json file as well")
     parser.add_argument("--threads", type=int, help="by default one for each processor")
     return parser.parse_args(arguments)
@@ -47,11 +53,14 @@ def classify(options: argparse.Namespace) -> Answers:
     given = {name: value for name, value in settings.items() if value is not None}
     images = find_images(options.queries)
     if options.support.is_file():
+        if options.views is not None:
+            raise UserError(f"--views is for a folder of examples, and {options.support} is a classifier")
         classifier = FewShotClassifier.load(options.support, options.model, threads=options.threads)
         classifier.set_params(**given)
     else:
         examples = find_examples(options.support, "stop")
-        classifier = FewShotClassifier(options.model, threads=options.threads, **given)
+        views = options.views != "false"
+        classifier = FewShotClassifier(options.model, threads=options.threads, views=views, **given)
         classifier.fit(examples, [path.parent.name for path in examples])
     return Answers(
         tuple(images),

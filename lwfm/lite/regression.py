@@ -9,20 +9,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lwfm._common.regression_constants import FLOOR, RIDGE, statistic_lengths, view_weights
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import numpy.typing as npt
 
     from lwfm.lite.encoded import Array, EncodedImages
-
-RIDGE = 0.3
-"""Penalty of the regression."""
-_LAST, _EARLIER = (1.0, 0.25), (0.125, 0.125)
-"""Shares of mean and spread in the squared length of the statistics: of the last layer, of each other."""
-
-_FLOOR = 1e-3
-"""Differences from the mean are divided by their length, or by this if they are smaller: rounding errors."""
 
 
 def regression_scores(
@@ -46,7 +40,7 @@ def regression_scores(
         ]
         V = views[0].shape[1]
         labels = labels.repeat(1 + V)
-        parts = np.array(_view_weights(V), np.float32)
+        parts = np.array(view_weights(V), np.float32)
         weights = np.outer(weights, parts).reshape(-1)
     x, q = _features(of_support, image_statistics(query), (weights / S).astype(np.float32))
     targets = np.eye(way, dtype=np.float32)[labels] - np.float32(1 / way)
@@ -60,21 +54,12 @@ def regression_scores(
     return q @ solution
 
 
-def _view_weights(views: int) -> list[float]:
-    """Return the weights of an image and its views, of sum 1."""
-    if views < 2:
-        return [1 / (1 + views)] * (1 + views)
-    return [0.25, 0.25, *[0.5 / (views - 1)] * (views - 1)]
-
-
 def _features(support: Sequence[Array], query: Sequence[Array], weights: Array) -> tuple[Array, Array]:
     """Center each statistic by the support images, and place all side by side: [S, D] and [Q, D]."""
-    shares = [*_EARLIER * (len(support) // 2 - 1), *_LAST]
     parts: tuple[list[Array], list[Array]] = ([], [])
-    for share, s, q in zip(shares, support, query, strict=True):
-        length = np.float32((share / sum(shares)) ** 0.5)
+    for length, s, q in zip(statistic_lengths(len(support) // 2), support, query, strict=True):
         for part, x in zip(parts, (s, q), strict=True):
-            part.append(length * _unit(x - weights @ s, _FLOOR))
+            part.append(np.float32(length) * _unit(x - weights @ s, FLOOR))
     return np.concatenate(parts[0], 1), np.concatenate(parts[1], 1)
 
 

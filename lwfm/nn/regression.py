@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lwfm._common.regression_constants import FLOOR, RIDGE, statistic_lengths, view_weights
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -19,12 +21,6 @@ if TYPE_CHECKING:
     from lwfm.ops.class_lists import ClassLists
     from lwfm.ops.encode_maps import EncodedMaps
 
-RIDGE = 0.3
-"""Penalty of the regression; an image's statistics have length 1."""
-_LAST, _EARLIER = (1.0, 0.25), (0.125, 0.125)
-"""Shares of mean and spread in the squared length of the statistics: of the last layer, of each other."""
-_FLOOR = 1e-3
-"""Differences from the mean are divided by their length, or by this if they are smaller: rounding errors."""
 _ROUNDS, _QUERY_WEIGHT = 5, 0.3
 """Of a transductive regression: how often the queries join the support images, and with what weight each."""
 _CHUNK_BYTES = 1 << 28
@@ -130,7 +126,7 @@ def _regress(
     """Predict [E, Q, way] from the statistics [E, S * (1 + V), C_l] and [E, Q, C_l] of each kind."""
     S = len(classes)
     alike = support[0].shape[1] // S
-    parts = support[0].new_tensor(_view_weights(alike - 1)).repeat(S)  # of an image, [S * (1 + V)]
+    parts = support[0].new_tensor(view_weights(alike - 1)).repeat(S)  # of an image, [S * (1 + V)]
     share = classes.share.to(parts).repeat_interleave(alike, 0) * parts[:, None]  # [S * (1 + V), way]
     weights = share.sum(1) / classes.way  # of the images, of sum 1
     x, q = _features(support, query, weights, parts, centre, fixed)
@@ -145,13 +141,6 @@ def _regress(
         predicted = _probabilities(scores.detach()) - 1 / classes.way
         scores = q @ _solve(images, torch.cat([targets, predicted], 1), weights)
     return scores
-
-
-def _view_weights(views: int) -> list[float]:
-    """Return the weights of an image and its views, of sum 1."""
-    if views < 2:
-        return [1 / (1 + views)] * (1 + views)
-    return [0.25, 0.25, *[0.5 / (views - 1)] * (views - 1)]
 
 
 def _probabilities(scores: Tensor) -> Tensor:
@@ -182,7 +171,7 @@ def _features(
     fixed: Sequence[Tensor] | None,
 ) -> tuple[Tensor, Tensor]:
     """Center each statistic, bring it to its share of the length, and place all side by side: [E, ., D]."""
-    shares = [*_EARLIER * (len(support) // 2 - 1), *_LAST]
+    lengths = statistic_lengths(len(support) // 2)
     parts: tuple[list[Tensor], list[Tensor]] = ([], [])
     for k, (s, q) in enumerate(zip(support, query, strict=True)):
         if fixed is not None:
@@ -192,7 +181,6 @@ def _features(
             mean = total / (parts_of_images.sum() + q.shape[1])
         else:
             mean = (weights @ s).unsqueeze(1)
-        length = (shares[k] / sum(shares)) ** 0.5
         for part, x in zip(parts, (s, q), strict=True):
-            part.append(length * F.normalize(x - mean, dim=-1, eps=_FLOOR))
+            part.append(lengths[k] * F.normalize(x - mean, dim=-1, eps=FLOOR))
     return torch.cat(parts[0], -1), torch.cat(parts[1], -1)

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from lwfm import _lap
 from lwfm.errors import UserError
-from lwfm.lite import OnnxNetwork
+from lwfm.lite import FewShotClassifier, OnnxNetwork
+from lwfm.lite.__main__ import main
 from lwfm.lite.encoded import EncodedImages, encode_maps
 from lwfm.nn import ClassLists, LWFMHead
 
@@ -53,6 +55,30 @@ def test_mistakes_end_in_a_sentence(exported: Exported, tiny_images: Path, tmp_p
     done = run(code, tiny_images / "val", tmp_path / "none.png", "--model", exported.path)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == f"lwfm: error: there is no image or folder {tmp_path / 'none.png'}\n"
+
+
+@pytest.mark.parametrize("views", [None, "true", "false"])
+def test_the_command_learns_from_views_unless_told_otherwise(
+    views: str | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny_images: Path
+) -> None:
+    learned: list[bool] = []
+
+    def fit(classifier: FewShotClassifier, *_: object) -> FewShotClassifier:
+        learned.append(classifier.views)
+        raise UserError("seen")
+
+    monkeypatch.setattr(FewShotClassifier, "fit", fit)
+    words = [str(tiny_images / "val"), str(tiny_images / "val/class-0"), "--model", str(tmp_path / "m.onnx")]
+    assert main(words if views is None else [*words, "--views", views]) == 2
+    assert learned == [views != "false"]
+
+
+def test_views_are_not_for_a_saved_classifier(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    saved = tmp_path / "c.safetensors"
+    saved.touch()
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    assert main([str(saved), str(tmp_path / "a.png"), "--model", "m.onnx", "--views", "true"]) == 2
+    assert f"--views is for a folder of examples, and {saved} is a classifier" in capsys.readouterr().err
 
 
 def with_metadata(exported: Exported, target: Path, change: dict[str, Any]) -> Path:

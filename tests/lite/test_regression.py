@@ -25,10 +25,3 @@ def test_equals_the_head_s(shots: int, dims: tuple[int, ...]) -> None:
     scores = regression_scores(support, np.array(labels), query)
     assert scores.dtype == np.float32
     np.testing.assert_allclose(scores, expected, atol=2e-5)
-
-
-def test_its_constants_are_the_head_s() -> None:
-    from lwfm.lite import regression
-
-    for name in ("RIDGE", "_LAST", "_EARLIER"):
-        assert getattr(regression, name) == getattr(of_torch, name)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
+from lwfm._common.regression_constants import RIDGE
 from lwfm.nn import ClassLists, LWFMHead, regression
 from lwfm.nn.regression import image_statistics, regression_scores
 from tests.helpers.episodes import random_episode
@@ -87,7 +88,7 @@ def test_views_are_weighted_support_images() -> None:
     expected = regression_scores(as_shots, ClassLists(labels), None, "task")
     assert not torch.allclose(found, expected)  # twelve shots are twelve times as much evidence
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(regression, "RIDGE", 12 * regression.RIDGE)
+        patch.setattr(regression, "RIDGE", 12 * RIDGE)
         expected = regression_scores(as_shots, ClassLists(labels), None, "task")
     torch.testing.assert_close(found, expected)
 
