@@ -31,7 +31,8 @@ class Transform:
     Notes
     -----
     The values are those of torchvision's `RandomResizedCrop` and so on with `ToImage`, `ToDtype` and
-    `Normalize`, bit for bit (a test compares); for a whole batch the last three cost a tenth.
+    `Normalize`, bit for bit (a test compares), but for the rounding of :class:`CenterCrop`; for a whole batch
+    the last three cost a tenth.
     """
 
     def __init__(self, crop_image: Callable[[Image], Image], normalization: Normalization) -> None:

@@ -188,7 +188,7 @@ def test_transforms_are_torchvisions(size: tuple[int, int], training: bool) -> N
         torch.manual_seed(seed)
         expected = theirs(image)
         torch.manual_seed(seed)
-        assert torch.equal(ours(image), expected)
+        assert (ours(image) - expected).abs().max() <= (0 if training else 2.1 / 255 / min(IMAGENET.std))
 
 
 @pytest.mark.parametrize("decoded", ["auto", "none", "elsewhere"])
