@@ -1,6 +1,6 @@
 """From files to answers: images per second by each engine, beside bare ONNX Runtime on decoded tensors.
 
-    python -m benchmarks.speed.bench_throughput files [--images 2000] [--threads 2] [--model auto]
+    python -m benchmarks.speed.bench_throughput files [--images 2000] [--threads 2] [--image_size N]
     python -m benchmarks.speed.bench_throughput stream [--images 100000]   # memory of a long stream
     python -m benchmarks.speed.bench_throughput equal [--trained FILE]  # answers of all engines
     python -m benchmarks.speed.bench_throughput cold                       # `lwfm classify` of twelve images
@@ -250,18 +250,18 @@ def main() -> None:
     parser.add_argument("--images", type=int)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--model", default="auto")
+    parser.add_argument("--image_size", type=int, help="side of the images, if not the model's own")
     parser.add_argument("--trained", help="a file of lwfm train, in place of a random ResNet-18")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     print(f"{describe(torch.device('cpu'), options.threads)}, load {os.getloadavg()[0]:.1f}")
     if options.what == "files":
-        network = build_network(options.model, head="recommended")
+        network = build_network(options.model, options.image_size, head="recommended")
         for size in SIZES:
             print(time_files(network, options.images or 2000, size), flush=True)
     elif options.what == "stream":
-        for line in measure_stream(
-            build_network(options.model, head="recommended"), options.images or 100_000
-        ):
+        network = build_network(options.model, options.image_size, head="recommended")
+        for line in measure_stream(network, options.images or 100_000):
             print(line, flush=True)
     elif options.what == "equal":
         networks = three_networks(options.trained)

@@ -80,11 +80,21 @@ def encode_images(
         images, size, batch_size, threads=threads, white=white, unreadable=unreadable, views=views
     )
     for maps in encoder.stream(map(torch.from_numpy, pixels)):
-        if not all(layer.float().square().sum(1).isfinite().all() for layer in maps):
-            raise UserError("the network computes NaN or huge values for an image: its weights are damaged")
         waiting.append(maps)
         if len(waiting) * batch_size >= together:
-            yield tuple(torch.cat(layer) for layer in zip(*waiting, strict=True))
+            yield _joined(waiting)
             waiting = []
     if waiting:
-        yield tuple(torch.cat(layer) for layer in zip(*waiting, strict=True))
+        yield _joined(waiting)
+
+
+def _joined(batches: list[tuple[torch.Tensor, ...]]) -> tuple[torch.Tensor, ...]:
+    """Join batches, layer by layer; UserError for values that are not finite, or whose squares are not.
+
+    All batches are checked at once: after each of its operators torch's threads wait actively for the next
+    one, and take the processors from those of ONNX Runtime.
+    """
+    maps = batches[0] if len(batches) == 1 else tuple(map(torch.cat, zip(*batches, strict=True)))
+    if not all(layer.float().square().sum(1).isfinite().all() for layer in maps):
+        raise UserError("the network computes NaN or huge values for an image: its weights are damaged")
+    return maps

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 _METADATA_KEY = "lwfm_index"
 _MODEL, _MAPS = "model.", "maps."
+_TOGETHER = 256
+"""Images that are checked and rounded at once."""
 
 
 @dataclass(frozen=True)
@@ -228,7 +230,9 @@ def build_index(
     shown = _digested(progress(paths, "indexing", "image"), digests)
     batches = [
         [layer.half().cpu() for layer in maps]
-        for maps in encode_images(encoder, shown, batch_size, white=white, unreadable=leave_out)
+        for maps in encode_images(
+            encoder, shown, batch_size, together=_TOGETHER, white=white, unreadable=leave_out
+        )
     ]
     if not batches:
         raise UserError(f"none of the {len(paths)} images in {folder} can be read")
