@@ -73,6 +73,7 @@ def default_config(head: HeadName = "published") -> ModelConfig:
     return ModelConfig(embedding=False, **_HEADS[head])
 
 
+@torch.inference_mode(mode=False)  # convolutions refuse weights that were made in inference mode
 def build_network(model: ModelChoice, image_size: int | None = None, *, head: HeadName = "published") -> LWFM:
     """Build or load a network by name, file or configuration, in evaluation mode; random weights are seeded.
 

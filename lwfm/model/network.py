@@ -257,6 +257,7 @@ class _Description:
     normalization: dict[str, list[float]] | None
 
 
+@torch.inference_mode(mode=False)  # as in build_network
 def rebuild_model(description: dict[str, Any], tensors: dict[str, Tensor], *, source: str) -> LWFM:
     """Build the model of a :func:`describe_model` around its state dictionary, in evaluation mode.
 

@@ -163,3 +163,13 @@ class TestScikitLearn:
         assert scores.tolist() == expected
         search = selection.GridSearchCV(classifier, {"unknown_below": [0.0, 1.0]}, cv=2, error_score="raise")
         assert search.fit(*shots).best_params_ == {"unknown_below": 0.0}
+
+
+def test_fitted_and_loaded_in_inference_mode(shots: tuple[list[Path], list[str]], tmp_path: Path) -> None:
+    expected = FewShotClassifier(TINY).fit(*shots)
+    with torch.inference_mode():
+        classifier = FewShotClassifier(TINY).fit(*shots)
+        classifier.save(tmp_path / "classifier.safetensors")
+        loaded = FewShotClassifier.load(tmp_path / "classifier.safetensors")
+        for each in (classifier, loaded):
+            np.testing.assert_array_equal(each.predict_proba(shots[0]), expected.predict_proba(shots[0]))
