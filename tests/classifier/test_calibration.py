@@ -27,8 +27,17 @@ def test_a_known_temperature_is_recovered(temperature: float, way: int) -> None:
 def test_a_few_right_answers_do_not_make_certainty() -> None:
     labels = np.arange(12) % 3
     logits = np.eye(3)[labels]
-    certainty = softmax(logits / fit_temperature(logits, labels)).max(-1)
-    np.testing.assert_allclose(certainty, np.full(12, 13 / 14), atol=1e-4)
+    scale = 1 / fit_temperature(logits, labels)
+    wrong = 2 / (np.exp(scale) + 2)  # probability of the two other classes
+    assert 12 * wrong == pytest.approx(4 * (1 - 1 / scale), rel=1e-6)  # likelihood and prior balance
+    assert 1 < scale < 3
+
+
+def test_fewer_answers_stay_nearer_to_the_own_temperature() -> None:
+    logits, labels = np.tile(np.eye(2), (20, 1)), np.tile([0, 1], 20)
+    temperatures = [fit_temperature(logits[:n], labels[:n]) for n in (0, 2, 10, 40)]
+    assert temperatures[0] == pytest.approx(1)
+    assert temperatures == sorted(temperatures, reverse=True)
 
 
 @pytest.mark.parametrize(
