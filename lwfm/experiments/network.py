@@ -7,22 +7,23 @@ import inspect
 import json
 import shlex
 from abc import ABC, abstractmethod
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lwfm._common.files import atomic_path
 from lwfm.evaluation import evaluate
-from lwfm.experiments.plan import DataChoice, Plan, Row, plain_options
+from lwfm.experiments.plan import DataChoice, Plan, Row, Stage, plain_options
 from lwfm.experiments.table import RowResult
 from lwfm.model import ModelConfig
-from lwfm.training import RunOptions, train
+from lwfm.training import RunOptions, pretrain, train
 from lwfm.training.checkpoints import RunFolder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from lwfm._common.devices import Accelerator
+    from lwfm.training import TrainingSummary
 
 
 @dataclass(frozen=True)
@@ -128,10 +129,24 @@ class PlannedNetwork(ABC):
 
 @dataclass(frozen=True)
 class TrainedNetwork(PlannedNetwork):
-    """A network that is trained on the data set, once with each seed."""
+    """A network that is trained on the data set, once with each seed.
+
+    Attributes
+    ----------
+    options : dict
+        Of its command.
+    folder : Path
+        Of its run.
+    stage : str
+        The command, pretrain or train.
+    start : TrainedNetwork, optional
+        The network with whose weights training begins.
+    """
 
     options: dict[str, Any]
     folder: Path
+    stage: Stage = "train"
+    start: TrainedNetwork | None = None
 
     @property
     def finished(self) -> Path:
@@ -156,11 +171,12 @@ class TrainedNetwork(PlannedNetwork):
         """Train, or resume after the last complete epoch."""
         run = RunFolder(self.folder)
         resume = run.last.is_file()
-        options = {**self.options, "workers": workers, "accelerator": accelerator, "progress": progress}
-        summary = train(
+        options = {**self.complete_options, "workers": workers, "accelerator": accelerator}
+        command: Callable[..., TrainingSummary] = pretrain if self.stage == "pretrain" else train
+        summary = command(
             self.folder,
             **self.where,
-            **options,
+            **{**options, "progress": progress},
             seed=self.seed,
             resume=resume,
             decoded=str(self.folder.parent.parent / "decoded-images"),
@@ -171,7 +187,16 @@ class TrainedNetwork(PlannedNetwork):
 
     def command(self) -> str:
         """Return the command that trains this network alone."""
-        return command_line("train", {**self.where, "out": self.folder, "seed": self.seed, **self.options})
+        given = {**self.where, "out": self.folder, "seed": self.seed, **self.complete_options}
+        return command_line(self.stage, given)
+
+    @property
+    def complete_options(self) -> dict[str, Any]:
+        """Return the options of the command, the weights it starts from among them."""
+        if self.start is None:
+            return self.options
+        best = str(RunFolder(self.start.folder).best)
+        return {**self.options, "model": replace(self.options["model"], weights=best)}
 
 
 @dataclass(frozen=True)
@@ -223,11 +248,12 @@ def command_line(command: str, options: dict[str, Any]) -> str:
     >>> print(command_line("evaluate", {"shot": [1, 5], "way": 5, "heads": {"a": {"top_k": None}}}))
     lwfm evaluate --shot '[1, 5]' --heads '{"a": {"top_k": null}}'
     """
-    function: Callable[..., Any] = train if command == "train" else evaluate
-    parameters = inspect.signature(function).parameters.values()
-    shared = {each.name: each.default for each in fields(RunOptions)} if command == "train" else {}
+    functions: dict[str, Callable[..., Any]] = {"train": train, "pretrain": pretrain, "evaluate": evaluate}
+    parameters = inspect.signature(functions[command]).parameters.values()
     if command == "evaluate":
-        shared["model"] = ModelConfig()
+        shared: dict[str, Any] = {"model": ModelConfig()}
+    else:
+        shared = {each.name: each.default for each in fields(RunOptions)}
     defaults = _flat({**{each.name: each.default for each in parameters}, **shared})
     words = ["lwfm", command]
     for name, value in _flat(options).items():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path  # noqa: TC003 - read by the parser
-from typing import Any
+from typing import Any, Literal, get_args
 
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser
@@ -17,11 +17,15 @@ from lwfm.evaluation.heads import HeadOptions
 from lwfm.evaluation.methods import METHODS
 from lwfm.model import ModelConfig
 from lwfm.presets import preset_path
-from lwfm.training import train
+from lwfm.training import pretrain, train
 
 _DATA = {"data", "root", "class_split", "crop", "unreadable", "overlap"}
 _GIVEN_ELSEWHERE = _DATA | {"out", "seed", "resume", "decoded"}
 """Options of `lwfm train` that the plan or the command decides."""
+_OF_THE_PLAN = {"preset", "config", "stage", "start", "trained"}
+"""Options of a network that are not its command's."""
+Stage = Literal["pretrain", "train"]
+"""The command that trains a network."""
 NetworkOptions = dict[str, Any] | ModelConfig
 """Options of `lwfm train`, or of a network that is evaluated as it is."""
 _NOT_IN_RESULT = {"progress", "workers", "accelerator"}
@@ -86,13 +90,15 @@ class Plan:
         Data sets by name; a table for each.
     networks : dict of str to dict
         Options of `lwfm train` for each network. `preset` names a preset of `lwfm train`, or `config` a YAML
-        file beside the plan, whose options come first, then those of `train`, then these. A network of
-        nothing but `trained: false` and `model` is evaluated as it is, for example with the weights of
-        ImageNet; seeds do not concern it.
+        file beside the plan, whose options come first, then those of `train`, then these. With
+        `stage: pretrain` they are options (and the preset one) of `lwfm pretrain`, without those of `train`.
+        `start` names such a network, with whose weights of the same data and seed the training begins. A
+        network of nothing but `trained: false` and `model` is evaluated as it is, for example with the
+        weights of ImageNet; seeds do not concern it.
     rows : list of Row
         Rows of each table; differences are to the first.
     train : dict
-        Options of `lwfm train` that all networks share.
+        Options of `lwfm train` that all networks of that stage share.
     seeds : list of int
         Each network is trained once with each seed.
     way : int
@@ -109,6 +115,16 @@ class Plan:
     way: int = 5
     episodes: int = 1000
     episode_seed: int = 0
+
+    def stage(self, network: str) -> Stage:
+        """Return which command trains a network: train, unless the plan says pretrain."""
+        stage: Stage = self.networks[network].get("stage", "train")
+        return stage
+
+    def start(self, network: str) -> str | None:
+        """Return the network with whose weights the training of another begins; None without one."""
+        start: str | None = self.networks[network].get("start")
+        return start
 
 
 def read_plan(path: Path) -> tuple[Plan, dict[str, NetworkOptions]]:
@@ -168,6 +184,8 @@ def _check(plan: Plan, path: Path) -> None:
             wrong = f"row {row.name}: method must be one of {', '.join(METHODS)}, not {row.method}"
         elif row.head and row.method != "lwfm":
             wrong = f"row {row.name}: either a head or a method"
+    for name in plan.networks:
+        wrong = _wrong_stage(plan, name) or wrong
     if any(not choice.queries for choice in plan.data.values()):
         wrong = "queries must give the queries per class for each number of shots"
     if wrong:
@@ -175,6 +193,18 @@ def _check(plan: Plan, path: Path) -> None:
     for seed in plan.seeds:
         check_seed(seed, f"{path}: each of seeds")
     check_seed(plan.episode_seed, f"{path}: episode_seed")
+
+
+def _wrong_stage(plan: Plan, name: str) -> str:
+    """Return what is wrong with the stage of a network, or the one it starts from; empty if nothing is."""
+    start = plan.start(name)
+    if plan.stage(name) not in get_args(Stage):
+        return f"network {name}: stage must be one of {', '.join(get_args(Stage))}, not {plan.stage(name)}"
+    if start is not None and (start not in plan.networks or plan.stage(start) != "pretrain"):
+        return f"network {name}: start must name a network with stage: pretrain, not {start}"
+    if start is not None and plan.stage(name) == "pretrain":
+        return f"network {name}: start is for the networks of lwfm train"
+    return ""
 
 
 def _network_options(plan: Plan, name: str, path: Path) -> NetworkOptions:
@@ -195,21 +225,23 @@ def _network_options(plan: Plan, name: str, path: Path) -> NetworkOptions:
 
 def _training_options(plan: Plan, name: str, path: Path) -> dict[str, Any]:
     """Merge the options of a network and check them as the command line would."""
-    own = {option: value for option, value in plan.networks[name].items() if option != "trained"}
-    preset, config = own.pop("preset", None), own.pop("config", None)
+    own = {option: value for option, value in plan.networks[name].items() if option not in _OF_THE_PLAN}
+    preset, config = (plan.networks[name].get(option) for option in ("preset", "config"))
+    stage = plan.stage(name)
     if preset is not None and config is not None:
         raise UserError(f"{path}: network {name}: either a preset or a config")
     first: dict[str, Any] = {}
     if preset is not None:
         try:
-            first = _read_yaml(preset_path(str(preset), "train"))
+            first = _read_yaml(preset_path(str(preset), stage))
         except UserError as error:
             raise UserError(f"{path}: network {name}: {error}") from error
     elif config is not None:
         first = _read_yaml(path.parent / str(config))
-    merged = _merge(_merge({k: v for k, v in first.items() if k not in _GIVEN_ELSEWHERE}, plan.train), own)
+    first = {option: value for option, value in first.items() if option not in _GIVEN_ELSEWHERE}
+    merged = _merge(_merge(first, plan.train if stage == "train" else {}), own)
     parser = ArgumentParser(exit_on_error=False)
-    parser.add_function_arguments(train, skip=set(_GIVEN_ELSEWHERE))
+    parser.add_function_arguments(train if stage == "train" else pretrain, skip=set(_GIVEN_ELSEWHERE))
     try:
         options: dict[str, Any] = parser.instantiate(parser.parse_object(merged)).as_dict()
     except (ArgumentError, TypeError, ValueError, KeyError) as error:

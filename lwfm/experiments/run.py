@@ -122,9 +122,10 @@ def _networks(
     plan: Plan, data: dict[str, DataChoice], options: Mapping[str, NetworkOptions], out: Path
 ) -> Iterator[PlannedNetwork]:
     """Yield all networks that rows need, seed by seed, so that every row is in the table early."""
-    needed = list(dict.fromkeys(row.network for row in plan.rows))
+    needed = _needed(plan)
     learning = any(not isinstance(options[name], ModelConfig) for name in needed)
     prints = {name: _fingerprints(choice, learning) for name, choice in data.items()}
+    made: dict[tuple[int, str, str | None], TrainedNetwork] = {}
     for seed, (name, choice), network in product(plan.seeds, data.items(), needed):
         given, images = options[network], prints[name]
         if isinstance(given, ModelConfig):
@@ -134,7 +135,9 @@ def _networks(
         trained = plain_options(given)
         weights = (trained.get("model") or {}).get("weights", "none")
         described = [trained, [images["train"], images["val"]], seed, *weights_file(weights)]
-        yield TrainedNetwork(
+        start = made.get((seed, name, plan.start(network)))
+        described += [start.folder.name] if start else []
+        made[seed, name, network] = TrainedNetwork(
             name=network,
             data_name=name,
             data=choice,
@@ -142,7 +145,20 @@ def _networks(
             images=images[choice.split],
             options=given,
             folder=out / "networks" / f"{network}-{name}-{seed}-{digest(described)[:8]}",
+            stage=plan.stage(network),
+            start=start,
         )
+        yield made[seed, name, network]
+
+
+def _needed(plan: Plan) -> list[str]:
+    """Return the networks that rows need, each after the one that its training starts from."""
+    found: dict[str, None] = {}
+    for row in plan.rows:
+        if start := plan.start(row.network):
+            found[start] = None
+        found[row.network] = None
+    return list(found)
 
 
 def _fingerprints(choice: DataChoice, learning: bool) -> dict[str, str]:

@@ -194,6 +194,59 @@ def test_differences_are_averaged_over_data_sets(tiny_images: Path, tmp_path: Pa
     assert "Mean difference" not in one.markdown()
 
 
+TWO_STAGES: dict[str, Any] = {
+    **PLAN,
+    "networks": {
+        "pretrained": {
+            "stage": "pretrain",
+            "epochs": 1,
+            "batch": 4,
+            "model": {"backbone": "conv4", "image_size": 24, "feature_size": 1},
+            "validation": {"way": 3, "queries": 2, "episodes": 3},
+        },
+        "episodes": {"start": "pretrained"},
+    },
+    "rows": [{"name": "episodes", "network": "episodes"}],
+}
+
+
+def test_episodes_start_from_the_pretrained_network_of_the_same_seed(
+    tiny_images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = run(write(tmp_path / "plan.yaml", TWO_STAGES), tiny_images, tmp_path / "out")
+    assert {tuple(cell.seeds) for cell in table.cells} == {(0, 1)}
+    folders = sorted(folder.name for folder in (tmp_path / "out/networks").iterdir())
+    assert [name.rsplit("-", 1)[0] for name in folders] == [
+        f"{stage}-tiny-{seed}" for stage in ("episodes", "pretrained") for seed in (0, 1)
+    ]
+    for seed in (0, 1):
+        first, second = (tmp_path / "out/networks" / folders[seed + 2 * k] for k in (1, 0))
+        words = shlex.split(json.loads((second / "finished.json").read_text())["command"])
+        assert words[:2] == ["lwfm", "train"]
+        assert words[words.index("--model.weights") + 1] == str(first / "best.safetensors")
+        assert words[words.index("--seed") + 1] == str(seed) if seed else "--seed" not in words
+        words = shlex.split(json.loads((first / "finished.json").read_text())["command"])
+        assert words[:2] == ["lwfm", "pretrain"]
+        if seed == 0:
+            words[words.index("--out") + 1] = str(tmp_path / "again")
+            assert main(words[1:]) == 0
+            again = (tmp_path / "again/best.safetensors").read_bytes()
+            assert again == (first / "best.safetensors").read_bytes()
+    for name in ("train", "pretrain"):
+        monkeypatch.setattr(lwfm.experiments.network, name, lambda *_, **__: pytest.fail("done again"))
+    monkeypatch.setattr(lwfm.experiments.network, "command_line", lambda *_: "")
+    assert run(tmp_path / "plan.yaml", tiny_images, tmp_path / "out") == table
+
+
+def test_another_pretraining_trains_the_episodes_anew(tiny_images: Path, tmp_path: Path) -> None:
+    small = {**TWO_STAGES, "seeds": [0]}
+    run(write(tmp_path / "plan.yaml", small), tiny_images, tmp_path / "out")
+    networks = {**small["networks"], "pretrained": {**small["networks"]["pretrained"], "batch": 5}}
+    run(write(tmp_path / "plan.yaml", {**small, "networks": networks}), tiny_images, tmp_path / "out")
+    names = sorted(folder.name.split("-")[0] for folder in (tmp_path / "out/networks").iterdir())
+    assert names == ["episodes", "episodes", "pretrained", "pretrained"]
+
+
 @pytest.mark.parametrize("change", ["row", "option", "episodes"])
 def test_only_what_is_new_is_done(
     plan: Path, tiny_images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
@@ -331,6 +384,15 @@ def test_options_of_the_plan_override_the_preset(plan: Path) -> None:
         (
             {"networks": {"paper": {"trained": False, "epochs": 2}}},
             "without training it has a model, but no ep",
+        ),
+        ({"networks": {"paper": {"stage": "test"}}}, "stage must be one of pretrain, train, not test"),
+        ({"networks": {"paper": {"stage": "pretrain", "episodes": {"way": 3}}}}, "network paper: .*episodes"),
+        ({"networks": {"paper": {"stage": "pretrain", "preset": "paper"}}}, "not for lwfm pretrain"),
+        ({"networks": {"paper": {"start": "other"}}}, "start must name a network with stage: pretrain"),
+        ({"networks": {"paper": {"start": "paper"}}}, "start must name a network with stage: pretrain"),
+        (
+            {"networks": {"paper": {"stage": "pretrain", "start": "paper"}}},
+            "start is for the networks of lwfm train",
         ),
         ({"networks": {"paper": {"trained": False, "model": {"backbon": "a"}}}}, "network paper: .*backbon"),
         ({"data": {"a": {"data": "folder", "queries": {}}}}, "queries must give"),
