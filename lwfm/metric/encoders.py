@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -34,6 +35,29 @@ class ScaledNorm(nn.Module):
     def forward(self, embeddings: Tensor) -> Tensor:
         """Return the embeddings, scaled."""
         return self.length * F.normalize(embeddings, dim=-1)
+
+
+class Ensemble(nn.ModuleList):
+    """Encoders of the same rows, whose embeddings are joined: squared distances are the means of theirs.
+
+    Networks that are trained from different weights on different batches err differently, and the mean of
+    their distances less than each.
+
+    Parameters
+    ----------
+    modules : iterable of nn.Module
+        M encoders, from rows [B, ...] to embeddings [B, dim].
+
+    Examples
+    --------
+    >>> Ensemble([nn.Linear(8, 4), nn.Linear(8, 4)])(torch.rand(2, 8)).shape
+    torch.Size([2, 8])
+    """
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Compute the joined embeddings [B, M * dim], as long as those of one encoder."""
+        embedded = torch.cat([encoder(rows) for encoder in self], dim=1)
+        return embedded / math.sqrt(len(self))
 
 
 class WithInput(nn.Sequential):

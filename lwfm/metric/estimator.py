@@ -13,7 +13,8 @@ from sklearn.base import BaseEstimator, ClassifierMixin, TransformerMixin
 from sklearn.exceptions import NotFittedError
 
 from lwfm._common.devices import choose_device
-from lwfm._common.ranges import check_seed
+from lwfm._common.progress import progress
+from lwfm._common.ranges import check_counts, check_seed
 from lwfm._common.tensor_files import (
     holds_description,
     read_tensor_file,
@@ -22,6 +23,7 @@ from lwfm._common.tensor_files import (
 )
 from lwfm.errors import UserError
 from lwfm.metric.decisions import NeighborVote
+from lwfm.metric.encoders import Ensemble
 from lwfm.metric.module import MetricModule, embed, seeded, train
 
 if TYPE_CHECKING:
@@ -41,9 +43,9 @@ class MetricEstimator(TransformerMixin, ClassifierMixin, BaseEstimator, ABC):  #
     """Learned embedding, and a decision about what is embedded: the base of every system.
 
     A system's constructor keeps its arguments under their names (scikit-learn's ``clone``, searches and
-    pipelines need that); it has at least `seed` and `accelerator`. It defines the abstract
-    methods and, if need be, :meth:`_inputs` and :meth:`_references`. Most systems decide by the votes of
-    neighbors: :class:`NeighborEstimator`.
+    pipelines need that); it has at least `seed` and `accelerator`, and may have `networks`. It defines the
+    abstract methods and, if need be, :meth:`_inputs` and :meth:`_references`. Most systems decide by the
+    votes of neighbors: :class:`NeighborEstimator`.
 
     Attributes
     ----------
@@ -57,6 +59,8 @@ class MetricEstimator(TransformerMixin, ClassifierMixin, BaseEstimator, ABC):  #
 
     system: ClassVar[str]
     """Name of the system, in files and on the command line."""
+    networks: int = 1
+    """Encoders that are trained one after the other from different weights and batches, and then joined."""
     seed: int
     accelerator: Any
     decision_: Any
@@ -87,12 +91,14 @@ class MetricEstimator(TransformerMixin, ClassifierMixin, BaseEstimator, ABC):  #
         self.classes_, codes = self._coded(labels)
         self.shape_ = tuple(inputs.shape[1:])
         with seeded(self.seed) as random:
-            encoder = self._encoder(self.shape_)
-            module = self._module(encoder, len(self.classes_))
-            train(module, inputs, torch.as_tensor(codes), self._batches(codes, grouped, random), device)
+            encoders = []
+            for _ in progress(range(self.networks), "networks", "network"):
+                encoders.append(self._encoder(self.shape_))
+                module = self._module(encoders[-1], len(self.classes_))
+                train(module, inputs, torch.as_tensor(codes), self._batches(codes, grouped, random), device)
             kept = self._references(codes, grouped, random)
-        self.encoder_ = encoder.eval()
-        self._decide_by(embed(encoder, inputs[kept], device=device), codes[kept])
+        self.encoder_ = self._joined(encoders).eval()
+        self._decide_by(embed(self.encoder_, inputs[kept], device=device), codes[kept])
         return self
 
     def _check_labels(self, labels: npt.NDArray[Any], rows: int) -> None:
@@ -127,10 +133,15 @@ class MetricEstimator(TransformerMixin, ClassifierMixin, BaseEstimator, ABC):  #
     def _check_parameters(self) -> None:
         """Raise UserError for a parameter of a wrong type, or out of its range."""
         check_seed(self.seed)
+        check_counts(networks=self.networks)
 
     @abstractmethod
     def _encoder(self, shape: tuple[int, ...]) -> nn.Module:
-        """Build the encoder of rows of a shape."""
+        """Build an encoder of rows of a shape, to be trained."""
+
+    def _joined(self, encoders: list[nn.Module]) -> nn.Module:
+        """Build what embeds rows from the encoders that are trained, one or more."""
+        return encoders[0] if len(encoders) == 1 else Ensemble(encoders)
 
     @abstractmethod
     def _module(self, encoder: nn.Module, classes: int) -> MetricModule:
@@ -230,7 +241,8 @@ class MetricEstimator(TransformerMixin, ClassifierMixin, BaseEstimator, ABC):  #
             estimator.classes_ = np.asarray(description["classes"])
             estimator.shape_ = tuple(description["shape"])
             estimator._restore(description, tensors)
-            encoder = estimator._encoder(estimator.shape_)
+            encoders = [estimator._encoder(estimator.shape_) for _ in range(estimator.networks)]
+            encoder = estimator._joined(encoders)
             encoder.load_state_dict(tensors_under(_ENCODER, tensors))
             estimator.encoder_ = encoder.eval()
             estimator._decide_by(tensors["references"].numpy(), tensors["codes"].numpy())

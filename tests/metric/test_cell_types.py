@@ -59,6 +59,17 @@ def test_embeddings_are_joined_by_the_cells_themselves(fitted: CellTypeAnnotator
     np.testing.assert_allclose(joined[:, 64:], expected, rtol=1e-5)
 
 
+def test_networks_are_joined_to_the_length_of_one_beside_the_cells_once(tmp_path: Path) -> None:
+    counts, types = make_counts(10)
+    annotator = CellTypeAnnotator(epochs=2, networks=2).fit(np.log1p(counts), np.array(types))
+    joined = annotator.transform(np.log1p(counts))
+    assert joined.shape == (30, 2 * 64 + 60)
+    np.testing.assert_allclose(np.linalg.norm(joined[:, :128], axis=1), 10, rtol=1e-5)
+    annotator.save(tmp_path / "cells.safetensors")
+    loaded = CellTypeAnnotator.load(tmp_path / "cells.safetensors")
+    np.testing.assert_array_equal(loaded.transform(np.log1p(counts)), joined)
+
+
 def test_the_published_form_compares_learned_embeddings_alone() -> None:
     counts, types = make_counts(10)
     annotator = CellTypeAnnotator(epochs=2, **PUBLISHED).fit(np.log1p(counts), np.array(types))

@@ -22,7 +22,7 @@ from tests.helpers.ecg_records import wfdb, write_record
 if TYPE_CHECKING:
     from pathlib import Path
 
-QUICK: dict[str, Any] = {"steps": 12, "batch_size": 24, "references": 100}
+QUICK: dict[str, Any] = {"networks": 1, "steps": 12, "batch_size": 24, "references": 100}
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +82,8 @@ def test_the_vote_of_all_is_saved(fitted: PVCDetector, beats: ecg.Beats, tmp_pat
 
 
 def test_a_grid_search_over_patients_runs(beats: ecg.Beats) -> None:
-    search = GridSearchCV(PVCDetector(steps=2, batch_size=16), {"k": [1, 3]}, cv=GroupKFold(2), scoring="f1")
+    detector = PVCDetector(networks=1, steps=2, batch_size=16)
+    search = GridSearchCV(detector, {"k": [1, 3]}, cv=GroupKFold(2), scoring="f1")
     search.fit(beats.rows, beats.is_pvc, groups=beats.records)
     assert search.best_params_["k"] in {1, 3}
 
@@ -92,6 +93,19 @@ def test_a_saved_detector_answers_as_before(fitted: PVCDetector, beats: ecg.Beat
     loaded = PVCDetector.load(tmp_path / "pvc.safetensors")
     assert loaded.get_params() == fitted.get_params()
     np.testing.assert_array_equal(loaded.predict_proba(beats.rows), fitted.predict_proba(beats.rows))
+
+
+def test_networks_are_trained_apart_joined_and_saved(
+    fitted: PVCDetector, beats: ecg.Beats, tmp_path: Path
+) -> None:
+    joined = clone(fitted).set_params(networks=2).fit(beats.rows, beats.is_pvc, groups=beats.records)
+    both = joined.transform(beats.rows) * np.sqrt(2)
+    np.testing.assert_allclose(both[:, :32], fitted.transform(beats.rows), atol=1e-6)
+    assert not np.allclose(both[:, 32:], both[:, :32], atol=0.1)
+    assert joined.score(beats.rows, beats.is_pvc) > 0.97
+    joined.save(tmp_path / "pvc.safetensors")
+    loaded = PVCDetector.load(tmp_path / "pvc.safetensors")
+    np.testing.assert_array_equal(loaded.predict_proba(beats.rows), joined.predict_proba(beats.rows))
 
 
 def test_damaged_models_are_refused(fitted: PVCDetector, tmp_path: Path) -> None:
@@ -120,11 +134,12 @@ def test_damaged_models_are_refused(fitted: PVCDetector, tmp_path: Path) -> None
         (np.zeros((4, 256)), np.arange(4) > 1, {"learning_rate": np.nan}, "learning_rate must be a number"),
         (np.zeros((4, 256)), np.arange(4) > 1, {"margin": "0.2"}, "margin must be a number of at least 0"),
         (np.zeros((4, 256)), np.arange(4) > 1, {"share": 2}, "share must be a number from 0 to 1"),
+        (np.zeros((4, 256)), np.arange(4) > 1, {"networks": 0}, "networks must be a whole number"),
         (np.zeros((4, 256)), np.arange(4), {}, "must have two classes, PVC and others, not 4"),
     ],
     ids=[
         "labels", "one-class", "length", "nan", "loss", "negative-seed", "text-seed", "steps", "k",
-        "batch-size", "learning-rate", "margin", "share", "four-classes",
+        "batch-size", "learning-rate", "margin", "share", "networks", "four-classes",
     ],
 )  # fmt: skip
 def test_wrong_input_is_refused(
@@ -161,12 +176,15 @@ def test_other_leads_show_a_beat_and_the_typical_one_alike() -> None:
 
 def test_the_commands_evaluate_fit_and_predict(records: Path, tmp_path: Path) -> None:
     result, figure = tmp_path / "result.json", tmp_path / "result.png"
-    options = ["--options", "{steps: 3, batch_size: 16}"]
+    options = ["--options", "{networks: 1, steps: 3, batch_size: 16}"]
     arguments = ["evaluate", "pvc_beats", "--root", str(records), "--seeds", "2", *options]
     assert main(["metric", *arguments, "--out", str(result), "--figure", str(figure)]) == 0
     content = json.loads(result.read_text())
     assert (content["system"], content["seeds"]) == ("pvc_beats", [0, 1])
     assert {row["role"] for row in content["rows"]} == {"system", "baseline", "ablation"}
+    parts = ("shape, typical beat, RR", "shape, RR", "shape alone")
+    forms = {f"{loss}: {each}" for loss in ("triplet", "cross-entropy") for each in parts}
+    assert forms < {row["name"].split(";")[0] for row in content["rows"]}
     assert all(len(values) == 2 for row in content["rows"] for values in row["scores"].values())
     assert {each["metric"] for each in content["differences"]} >= {"F1", "sensitivity", "PPV"}
     assert figure.stat().st_size > 1000
@@ -224,7 +242,7 @@ def test_two_records_of_one_name_are_refused(
 def test_a_model_of_windows_alone_answers_no_records(
     records: Path, beats: ecg.Beats, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    detector = PVCDetector(steps=2, batch_size=16).fit(beats.shapes, beats.is_pvc)
+    detector = PVCDetector(networks=1, steps=2, batch_size=16).fit(beats.shapes, beats.is_pvc)
     detector.save(tmp_path / "pvc.safetensors")
     words = ["metric", "predict", str(tmp_path / "pvc.safetensors"), str(records / "100")]
     assert main([*words, "--out", str(tmp_path / "beats.csv")]) == 2

@@ -58,8 +58,6 @@ class Plain:
     [[1.0, 0.0]]
     """
 
-    dim = 0
-
     def __init__(self, k: int, plain: float = 1.0, vote: Vote = "types") -> None:
         self.k, self.plain = k, plain
         self.decision_ = voting(vote, k)
@@ -198,8 +196,9 @@ def _choose(cells: _Cells, make: Make, choices: Sequence[Choice]) -> Choice:
         fitted = make(1.0, "cells").fit(train.values, train.types)
         references, codes = fitted.decision_.references, fitted.decision_.codes
         embedded = fitted.transform(test.values[known])
+        learned = np.arange(references.shape[1]) < references.shape[1] - cells.values.shape[1]
         for number, (plain, vote) in enumerate(choices):
-            scale = np.where(np.arange(references.shape[1]) < fitted.dim, 1, plain).astype(np.float32)
+            scale = np.where(learned, 1, plain).astype(np.float32)
             decision = voting(vote, fitted.k).fit(references * scale, codes, len(fitted.classes_))
             answers = fitted.classes_[decision.probabilities(embedded * scale).argmax(1)]
             totals[number] += class_scores(test.types[known], answers)["macro-F1"]

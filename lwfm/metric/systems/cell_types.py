@@ -88,6 +88,9 @@ class CellTypeAnnotator(MetricEstimator):
     kept : float, optional
         Cells that are farther from their neighbors than this share of the annotated cells are from theirs are
         "Unknown" too; None for never. Across species nearly all cells are far: give None.
+    networks : int
+        Perceptrons that are trained one after the other from different weights and batches; their embeddings
+        are joined, to the length of one.
     epochs, batch_size, learning_rate : int, int, float
         Of stochastic gradient descent with momentum 0.9 and weight decay 0.005.
     seed : int
@@ -123,6 +126,7 @@ class CellTypeAnnotator(MetricEstimator):
         k: int = 6,
         threshold: float = 0.5,
         kept: float | None = 0.99,
+        networks: int = 1,
         epochs: int = 60,
         batch_size: int = 128,
         learning_rate: float = 1e-3,
@@ -132,7 +136,7 @@ class CellTypeAnnotator(MetricEstimator):
         self.loss, self.released, self.hidden, self.dim = loss, released, hidden, dim
         self.dropout, self.noise, self.margin = dropout, noise, margin
         self.balance, self.plain, self.vote = balance, plain, vote
-        self.k, self.threshold, self.kept = k, threshold, kept
+        self.k, self.threshold, self.kept, self.networks = k, threshold, kept, networks
         self.epochs, self.batch_size, self.learning_rate = epochs, batch_size, learning_rate
         self.seed, self.accelerator = seed, accelerator
 
@@ -158,16 +162,18 @@ class CellTypeAnnotator(MetricEstimator):
         if len(shape) != 1:
             raise UserError(f"cells must be an array [N, genes], not {['N', *shape]}")
         perceptron = mlp([shape[0], self.hidden, self.dim], dropout=self.dropout)
-        return WithInput(perceptron, ScaledNorm(_LENGTH), length=_LENGTH * self.plain)
+        return nn.Sequential(perceptron, ScaledNorm(_LENGTH))
+
+    def _joined(self, encoders: list[nn.Module]) -> nn.Module:
+        return WithInput(super()._joined(encoders), length=_LENGTH * self.plain)
 
     def _module(self, encoder: nn.Module, classes: int) -> MetricModule:
         entropy = LinearCrossEntropy(self.dim, classes)
         triplet = TripletMarginLoss(margin=self.margin, distance=CosineSimilarity())
         triplet = Detached(triplet) if self.released else triplet
         losses = {"joint": MultipleLosses([entropy, triplet]), "cross_entropy": entropy, "triplet": triplet}
-        learned = nn.Sequential(*encoder.children())
         return MetricModule(
-            learned,
+            encoder,
             losses[self.loss],
             optimizer=partial(torch.optim.SGD, lr=self.learning_rate, momentum=0.9, weight_decay=5e-3),
             schedule=partial(torch.optim.lr_scheduler.LambdaLR, lr_lambda=lambda step: 1 / (1 + 1e-4 * step)),

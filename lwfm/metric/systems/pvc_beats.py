@@ -86,9 +86,12 @@ class PVCDetector(NeighborEstimator):
     references : int
         Training beats that may vote, drawn with the same balance as batches; all, where there are fewer.
     dim : int
-        Of the embedding.
+        Of the embedding of each network.
+    networks : int
+        Networks that are trained one after the other from different weights and batches; their embeddings
+        are joined.
     steps, batch_size, learning_rate : int, int, float
-        Length of training, beats of a step, largest learning rate.
+        Length of training of each, beats of a step, largest learning rate.
     lead : str
         Lead that :func:`lwfm.metric.data.ecg.read_record` takes for the command line.
     seed : int
@@ -116,6 +119,7 @@ class PVCDetector(NeighborEstimator):
         share: float = 0.7,
         references: int = 5000,
         dim: int = 32,
+        networks: int = 3,
         steps: int = 600,
         batch_size: int = 64,
         learning_rate: float = 2e-3,
@@ -123,7 +127,7 @@ class PVCDetector(NeighborEstimator):
         seed: int = 0,
         accelerator: Accelerator = "auto",
     ) -> None:
-        self.loss, self.margin, self.dim = loss, margin, dim
+        self.loss, self.margin, self.dim, self.networks = loss, margin, dim, networks
         self.k, self.share, self.references = k, share, references
         self.steps, self.batch_size, self.learning_rate = steps, batch_size, learning_rate
         self.lead, self.seed, self.accelerator = lead, seed, accelerator
@@ -315,17 +319,16 @@ def _compare(
         ("triplet: shape, RR", "ablation", beats.shapes_and_rr, "triplet"),
         ("triplet: shape alone", "ablation", beats.shapes, "triplet"),
         ("cross-entropy: shape, typical beat, RR", "baseline", beats.rows, "cross_entropy"),
+        ("cross-entropy: shape, RR", "baseline", beats.shapes_and_rr, "cross_entropy"),
+        ("cross-entropy: shape alone", "baseline", beats.shapes, "cross_entropy"),
     ]
     rows = []
     for name, role, inputs, loss in kinds:
         votes: dict[str, list[Scores]] = {BALANCED: [], ALL: []}
         for (train, test), seed in progress(list(zip(splits, seeds, strict=True)), f"{name}: seeds", "seed"):
             detector = PVCDetector(**{**template.get_params(), "loss": loss, "seed": seed})
-            detector.fit(inputs[train], beats.is_pvc[train], groups=beats.records[train])
-            embeddings = detector.transform(inputs[test])
-            votes[BALANCED].append(binary_scores(beats.is_pvc[test], detector.decide(embeddings)))
-            detector.vote_of_all(inputs[train], beats.is_pvc[train])
-            votes[ALL].append(binary_scores(beats.is_pvc[test], detector.decide(embeddings)))
+            for vote, found in _scores_of_votes(detector, beats, inputs, train, test).items():
+                votes[vote].append(found)
         for vote, scores in votes.items():
             other = role == "system" and vote != system_vote
             rows.append(Row.over_seeds(protocol, f"{name}; {vote}", "ablation" if other else role, scores))
@@ -341,6 +344,17 @@ def _compare(
     votes = {BALANCED: balanced, ALL: [raw[test.tobytes()] for _, test in splits]}
     name = "nothing learned: raw shapes"
     return [*rows, *(Row.over_seeds(protocol, f"{name}; {vote}", "baseline", votes[vote]) for vote in votes)]
+
+
+def _scores_of_votes(
+    detector: PVCDetector, beats: ecg.Beats, inputs: Rows, train: Answers, test: Answers
+) -> dict[str, Scores]:
+    """Fit a detector to some beats, and score both of its votes on others."""
+    detector.fit(inputs[train], beats.is_pvc[train], groups=beats.records[train])
+    embeddings = detector.transform(inputs[test])
+    balanced = binary_scores(beats.is_pvc[test], detector.decide(embeddings))
+    detector.vote_of_all(inputs[train], beats.is_pvc[train])
+    return {BALANCED: balanced, ALL: binary_scores(beats.is_pvc[test], detector.decide(embeddings))}
 
 
 def _raw_neighbors(beats: ecg.Beats, references: Indices, test: Answers, k: int, share: float) -> Scores:
