@@ -314,19 +314,11 @@ def _compare(
     system_vote: str,
 ) -> list[Row]:
     """Score all rows of one protocol; `system_vote` is the vote of the row that counts as the system."""
-    kinds: list[tuple[str, Role, Rows, Loss]] = [
-        ("triplet: shape, typical beat, RR", "system", beats.rows, "triplet"),
-        ("triplet: shape, RR", "ablation", beats.shapes_and_rr, "triplet"),
-        ("triplet: shape alone", "ablation", beats.shapes, "triplet"),
-        ("cross-entropy: shape, typical beat, RR", "baseline", beats.rows, "cross_entropy"),
-        ("cross-entropy: shape, RR", "baseline", beats.shapes_and_rr, "cross_entropy"),
-        ("cross-entropy: shape alone", "baseline", beats.shapes, "cross_entropy"),
-    ]
     rows = []
-    for name, role, inputs, loss in kinds:
+    for name, role, inputs, parameters in _forms(beats, template.networks):
         votes: dict[str, list[Scores]] = {BALANCED: [], ALL: []}
         for (train, test), seed in progress(list(zip(splits, seeds, strict=True)), f"{name}: seeds", "seed"):
-            detector = PVCDetector(**{**template.get_params(), "loss": loss, "seed": seed})
+            detector = PVCDetector(**{**template.get_params(), **parameters, "seed": seed})
             for vote, found in _scores_of_votes(detector, beats, inputs, train, test).items():
                 votes[vote].append(found)
         for vote, scores in votes.items():
@@ -344,6 +336,27 @@ def _compare(
     votes = {BALANCED: balanced, ALL: [raw[test.tobytes()] for _, test in splits]}
     name = "nothing learned: raw shapes"
     return [*rows, *(Row.over_seeds(protocol, f"{name}; {vote}", "baseline", votes[vote]) for vote in votes)]
+
+
+def _forms(beats: ecg.Beats, networks: int) -> list[tuple[str, Role, Rows, dict[str, Any]]]:
+    """Return the name, role, inputs and parameters of each form; parts of the inputs have one network."""
+    every = "shape, typical beat, RR"
+    parts = {every: beats.rows, "shape, RR": beats.shapes_and_rr, "shape alone": beats.shapes}
+    losses: list[tuple[str, Role, Loss]] = [
+        ("triplet", "ablation", "triplet"),
+        ("cross-entropy", "baseline", "cross_entropy"),
+    ]
+    forms: list[tuple[str, Role, Rows, dict[str, Any]]] = [
+        (f"triplet: {every}", "system", beats.rows, {"loss": "triplet"}),
+        (f"cross-entropy: {every}", "baseline", beats.rows, {"loss": "cross_entropy"}),
+    ]
+    for part, inputs in parts.items():
+        if part != every or networks > 1:
+            forms += [
+                (f"{name}, one network: {part}", role, inputs, {"loss": loss, "networks": 1})
+                for name, role, loss in losses
+            ]
+    return forms
 
 
 def _scores_of_votes(
