@@ -32,6 +32,9 @@ SHAPES: dict[str, tuple[list[int], int, tuple[int, ...], int | list[int]]] = {
     "64-positions": ([1, 0, 1], 2, (5,), 8),
     "no-queries": ([1, 0], 0, (4, 3), 2),
 }
+# Gradients of its products, 20 queries x 12 images x 64 x 64 float64, are computed in three chunks.
+THREE_CHUNKS = "20-queries-of-64-positions"
+ALL_SHAPES = SHAPES | {THREE_CHUNKS: ([0, 1, 2] * 4, 20, (5,), 8)}
 FORMS = ["one", "listed"]
 
 
@@ -41,7 +44,7 @@ class Case:
     def __init__(
         self, shape: str, options: dict[str, Any], form: str = "one", dtype: torch.dtype = torch.float64
     ) -> None:
-        self.labels, queries, self.dims, self.sizes = SHAPES[shape]
+        self.labels, queries, self.dims, self.sizes = ALL_SHAPES[shape]
         torch.manual_seed(0)
         self.head = LWFMHead(self.dims, feature_size=self.sizes, num_classes=3, **options).to(dtype)
         sides = [self.sizes] * len(self.dims) if isinstance(self.sizes, int) else self.sizes
@@ -91,6 +94,12 @@ def test_equals_the_expressions_with_gradients(options: str, shape: str, form: s
     with implementation("expressions"):
         expected = case.results()
     torch.testing.assert_close(actual, expected, atol=1e-9, rtol=1e-7)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("options", ["paper", "all-matches-merged", "no-embedding"])
+def test_chunks_of_queries_equal_the_expressions(options: str, form: str) -> None:
+    test_equals_the_expressions_with_gradients(options, THREE_CHUNKS, form)
 
 
 @pytest.mark.parametrize("form", FORMS)
