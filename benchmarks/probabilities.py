@@ -2,11 +2,14 @@
 
     python -m benchmarks.probabilities FOLDER birds caltech --shot 5 --maps runs/experiment/maps
 
-FOLDER holds data sets as `lwfm experiment heads` reads them. Of each, episodes of up to five classes (two are
-always left unknown) are classified by the published and by the recommended head of EfficientNet-Lite0, with
-the temperature and the threshold that `FewShotClassifier` finds on the examples. For each head:
+FOLDER holds data sets as `lwfm experiment heads` reads them, whose maps it shares. Of each, episodes of up to
+five classes (two are always left unknown) are classified by the published head of EfficientNet-Lite0 and by
+that of `FewShotClassifier`, without and with views of the examples, with the temperature and the threshold
+that the classifier finds on the examples. For each head:
 
 * expected calibration error (15 bins) of the answers to images of the known classes;
+* the factor by which one temperature for all of these answers would differ: below 1 they are less sure than
+  they are right;
 * area under the ROC curve of their best probability against that of images of unknown classes;
 * shares of unknown images accepted, and of known ones rejected, at the threshold for 10 % false acceptance.
 """
@@ -20,23 +23,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from lwfm.classifier.calibration import answers_without_their_class, calibrate, softmax
-from lwfm.data import open_images
-from lwfm.evaluation.heads import HeadOptions, make_heads
-from lwfm.evaluation.map_store import stored_maps
-from lwfm.evaluation.methods import HeadOnMaps
-from lwfm.model import LWFM
-from lwfm.model.default import pretrained_config
+from benchmarks.classifiers import default_head, open_classifiers
+from lwfm.classifier.calibration import answers_without_their_class, calibrate, fit_temperature, softmax
 
 if TYPE_CHECKING:
     import numpy.typing as npt
     from torch import Tensor
 
-    from lwfm.nn import EncodedMaps, LWFMHead
+    from benchmarks.classifiers import Classifier
 
     Integers = npt.NDArray[np.int64]
 
-NETWORK = "timm:tf_efficientnet_lite0"
 FALSE_ACCEPTANCE = 0.1
 
 
@@ -66,36 +63,33 @@ def area_under_curve(known: npt.NDArray[np.float64], unknown: npt.NDArray[np.flo
 
 
 @torch.inference_mode()
-def measure(head: LWFMHead, images: EncodedMaps, labels: Tensor, episodes: list[tuple[Tensor, ...]]) -> str:
+def measure(classifier: Classifier, episodes: list[tuple[Tensor, ...]]) -> str:
     """Return the measures of a head over episodes (support, known and unknown images) as a row of a table."""
-    areas, accepted, rejected, answers = [], [], [], []
+    areas, accepted, rejected, answers, truth = [], [], [], [], []
     for support, known, unknown in episodes:
-        names, own = np.unique(labels[support].numpy(), return_inverse=True)
-        encoded = images[support]
+        own = torch.unique(classifier.labels[support], return_inverse=True)[1].numpy()
 
-        def classify(
-            kept: Integers, asked: Integers, encoded: EncodedMaps = encoded, own: Integers = own
-        ) -> npt.NDArray[np.float32]:
-            classes = np.unique(own[kept], return_inverse=True)[1].tolist()
-            compared = head.compare(encoded[kept.tolist()], classes, encoded[asked.tolist()])
-            return np.asarray(head.logits(compared))
+        def classify(kept: Integers, asked: Integers, support: Tensor = support) -> npt.NDArray[np.float32]:
+            return classifier.logits(support[torch.as_tensor(kept)], support[torch.as_tensor(asked)])
 
         temperature = calibrate(classify, own)[0]
         left_out = softmax(answers_without_their_class(classify, own) / temperature).max(-1)
         threshold = float(np.quantile(left_out, 1 - FALSE_ACCEPTANCE))
-        asked = torch.cat([known, unknown])
-        logits = head.logits(head.compare(encoded, own.tolist(), images[asked]))
-        sure, best = (logits.double() / temperature).softmax(-1).max(-1)
-        right = torch.as_tensor(names)[best[: len(known)]] == labels[known]
+        logits = classifier.logits(support, torch.cat([known, unknown])) / temperature
+        sure = softmax(logits).max(-1)
         of_known, of_unknown = sure[: len(known)], sure[len(known) :]
-        areas.append(area_under_curve(of_known.numpy(), of_unknown.numpy()))
-        accepted.append(float((of_unknown >= threshold).double().mean()))
-        rejected.append(float((of_known < threshold).double().mean()))
-        answers.append((of_known, right.double()))
-    every, right_answers = (torch.cat(each).numpy() for each in zip(*answers, strict=True))
-    shares = [float(right_answers.mean()), calibration_error(every, right_answers)]
+        areas.append(area_under_curve(of_known, of_unknown))
+        accepted.append(float((of_unknown >= threshold).mean()))
+        rejected.append(float((of_known < threshold).mean()))
+        answers.append(logits[: len(known)])
+        names = torch.unique(classifier.labels[support])
+        truth.append(torch.searchsorted(names, classifier.labels[known]).numpy())
+    every, true = np.concatenate(answers), np.concatenate(truth)
+    right = (every.argmax(-1) == true).astype(np.float64)
+    shares = [float(right.mean()), calibration_error(softmax(every).max(-1), right)]
     shares += [float(np.mean(each)) for each in (areas, accepted, rejected)]
-    return " | ".join(f"{100 * share:.1f}" for share in shares)
+    percent = [f"{100 * share:.1f}" for share in shares]
+    return " | ".join([*percent[:2], f"{fit_temperature(every, true):.2f}", *percent[2:]])
 
 
 def draw(labels: Tensor, shot: int, queries: int, count: int, seed: int = 0) -> list[tuple[Tensor, ...]]:
@@ -127,24 +121,15 @@ def main() -> None:
     parser.add_argument("--episodes", type=int, default=40)
     parser.add_argument("--maps", type=Path, default=Path("runs/experiment/maps"))
     options = parser.parse_args()
-    published = pretrained_config(NETWORK)
-    recommended = pretrained_config(NETWORK, head="recommended")
-    names = (name for name in HeadOptions.__annotations__ if hasattr(recommended, name))
-    changed = {name: getattr(recommended, name) for name in names if name != "layers"}
-    heads = make_heads(LWFM(published).eval(), {"recommended": HeadOptions(**changed)})  # type: ignore[typeddict-item]
-    print("| data | head | accuracy | calibration error | AUROC | unknown accepted | known rejected |")
-    print("|---|---|---|---|---|---|---|")
-    for name in options.data:
-        own = name == "emoji"
-        images = open_images("emoji" if own else "folder", None if own else options.root / name, split="val")
-        maps = stored_maps(heads.encoder, images, options.maps)
-        labels = torch.as_tensor(images.labels)
+    heads = {"default without views": default_head(), "default": default_head(views=True)}
+    measures = "accuracy | calibration error | factor | AUROC | unknown accepted | known rejected"
+    print(f"| data | head | {measures} |")
+    print("|---|---|---|---|---|---|---|---|")
+    for name, classifiers in open_classifiers(options.root, options.data, options.maps, heads):
+        labels = next(iter(classifiers.values())).labels
         episodes = draw(labels, options.shot, options.queries, options.episodes)
-        for row, method in {"published": heads.own, **heads.others}.items():
-            assert isinstance(method, HeadOnMaps)  # none of them is a baseline
-            with torch.inference_mode():
-                encoded = method.head.encode(method.read(maps.select(range(len(labels)))))
-            print(f"| {name} | {row} | {measure(method.head, encoded, labels, episodes)} |", flush=True)
+        for row, classifier in classifiers.items():
+            print(f"| {name} | {row} | {measure(classifier, episodes)} |", flush=True)
 
 
 if __name__ == "__main__":
