@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from unittest.mock import Mock
 
 import numpy as np
@@ -21,14 +21,12 @@ from lwfm.errors import UserError
 from lwfm.metric import CellTypeAnnotator
 from lwfm.metric.data.cells import CellFile
 from lwfm.metric.decisions import UNKNOWN, NeighborVote
-from lwfm.metric.systems.cell_comparison import Plain, _Cells, _choose, evaluate
+from lwfm.metric.systems.cell_comparison import _DECIDED, _TRAINED, Plain, _Cells, _choices, _grid, evaluate
 from lwfm.metric.systems.cell_types import PUBLISHED, Detached, fit
 from tests.helpers.cell_files import TYPES, anndata, make_counts, write_h5ad
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from lwfm.metric.systems.cell_types import Vote
 
 
 @pytest.fixture(scope="module")
@@ -88,19 +86,41 @@ def test_rare_types_are_sampled_as_often_as_balance_demands(balance: float, expe
 
 
 def rare_cells() -> _Cells:
-    """Three batches of two types, of which one has two cells in each."""
+    """Four batches of two types, of which one has two cells in each."""
     random = np.random.default_rng(0)
     types = np.array(["often"] * 40 + ["rarely"] * 2)
-    values = random.random((126, 5)) + np.tile(types == "rarely", 3)[:, None] * np.arange(5)
-    return _Cells(np.repeat(["a", "b", "c"], 42), np.tile(types, 3), values.astype(np.float32))
+    values = random.random((168, 5)) + np.tile(types == "rarely", 4)[:, None] * np.arange(5)
+    return _Cells(np.repeat(list("abcd"), 42), np.tile(types, 4), values.astype(np.float32))
 
 
 def test_the_choice_is_that_of_held_out_batches() -> None:
     cells, make = rare_cells(), partial(Plain, 40)
-    choices: list[tuple[float, Vote]] = [(1.0, "cells"), (1.0, "types")]
-    assert _choose(cells, make, choices) == (1.0, "types")
-    assert _choose(cells.some(cells.batches == "a"), make, choices) == choices[0]
-    assert _choose(cells, make, choices[:1]) == choices[0]
+    choices: list[dict[str, Any]] = [{"plain": 1.0, "vote": "cells"}, {"plain": 1.0, "vote": "types"}]
+    assert _choices(cells, [make], [{}], choices) == dict.fromkeys("abcd", choices[1])
+    two = cells.some(np.isin(cells.batches, ["a", "b"]))
+    assert _choices(two, [make], [{}], choices) == dict.fromkeys("ab", choices[0])
+    assert _choices(cells, [make], [{}], choices[:1]) == dict.fromkeys("abcd", choices[0])
+
+
+def test_a_batch_has_no_part_in_its_own_choice() -> None:
+    cells, make = rare_cells(), partial(Plain, 40)
+    choices: list[dict[str, Any]] = [{"plain": 1.0, "vote": "cells"}, {"plain": 1.0, "vote": "types"}]
+    values = np.where((cells.batches == "c")[:, None], cells.values[::-1], cells.values)
+    types = np.where(cells.batches == "c", "often", cells.types)
+    changed = _choices(_Cells(cells.batches, types, values), [make], [{}], choices)
+    assert changed["c"] == _choices(cells, [make], [{}], choices)["c"]
+
+
+def test_parameters_of_training_are_chosen_too() -> None:
+    make = partial(CellTypeAnnotator, epochs=1)
+    decided: list[dict[str, Any]] = [{"plain": 0.0, "vote": "types"}]
+    trained: list[dict[str, Any]] = [{"hidden": 1, "dropout": 1.0}, {"hidden": 32, "dropout": 0.0}]
+    assert _choices(rare_cells(), [make], trained, decided)["a"] == {**trained[1], **decided[0]}
+
+
+def test_where_nothing_can_be_chosen_the_class_decides() -> None:
+    defaults = CellTypeAnnotator().get_params()
+    assert {**_grid(_TRAINED, {})[0], **_grid(_DECIDED, {})[0]}.items() <= defaults.items()
 
 
 def test_cells_of_another_kind_are_unknown() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from itertools import product
+from itertools import combinations, permutations, product
 from typing import TYPE_CHECKING, Any, Self, get_args
 
 import numpy as np
@@ -30,12 +30,16 @@ if TYPE_CHECKING:
 
     Values = npt.NDArray[np.float32]
     Labels = npt.NDArray[Any]
-    Choice = tuple[float, Vote]  # length of the plain values beside the learned ones, and the vote
-    Make = Callable[[float, Vote], Any]
+    Choice = dict[str, Any]  # values of some parameters of an annotator
+    Make = Callable[..., Any]
 
 _BATCH_COLUMNS = ("protocol", "study", "species", "sample", "batch")
-_LENGTHS = (1.0, 0.0, 2.0)
-_SET_HERE = ("loss", "released", "plain", "vote", "seed")
+_TRAINED: dict[str, tuple[float, ...]] = {"balance": (0.5, 0.0, 1.0), "weight": (1.0, 0.3, 0.1)}
+_DECIDED: dict[str, tuple[Any, ...]] = {"plain": (1.0, 0.0, 2.0), "vote": get_args(Vote)}
+"""Values to choose from, for parameters of training and of the decision; the class's own come first."""
+_CHOOSING = 2
+"""Seeds whose scores are averaged for a choice."""
+_SET_HERE = ("loss", "released", *_TRAINED, *_DECIDED, "seed")
 _PLAIN = "nothing learned: neighbors by cosine"
 
 
@@ -79,8 +83,9 @@ def evaluate(
 ) -> MetricEvaluation:
     """Compare the annotator with its baselines, each value of a column of batches held out in turn.
 
-    The length of the plain values and the vote are chosen for each held-out batch and row by holding out each
-    of the other batches in turn; where there is one other batch only, they are those of the class.
+    Balance, weight of the triplet loss, length of the plain values and vote are chosen for each held-out
+    batch and row by holding out each of the other batches in turn, with the first two seeds; where there is
+    one other batch only, they are those of the class.
 
     Parameters
     ----------
@@ -92,8 +97,8 @@ def evaluate(
         Columns of the types and of the batches (such as protocol, study, species); by default the first of
         protocol, study, species, sample, batch that exists.
     **options
-        Parameters of :class:`CellTypeAnnotator`, but for `loss`, `released`, `plain`, `vote`, `seed`, and, as
-        every cell is answered with its most likely type, `threshold` and `kept`.
+        Parameters of :class:`CellTypeAnnotator`, but for `loss`, `released`, `seed`, those that are chosen,
+        and, as every cell is answered with its most likely type, `threshold` and `kept`.
     """
     template = build(CellTypeAnnotator, options, set_here=_SET_HERE, unused=("threshold", "kept"))
     paths = sorted(root.glob("*.h5ad")) + sorted(root.glob("*.csv*")) if root.is_dir() else [root]
@@ -132,36 +137,44 @@ def _compare(
         ("cross-entropy + triplet", "system", {"loss": "joint"}),
         ("the published form", "ablation", {"loss": "joint", **PUBLISHED}),
         ("as released: triplet detached, last type not sampled", "ablation", {"released": True, **PUBLISHED}),
-        ("cross-entropy", "baseline", {"loss": "cross_entropy"}),
+        ("cross-entropy", "baseline", {"loss": "cross_entropy", "weight": 1.0}),
         ("cross-entropy, published vote", "baseline", {"loss": "cross_entropy", **PUBLISHED}),
     ]
     rows = []
     for name, role, options in kinds:
-        scores = []
-        for seed in progress(seeds, f"{name}: seeds", "seed"):
-            parameters = {**template.get_params(), **options, "seed": seed}
-            lengths = (0.0,) if "plain" in options else _LENGTHS
-            votes = (options["vote"],) if "vote" in options else get_args(Vote)
-            scores.append(_held_out(cells, partial(_annotator, parameters), list(product(lengths, votes))))
+        trained, decided = _grid(_TRAINED, options), _grid(_DECIDED, options)
+        makes = [partial(_annotator, {**template.get_params(), **options, "seed": seed}) for seed in seeds]
+        choices = _choices(cells, makes[:_CHOOSING], trained, decided)
+        scores = [_held_out(cells, make, choices) for make in progress(makes, f"{name}: seeds", "seed")]
         rows.append(Row.over_seeds(protocol, name, role, scores))
-    for name, votes in ((_PLAIN, ("cells",)), (f"{_PLAIN}, vote chosen", get_args(Vote))):
-        nothing = _held_out(cells, partial(Plain, template.k), list(product((1.0,), votes)))
+    for name, fixed in (
+        (_PLAIN, {"plain": 1.0, "vote": "cells"}),
+        (f"{_PLAIN}, vote chosen", {"plain": 1.0}),
+    ):
+        make = partial(Plain, template.k)
+        nothing = _held_out(cells, make, _choices(cells, [make], [{}], _grid(_DECIDED, fixed)))
         rows.append(Row.over_seeds(protocol, name, "baseline", [nothing] * len(seeds)))
     return rows
 
 
-def _annotator(parameters: dict[str, Any], plain: float, vote: Vote) -> CellTypeAnnotator:
-    return CellTypeAnnotator(**{**parameters, "plain": plain, "vote": vote})
+def _grid(values: dict[str, tuple[Any, ...]], fixed: dict[str, Any]) -> list[Choice]:
+    """Return all combinations of values, of parameters that are fixed the one value."""
+    each = [(fixed[name],) if name in fixed else values[name] for name in values]
+    return [dict(zip(values, chosen, strict=True)) for chosen in product(*each)]
 
 
-def _held_out(cells: _Cells, make: Make, choices: Sequence[Choice]) -> Scores:
+def _annotator(parameters: dict[str, Any], **chosen: Any) -> CellTypeAnnotator:
+    return CellTypeAnnotator(**{**parameters, **chosen})
+
+
+def _held_out(cells: _Cells, make: Make, choices: dict[str, Choice]) -> Scores:
     """Score the known types of each batch after a fit on all others, and the detection of unknown ones."""
     found: dict[str, list[float]] = {}
     each: Scores = {}
-    for batch in np.unique(cells.batches):
+    for batch, choice in choices.items():
         tested = cells.batches == batch
         train, test = cells.some(~tested), cells.some(tested)
-        fitted = make(*_choose(train, make, choices)).fit(train.values, train.types)
+        fitted = make(**choice).fit(train.values, train.types)
         shares, distances = fitted.decision_.compare(fitted.transform(test.values))
         known = np.isin(test.types, fitted.classes_)
         if not known.any():
@@ -178,28 +191,53 @@ def _held_out(cells: _Cells, make: Make, choices: Sequence[Choice]) -> Scores:
     return {**{name: float(np.mean(values)) for name, values in found.items()}, **each}
 
 
-def _choose(cells: _Cells, make: Make, choices: Sequence[Choice]) -> Choice:
-    """Return the choice with the best mean macro-F1 when each batch is held out; the first of equal ones.
+def _choices(
+    cells: _Cells, makes: Sequence[Make], trained: Sequence[Choice], decided: Sequence[Choice]
+) -> dict[str, Choice]:
+    """Return for each batch the choice with the best mean macro-F1 on the others, without seeing the batch.
 
-    Nothing is trained anew for a choice: columns of embeddings are scaled, and the vote is fitted.
+    Each of the others is held out in turn; of equal choices, and where there is one other batch only, it is
+    the first. What is trained without two batches serves both.
+
+    Parameters
+    ----------
+    cells : _Cells
+        All batches.
+    makes : sequence of callable
+        Build systems with parameters, such as one for each seed; their scores are averaged.
+    trained, decided : sequence of dict
+        Parameters of training and of the decision; all combinations are compared.
     """
-    batches = np.unique(cells.batches)
-    if len(choices) == 1 or len(batches) == 1:
-        return choices[0]
-    totals = np.zeros(len(choices))
-    for batch in batches:
-        held = cells.batches == batch
-        train, test = cells.some(~held), cells.some(held)
-        known = np.isin(test.types, train.types)
-        if len(np.unique(train.types)) < 2 or not known.any():
+    batches = np.unique(cells.batches).tolist()
+    totals = {batch: np.zeros((len(trained), len(decided))) for batch in batches}
+    for pair in combinations(batches, 2) if len(trained) * len(decided) > 1 else ():
+        train = cells.some(~np.isin(cells.batches, pair))
+        if len(np.unique(train.types)) < 2:
             continue
-        fitted = make(1.0, "cells").fit(train.values, train.types)
-        references, codes = fitted.decision_.references, fitted.decision_.codes
-        embedded = fitted.transform(test.values[known])
-        learned = np.arange(references.shape[1]) < references.shape[1] - cells.values.shape[1]
-        for number, (plain, vote) in enumerate(choices):
-            scale = np.where(learned, 1, plain).astype(np.float32)
-            decision = voting(vote, fitted.k).fit(references * scale, codes, len(fitted.classes_))
-            answers = fitted.classes_[decision.probabilities(embedded * scale).argmax(1)]
-            totals[number] += class_scores(test.types[known], answers)["macro-F1"]
-    return choices[int(totals.argmax())]
+        for make, (number, parameters) in progress(
+            list(product(makes, enumerate(trained))), f"choosing without {' and '.join(pair)}", "fit"
+        ):
+            fitted = make(**parameters, plain=1.0, vote="cells").fit(train.values, train.types)
+            for batch, other in permutations(pair):
+                test = cells.some((cells.batches == other) & np.isin(cells.types, train.types))
+                if len(test.types):
+                    totals[batch][number] += _decided_scores(fitted, test, decided)
+    best = {batch: divmod(int(scores.argmax()), len(decided)) for batch, scores in totals.items()}
+    return {batch: {**trained[number], **decided[vote]} for batch, (number, vote) in best.items()}
+
+
+def _decided_scores(fitted: Any, test: _Cells, decided: Sequence[Choice]) -> list[float]:
+    """Return the macro-F1 of each choice of the decision by a fitted system with ``plain=1``.
+
+    Nothing is trained anew: columns of embeddings are scaled, and the vote is fitted.
+    """
+    references, codes = fitted.decision_.references, fitted.decision_.codes
+    embedded = fitted.transform(test.values)
+    learned = np.arange(references.shape[1]) < references.shape[1] - test.values.shape[1]
+    scores = []
+    for choice in decided:
+        scale = np.where(learned, 1, choice["plain"]).astype(np.float32)
+        decision = voting(choice["vote"], fitted.k).fit(references * scale, codes, len(fitted.classes_))
+        answers = fitted.classes_[decision.probabilities(embedded * scale).argmax(1)]
+        scores.append(class_scores(test.types, answers)["macro-F1"])
+    return scores

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 Loss = Literal["joint", "cross_entropy", "triplet"]
 Vote = Literal["types", "cells"]
-PUBLISHED: dict[str, Any] = {"balance": 0.0, "plain": 0.0, "vote": "cells"}
+PUBLISHED: dict[str, Any] = {"weight": 1.0, "balance": 0.0, "plain": 0.0, "vote": "cells"}
 """Parameters of the published form."""
 _LENGTH = 10.0
 _DRAWN = 1500
@@ -70,8 +70,8 @@ class CellTypeAnnotator(MetricEstimator):
         Widths of the perceptron.
     dropout, noise : float
         Probability, and standard deviation of the noise.
-    margin : float
-        Of the triplet loss.
+    margin, weight : float
+        Of the triplet loss, and its weight beside cross-entropy.
     balance : float
         Cells are sampled in proportion to the number of cells of their type to the power of minus this: 0 for
         every cell once an epoch, 1 for all types alike.
@@ -120,6 +120,7 @@ class CellTypeAnnotator(MetricEstimator):
         dropout: float = 0.5,
         noise: float = 1.0,
         margin: float = 0.5,
+        weight: float = 1.0,
         balance: float = 0.5,
         plain: float = 1.0,
         vote: Vote = "types",
@@ -134,7 +135,7 @@ class CellTypeAnnotator(MetricEstimator):
         accelerator: Accelerator = "auto",
     ) -> None:
         self.loss, self.released, self.hidden, self.dim = loss, released, hidden, dim
-        self.dropout, self.noise, self.margin = dropout, noise, margin
+        self.dropout, self.noise, self.margin, self.weight = dropout, noise, margin, weight
         self.balance, self.plain, self.vote = balance, plain, vote
         self.k, self.threshold, self.kept, self.networks = k, threshold, kept, networks
         self.epochs, self.batch_size, self.learning_rate = epochs, batch_size, learning_rate
@@ -149,7 +150,7 @@ class CellTypeAnnotator(MetricEstimator):
         check_counts(hidden=self.hidden, dim=self.dim, k=self.k, epochs=self.epochs)
         check_counts(batch_size=self.batch_size)
         check_between(0, 1, dropout=self.dropout, threshold=self.threshold)
-        check_between(0, float("inf"), noise=self.noise, margin=self.margin)
+        check_between(0, float("inf"), noise=self.noise, margin=self.margin, weight=self.weight)
         check_between(0, float("inf"), balance=self.balance, plain=self.plain)
         if self.vote not in get_args(Vote):
             raise UserError(f"vote must be one of {', '.join(get_args(Vote))}, not {self.vote!r}")
@@ -171,7 +172,8 @@ class CellTypeAnnotator(MetricEstimator):
         entropy = LinearCrossEntropy(self.dim, classes)
         triplet = TripletMarginLoss(margin=self.margin, distance=CosineSimilarity())
         triplet = Detached(triplet) if self.released else triplet
-        losses = {"joint": MultipleLosses([entropy, triplet]), "cross_entropy": entropy, "triplet": triplet}
+        joint = MultipleLosses([entropy, triplet], weights=[1, self.weight])
+        losses = {"joint": joint, "cross_entropy": entropy, "triplet": triplet}
         return MetricModule(
             encoder,
             losses[self.loss],
