@@ -1,13 +1,17 @@
-"""Choice of the device to compute on."""
+"""Choice of the device and of the number of threads to compute with."""
 
 from __future__ import annotations
 
 import os
-from typing import Literal, get_args
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Literal, get_args
 
 import torch
 
 from lwfm.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 Accelerator = Literal["auto", "cpu", "gpu"]
 
@@ -27,3 +31,21 @@ def choose_device(accelerator: str) -> torch.device:
     if "LOCAL_RANK" not in os.environ:
         return torch.device("cuda")
     return torch.device("cuda", int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
+
+
+@contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    """Run what this thread computes by torch on the CPU with a number of threads.
+
+    Examples
+    --------
+    >>> with torch_threads(1):
+    ...     torch.get_num_threads()
+    1
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

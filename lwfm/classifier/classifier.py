@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -306,7 +307,8 @@ class FewShotClassifier(FewShotEstimator):
     def _most_similar(self, queries: EncodedMaps, classes: npt.NDArray[np.int64]) -> list[int]:
         support, head = self.support_, self.network_.head
         wanted = torch.from_numpy(classes)
-        return most_similar(head, support.encoded, support.labels, queries, wanted).tolist()
+        with self._encoder_of(self.network_).beside():
+            return most_similar(head, support.encoded, support.labels, queries, wanted).tolist()
 
     def _shot_names(self) -> Sequence[str]:
         return self.support_.names
@@ -323,13 +325,15 @@ class FewShotClassifier(FewShotEstimator):
     def _probabilities(self, queries: EncodedMaps) -> tuple[EncodedMaps, npt.NDArray[np.float64]]:
         """Return the queries and their probabilities [Q, way] float64, on the CPU."""
         head, support = self._head(self.network_), self.support_
-        compared = head.compare(support.encoded, support.lists, queries, views=support.views or None)
-        logits = head.logits(compared)
+        with nullcontext() if self.transductive else self._encoder_of(self.network_).beside():
+            compared = head.compare(support.encoded, support.lists, queries, views=support.views or None)
+            logits = head.logits(compared)
         return queries, (logits.double() / self.temperature_).softmax(-1).cpu().numpy()
 
     @torch.inference_mode()
     def _encode(self, maps: Sequence[Tensor]) -> EncodedMaps:
-        return self.network_.head.encode(maps)
+        with self._encoder_of(self.network_).beside():
+            return self.network_.head.encode(maps)
 
     def _compare(self, images: Iterable[ImageLike]) -> Iterator[tuple[EncodedMaps, npt.NDArray[np.float64]]]:
         """Yield the encoded images and their probabilities [Q, way], in chunks of bounded size.

@@ -82,19 +82,17 @@ def encode_images(
     for maps in encoder.stream(map(torch.from_numpy, pixels)):
         waiting.append(maps)
         if len(waiting) * batch_size >= together:
-            yield _joined(waiting)
+            yield _joined(encoder, waiting)
             waiting = []
     if waiting:
-        yield _joined(waiting)
+        yield _joined(encoder, waiting)
 
 
-def _joined(batches: list[tuple[torch.Tensor, ...]]) -> tuple[torch.Tensor, ...]:
-    """Join batches, layer by layer; UserError for values that are not finite, or whose squares are not.
-
-    All batches are checked at once: after each of its operators torch's threads wait actively for the next
-    one, and take the processors from those of ONNX Runtime.
-    """
-    maps = batches[0] if len(batches) == 1 else tuple(map(torch.cat, zip(*batches, strict=True)))
-    if not all(layer.float().square().sum(1).isfinite().all() for layer in maps):
+def _joined(encoder: Encoder, batches: list[tuple[torch.Tensor, ...]]) -> tuple[torch.Tensor, ...]:
+    """Join batches, layer by layer; UserError for values that are not finite, or whose squares are not."""
+    with encoder.beside():
+        maps = batches[0] if len(batches) == 1 else tuple(map(torch.cat, zip(*batches, strict=True)))
+        finite = all(layer.float().square().sum(1).isfinite().all() for layer in maps)
+    if not finite:
         raise UserError("the network computes NaN or huge values for an image: its weights are damaged")
     return maps

@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import os
 import warnings
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import asdict
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from lwfm._common.devices import torch_threads
 from lwfm._common.digests import digest_arrays
 from lwfm._common.onnx_runtime import CPU_PROVIDER
 from lwfm.data.decode_ahead import in_threads
@@ -39,6 +40,7 @@ from lwfm.model.onnx_session import OnnxNetwork, check_providers
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
+    from contextlib import AbstractContextManager
 
     from lwfm.model.network import LWFM
 
@@ -149,6 +151,15 @@ class Encoder:
         """Batches that :meth:`stream` computes side by side."""
         exported = self._choose()
         return 1 if exported is None else exported.threads
+
+    def beside(self) -> AbstractContextManager[None]:
+        """Return a context for what torch computes of a stream's batches while later ones are encoded.
+
+        Beside ONNX Runtime torch has one thread in it: several would wait actively for each next operator,
+        and take the processors from the threads that encode.
+        """
+        exported = self._exported
+        return nullcontext() if exported is None or exported.threads == 1 else torch_threads(1)
 
     def __call__(self, pixels: Tensor) -> tuple[Tensor, ...]:
         """Compute the maps [B, C_l, F_l, F_l] of every layer of one batch; see :meth:`stream`."""

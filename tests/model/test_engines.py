@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
+from lwfm._common.devices import torch_threads
 from lwfm.data.normalization import Normalization
 from lwfm.errors import UserError
 from lwfm.model import LWFM, ModelConfig
@@ -117,6 +118,18 @@ def test_a_stream_keeps_its_order(
             assert number < read <= number + 2 + encoder.threads
             torch.testing.assert_close(maps[0], encoder(batches[number])[0])
     assert number == len(batches) - 1
+
+
+@needs_runtime
+@pytest.mark.usefixtures("filled")
+@pytest.mark.parametrize(("engine", "expected"), [("torch", 2), ("onnxruntime", 1)])
+def test_torch_has_one_thread_beside_onnxruntime(network: LWFM, engine: str, expected: int) -> None:
+    with torch_threads(2):
+        encoder = Encoder(network, engine, OWN)
+        encoder(pixels())
+        with encoder.beside():
+            assert torch.get_num_threads() == expected
+        assert torch.get_num_threads() == 2
 
 
 @needs_runtime
