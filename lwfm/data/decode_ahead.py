@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+WAITING_BATCHES = 6
+"""Batches that are decoded before a thread encodes them: threads then need not wait while the head compares a
+few hundred images."""
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 

@@ -17,7 +17,7 @@ from lwfm import _lap
 from lwfm._common.onnx_runtime import INPUT, open_session
 from lwfm._common.ranges import check_counts
 from lwfm.data.center_crop import VIEWS, CenterCrop
-from lwfm.data.decode_ahead import in_threads, shared_batch_size
+from lwfm.data.decode_ahead import WAITING_BATCHES, in_threads, shared_batch_size
 from lwfm.data.user_images import NO_WHITE, pixels_of
 from lwfm.errors import UserError
 from lwfm.lap import default_threads
@@ -179,7 +179,7 @@ class OnnxNetwork:
         def run(pixels: npt.NDArray[np.uint8]) -> list[Array]:
             return self.session.run(names, {INPUT: pixels})  # type: ignore[no-any-return]
 
-        for computed in in_threads(run, batches, ahead=self.threads, threads=self.threads):
+        for computed in in_threads(run, batches, ahead=self.threads + WAITING_BATCHES, threads=self.threads):
             arrays = dict(zip(names, computed, strict=True))
             encoded = EncodedImages(*(tuple(arrays[name] for name in part) for part in self._outputs))
             if not encoded.are_finite():

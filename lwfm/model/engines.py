@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from lwfm._common.devices import torch_threads
 from lwfm._common.digests import digest_arrays
 from lwfm._common.onnx_runtime import CPU_PROVIDER
-from lwfm.data.decode_ahead import in_threads
+from lwfm.data.decode_ahead import WAITING_BATCHES, in_threads
 from lwfm.data.normalization import IMAGENET, Normalization
 from lwfm.data.transforms import normalized_pixels
 from lwfm.errors import UserError
@@ -155,11 +155,13 @@ class Encoder:
     def beside(self) -> AbstractContextManager[None]:
         """Return a context for what torch computes of a stream's batches while later ones are encoded.
 
-        Beside ONNX Runtime torch has one thread in it: several would wait actively for each next operator,
-        and take the processors from the threads that encode.
+        Beside ONNX Runtime torch has half its threads in it: they wait actively for each next operator, and
+        take the processors from the threads that encode.
         """
         exported = self._exported
-        return nullcontext() if exported is None or exported.threads == 1 else torch_threads(1)
+        if exported is None or exported.threads == 1:
+            return nullcontext()
+        return torch_threads(exported.threads // 2)
 
     def __call__(self, pixels: Tensor) -> tuple[Tensor, ...]:
         """Compute the maps [B, C_l, F_l, F_l] of every layer of one batch; see :meth:`stream`."""
@@ -172,7 +174,7 @@ class Encoder:
         ----------
         batches : iterable of Tensor
             [B, H, W, 3] uint8, RGB, of the network's image size, on the CPU. With ONNX Runtime they are
-            computed side by side, by as many threads as torch has, and one more is read ahead.
+            computed side by side, by as many threads as torch has, and a few more are read ahead.
         """
         batches = iter(batches)
         for pixels in batches:
@@ -185,7 +187,7 @@ class Encoder:
             for computed in in_threads(
                 functools.partial(exported, outputs=names),
                 chain([pixels], batches),
-                ahead=exported.threads,
+                ahead=exported.threads + WAITING_BATCHES,
                 threads=exported.threads,
             ):
                 yield tuple(maps.to(device) for maps in computed)
