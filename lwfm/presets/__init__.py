@@ -51,7 +51,7 @@ def list_presets(command: str | None = None) -> list[Preset]:
     Examples
     --------
     >>> [preset.name for preset in list_presets("experiment")]
-    ['ablation', 'heads', 'paper-or-recommended']
+    ['ablation', 'from-scratch', 'from-scratch-resnet12', 'heads', 'paper-or-recommended']
     """
     presets = [_read(path) for path in sorted(_FOLDER.glob("*.yaml"))]
     return [preset for preset in presets if command in (None, preset.command)]
