@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def test_it_prints_the_table_and_the_report_last(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["demo", "--out", str(tmp_path / "demo"), "--episodes", "3"]) == 0
+    assert main(["demo", "--out", str(tmp_path / "demo"), "--episodes", "2"]) == 0
     printed, errors = capsys.readouterr()
     assert "warning" not in errors
     rows = re.findall(r"^ +5 +(\d)  (.+?) +\d+\.\d+ ± ", printed, re.MULTILINE)
