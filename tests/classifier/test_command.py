@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
+import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
@@ -42,6 +43,7 @@ def place(tiny_images: Path, tmp_path: Path) -> Place:
             name = f"examples/{label}/{number}.png" if number < 4 else f"unsorted/{label} {number}.png"
             shutil.copy(source, tmp_path / name)
     config = ModelConfig(backbone="conv4", image_size=24, feature_size=1, embedding=False)
+    torch.manual_seed(0)
     save_model(LWFM(config), tmp_path / "model.safetensors")
     return Place(tmp_path / "examples", tmp_path / "unsorted", tmp_path / "model.safetensors")
 
