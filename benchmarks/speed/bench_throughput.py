@@ -51,7 +51,7 @@ SIZES = [(84, 84), (500, 375)]
 CLASSES, SHOTS = 10, 5
 FORMER_BATCH = 32
 ENGINES = ("torch", "onnxruntime", "lwfm.lite")
-PARTS = 8
+PARTS = 2
 """Turns that each contestant has."""
 
 
