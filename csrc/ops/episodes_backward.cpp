@@ -282,16 +282,10 @@ class EpisodesBackward {
     }
     in_parallel(count, [&](std::int64_t e) { episodes[e].read_norms(); });
     in_parallel(count * images_.Q, [&](std::int64_t n) {
-      lwfm::vectorized([&](auto bytes) LWFM_INLINE_LAMBDA {
-        lwfm::differentiate_embedded_query<decltype(bytes)::value>(
-            workspace(), episodes[n / images_.Q], n % images_.Q);
-      });
+      lwfm::differentiate_embedded_query(workspace(), episodes[n / images_.Q], n % images_.Q);
     });
     in_parallel(count * images_.S, [&](std::int64_t n) {
-      lwfm::vectorized([&](auto bytes) LWFM_INLINE_LAMBDA {
-        lwfm::differentiate_embedded_support<decltype(bytes)::value>(
-            workspace(), episodes[n / images_.S], n % images_.S);
-      });
+      lwfm::differentiate_embedded_support(workspace(), episodes[n / images_.S], n % images_.S);
     });
     if (images_.query == nullptr) return;
     std::vector<lwfm::ImageGradients<T>> of_episodes;

@@ -40,10 +40,9 @@ struct EmbeddedGradientLayer {
   }
 };
 
-// Of query q, to which nothing has been added.
 template <int kBytes, class T>
-LWFM_INLINE void differentiate_embedded_query(TileGradientWorkspace<T>& workspace,
-                                              EmbeddedGradientLayer<T>& of, std::int64_t q) {
+LWFM_INLINE void add_matches_of_query(TileGradientWorkspace<T>& workspace,
+                                      EmbeddedGradientLayer<T>& of, std::int64_t q) {
   const PoolLayer<T>& pool = of.layer.pool;
   const EpisodeImages& images = of.layer.images;
   const std::int64_t P = pool.P, D = pool.D, top_k = of.layer.options.matched(P),
@@ -76,10 +75,9 @@ LWFM_INLINE void differentiate_embedded_query(TileGradientWorkspace<T>& workspac
                           {grad, workspace.along.data()});
 }
 
-// Of sorted support image n, from all queries in turn.
 template <int kBytes, class T>
-LWFM_INLINE void differentiate_embedded_support(TileGradientWorkspace<T>& workspace,
-                                                EmbeddedGradientLayer<T>& of, std::int64_t n) {
+LWFM_INLINE void add_matches_of_support(TileGradientWorkspace<T>& workspace,
+                                        EmbeddedGradientLayer<T>& of, std::int64_t n) {
   const PoolLayer<T>& pool = of.layer.pool;
   const EpisodeImages& images = of.layer.images;
   const std::int64_t P = pool.P, D = pool.D, own = images.support_image(of.e, n);
@@ -102,6 +100,24 @@ LWFM_INLINE void differentiate_embedded_support(TileGradientWorkspace<T>& worksp
   }
   finish_gradient<kBytes>(Features<T>{pool.embedded_position(own, 0), nullptr, D}, P,
                           {grad, workspace.along.data()});
+}
+
+// Query q; leaves what its matches contribute for the support images.
+template <class T>
+void differentiate_embedded_query(TileGradientWorkspace<T>& workspace, EmbeddedGradientLayer<T>& of,
+                                  std::int64_t q) {
+  vectorized([&](auto bytes) LWFM_INLINE_LAMBDA {
+    add_matches_of_query<decltype(bytes)::value>(workspace, of, q);
+  });
+}
+
+// Sorted support image n, from all queries in turn.
+template <class T>
+void differentiate_embedded_support(TileGradientWorkspace<T>& workspace,
+                                    EmbeddedGradientLayer<T>& of, std::int64_t n) {
+  vectorized([&](auto bytes) LWFM_INLINE_LAMBDA {
+    add_matches_of_support<decltype(bytes)::value>(workspace, of, n);
+  });
 }
 
 }  // namespace lwfm

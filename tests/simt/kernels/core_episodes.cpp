@@ -1,5 +1,6 @@
 #include "core_episodes.h"
 
+#include "core/matching/episode_embedded_gradient.h"
 #include "core/matching/episode_support_gradient.h"
 
 namespace tests {
@@ -154,10 +155,6 @@ EpisodeGradients<T> gradients_of_core(const Episodes<T>& of, const OutputGradien
     for (std::size_t l = 0; l < L; ++l) {
       const lwfm::PoolLayer<T>& layer = core.layers[l];
       gradients[l].positions = images_of(of, e, to.support[l], to.query[l], layer.P * layer.C);
-      if (!to.query_embedded[l].empty()) {
-        gradients[l].embedded =
-            images_of(of, e, to.support_embedded[l], to.query_embedded[l], layer.P * layer.D);
-      }
       gradients[l].reserve(layer, images, core.options, Q);
       layers.push_back({{core.layers[l], images, core.options, static_cast<std::int64_t>(l)},
                         core.supports[size(e) * L + l],
@@ -180,6 +177,24 @@ EpisodeGradients<T> gradients_of_core(const Episodes<T>& of, const OutputGradien
     for (std::size_t l = 0; l < L; ++l) {
       for (std::int64_t c = 0; c < way; ++c) {
         lwfm::differentiate_class(workspace, layers[l], c, PlainProducts{});
+      }
+      if (to.query_embedded[l].empty()) continue;
+      lwfm::EmbeddedGradientLayer<T> embedded{
+          layers[l].layer,
+          records[l],
+          gradients[l],
+          images_of(of, e, to.support_embedded[l], to.query_embedded[l],
+                    core.layers[l].P * core.layers[l].D),
+          e,
+          {},
+          {},
+          {}};
+      embedded.read_norms();
+      for (std::int64_t q = 0; q < Q; ++q) {
+        lwfm::differentiate_embedded_query(workspace, embedded, q);
+      }
+      for (std::int64_t n = 0; n < S; ++n) {
+        lwfm::differentiate_embedded_support(workspace, embedded, n);
       }
     }
   }
