@@ -40,7 +40,8 @@ struct ImageTiles {
 
   explicit ImageTiles(const MapBatches& maps) : images(maps.images()) {
     for (std::size_t l = 0; l < maps.layers(); ++l) {
-      width = std::min(width, std::max<std::int64_t>(1, 160 / maps.P(l)));
+      const std::int64_t P = std::max<std::int64_t>(1, maps.P(l));
+      width = std::min(width, std::max<std::int64_t>(1, 160 / P));
     }
   }
 

@@ -9,9 +9,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from lwfm._common.devices import torch_threads
 from lwfm.nn import EncodedMaps, LWFMHead
 from lwfm.ops import implementation
-from lwfm.ops.encode_maps import encode_maps
+from lwfm.ops.encode_maps import EncodeMaps, encode_maps
 from tests.helpers.feature_inputs import DIMS, encoding_arguments, leaf, operators, with_gradients
 
 if TYPE_CHECKING:
@@ -64,6 +65,16 @@ def test_equals_the_expressions_with_gradients(
         torch.testing.assert_close(x, y, atol=50 * torch.finfo(dtype).eps * scale, rtol=0)
 
 
+@pytest.mark.parametrize("side", [(0, 0), (0, 3)], ids=str)
+@pytest.mark.parametrize("record", [False, True], ids=["inference", "recorded"])
+def test_maps_without_positions_have_nothing_to_encode(side: tuple[int, int], record: bool) -> None:
+    maps = [torch.rand(2, sum(DIMS), *side, dtype=torch.float64)]
+    arguments = (maps, list(DIMS), True, True, weights_of(torch.device("cpu"), torch.float64), record)
+    encoded = torch.ops.lwfm.encode_maps(*arguments)
+    assert [x.shape for x in encoded] == [x.shape for x in EncodeMaps.fake(*arguments)]
+    assert not any(x.numel() for x in encoded)
+
+
 def test_positions_are_centered_over_all_layers_or_their_own() -> None:
     maps = leaf(3, sum(DIMS), 2, 2).detach()
     together, apart = (encode_maps([[maps]], DIMS, together=choice) for choice in (True, False))
@@ -91,14 +102,10 @@ def test_bits_do_not_depend_on_threads_or_other_images(layout: str) -> None:
     batches = batches_in(layout, torch.device("cpu"), torch.float32)
     weights = weights_of(torch.device("cpu"), torch.float32)
     inputs = [x for batch in batches for x in batch] + weights
-    threads = torch.get_num_threads()
     both = []
-    try:
-        for count in (1, 2):
-            torch.set_num_threads(count)
+    for count in (1, 2):
+        with torch_threads(count):
             both.append(results(encode_maps(batches, DIMS, together=True, weights=weights), inputs))
-    finally:
-        torch.set_num_threads(threads)
     torch.testing.assert_close(both[1], both[0], rtol=0, atol=0)
     images = encode_maps(batches, DIMS, together=True, weights=weights)
     alone = encode_maps(batches[1:], DIMS, together=True, weights=weights)
