@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from lwfm._common.devices import torch_threads
 from lwfm._common.progress import progress
 from lwfm.bench.head_cases import (
     CASES,
@@ -145,10 +146,8 @@ def measure(
     """
     if not 1 <= threads <= (os.cpu_count() or 1):
         raise UserError(f"threads must be 1 to {os.cpu_count()} on this machine, got {threads}")
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
     rows, skipped = [], dict[str, str]()
-    try:
+    with torch_threads(threads):
         fastest_rate = peak_rate(device)
         passes = [(case, backward) for case in cases for backward in (False, True)]
         for case, backward in progress(passes, "timing the head", "pass"):
@@ -160,8 +159,6 @@ def measure(
                 elif peak is not None and PEAK_RESET.exists():
                     memory = peak_in_fresh_process(peak, case, name, backward, threads)
                 rows.append(Row(case, backward, name, seconds, memory))
-    finally:
-        torch.set_num_threads(before)
     return MatchingTimes(describe(device, threads), tuple(rows), fastest_rate, skipped)
 
 

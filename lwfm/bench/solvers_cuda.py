@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lwfm._common.devices import torch_threads
 from lwfm._common.progress import progress
 from lwfm.bench.solver_table import OURS, AssignmentTimes, Problems
 from lwfm.bench.solvers import batch_size, check_options, make_costs
@@ -122,9 +123,7 @@ def time_solvers_on(
     times: dict[str, dict[Problems, float]] = {name: {} for name in solvers}
     batches = [Problems(n, batch) for n in sizes for batch in sorted({batch_size(n), large_batch(n)})]
     made: tuple[Problems, SolvedCosts] | None = None
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
+    with torch_threads(threads):
         steps = [(problems, name) for problems in batches for name in solvers]
         for problems, name in progress(steps, "timing solvers", "solver"):
             if made is None or made[0] != problems:
@@ -138,8 +137,6 @@ def time_solvers_on(
                 skipped[f"{name} on {problems}"] = reason_of(error)
                 continue
             times[name][problems] = 1e6 * took / problems.batch
-    finally:
-        torch.set_num_threads(before)
     return AssignmentTimes(family, describe(device, threads), times, skipped)
 
 

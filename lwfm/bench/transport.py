@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 import torch
 from torch import Tensor
 
+from lwfm._common.devices import torch_threads
 from lwfm._common.progress import progress
 from lwfm.bench.solver_table import OURS, Problems, TransportTimes
 from lwfm.bench.solvers import check_options, fastest_in_turns
@@ -94,9 +95,7 @@ def time_transport(
     check_options(sizes, threads)
     solvers = installed_solvers()
     times: dict[str, dict[Problems, float]] = {name: {} for name in solvers}
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
+    with torch_threads(threads):
         for n in progress(sizes, "timing solvers", "size"):
             problems = make_problems(weights, batch_size(n), n)
             for name, solve in solvers.items():
@@ -105,7 +104,5 @@ def time_transport(
             for name, took in fastest_in_turns(calls, seconds).items():
                 batch = len(problems.cost)
                 times[name][Problems(n, batch)] = 1e6 * took / batch
-    finally:
-        torch.set_num_threads(before)
     machine = f"{threads} thread(s) of {os.cpu_count()}, POT on one, {simd_level()}"
     return TransportTimes(weights, machine, times)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 import lwfm.nn
 import lwfm.reference
+from lwfm._common.devices import torch_threads
 from lwfm.ops import layer_wise_embedding, semantic_pixel_matching
 from tests.helpers.episodes import Episode, random_episode
 
@@ -69,8 +70,7 @@ def test_logits_equal_the_oracle_on_awkward_episodes(
     torch.testing.assert_close(actual, expected, atol=1e-8, rtol=1e-7)
 
 
-def outputs_with_gradients(threads: int) -> list[Tensor]:
-    torch.set_num_threads(threads)
+def outputs_with_gradients() -> list[Tensor]:
     generator = torch.Generator().manual_seed(0)
     s, q = (torch.rand(n, 9, 64, generator=generator).requires_grad_() for n in (25, 75))
     similarity, assignment = semantic_pixel_matching(s, q, top_k=3)
@@ -86,11 +86,10 @@ def outputs_with_gradients(threads: int) -> list[Tensor]:
 
 
 def test_every_number_of_threads_gives_the_same_bits() -> None:
-    threads = torch.get_num_threads()
-    try:
-        results = [outputs_with_gradients(count) for count in (1, 2, 3)]
-    finally:
-        torch.set_num_threads(threads)
+    results = []
+    for count in (1, 2, 3):
+        with torch_threads(count):
+            results.append(outputs_with_gradients())
     for other in results[1:]:
         torch.testing.assert_close(other, results[0], rtol=0, atol=0)
 

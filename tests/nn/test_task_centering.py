@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from lwfm._common.devices import torch_threads
 from lwfm.nn import LWFMHead, task_centering
 from lwfm.nn.explain import explain_pair
 from tests.helpers.episodes import random_episode
@@ -56,22 +57,15 @@ def test_episodes_are_tasks_of_their_own(
     monkeypatch.setitem(task_centering._COPIED_BYTES, "cpu", copied)
     lists = torch.randint(30, (7, 12), generator=torch.Generator().manual_seed(1))
     labels = torch.tensor([0, 1, 2, 2])
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        with torch.no_grad():
-            several = head.compare_episodes(
-                head.encode(maps), lists[:, :4], lists[:, 4:], labels, features=True
-            )
-            for number, row in enumerate(lists):
-                one = head.similarities(maps[row[:4]], labels, maps[row[4:]], features=True)
-                assert torch.equal(several.base[number], one.base)
-                assert torch.equal(several.matching[number], one.matching)
-                of_several = several.query_features
-                assert of_several is not None
-                torch.testing.assert_close(of_several[number], one.query_features)
-    finally:
-        torch.set_num_threads(before)
+    with torch_threads(threads), torch.no_grad():
+        several = head.compare_episodes(head.encode(maps), lists[:, :4], lists[:, 4:], labels, features=True)
+        for number, row in enumerate(lists):
+            one = head.similarities(maps[row[:4]], labels, maps[row[4:]], features=True)
+            assert torch.equal(several.base[number], one.base)
+            assert torch.equal(several.matching[number], one.matching)
+            of_several = several.query_features
+            assert of_several is not None
+            torch.testing.assert_close(of_several[number], one.query_features)
 
 
 def test_no_episodes_have_no_similarities(centered: tuple[LWFMHead, Tensor]) -> None:

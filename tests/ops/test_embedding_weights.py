@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 import lwfm.reference
+from lwfm._common.devices import torch_threads
 from lwfm.nn import LWFMHead
 from lwfm.ops import implementation, layer_wise_embedding
 from lwfm.ops._expressions import ScaledBlocks, cosine_blocks, pair_blocks
@@ -81,17 +82,13 @@ def test_every_number_of_threads_gives_the_same_bits() -> None:
     head = LWFMHead(episode.dims, feature_size=[3, 5], top_k=2)
     blocks = random_blocks(9, 9, torch.float32)
     results = []
-    threads = torch.get_num_threads()
-    try:
-        for count in (1, 2, 5):
-            torch.set_num_threads(count)
+    for count in (1, 2, 5):
+        with torch_threads(count):
             outputs = embedding_weights(blocks, 5.0)
             results.append((*outputs, *gradients(outputs, blocks)))
             logits = head(episode.support, episode.labels, episode.query)
             assert isinstance(logits, Tensor)
             assert logits.isfinite().all()
-    finally:
-        torch.set_num_threads(threads)
     for other in results[1:]:
         torch.testing.assert_close(other, results[0], rtol=0, atol=0)
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import lwfm.reference
+from lwfm._common.devices import torch_threads
 from lwfm.nn import EncodedMaps, LWFMHead
 from lwfm.ops import implementation
 from tests.helpers.feature_inputs import episode_arguments, leaf, operators, with_gradients
@@ -182,14 +183,10 @@ def test_gradcheck(listed: bool, merge: bool) -> None:
 @pytest.mark.parametrize("shape", ["unequal-shots-17-queries", "64-positions", "own-resolutions"])
 def test_bits_do_not_depend_on_the_number_of_threads(shape: str, options: str) -> None:
     case = Case(shape, OPTIONS[options], "listed", torch.float32)
-    threads = torch.get_num_threads()
     results = []
-    try:
-        for count in (1, 2):
-            torch.set_num_threads(count)
+    for count in (1, 2):
+        with torch_threads(count):
             results.append(case.results())
-    finally:
-        torch.set_num_threads(threads)
     torch.testing.assert_close(results[1], results[0], rtol=0, atol=0)
 
 

@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 
 from lwfm import _ops
+from lwfm._common.devices import torch_threads
 from lwfm.ops import linear_assignment
 from tests.helpers.interruption import DELAY, alarms, check_ctrl_c_ends, needs_timers, product
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
 pytestmark = needs_timers
 
@@ -39,20 +40,10 @@ CALLS: dict[str, tuple[int, Callable[[], object]]] = {
 }
 
 
-@contextlib.contextmanager
-def threads_of_torch(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 @pytest.mark.parametrize("name", CALLS)
 def test_calls_end_soon_after_ctrl_c(name: str) -> None:
     threads, call = CALLS[name]
-    with threads_of_torch(threads):
+    with torch_threads(threads):
         check_ctrl_c_ends(call)
 
 
@@ -60,7 +51,7 @@ def test_calls_end_soon_after_ctrl_c(name: str) -> None:
 def test_the_threads_serve_the_next_call(name: str) -> None:
     costs = torch.rand(3000, 9, 9, generator=torch.Generator().manual_seed(1))
     expected = linear_assignment(costs)
-    with threads_of_torch(2):
+    with torch_threads(2):
         with pytest.raises(KeyboardInterrupt), alarms(signal.default_int_handler, DELAY):
             CALLS[name][1]()
         assert torch.equal(linear_assignment(costs), expected)
@@ -73,7 +64,7 @@ def test_handlers_that_raise_nothing_may_solve_problems_themselves(threads: int)
     small = torch.rand(40, 40, 40, generator=torch.Generator().manual_seed(3))
     expected, expected_small = linear_assignment(costs), linear_assignment(small)
     answers: list[Tensor] = []
-    with threads_of_torch(threads), alarms(lambda *_: answers.append(linear_assignment(small)), 0.03, 0.3):
+    with torch_threads(threads), alarms(lambda *_: answers.append(linear_assignment(small)), 0.03, 0.3):
         while not answers:
             actual = linear_assignment(costs)
     assert torch.equal(actual, expected)

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from lwfm import lap
+from lwfm._common.devices import torch_threads
 from lwfm.ops import linear_assignment
 from lwfm.ops.linear_assignment import _faster_on_host
 
@@ -95,24 +96,16 @@ def test_any_strides_are_read_in_place(
 @pytest.mark.parametrize("shape", [(2700, 2100), (300, 2600)], ids=str)
 def test_one_large_problem_is_shared_among_threads(shape: tuple[int, int]) -> None:
     costs = torch.rand(shape, generator=torch.Generator().manual_seed(2))
-    before = torch.get_num_threads()
-    try:
-        torch.set_num_threads(2)
+    with torch_threads(2):
         cols = linear_assignment(costs)
-    finally:
-        torch.set_num_threads(before)
     np.testing.assert_array_equal(cols.numpy(), lap.solve_batch(costs[None].numpy(), n_threads=1)[0][0])
 
 
 @pytest.mark.parametrize("threads", [1, 2, 4])
 def test_answers_do_not_depend_on_the_number_of_threads(threads: int) -> None:
     costs = torch.randint(0, 4, (3000, 6, 8), generator=torch.Generator().manual_seed(1)).float()
-    before = torch.get_num_threads()
-    try:
-        torch.set_num_threads(threads)
+    with torch_threads(threads):
         cols = linear_assignment(costs)
-    finally:
-        torch.set_num_threads(before)
     np.testing.assert_array_equal(cols.numpy(), lap.solve_batch(costs.numpy(), n_threads=1)[0])
 
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from lwfm import reference
+from lwfm._common.devices import torch_threads
 from lwfm.ops import linear_assignment, optimal_transport, transport_cost
 from tests.helpers.interruption import alarms, check_ctrl_c_ends, needs_timers
 
@@ -279,12 +280,8 @@ def test_the_operator_checks_direct_calls(arguments: tuple[Tensor, ...], message
 def test_answers_do_not_depend_on_the_number_of_threads(threads: int) -> None:
     arguments = problems(500, 6, 8)
     expected = [optimal_transport(*(x[b] for x in arguments)) for b in range(500)]
-    before = torch.get_num_threads()
-    try:
-        torch.set_num_threads(threads)
+    with torch_threads(threads):
         plan = optimal_transport(*arguments)
-    finally:
-        torch.set_num_threads(before)
     assert torch.equal(plan, torch.stack(expected))
 
 
