@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from lwfm.data import open_images
-from lwfm.evaluation.heads import HeadOptions, make_heads
+from lwfm.evaluation.heads import make_heads
 from lwfm.evaluation.map_store import stored_maps
 from lwfm.evaluation.methods import HeadOnMaps
 from lwfm.model import LWFM
@@ -17,12 +19,12 @@ from lwfm.nn import global_features
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-    from pathlib import Path
 
     import numpy.typing as npt
     from torch import Tensor
 
     from lwfm.evaluation.cached_maps import CachedMaps
+    from lwfm.evaluation.heads import HeadOptions
 
 NETWORK = "timm:tf_efficientnet_lite0"
 
@@ -56,12 +58,17 @@ class Classifier:
         return np.asarray(self.head.logits(compared))
 
 
-def default_head(**changes: object) -> HeadOptions:
-    """Return the options of the head of `FewShotClassifier`, with changes."""
-    recommended = pretrained_config(NETWORK, head="recommended")
-    names = (name for name in HeadOptions.__annotations__ if hasattr(recommended, name))
-    options = {name: getattr(recommended, name) for name in names if name != "layers"}
-    return cast("HeadOptions", {**options, **changes})
+def data_parser(description: str | None, *, shot: int, episodes: int) -> argparse.ArgumentParser:
+    """Return a parser of the data sets, the number of shots and of episodes, with these defaults."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("root", type=Path, help="folder of data sets, as `lwfm experiment heads` reads them")
+    parser.add_argument("data", nargs="+", help="names of folders of data sets, or emoji")
+    parser.add_argument("--shot", type=int, default=shot)
+    parser.add_argument("--episodes", type=int, default=episodes)
+    parser.add_argument("--maps", type=Path, default=Path("runs/experiment/maps"), help="where maps are kept")
+    return parser
 
 
 def open_classifiers(

@@ -16,21 +16,21 @@ that the classifier finds on the examples. For each head:
 
 from __future__ import annotations
 
-import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from benchmarks.classifiers import default_head, open_classifiers
+from benchmarks.classifiers import data_parser, open_classifiers
 from lwfm.classifier.calibration import answers_without_their_class, calibrate, fit_temperature, softmax
+from lwfm.cli.demo import recommended_head
 
 if TYPE_CHECKING:
     import numpy.typing as npt
     from torch import Tensor
 
     from benchmarks.classifiers import Classifier
+    from lwfm.evaluation.heads import HeadOptions
 
     Integers = npt.NDArray[np.int64]
 
@@ -111,17 +111,11 @@ def draw(labels: Tensor, shot: int, queries: int, count: int, seed: int = 0) -> 
 
 def main() -> None:
     """Print a row for each data set and head."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("root", type=Path)
-    parser.add_argument("data", nargs="+", help="names of folders of data sets, or emoji")
-    parser.add_argument("--shot", type=int, default=5)
+    parser = data_parser(__doc__, shot=5, episodes=40)
     parser.add_argument("--queries", type=int, default=5)
-    parser.add_argument("--episodes", type=int, default=40)
-    parser.add_argument("--maps", type=Path, default=Path("runs/experiment/maps"))
     options = parser.parse_args()
-    heads = {"default without views": default_head(), "default": default_head(views=True)}
+    head = recommended_head()
+    heads: dict[str, HeadOptions] = {"default without views": {**head, "views": False}, "default": head}
     measures = "accuracy | calibration error | factor | AUROC | unknown accepted | known rejected"
     print(f"| data | head | {measures} |")
     print("|---|---|---|---|---|---|---|---|")

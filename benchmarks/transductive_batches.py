@@ -11,16 +11,15 @@ over episodes.
 
 from __future__ import annotations
 
-import argparse
 import math
 from itertools import product
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from benchmarks.classifiers import default_head, open_classifiers
+from benchmarks.classifiers import data_parser, open_classifiers
+from lwfm.cli.demo import recommended_head
 from lwfm.data import EpisodeSampler
 from lwfm.evaluation.results import percent
 from lwfm.evaluation.statistics import mean_and_interval
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from benchmarks.classifiers import Classifier
+    from lwfm.evaluation.heads import HeadOptions
 
 MOST = 15
 BATCHES = {
@@ -78,16 +78,10 @@ def gains(
 
 def main() -> None:
     """Print a row for each kind of batch and number of shots."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("root", type=Path)
-    parser.add_argument("data", nargs="+", help="names of folders of data sets, or emoji")
-    parser.add_argument("--shot", type=int, default=1)
-    parser.add_argument("--episodes", type=int, default=60)
-    parser.add_argument("--maps", type=Path, default=Path("runs/experiment/maps"))
+    parser = data_parser(__doc__, shot=1, episodes=60)
     options = parser.parse_args()
-    heads = {"one by one": default_head(views=True), "together": default_head(views=True, centre="episode")}
+    head = recommended_head()
+    heads: dict[str, HeadOptions] = {"one by one": head, "together": {**head, "centre": "episode"}}
     found: dict[tuple[str, str], list[list[float]]] = {}
     for _, classifiers in open_classifiers(options.root, options.data, options.maps, heads):
         labels = classifiers["published"].labels
