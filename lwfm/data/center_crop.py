@@ -24,8 +24,8 @@ class CenterCrop:
     """Resize the shorter side of an image to ``image_size * 92 / 84``, then crop its center.
 
     The pixels are those of torchvision's ``resize`` and ``center_crop`` (a test compares), which take seconds
-    to import, but for rounding: few differ, by a level of 255, because Pillow keeps the corners of the part
-    that it resizes in single precision. This module needs neither torch nor torchvision.
+    to import, but for rounding: few differ, by one level of 255 or, rarely, two, because Pillow keeps the
+    corners of the part that it resizes in single precision. This module needs neither torch nor torchvision.
 
     Parameters
     ----------
