@@ -171,12 +171,12 @@ class TrainedNetwork(PlannedNetwork):
         """Train, or resume after the last complete epoch."""
         run = RunFolder(self.folder)
         resume = run.last.is_file()
-        options = {**self.complete_options, "workers": workers, "accelerator": accelerator}
+        given = {"workers": workers, "accelerator": accelerator, "progress": progress}
         command: Callable[..., TrainingSummary] = pretrain if self.stage == "pretrain" else train
         summary = command(
             self.folder,
             **self.where,
-            **{**options, "progress": progress},
+            **{**self.complete_options, **given},
             seed=self.seed,
             resume=resume,
             decoded=str(self.folder.parent.parent / "decoded-images"),
