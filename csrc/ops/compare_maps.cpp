@@ -1,54 +1,175 @@
 // lwfm::compare_maps, the logits of one episode from the maps of its images: lwfm::encode_maps and
 // lwfm::episodes in one call, with the arguments of both
 //   -> logits (base + matching_weight matching) / temperature [Q, way], features [Q, C] or empty;
-//   then, if `record`, what encode_maps returned, and what episodes returned for the backward pass.
-// The backward pass takes the gradients of logits and, if there are any, features, and what was
-// recorded; it returns the gradients of the maps, then of the weights. Those of positions are
-// written where those of the maps go, which replace them. For the CPU alone: a small episode takes
-// as long there as the calls around its kernels.
+//   then, if `record`, the memory of what the backward pass reads, a single tensor: see Arrays.
+// The backward pass takes the gradients of logits and, if there are any, features, and that memory;
+// it returns the gradients of the maps, then of the weights. Those of positions are written where
+// those of the maps go, which replace them. For the CPU alone: a small episode takes as long there
+// as the calls around its kernels, and the tensors that pass through them.
 #include <torch/csrc/stable/library.h>
 
+#include <algorithm>
+#include <cstddef>
+#include <memory>
 #include <optional>
 #include <vector>
 
-#include "encode_maps.h"
+#include "encode_maps_cpu.h"
 #include "episodes_cpu.h"
 
 namespace {
 
-using lwfm::data_of;
-using lwfm::EncodedGradients;
-using lwfm::EncodedPool;
+using lwfm::EmbeddingWeightsOfLayers;
+using lwfm::EncodedArrays;
 using lwfm::EpisodeImages;
 using lwfm::EpisodeOptions;
+using lwfm::EpisodeResults;
 using lwfm::EpisodeSizes;
+using lwfm::MapBatches;
+using lwfm::PoolLayer;
 using lwfm::ScalarType;
 using lwfm::Sizes;
 using lwfm::TensorList;
 using torch::stable::Tensor;
 
-// base becomes (base + weight matching) / temperature
-template <class T>
-void write_logits(const Tensor& base, const Tensor& matching, double weight, double temperature) {
-  T* const to = data_of<T>(base);
-  const T* const matched = data_of<const T>(matching);
-  for (std::int64_t k = 0; k < base.numel(); ++k) {
-    to[k] = (to[k] + static_cast<T>(weight) * matched[k]) / static_cast<T>(temperature);
-  }
-}
+// Everything but the numbers of an episode.
+struct Episode {
+  const MapBatches& maps;
+  const EmbeddingWeightsOfLayers& weights;
+  EpisodeSizes sizes;
+  EpisodeOptions options;
+  EpisodeImages images;
+  double matching_weight, temperature;
 
-// The gradients of base and matching.
-template <class T>
-std::pair<Tensor, Tensor> differentiate_logits(const Tensor& grad, double weight,
-                                               double temperature) {
-  const Tensor base = lwfm::empty_tensor(grad, grad.sizes()),
-               matching = lwfm::empty_tensor(grad, grad.sizes());
-  const T* const from = data_of<const T>(grad);
-  for (std::int64_t k = 0; k < grad.numel(); ++k) {
-    data_of<T>(base)[k] = from[k] / static_cast<T>(temperature);
-    data_of<T>(matching)[k] = static_cast<T>(weight) * data_of<T>(base)[k];
+  Episode(const MapBatches& of_maps, const EmbeddingWeightsOfLayers& of_layers, const Tensor& order,
+          const Tensor& begin, double attention_temperature, std::int64_t top_k,
+          bool mean_over_layers, bool merge_shots, double weight, double of_logits, bool features)
+      : maps(of_maps),
+        weights(of_layers),
+        sizes(maps.images(), std::nullopt, std::nullopt, order, begin),
+        options(lwfm::episode_options(positions_of(maps), attention_temperature, top_k,
+                                      mean_over_layers, merge_shots, features)),
+        images(
+            lwfm::episode_images(maps.images(), sizes, std::nullopt, std::nullopt, order, begin)),
+        matching_weight(weight),
+        temperature(of_logits) {}
+
+  std::int64_t channels() const {
+    std::int64_t sum = 0;
+    for (std::size_t l = 0; l < maps.layers(); ++l) sum += maps.C(l);
+    return sum;
   }
-  return {base, matching};
+
+ private:
+  static Sizes positions_of(const MapBatches& maps) {
+    Sizes positions;
+    for (std::size_t l = 0; l < maps.layers(); ++l) {
+      positions.push_back(maps.P(l));
+      lwfm::require(positions.back() > 0, "images need at least one position");
+    }
+    return positions;
+  }
+};
+
+// Takes arrays from memory one after another, each at the beginning of a cache line; what lies
+// between them is cleared if they are to be written. Without memory it counts.
+class Arena {
+ public:
+  Arena() = default;
+  Arena(void* memory, bool clear) : memory_(static_cast<std::byte*>(memory)), clear_(clear) {}
+
+  template <class T>
+  T* take(std::int64_t count) {
+    constexpr std::int64_t kLine = 64;
+    const auto bytes = count * static_cast<std::int64_t>(sizeof(T)),
+               lines = (bytes + kLine - 1) / kLine * kLine;
+    std::byte* const at = memory_ == nullptr ? nullptr : memory_ + bytes_;
+    if (clear_) std::fill(at + bytes, at + lines, std::byte{0});
+    bytes_ += lines;
+    return reinterpret_cast<T*>(at);
+  }
+
+  std::int64_t bytes() const { return bytes_; }
+
+ private:
+  std::byte* memory_ = nullptr;
+  bool clear_ = false;
+  std::int64_t bytes_ = 0;
+};
+
+// What is encoded of all images, and what the backward pass reads besides.
+template <class T>
+struct Arrays {
+  std::vector<EncodedArrays<T>> encoded;
+  T* terms = nullptr;
+  std::vector<typename EpisodeResults<T>::OfLayer> recorded;
+
+  Arrays(const Episode& episode, bool record, Arena& arena) {
+    const std::int64_t n = episode.maps.images(), S = episode.sizes.S, Q = episode.sizes.Q;
+    for (std::size_t l = 0; l < episode.maps.layers(); ++l) {
+      const std::int64_t P = episode.maps.P(l), C = episode.maps.C(l);
+      encoded.push_back({arena.take<T>(n * P * C), arena.take<T>(n * P), arena.take<T>(n * P * P),
+                         nullptr, nullptr, nullptr, nullptr});
+      recorded.push_back({});
+      if (episode.weights.exist()) {
+        encoded[l].embedded = arena.take<T>(n * P * C);
+        encoded[l].embedded_squares = arena.take<T>(n * P);
+        if (record) encoded[l].hidden = arena.take<T>(n * P * episode.weights.hidden(l));
+        if (record) encoded[l].rectified = arena.take<bool>(n * P * C);
+      }
+      if (!record) continue;
+      const std::int64_t pairs = S * P * Q;
+      recorded[l].a = arena.take<T>(pairs);
+      recorded[l].b = arena.take<T>(pairs);
+      if (!episode.options.matches()) continue;
+      recorded[l].assignment = arena.take<std::int32_t>(pairs);
+      recorded[l].cosines = arena.take<T>(pairs);
+    }
+    if (record) terms = arena.take<T>(episode.sizes.way * 3 * Q);
+  }
+
+  // Numbers of T in memory for all.
+  static std::int64_t count(const Episode& episode, bool record) {
+    Arena arena;
+    Arrays<T>(episode, record, arena);
+    return arena.bytes() / static_cast<std::int64_t>(sizeof(T));
+  }
+
+  std::vector<PoolLayer<T>> pool(const MapBatches& maps) const {
+    std::vector<PoolLayer<T>> layers;
+    for (std::size_t l = 0; l < encoded.size(); ++l) {
+      const EncodedArrays<T>& of = encoded[l];
+      layers.push_back({maps.P(l), maps.C(l), of.embedded == nullptr ? 0 : maps.C(l), of.positions,
+                        of.squares, of.grams, of.embedded, of.embedded_squares});
+    }
+    return layers;
+  }
+};
+
+template <class T>
+TensorList compare(const Episode& episode, bool together, bool record) {
+  const Tensor& like = episode.maps.like();
+  const std::int64_t Q = episode.sizes.Q, way = episode.sizes.way;
+  TensorList all{
+      lwfm::empty_tensor(like, Sizes{Q, way}),
+      lwfm::empty_tensor(like, episode.options.features ? Sizes{Q, episode.channels()} : Sizes{0}),
+      lwfm::empty_tensor(like, Sizes{Arrays<T>::count(episode, record)})};
+  Arena arena(lwfm::data_of<T>(all[2]), record);
+  Arrays<T> arrays(episode, record, arena);
+  lwfm::encode_layers(episode.maps, together, episode.weights, arrays.encoded);
+  T* const logits = lwfm::data_of<T>(all[0]);
+  std::vector<T> matching(static_cast<std::size_t>(Q * way));
+  lwfm::compare_episodes<T>(
+      arrays.pool(episode.maps), episode.images, episode.options,
+      {logits, matching.data(), episode.options.features ? lwfm::data_of<T>(all[1]) : nullptr,
+       arrays.terms, arrays.recorded});
+  const auto weight = static_cast<T>(episode.matching_weight),
+             temperature = static_cast<T>(episode.temperature);
+  for (std::size_t k = 0; k < matching.size(); ++k) {
+    logits[k] = (logits[k] + weight * matching[k]) / temperature;
+  }
+  if (!record) all.pop_back();
+  return all;
 }
 
 TensorList compare_maps_cpu(TensorList tensors, Sizes dims, bool joined, bool together,
@@ -56,109 +177,107 @@ TensorList compare_maps_cpu(TensorList tensors, Sizes dims, bool joined, bool to
                             double attention_temperature, std::int64_t top_k, bool mean_over_layers,
                             bool merge_shots, double matching_weight, double temperature,
                             bool features, bool record) {
-  const lwfm::MapBatches maps(tensors, dims, joined);
-  const lwfm::EmbeddingWeightsOfLayers weights(all_weights, dims, maps.like().scalar_type());
-  const auto encoded = lwfm::encode_on_cpu(maps, together, weights, record);
-  const EncodedPool pool(encoded.positions, encoded.squares, encoded.grams, encoded.embedded,
-                         encoded.embedded_squares);
-  const EpisodeSizes sizes(pool, std::nullopt, std::nullopt, order, begin);
-  const EpisodeOptions options = lwfm::episode_options(pool, attention_temperature, top_k,
-                                                       mean_over_layers, merge_shots, features);
-  const EpisodeImages images =
-      lwfm::episode_images(pool, sizes, std::nullopt, std::nullopt, order, begin);
-  const TensorList compared = lwfm::compare_on_cpu(pool, sizes, images, options, record).list();
-  const bool is_float = maps.like().scalar_type() == ScalarType::Float;
-  (is_float ? write_logits<float> : write_logits<double>)(compared[0], compared[1], matching_weight,
-                                                          temperature);
-  TensorList all{compared[0], compared[2]};
-  if (!record) return all;
-  const TensorList recorded = encoded.list();
-  all.insert(all.end(), recorded.begin(), recorded.end());
-  all.insert(all.end(), compared.begin() + 3, compared.end());
-  return all;
+  const MapBatches maps(tensors, dims, joined);
+  const EmbeddingWeightsOfLayers weights(all_weights, dims, maps.like().scalar_type());
+  const Episode episode(maps, weights, order, begin, attention_temperature, top_k, mean_over_layers,
+                        merge_shots, matching_weight, temperature, features);
+  return maps.like().scalar_type() == ScalarType::Float
+             ? compare<float>(episode, together, record)
+             : compare<double>(episode, together, record);
 }
-
-// What lwfm::encode_maps returned.
-struct EncodedParts {
-  TensorList positions, squares, grams, embedded, embedded_squares, hidden, rectified;
-
-  EncodedParts(const TensorList& encoded, std::size_t layers) {
-    auto next = encoded.begin();
-    for (TensorList* part :
-         {&positions, &squares, &grams, &embedded, &embedded_squares, &hidden, &rectified}) {
-      if (next == encoded.end()) return;
-      lwfm::require(encoded.end() - next >= static_cast<std::ptrdiff_t>(layers),
-                    "encoded images must be those of the forward pass");
-      part->assign(next, next + static_cast<std::ptrdiff_t>(layers));
-      next += static_cast<std::ptrdiff_t>(layers);
-    }
-  }
-};
 
 // Writes the gradients of positions to those of the maps, and returns those of the weights. A layer
 // of embedded positions after the other, so that there is memory for one of them.
 template <class T>
-TensorList differentiate_layers(const EncodedPool& pool, const EpisodeImages& images,
-                                const EpisodeOptions& options, const lwfm::BackwardInputs& inputs,
-                                const EncodedGradients& to) {
-  std::vector<lwfm::PoolGradient<T>> positions;
-  for (std::size_t l = 0; l < pool.layers(); ++l) {
-    positions.emplace_back();
-    for (std::int64_t image = 0; image < pool.images(); ++image) {
-      positions.back().push_back(to.maps.view<T>(image, l).data);
+TensorList differentiate_layers(const Episode& episode, const Arrays<T>& arrays,
+                                const lwfm::OuterGradients<T>& outer,
+                                const lwfm::EncodedLayers<T>& to) {
+  const MapBatches& maps = episode.maps;
+  const std::int64_t n = maps.images();
+  std::vector<lwfm::PoolGradient<T>> positions(maps.layers());
+  std::vector<lwfm::LayerRecord<T>> recorded;
+  for (std::size_t l = 0; l < maps.layers(); ++l) {
+    for (std::int64_t image = 0; image < n; ++image) {
+      positions[l].push_back(maps.view<T>(image, l).data);
     }
+    const auto& of = arrays.recorded[l];
+    recorded.push_back({of.a, of.b, of.assignment, of.cosines});
   }
   TensorList of_weights;
-  std::optional<Tensor> embedded;
+  std::unique_ptr<T[]> embedded;
   const auto begin = [&](std::size_t l) {
-    embedded = lwfm::empty_tensor(pool.embedded[l], pool.embedded[l].sizes());
-    return lwfm::images_of<T>(*embedded);
+    const std::int64_t size = maps.P(l) * maps.C(l);
+    embedded.reset(new T[static_cast<std::size_t>(n * size)]);
+    lwfm::PoolGradient<T> of_images;
+    for (std::int64_t image = 0; image < n; ++image) {
+      of_images.push_back(embedded.get() + image * size);
+    }
+    return of_images;
   };
   const auto end = [&](std::size_t l) {
-    for (const Tensor& grad : lwfm::differentiate_embedding(to, l, *embedded)) {
-      of_weights.push_back(grad);
+    for (Tensor& grad : lwfm::differentiate_embedding(to, l, embedded.get())) {
+      of_weights.push_back(std::move(grad));
     }
     embedded.reset();
   };
-  lwfm::differentiate_episodes<T>(pool, images, options, inputs, positions, {begin, end});
+  lwfm::differentiate_episodes<T>(arrays.pool(maps), n, episode.images, episode.options, outer,
+                                  recorded, positions, {begin, end});
   return of_weights;
 }
 
-// grads: of logits, and of features if they are wanted; images: of each batch; heights: of the maps
-// of each layer.
-TensorList compare_maps_backward_cpu(TensorList grads, TensorList encoded, TensorList weights,
-                                     TensorList recorded, Tensor order, Tensor begin, Sizes images,
-                                     Sizes heights, bool joined, bool together,
+// grads: of logits, and of features if they are wanted.
+template <class T>
+TensorList differentiate(const Episode& episode, const TensorList& grads, const Tensor& memory,
+                         bool together) {
+  lwfm::require(memory.is_contiguous() && memory.numel() == Arrays<T>::count(episode, true),
+                "the memory must be that of the forward pass");
+  Arena arena(const_cast<T*>(lwfm::data_of<const T>(memory)), false);
+  const Arrays<T> arrays(episode, true, arena);
+  const T* const of_logits = lwfm::data_of<const T>(grads[0]);
+  std::vector<T> base, matching;
+  for (std::int64_t k = 0; k < grads[0].numel(); ++k) {
+    base.push_back(of_logits[k] / static_cast<T>(episode.temperature));
+    matching.push_back(static_cast<T>(episode.matching_weight) * base.back());
+  }
+  lwfm::EncodedLayers<T> to{episode.maps, episode.weights, {}};
+  for (const EncodedArrays<T>& of : arrays.encoded) {
+    to.of.push_back({of.positions, nullptr, nullptr, nullptr, nullptr, of.hidden, of.rectified});
+  }
+  const T* const of_features =
+      episode.options.features ? lwfm::data_of<const T>(grads[1]) : nullptr;
+  const TensorList of_weights = differentiate_layers<T>(
+      episode, arrays,
+      {base.data(), matching.data(), of_features, episode.channels(), arrays.terms}, to);
+  lwfm::differentiate_centering(to, together);
+  TensorList all = episode.maps.tensors();
+  all.insert(all.end(), of_weights.begin(), of_weights.end());
+  return all;
+}
+
+// grads: of logits, and of features if they are wanted; images: of each batch; heights and widths:
+// of the maps of each layer.
+TensorList compare_maps_backward_cpu(TensorList grads, Tensor memory, TensorList all_weights,
+                                     Tensor order, Tensor begin, Sizes images, Sizes dims,
+                                     Sizes heights, Sizes widths, bool joined, bool together,
                                      double attention_temperature, std::int64_t top_k,
                                      bool mean_over_layers, bool merge_shots,
                                      double matching_weight, double temperature, bool features) {
-  const EncodedParts parts(encoded, heights.size());
-  const EncodedPool pool(parts.positions, parts.squares, parts.grams, parts.embedded,
-                         parts.embedded_squares);
-  const EpisodeSizes sizes(pool, std::nullopt, std::nullopt, order, begin);
-  const EpisodeOptions options = lwfm::episode_options(pool, attention_temperature, top_k,
-                                                       mean_over_layers, merge_shots, features);
-  lwfm::require(grads.size() == (features ? 2 : 1) &&
-                    lwfm::has_shape(grads[0], {sizes.Q, sizes.way}) &&
-                    grads[0].scalar_type() == pool.positions[0].scalar_type(),
+  const ScalarType dtype = memory.scalar_type();
+  const MapBatches maps = lwfm::empty_maps(memory, images, dims, heights, widths, joined);
+  const EmbeddingWeightsOfLayers weights(all_weights, dims, dtype);
+  const Episode episode(maps, weights, order, begin, attention_temperature, top_k, mean_over_layers,
+                        merge_shots, matching_weight, temperature, features);
+  const std::vector<Sizes> shapes{{episode.sizes.Q, episode.sizes.way},
+                                  {episode.sizes.Q, episode.channels()}};
+  lwfm::require(grads.size() == (features ? 2 : 1),
                 "gradients must be those of logits, and of features if they are wanted");
-  const bool is_float = pool.positions[0].scalar_type() == ScalarType::Float;
-  const auto [base, matching] =
-      (is_float ? differentiate_logits<float>
-                : differentiate_logits<double>)(lwfm::contiguous_of(grads[0]), matching_weight,
-                                                temperature);
-  const lwfm::BackwardInputs inputs(pool, sizes, options, {base, matching, grads.back()}, recorded);
-  const EncodedGradients to(nullptr, parts.positions, weights, parts.hidden, parts.rectified,
-                            images, heights, joined);
-  const EpisodeImages of =
-      lwfm::episode_images(pool, sizes, std::nullopt, std::nullopt, order, begin);
-  const TensorList of_weights =
-      (is_float ? differentiate_layers<float> : differentiate_layers<double>)(pool, of, options,
-                                                                              inputs, to);
-  lwfm::differentiate_centering(to, together);
-  TensorList all = to.maps.tensors();
-  all.insert(all.end(), of_weights.begin(), of_weights.end());
-  return all;
+  for (std::size_t k = 0; k < grads.size(); ++k) {
+    lwfm::require(lwfm::has_shape(grads[k], shapes[k]) && grads[k].scalar_type() == dtype,
+                  "gradients must have the shape and the dtype of logits and features");
+    grads[k] = lwfm::contiguous_of(grads[k]);
+  }
+  return dtype == ScalarType::Float ? differentiate<float>(episode, grads, memory, together)
+                                    : differentiate<double>(episode, grads, memory, together);
 }
 
 }  // namespace
@@ -170,8 +289,8 @@ STABLE_TORCH_LIBRARY_FRAGMENT(lwfm, library) {
       "bool merge_shots, float matching_weight, float temperature, bool features, bool record) "
       "-> Tensor[]");
   library.def(
-      "compare_maps_backward(Tensor[] grads, Tensor[] encoded, Tensor[] weights, "
-      "Tensor[] recorded, Tensor order, Tensor begin, int[] images, int[] heights, bool joined, "
+      "compare_maps_backward(Tensor[] grads, Tensor memory, Tensor[] weights, Tensor order, "
+      "Tensor begin, int[] images, int[] dims, int[] heights, int[] widths, bool joined, "
       "bool together, float attention_temperature, int top_k, bool mean_over_layers, "
       "bool merge_shots, float matching_weight, float temperature, bool features) -> Tensor[]");
 }

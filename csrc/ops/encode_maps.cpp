@@ -6,8 +6,6 @@
 //   the backward pass reads, hidden [n, P, H] and rectified [n, P, C]. All of the first kind, then
 //   all of the second, and so on.
 // Only positions and embedded have gradients. See core/matching/positions.h.
-#include "encode_maps.h"
-
 #include <torch/csrc/stable/library.h>
 
 #include <memory>
@@ -19,12 +17,15 @@
 #include "core/simd/dispatch.h"
 #include "core/simd/rows.h"
 #include "cpu_products.h"
+#include "encode_maps_cpu.h"
 
 namespace {
 
 using lwfm::CpuProducts;
 using lwfm::EmbeddingWeightsOfLayers;
+using lwfm::EncodedArrays;
 using lwfm::EncodedGradients;
+using lwfm::EncodedLayers;
 using lwfm::EncodedOutputs;
 using lwfm::in_parallel;
 using lwfm::MapBatches;
@@ -68,13 +69,12 @@ void for_centered(std::size_t layers, bool together, const Work& work) {
 }
 
 template <class T>
-void center_image(const MapBatches& maps, bool together, const EncodedOutputs& to,
+void center_image(const MapBatches& maps, bool together, const std::vector<EncodedArrays<T>>& to,
                   std::int64_t image) {
   std::vector<lwfm::LayerPositions<T>> layers;
   for (std::size_t l = 0; l < maps.layers(); ++l) {
-    layers.push_back({maps.view<const T>(image, l),
-                      lwfm::data_of<T>(to.positions[l]) + image * maps.P(l) * maps.C(l),
-                      lwfm::data_of<T>(to.squares[l]) + image * maps.P(l)});
+    layers.push_back({maps.view<const T>(image, l), to[l].positions + image * maps.P(l) * maps.C(l),
+                      to[l].squares + image * maps.P(l)});
   }
   for_centered(maps.layers(), together,
                [&](auto bytes, std::size_t first, std::size_t count) LWFM_INLINE_LAMBDA {
@@ -85,7 +85,7 @@ void center_image(const MapBatches& maps, bool together, const EncodedOutputs& t
                    const T* const x = layers[l].positions;
                    lwfm::products_with_rows<decltype(bytes)::value, T>(
                        [&](std::int64_t p) LWFM_INLINE_LAMBDA { return x + p * C; }, P, {x, P, C},
-                       C, {lwfm::data_of<T>(to.grams[l]) + image * P * P, P, P});
+                       C, {to[l].grams + image * P * P, P, P});
                  }
                });
 }
@@ -97,24 +97,24 @@ void rectify(T* x, std::int64_t count) {
   });
 }
 
-// Embeds the rows of a tile of one layer.
+// Embeds the rows of a tile of layer l.
 template <class T>
-void embed_rows(const EmbeddingWeightsOfLayers& weights, const EncodedOutputs& to, std::size_t l,
+void embed_rows(const EmbeddingWeightsOfLayers& weights, const EncodedArrays<T>& to, std::size_t l,
                 std::int64_t C, const TileRows& rows) {
   thread_local std::vector<T> hidden_rows;
   const std::int64_t H = weights.hidden(l), count = rows.count * C;
-  const bool record = !to.hidden.empty();
+  const bool record = to.hidden != nullptr;
   if (!record) hidden_rows.resize(static_cast<std::size_t>(rows.count * H));
-  T* const hidden = record ? lwfm::data_of<T>(to.hidden[l]) + rows.first * H : hidden_rows.data();
-  const T* const x = lwfm::data_of<const T>(to.positions[l]) + rows.first * C;
-  T* const embedded = lwfm::data_of<T>(to.embedded[l]) + rows.first * C;
-  T* const squares = lwfm::data_of<T>(to.embedded_squares[l]) + rows.first;
+  T* const hidden = record ? to.hidden + rows.first * H : hidden_rows.data();
+  const T* const x = to.positions + rows.first * C;
+  T* const embedded = to.embedded + rows.first * C;
+  T* const squares = to.embedded_squares + rows.first;
   CpuProducts::rows(x, rows.count, lwfm::data_of<const T>(weights.first[l]), H, C, hidden);
   rectify(hidden, rows.count * H);
   CpuProducts::rows(hidden, rows.count, lwfm::data_of<const T>(weights.second[l]), C, H, embedded);
   rectify(embedded, count);
   lwfm::vectorized([&](auto bytes) LWFM_INLINE_LAMBDA {
-    bool* const positive = record ? lwfm::data_of<bool>(to.rectified[l]) + rows.first * C : nullptr;
+    bool* const positive = record ? to.rectified + rows.first * C : nullptr;
     for (std::int64_t k = 0; record && k < count; ++k) positive[k] = embedded[k] > T{0};
     for (std::int64_t k = 0; k < count; ++k) embedded[k] = x[k] + embedded[k];
     for (std::int64_t r = 0; r < rows.count; ++r) {
@@ -124,25 +124,34 @@ void embed_rows(const EmbeddingWeightsOfLayers& weights, const EncodedOutputs& t
   });
 }
 
+// The layers that the operator returns.
 template <class T>
-void encode_all(const MapBatches& maps, bool together, const EmbeddingWeightsOfLayers& weights,
-                const EncodedOutputs& to) {
-  const ImageTiles tiles(maps);
-  in_parallel(tiles.count(), [&](std::int64_t tile) {
-    for (std::int64_t image = tiles.first(tile); image < tiles.end(tile); ++image) {
-      center_image<T>(maps, together, to, image);
-    }
-    for (std::size_t l = 0; weights.exist() && l < maps.layers(); ++l) {
-      embed_rows<T>(weights, to, l, maps.C(l), TileRows(tiles, tile, maps.P(l)));
-    }
-  });
+std::vector<EncodedArrays<T>> arrays_of(const EncodedOutputs& outputs) {
+  std::vector<EncodedArrays<T>> layers;
+  for (std::size_t l = 0; l < outputs.positions.size(); ++l) {
+    layers.push_back({lwfm::data_of<T>(outputs.positions[l]), lwfm::data_of<T>(outputs.squares[l]),
+                      lwfm::data_of<T>(outputs.grams[l]), nullptr, nullptr, nullptr, nullptr});
+    if (outputs.embedded.empty()) continue;
+    layers[l].embedded = lwfm::data_of<T>(outputs.embedded[l]);
+    layers[l].embedded_squares = lwfm::data_of<T>(outputs.embedded_squares[l]);
+    if (outputs.hidden.empty()) continue;
+    layers[l].hidden = lwfm::data_of<T>(outputs.hidden[l]);
+    layers[l].rectified = lwfm::data_of<bool>(outputs.rectified[l]);
+  }
+  return layers;
 }
 
 TensorList encode_maps_cpu(TensorList tensors, Sizes dims, bool joined, bool together,
                            TensorList all_weights, bool record) {
   const MapBatches maps(tensors, dims, joined);
   const EmbeddingWeightsOfLayers weights(all_weights, dims, maps.like().scalar_type());
-  return lwfm::encode_on_cpu(maps, together, weights, record).list();
+  const EncodedOutputs outputs(maps, weights, record);
+  if (maps.like().scalar_type() == ScalarType::Float) {
+    lwfm::encode_layers(maps, together, weights, arrays_of<float>(outputs));
+  } else {
+    lwfm::encode_layers(maps, together, weights, arrays_of<double>(outputs));
+  }
+  return outputs.list();
 }
 
 // grad where it comes through the rectifier, else 0; without a branch, which half the numbers would
@@ -178,13 +187,13 @@ void mask(const T* grad, const T* rectified, std::int64_t count, T* to) {
 // Where the gradient of an image's positions is summed, [P, C]: where that of its map goes, which
 // will replace it.
 template <class T>
-T* positions_gradient(const EncodedGradients& from, std::int64_t image, std::size_t l) {
-  return from.maps.view<T>(image, l).data;
+T* positions_gradient(const EncodedLayers<T>& from, std::int64_t image, std::size_t l) {
+  return from.maps.template view<T>(image, l).data;
 }
 
 // Adds `grads` of the positions of a tile, one image after another.
 template <class T>
-void add_to_positions(const EncodedGradients& from, std::size_t l, std::int64_t tile,
+void add_to_positions(const EncodedLayers<T>& from, std::size_t l, std::int64_t tile,
                       const T* grads) {
   const ImageTiles tiles(from.maps);
   const std::int64_t size = from.maps.P(l) * from.maps.C(l);
@@ -197,20 +206,19 @@ void add_to_positions(const EncodedGradients& from, std::size_t l, std::int64_t 
 // Adds the gradient of the embedded positions of a tile to that of its positions, and leaves in
 // `embedded` that before the last rectifier.
 template <class T>
-void differentiate_residual(const EncodedGradients& from, std::size_t l, std::int64_t tile,
+void differentiate_residual(const EncodedLayers<T>& from, std::size_t l, std::int64_t tile,
                             T* embedded) {
   const std::int64_t C = from.maps.C(l);
   const TileRows rows(ImageTiles(from.maps), tile, from.maps.P(l));
   embedded += rows.first * C;
   add_to_positions<T>(from, l, tile, embedded);
-  mask(embedded, lwfm::data_of<const bool>(from.rectified[l]) + rows.first * C, rows.count * C,
-       embedded);
+  mask(embedded, from.of[l].rectified + rows.first * C, rows.count * C, embedded);
 }
 
 // Adds what comes through the weights to the gradient of the positions of a tile, and writes that
 // before the first rectifier to `hidden`, in rows `stride` apart. They may be those of `embedded`.
 template <class T>
-void differentiate_rows(const EncodedGradients& from, std::size_t l, std::int64_t tile,
+void differentiate_rows(const EncodedLayers<T>& from, std::size_t l, std::int64_t tile,
                         const T* embedded, T* hidden, std::int64_t stride) {
   thread_local std::vector<T> of_hidden, through;
   const std::int64_t C = from.maps.C(l), H = from.weights.hidden(l);
@@ -220,7 +228,7 @@ void differentiate_rows(const EncodedGradients& from, std::size_t l, std::int64_
   T* const grads = of_hidden.data();
   CpuProducts::matrices(embedded + rows.first * C, C, rows.count, C,
                         lwfm::data_of<const T>(from.weights.second[l]), H, grads);
-  mask(grads, lwfm::data_of<const T>(from.hidden[l]) + rows.first * H, rows.count * H, grads);
+  mask(grads, from.of[l].hidden + rows.first * H, rows.count * H, grads);
   CpuProducts::matrices(grads, H, rows.count, H, lwfm::data_of<const T>(from.weights.first[l]), C,
                         through.data());
   add_to_positions<T>(from, l, tile, through.data());
@@ -245,30 +253,9 @@ Tensor weight_gradient(const Tensor& weight, const T* a, std::int64_t a_stride, 
   return to;
 }
 
-// The embedding of one layer -> the gradients of W1 and W2. Those of hidden numbers take the memory
-// of those of embedded positions where they have room.
-template <class T>
-TensorList differentiate_weights(const EncodedGradients& from, std::size_t l, T* embedded) {
-  const std::int64_t C = from.maps.C(l), H = from.weights.hidden(l),
-                     rows = from.maps.images() * from.maps.P(l),
-                     tiles = ImageTiles(from.maps).count();
-  in_parallel(tiles, [&](std::int64_t tile) { differentiate_residual(from, l, tile, embedded); });
-  const Tensor second = weight_gradient(from.weights.second[l], embedded, C,
-                                        lwfm::data_of<const T>(from.hidden[l]), rows);
-  const std::unique_ptr<T[]> own(H > C ? new T[static_cast<std::size_t>(rows * H)] : nullptr);
-  T* const hidden = H > C ? own.get() : embedded;
-  const std::int64_t stride = std::max(C, H);
-  in_parallel(tiles, [&](std::int64_t tile) {
-    differentiate_rows<T>(from, l, tile, embedded, hidden, stride);
-  });
-  return {weight_gradient(from.weights.first[l], hidden, stride,
-                          lwfm::data_of<const T>(from.positions[l]), rows),
-          second};
-}
-
 // The gradients of the maps of one image, in place of those of its positions.
 template <class T>
-void differentiate_image(const EncodedGradients& from, bool together, std::int64_t image) {
+void differentiate_image(const EncodedLayers<T>& from, bool together, std::int64_t image) {
   thread_local std::vector<T> copies;
   const std::size_t L = from.maps.layers();
   copies.clear();
@@ -280,8 +267,8 @@ void differentiate_image(const EncodedGradients& from, bool together, std::int64
   const T* copy = copies.data();
   for (std::size_t l = 0; l < L; ++l) {
     const std::int64_t size = from.maps.P(l) * from.maps.C(l);
-    layers.push_back({lwfm::data_of<const T>(from.positions[l]) + image * size, copy, nullptr,
-                      from.maps.view<T>(image, l)});
+    layers.push_back(
+        {from.of[l].positions + image * size, copy, nullptr, from.maps.template view<T>(image, l)});
     copy += size;
   }
   for_centered(L, together,
@@ -292,29 +279,23 @@ void differentiate_image(const EncodedGradients& from, bool together, std::int64
 }
 
 template <class T>
-void copy_positions_gradients(const EncodedGradients& from) {
-  for (std::size_t l = 0; l < from.positions_grads.size(); ++l) {
-    const std::vector<const T*> grads = lwfm::images_of<const T>(from.positions_grads[l]);
+TensorList differentiate(const EncodedGradients& inputs, bool together) {
+  EncodedLayers<T> from{inputs.maps, inputs.weights, {}};
+  for (std::size_t l = 0; l < inputs.positions.size(); ++l) {
+    const bool embedded = !inputs.hidden.empty();
+    from.of.push_back({lwfm::data_of<const T>(inputs.positions[l]), nullptr, nullptr, nullptr,
+                       nullptr, embedded ? lwfm::data_of<const T>(inputs.hidden[l]) : nullptr,
+                       embedded ? lwfm::data_of<const bool>(inputs.rectified[l]) : nullptr});
+    const std::vector<const T*> grads = lwfm::images_of<const T>(inputs.positions_grads[l]);
     in_parallel(from.maps.images(), [&](std::int64_t image) {
       std::copy_n(grads[static_cast<std::size_t>(image)], from.maps.P(l) * from.maps.C(l),
                   positions_gradient<T>(from, image, l));
     });
   }
-}
-
-// grads: of positions, then of embedded; images: of each batch; heights: of the maps of each layer.
-// -> gradients of the maps, then of the weights.
-TensorList encode_maps_backward_cpu(TensorList grads, TensorList positions, TensorList weights,
-                                    TensorList hidden, TensorList rectified, Sizes images,
-                                    Sizes heights, bool joined, bool together) {
-  const EncodedGradients from(&grads, positions, weights, hidden, rectified, images, heights,
-                              joined);
-  const bool is_float = from.positions[0].scalar_type() == ScalarType::Float;
-  (is_float ? copy_positions_gradients<float> : copy_positions_gradients<double>)(from);
-  TensorList all = from.maps.tensors();
-  for (std::size_t l = 0; l < from.embedded_grads.size(); ++l) {
-    const Tensor embedded = torch::stable::clone(from.embedded_grads[l]);
-    for (const Tensor& grad : lwfm::differentiate_embedding(from, l, embedded)) {
+  TensorList all = inputs.maps.tensors();
+  for (std::size_t l = 0; l < inputs.embedded_grads.size(); ++l) {
+    const Tensor embedded = torch::stable::clone(inputs.embedded_grads[l]);
+    for (const Tensor& grad : lwfm::differentiate_embedding(from, l, lwfm::data_of<T>(embedded))) {
       all.push_back(grad);
     }
   }
@@ -322,35 +303,73 @@ TensorList encode_maps_backward_cpu(TensorList grads, TensorList positions, Tens
   return all;
 }
 
+// grads: of positions, then of embedded; images: of each batch; heights: of the maps of each layer.
+// -> gradients of the maps, then of the weights.
+TensorList encode_maps_backward_cpu(TensorList grads, TensorList positions, TensorList weights,
+                                    TensorList hidden, TensorList rectified, Sizes images,
+                                    Sizes heights, bool joined, bool together) {
+  const EncodedGradients inputs(grads, positions, weights, hidden, rectified, images, heights,
+                                joined);
+  return inputs.positions[0].scalar_type() == ScalarType::Float
+             ? differentiate<float>(inputs, together)
+             : differentiate<double>(inputs, together);
+}
+
 }  // namespace
 
 namespace lwfm {
 
-EncodedOutputs encode_on_cpu(const MapBatches& maps, bool together,
-                             const EmbeddingWeightsOfLayers& weights, bool record) {
+template <class T>
+void encode_layers(const MapBatches& maps, bool together, const EmbeddingWeightsOfLayers& weights,
+                   const std::vector<EncodedArrays<T>>& to) {
   maps.require_centering(together);
-  EncodedOutputs outputs(maps, weights, record);
-  const auto encode =
-      maps.like().scalar_type() == ScalarType::Float ? encode_all<float> : encode_all<double>;
-  encode(maps, together, weights, outputs);
-  return outputs;
+  const ImageTiles tiles(maps);
+  in_parallel(tiles.count(), [&](std::int64_t tile) {
+    for (std::int64_t image = tiles.first(tile); image < tiles.end(tile); ++image) {
+      center_image(maps, together, to, image);
+    }
+    for (std::size_t l = 0; weights.exist() && l < maps.layers(); ++l) {
+      embed_rows(weights, to[l], l, maps.C(l), TileRows(tiles, tile, maps.P(l)));
+    }
+  });
 }
 
-TensorList differentiate_embedding(const EncodedGradients& from, std::size_t l,
-                                   const Tensor& embedded) {
-  return embedded.scalar_type() == ScalarType::Float
-             ? differentiate_weights<float>(from, l, data_of<float>(embedded))
-             : differentiate_weights<double>(from, l, data_of<double>(embedded));
+template void encode_layers(const MapBatches&, bool, const EmbeddingWeightsOfLayers&,
+                            const std::vector<EncodedArrays<float>>&);
+template void encode_layers(const MapBatches&, bool, const EmbeddingWeightsOfLayers&,
+                            const std::vector<EncodedArrays<double>>&);
+
+// Gradients of hidden numbers take the memory of those of embedded positions where they have room.
+template <class T>
+TensorList differentiate_embedding(const EncodedLayers<T>& from, std::size_t l, T* embedded) {
+  const std::int64_t C = from.maps.C(l), H = from.weights.hidden(l),
+                     rows = from.maps.images() * from.maps.P(l),
+                     tiles = ImageTiles(from.maps).count();
+  in_parallel(tiles, [&](std::int64_t tile) { differentiate_residual(from, l, tile, embedded); });
+  const Tensor second =
+      weight_gradient(from.weights.second[l], embedded, C, from.of[l].hidden, rows);
+  const std::unique_ptr<T[]> own(H > C ? new T[static_cast<std::size_t>(rows * H)] : nullptr);
+  T* const hidden = H > C ? own.get() : embedded;
+  const std::int64_t stride = std::max(C, H);
+  in_parallel(tiles, [&](std::int64_t tile) {
+    differentiate_rows<T>(from, l, tile, embedded, hidden, stride);
+  });
+  return {weight_gradient(from.weights.first[l], hidden, stride, from.of[l].positions, rows),
+          second};
 }
 
-void differentiate_centering(const EncodedGradients& from, bool together) {
+template TensorList differentiate_embedding(const EncodedLayers<float>&, std::size_t, float*);
+template TensorList differentiate_embedding(const EncodedLayers<double>&, std::size_t, double*);
+
+template <class T>
+void differentiate_centering(const EncodedLayers<T>& from, bool together) {
   from.maps.require_centering(together);
-  const auto differentiate = from.positions[0].scalar_type() == ScalarType::Float
-                                 ? differentiate_image<float>
-                                 : differentiate_image<double>;
   in_parallel(from.maps.images(),
-              [&](std::int64_t image) { differentiate(from, together, image); });
+              [&](std::int64_t image) { differentiate_image(from, together, image); });
 }
+
+template void differentiate_centering(const EncodedLayers<float>&, bool);
+template void differentiate_centering(const EncodedLayers<double>&, bool);
 
 }  // namespace lwfm
 

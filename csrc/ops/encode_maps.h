@@ -157,23 +157,43 @@ struct EncodedOutputs {
   }
 };
 
+// Maps of batches of images, to be written, contiguous; images: of each batch, heights and widths:
+// of the maps of each layer.
+inline MapBatches empty_maps(const Tensor& like, const Sizes& images, const Sizes& dims,
+                             const Sizes& heights, const Sizes& widths, bool joined) {
+  require(!images.empty() && !dims.empty() && heights.size() == dims.size() &&
+              widths.size() == dims.size(),
+          "the images of each batch, and channels, height and width of each layer are needed");
+  std::int64_t channels = 0;
+  for (const std::int64_t C : dims) channels += C;
+  TensorList maps;
+  for (const std::int64_t n : images) {
+    for (std::size_t l = 0; l < (joined ? 1 : dims.size()); ++l) {
+      maps.push_back(
+          empty_tensor(like, Sizes{n, joined ? channels : dims[l], heights[l], widths[l]}));
+    }
+  }
+  return {std::move(maps), dims, joined};
+}
+
 // What the backward pass reads, contiguous and checked, and the maps of the gradients.
 struct EncodedGradients {
-  TensorList positions_grads;  // empty: those of an image are where those of its maps go
-  TensorList embedded_grads;   // empty without an embedding, or if each comes with its layer
+  TensorList positions_grads;
+  TensorList embedded_grads;  // empty without an embedding
   TensorList positions, hidden, rectified;
   EmbeddingWeightsOfLayers weights;
   MapBatches maps;  // to be written, contiguous
 
-  // grads: of positions, then of embedded; null: see above.
-  EncodedGradients(const TensorList* grads, const TensorList& all_positions,
+  // grads: of positions, then of embedded.
+  EncodedGradients(const TensorList& grads, const TensorList& all_positions,
                    const TensorList& all_weights, const TensorList& all_hidden,
                    const TensorList& all_rectified, const Sizes& images, const Sizes& heights,
                    bool joined)
       : weights(all_weights, dims_of(all_positions), dtype_of(all_positions)),
-        maps(empty_maps(all_positions, images, heights, joined), dims_of(all_positions), joined) {
+        maps(empty_maps(all_positions[0], images, dims_of(all_positions), heights,
+                        widths_of(all_positions, heights), joined)) {
     const std::size_t L = all_positions.size(), embedded = weights.exist() ? L : 0;
-    require((grads == nullptr || grads->size() == L + embedded) && all_hidden.size() == embedded &&
+    require(grads.size() == L + embedded && all_hidden.size() == embedded &&
                 all_rectified.size() == embedded,
             "gradients of positions, and of embedded positions if there are any, are needed");
     const auto add = [dtype = dtype_of(all_positions)](TensorList& to, const Tensor& tensor,
@@ -184,14 +204,16 @@ struct EncodedGradients {
               "gradients and recorded tensors must be those of the positions");
       to.push_back(contiguous_of(tensor));
     };
+    require(maps.images() == all_positions[0].size(0),
+            "images must add up to those of the positions");
     for (std::size_t l = 0; l < L; ++l) {
       const Tensor& x = all_positions[l];
       require(x.size(0) == maps.images() && x.size(1) == maps.P(l),
               "positions must be those of the images and heights");
       add(positions, x, x, x.size(2));
-      if (grads != nullptr) add(positions_grads, (*grads)[l], x, x.size(2));
+      add(positions_grads, grads[l], x, x.size(2));
       if (embedded == 0) continue;
-      if (grads != nullptr) add(embedded_grads, (*grads)[L + l], x, x.size(2));
+      add(embedded_grads, grads[L + l], x, x.size(2));
       add(hidden, all_hidden[l], x, weights.hidden(l));
       add(rectified, all_rectified[l], x, x.size(2), rectified_type(x));
     }
@@ -212,36 +234,16 @@ struct EncodedGradients {
     return dims;
   }
 
-  static TensorList empty_maps(const TensorList& positions, const Sizes& images,
-                               const Sizes& heights, bool joined) {
-    const Sizes dims = dims_of(positions);
-    require(heights.size() == dims.size(), "a height of each layer is needed");
-    std::int64_t channels = 0, count = 0;
-    for (const std::int64_t C : dims) channels += C;
-    TensorList maps;
-    for (const std::int64_t n : images) {
-      count += n;
-      for (std::size_t l = 0; l < (joined ? 1 : dims.size()); ++l) {
-        const Tensor& x = positions[l];
-        require(heights[l] > 0 && x.size(1) % heights[l] == 0, "heights must divide the positions");
-        maps.push_back(empty_tensor(
-            x, Sizes{n, joined ? channels : dims[l], heights[l], x.size(1) / heights[l]}));
-      }
+  static Sizes widths_of(const TensorList& positions, const Sizes& heights) {
+    require(heights.size() == positions.size(), "a height of each layer is needed");
+    Sizes widths;
+    for (std::size_t l = 0; l < heights.size(); ++l) {
+      require(heights[l] > 0 && positions[l].size(1) % heights[l] == 0,
+              "heights must divide the positions");
+      widths.push_back(positions[l].size(1) / heights[l]);
     }
-    require(!maps.empty() && count == positions[0].size(0),
-            "images must add up to those of the positions");
-    return maps;
+    return widths;
   }
 };
-
-// On the CPU; see encode_maps.cpp.
-EncodedOutputs encode_on_cpu(const MapBatches& maps, bool together,
-                             const EmbeddingWeightsOfLayers& weights, bool record);
-// Adds to the gradient of the positions of a layer what comes through its embedding, and returns
-// the gradients of its two weights; overwrites `embedded`, the gradient of embedded positions.
-TensorList differentiate_embedding(const EncodedGradients& from, std::size_t l,
-                                   const Tensor& embedded);
-// The gradients of the maps, in place of those of positions.
-void differentiate_centering(const EncodedGradients& from, bool together);
 
 }  // namespace lwfm

@@ -203,7 +203,7 @@ void encode_backward(const EncodedGradients& from, bool together, const TensorLi
 TensorList encode_maps_backward_cuda(TensorList grads, TensorList positions, TensorList weights,
                                      TensorList hidden, TensorList rectified, Sizes images,
                                      Sizes heights, bool joined, bool together) {
-  const EncodedGradients from(&grads, positions, weights, hidden, rectified, images, heights,
+  const EncodedGradients from(grads, positions, weights, hidden, rectified, images, heights,
                               joined);
   for (const TensorList* list : {&grads, &positions, &weights, &hidden, &rectified}) {
     for (const Tensor& tensor : *list)

@@ -21,41 +21,35 @@
 #include <vector>
 
 #include "core/matching/episode_run.h"
+#include "cpu_products.h"
 #include "episodes_cpu.h"
 
 namespace {
 
-using lwfm::CpuProducts;
 using lwfm::EncodedPool;
 using lwfm::EpisodeImages;
 using lwfm::EpisodeOptions;
 using lwfm::EpisodeOutputs;
+using lwfm::EpisodeResults;
 using lwfm::EpisodeSizes;
-using lwfm::FirstFailure;
-using lwfm::LayerResults;
 using lwfm::OptionalTensor;
-using lwfm::PoolLayer;
 using lwfm::ScalarType;
-using lwfm::Sizes;
 using lwfm::TensorList;
 using torch::stable::Tensor;
 
 template <class T>
-void write_sums(const lwfm::EpisodeSums<T>& sums, const EpisodeOutputs& outputs, bool record) {
+void write_sums(const lwfm::EpisodeSums<T>& sums, const EpisodeResults<T>& to) {
   const EpisodeImages& images = sums.images;
   const std::int64_t way = images.classes.way;
-  T* const base = lwfm::data_of<T>(outputs.base);
-  T* const matching = lwfm::data_of<T>(outputs.matching);
   torch::stable::parallel_for(
       0, images.E * images.Q, 256, [&](std::int64_t begin, std::int64_t end) {
         for (std::int64_t n = begin; n < end; ++n) {
           const std::int64_t e = n / images.Q, q = n % images.Q;
           for (std::int64_t c = 0; c < way; ++c) {
-            base[n * way + c] = sums.base(e, q, c);
-            matching[n * way + c] = sums.matching(e, q, c);
-            for (std::int64_t which = 0; record && which < 3; ++which) {
-              lwfm::data_of<T>(outputs.terms)[((e * way + c) * 3 + which) * images.Q + q] =
-                  sums.term(which, e, q, c);
+            to.base[n * way + c] = sums.base(e, q, c);
+            to.matching[n * way + c] = sums.matching(e, q, c);
+            for (std::int64_t which = 0; to.terms != nullptr && which < 3; ++which) {
+              to.terms[((e * way + c) * 3 + which) * images.Q + q] = sums.term(which, e, q, c);
             }
           }
         }
@@ -63,28 +57,24 @@ void write_sums(const lwfm::EpisodeSums<T>& sums, const EpisodeOutputs& outputs,
 }
 
 template <class T>
-void compare_episodes(const EncodedPool& pool, const EpisodeImages& images,
-                      const EpisodeOptions& options, bool record, const EpisodeOutputs& outputs) {
-  const std::vector<PoolLayer<T>> layers = lwfm::pool_layers<T>(pool);
-  lwfm::EpisodeTerms<T> terms(layers.size(), images, options);
-  std::vector<LayerResults<T>>& results = terms.results;
-  std::int64_t channel = 0;
-  for (std::size_t l = 0; l < layers.size(); channel += layers[l++].C) {
-    if (options.features) {
-      results[l].features = lwfm::data_of<T>(outputs.features) + channel;
-      results[l].feature_stride = pool.channels();
-    }
+void compare_pool(const EncodedPool& pool, const EpisodeImages& images,
+                  const EpisodeOptions& options, const EpisodeOutputs& outputs) {
+  const bool record = !outputs.a.empty();
+  EpisodeResults<T> to{lwfm::data_of<T>(outputs.base),
+                       lwfm::data_of<T>(outputs.matching),
+                       options.features ? lwfm::data_of<T>(outputs.features) : nullptr,
+                       record ? lwfm::data_of<T>(outputs.terms) : nullptr,
+                       {}};
+  for (std::size_t l = 0; l < pool.layers(); ++l) {
+    to.recorded.push_back({});
     if (!record) continue;
-    results[l].a = lwfm::data_of<T>(outputs.a[l]);
-    results[l].b = lwfm::data_of<T>(outputs.b[l]);
+    to.recorded[l].a = lwfm::data_of<T>(outputs.a[l]);
+    to.recorded[l].b = lwfm::data_of<T>(outputs.b[l]);
     if (!options.matches()) continue;
-    results[l].assignment = lwfm::data_of<std::int32_t>(outputs.assignment[l]);
-    results[l].cosines = lwfm::data_of<T>(outputs.cosines[l]);
+    to.recorded[l].assignment = lwfm::data_of<std::int32_t>(outputs.assignment[l]);
+    to.recorded[l].cosines = lwfm::data_of<T>(outputs.cosines[l]);
   }
-  FirstFailure failure;
-  lwfm::run_episodes(layers, images, options, results, failure, lwfm::InParallel{}, CpuProducts{});
-  lwfm::require(!failure.failed(), failure.message());
-  write_sums<T>({images, options, results}, outputs, record);
+  lwfm::compare_episodes<T>(lwfm::pool_layers<T>(pool), images, options, to);
 }
 
 TensorList episodes_cpu(TensorList positions, TensorList squares, TensorList grams,
@@ -93,27 +83,48 @@ TensorList episodes_cpu(TensorList positions, TensorList squares, TensorList gra
                         std::int64_t top_k, bool mean_over_layers, bool merge_shots, bool features,
                         bool record, std::int64_t, bool) {
   const EncodedPool pool(positions, squares, grams, embedded, embedded_squares);
-  const EpisodeSizes sizes(pool, support, query, order, begin);
-  const EpisodeOptions options =
-      lwfm::episode_options(pool, temperature, top_k, mean_over_layers, merge_shots, features);
-  const EpisodeImages images = lwfm::episode_images(pool, sizes, support, query, order, begin);
-  return lwfm::compare_on_cpu(pool, sizes, images, options, record).list();
+  const EpisodeSizes sizes(pool.images(), support, query, order, begin);
+  const EpisodeOptions options = lwfm::episode_options(
+      pool.positions_of_layers(), temperature, top_k, mean_over_layers, merge_shots, features);
+  const EpisodeImages images =
+      lwfm::episode_images(pool.images(), sizes, support, query, order, begin);
+  const EpisodeOutputs outputs(pool, sizes, options, record);
+  const bool is_float = pool.positions[0].scalar_type() == ScalarType::Float;
+  (is_float ? compare_pool<float> : compare_pool<double>)(pool, images, options, outputs);
+  return outputs.list();
 }
 
 }  // namespace
 
 namespace lwfm {
 
-EpisodeOutputs compare_on_cpu(const EncodedPool& pool, const EpisodeSizes& sizes,
-                              const EpisodeImages& images, const EpisodeOptions& options,
-                              bool record) {
-  EpisodeOutputs outputs(pool, sizes, options, record);
-  const auto compare = pool.positions[0].scalar_type() == ScalarType::Float
-                           ? compare_episodes<float>
-                           : compare_episodes<double>;
-  compare(pool, images, options, record, outputs);
-  return outputs;
+template <class T>
+void compare_episodes(const std::vector<PoolLayer<T>>& layers, const EpisodeImages& images,
+                      const EpisodeOptions& options, const EpisodeResults<T>& to) {
+  EpisodeTerms<T> terms(layers.size(), images, options);
+  std::vector<LayerResults<T>>& results = terms.results;
+  std::int64_t channels = 0, channel = 0;
+  for (const auto& layer : layers) channels += layer.C;
+  for (std::size_t l = 0; l < layers.size(); channel += layers[l++].C) {
+    if (options.features) {
+      results[l].features = to.features + channel;
+      results[l].feature_stride = channels;
+    }
+    results[l].a = to.recorded[l].a;
+    results[l].b = to.recorded[l].b;
+    results[l].assignment = to.recorded[l].assignment;
+    results[l].cosines = to.recorded[l].cosines;
+  }
+  FirstFailure failure;
+  run_episodes(layers, images, options, results, failure, InParallel{}, CpuProducts{});
+  require(!failure.failed(), failure.message());
+  write_sums<T>({images, options, results}, to);
 }
+
+template void compare_episodes(const std::vector<PoolLayer<float>>&, const EpisodeImages&,
+                               const EpisodeOptions&, const EpisodeResults<float>&);
+template void compare_episodes(const std::vector<PoolLayer<double>>&, const EpisodeImages&,
+                               const EpisodeOptions&, const EpisodeResults<double>&);
 
 }  // namespace lwfm
 

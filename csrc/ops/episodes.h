@@ -56,6 +56,11 @@ struct EncodedPool {
   std::int64_t images() const { return positions[0].size(0); }
   std::int64_t P(std::size_t l) const { return positions[l].size(1); }
   std::int64_t C(std::size_t l) const { return positions[l].size(2); }
+  Sizes positions_of_layers() const {
+    Sizes sizes;
+    for (const Tensor& x : positions) sizes.push_back(x.size(1));
+    return sizes;
+  }
   std::int64_t channels() const {
     std::int64_t sum = 0;
     for (const Tensor& x : positions) sum += x.size(2);
@@ -68,7 +73,8 @@ struct EpisodeSizes {
   std::int64_t E, S, Q, way;
   bool listed;  // by lists of images, so that results have the dimension E
 
-  EpisodeSizes(const EncodedPool& pool, const std::optional<Tensor>& support,
+  // pool_images: n.
+  EpisodeSizes(std::int64_t pool_images, const std::optional<Tensor>& support,
                const std::optional<Tensor>& query, const Tensor& order, const Tensor& begin)
       : E(1), S(order.numel()), Q(0), way(begin.numel() - 1), listed(support.has_value()) {
     require(support.has_value() == query.has_value(),
@@ -88,7 +94,7 @@ struct EpisodeSizes {
       require(query->size(0) == E && support->size(1) == S,
               "lists of images must have E rows, and as many support images as there are labels");
     } else {
-      Q = pool.images() - S;
+      Q = pool_images - S;
       require(Q >= 0, "fewer images than support images");
     }
   }
@@ -101,13 +107,14 @@ struct EpisodeSizes {
   }
 };
 
-inline EpisodeOptions episode_options(const EncodedPool& pool, double temperature,
+// positions: P of each layer.
+inline EpisodeOptions episode_options(const Sizes& positions, double temperature,
                                       std::int64_t top_k, bool mean_over_layers, bool merge_shots,
                                       bool features) {
   require(temperature > 0, "the temperature must be positive");
-  for (std::size_t l = 0; l < pool.layers(); ++l) {
-    require(top_k >= -1 && top_k <= pool.P(l), "top_k must be 1 to ", std::to_string(pool.P(l)),
-            ", -1 for all or 0 for no matching");
+  for (const std::int64_t P : positions) {
+    if (top_k >= -1 && top_k <= P) continue;
+    require(false, "top_k must be 1 to ", std::to_string(P), ", -1 for all or 0 for no matching");
   }
   return {temperature, top_k, mean_over_layers, merge_shots, features};
 }

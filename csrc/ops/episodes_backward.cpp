@@ -3,15 +3,16 @@
 // core/matching/episode_backward.h.
 #include <torch/csrc/stable/library.h>
 
+#include <optional>
 #include <vector>
 
 #include "core/matching/episode_embedded_gradient.h"
 #include "core/matching/episode_support_gradient.h"
+#include "cpu_products.h"
 #include "episodes_cpu.h"
 
 namespace {
 
-using lwfm::BackwardInputs;
 using lwfm::CpuProducts;
 using lwfm::EmbeddedPoolGradients;
 using lwfm::EncodedPool;
@@ -89,13 +90,6 @@ void fill_unwritten(const PoolGradient<T>& to, std::int64_t size,
   }
 }
 
-template <class T>
-lwfm::LayerRecord<T> record_of_layer(const BackwardInputs& inputs, std::size_t l) {
-  const Tensor* const first = inputs.recorded.data() + 1 + EpisodeOutputs::kOfLayer * l;
-  return {lwfm::data_of<const T>(first[0]), lwfm::data_of<const T>(first[1]),
-          lwfm::data_of<const std::int32_t>(first[2]), lwfm::data_of<const T>(first[3])};
-}
-
 // How many episodes are differentiated at a time, and how many queries of each.
 struct BackwardPlan {
   std::int64_t episodes, chunk;
@@ -156,23 +150,23 @@ class EpisodeMemory {
 template <class T>
 class EpisodesBackward {
  public:
-  EpisodesBackward(const EncodedPool& pool, const EpisodeImages& images,
-                   const EpisodeOptions& options, const BackwardInputs& inputs,
+  EpisodesBackward(const std::vector<PoolLayer<T>>& layers, std::int64_t pool_images,
+                   const EpisodeImages& images, const EpisodeOptions& options,
+                   const lwfm::OuterGradients<T>& outer,
+                   const std::vector<lwfm::LayerRecord<T>>& recorded,
                    const std::vector<PoolGradient<T>>& positions,
                    const EmbeddedPoolGradients<T>& embedded)
       : images_(images),
         options_(options),
-        layers_(lwfm::pool_layers<T>(pool)),
-        outer_{lwfm::data_of<const T>(inputs.grads[0]), lwfm::data_of<const T>(inputs.grads[1]),
-               options.features ? lwfm::data_of<const T>(inputs.grads[2]) : nullptr,
-               pool.channels(), lwfm::data_of<const T>(inputs.recorded[0])},
+        layers_(layers),
+        outer_(outer),
+        records_(recorded),
         positions_(positions),
-        embedded_(embedded),
-        sums_(images, pool.images()),
-        written_(2 * layers_.size(), std::vector<char>(static_cast<std::size_t>(pool.images()))) {
-    for (std::size_t l = 0; l < layers_.size(); ++l) {
-      records_.push_back(record_of_layer<T>(inputs, l));
-    }
+        embedded_(embedded) {
+    // Without lists the gradient of each image is written once.
+    if (images.query != nullptr) sums_.emplace(images, pool_images);
+    if (images.query == nullptr && images.Q > 0) return;
+    written_.assign(2 * layers.size(), std::vector<char>(static_cast<std::size_t>(pool_images)));
   }
 
   void run() {
@@ -199,7 +193,7 @@ class EpisodesBackward {
 
   // Episodes first, ..., first + count - 1.
   void differentiate(std::int64_t first, std::int64_t count, std::int64_t chunk) {
-    if (images_.query != nullptr) sums_.begin(first, count);
+    if (images_.query != nullptr) sums_->begin(first, count);
     Gradients gradients(static_cast<std::size_t>(count) * layers_.size());
     differentiate_positions(first, count, chunk, gradients);
     for (std::size_t l = 0; l < layers_.size(); ++l) {
@@ -259,7 +253,7 @@ class EpisodesBackward {
       for (std::int64_t e = 0; e < count; ++e) {
         of_episodes.push_back(gradients[e * L + l].positions);
       }
-      sums_.add(of_episodes, layers_[l].P * layers_[l].C, positions_[l], written_[l]);
+      sums_->add(of_episodes, layers_[l].P * layers_[l].C, positions_[l], written_[l]);
     }
     for (auto& gradient : gradients) gradient.release();
   }
@@ -290,7 +284,7 @@ class EpisodesBackward {
     if (images_.query == nullptr) return;
     std::vector<lwfm::ImageGradients<T>> of_episodes;
     for (const auto& episode : episodes) of_episodes.push_back(episode.to);
-    sums_.add(of_episodes, layers_[l].P * layers_[l].D, to, written_[L + l]);
+    sums_->add(of_episodes, layers_[l].P * layers_[l].D, to, written_[L + l]);
   }
 
   void differentiate_chunk(std::vector<Layers>& episodes, std::int64_t begin, std::int64_t chunk) {
@@ -318,13 +312,63 @@ class EpisodesBackward {
 
   const EpisodeImages& images_;
   const EpisodeOptions& options_;
-  std::vector<PoolLayer<T>> layers_;
-  lwfm::OuterGradients<T> outer_;
-  std::vector<lwfm::LayerRecord<T>> records_;
+  const std::vector<PoolLayer<T>>& layers_;
+  const lwfm::OuterGradients<T>& outer_;
+  const std::vector<lwfm::LayerRecord<T>>& records_;
   const std::vector<PoolGradient<T>>& positions_;
   const EmbeddedPoolGradients<T>& embedded_;
-  PoolSums sums_;
+  std::optional<PoolSums> sums_;            // with lists of images
   std::vector<std::vector<char>> written_;  // of positions of each layer, then of embedded ones
+};
+
+// Gradients of the outputs and what the forward pass recorded, contiguous.
+struct BackwardInputs {
+  TensorList grads, recorded;
+
+  BackwardInputs(const EncodedPool& pool, const EpisodeSizes& sizes, const EpisodeOptions& options,
+                 const TensorList& given, const TensorList& record) {
+    lwfm::require(given.size() == 3, "gradients of base, matching and features are needed");
+    const std::vector<Sizes> shapes{sizes.shape({sizes.Q, sizes.way}),
+                                    sizes.shape({sizes.Q, sizes.way}),
+                                    sizes.shape({sizes.Q, pool.channels()})};
+    for (std::size_t n = 0; n < (options.features ? 3 : 2); ++n) {
+      lwfm::require(lwfm::has_shape(given[n], shapes[n]) &&
+                        given[n].scalar_type() == pool.positions[0].scalar_type(),
+                    "gradients must have the shapes and the dtype of base, matching and features");
+      grads.push_back(lwfm::contiguous_of(given[n]));
+    }
+    lwfm::require(record.size() == 1 + EpisodeOutputs::kOfLayer * pool.layers() &&
+                      lwfm::has_shape(record[0], {sizes.E, sizes.way, 3, sizes.Q}),
+                  "recorded tensors must be those of the forward pass");
+    for (std::size_t n = 1; n < record.size(); ++n) {
+      const std::int64_t P = pool.P((n - 1) / EpisodeOutputs::kOfLayer);
+      const std::size_t which = (n - 1) % EpisodeOutputs::kOfLayer;
+      const Sizes shape = which < 2           ? Sizes{sizes.E, sizes.S, P, sizes.Q}
+                          : options.matches() ? Sizes{sizes.E, sizes.Q, sizes.S, P}
+                                              : Sizes{0};
+      lwfm::require(lwfm::has_shape(record[n], shape),
+                    "recorded tensors must be those of the forward pass");
+    }
+    for (const Tensor& tensor : record) recorded.push_back(lwfm::contiguous_of(tensor));
+  }
+
+  template <class T>
+  lwfm::OuterGradients<T> outer(std::int64_t channels) const {
+    return {lwfm::data_of<const T>(grads[0]), lwfm::data_of<const T>(grads[1]),
+            grads.size() > 2 ? lwfm::data_of<const T>(grads[2]) : nullptr, channels,
+            lwfm::data_of<const T>(recorded[0])};
+  }
+
+  template <class T>
+  std::vector<lwfm::LayerRecord<T>> records() const {
+    std::vector<lwfm::LayerRecord<T>> all;
+    for (std::size_t n = 1; n < recorded.size(); n += EpisodeOutputs::kOfLayer) {
+      all.push_back({lwfm::data_of<const T>(recorded[n]), lwfm::data_of<const T>(recorded[n + 1]),
+                     lwfm::data_of<const std::int32_t>(recorded[n + 2]),
+                     lwfm::data_of<const T>(recorded[n + 3])});
+    }
+    return all;
+  }
 };
 
 // The gradients of all images of the pool, [n, P, C] of each layer, and where those of each image
@@ -341,7 +385,8 @@ TensorList differentiate_pool(const EncodedPool& pool, const EpisodeImages& imag
     }
   }
   lwfm::differentiate_episodes<T>(
-      pool, images, options, inputs, to,
+      lwfm::pool_layers<T>(pool), pool.images(), images, options, inputs.outer<T>(pool.channels()),
+      inputs.records<T>(), to,
       {[&](std::size_t l) { return to[pool.layers() + l]; }, [](std::size_t) {}});
   return grads;
 }
@@ -354,10 +399,11 @@ TensorList episodes_backward_cpu(TensorList grads, TensorList positions, TensorL
                                  std::int64_t top_k, bool mean_over_layers, bool merge_shots,
                                  bool features) {
   const EncodedPool pool(positions, squares, grams, embedded, embedded_squares);
-  const EpisodeSizes sizes(pool, support, query, order, begin);
-  const EpisodeOptions options =
-      lwfm::episode_options(pool, temperature, top_k, mean_over_layers, merge_shots, features);
-  const EpisodeImages images = lwfm::episode_images(pool, sizes, support, query, order, begin);
+  const EpisodeSizes sizes(pool.images(), support, query, order, begin);
+  const EpisodeOptions options = lwfm::episode_options(
+      pool.positions_of_layers(), temperature, top_k, mean_over_layers, merge_shots, features);
+  const EpisodeImages images =
+      lwfm::episode_images(pool.images(), sizes, support, query, order, begin);
   const BackwardInputs inputs(pool, sizes, options, grads, recorded);
   return pool.positions[0].scalar_type() == ScalarType::Float
              ? differentiate_pool<float>(pool, images, options, inputs)
@@ -368,47 +414,27 @@ TensorList episodes_backward_cpu(TensorList grads, TensorList positions, TensorL
 
 namespace lwfm {
 
-BackwardInputs::BackwardInputs(const EncodedPool& pool, const EpisodeSizes& sizes,
-                               const EpisodeOptions& options, const TensorList& given,
-                               const TensorList& record) {
-  require(given.size() == 3, "gradients of base, matching and features are needed");
-  const std::vector<Sizes> shapes{sizes.shape({sizes.Q, sizes.way}),
-                                  sizes.shape({sizes.Q, sizes.way}),
-                                  sizes.shape({sizes.Q, pool.channels()})};
-  for (std::size_t n = 0; n < (options.features ? 3 : 2); ++n) {
-    require(
-        has_shape(given[n], shapes[n]) && given[n].scalar_type() == pool.positions[0].scalar_type(),
-        "gradients must have the shapes and the dtype of base, matching and features");
-    grads.push_back(contiguous_of(given[n]));
-  }
-  require(record.size() == 1 + EpisodeOutputs::kOfLayer * pool.layers() &&
-              has_shape(record[0], {sizes.E, sizes.way, 3, sizes.Q}),
-          "recorded tensors must be those of the forward pass");
-  for (std::size_t n = 1; n < record.size(); ++n) {
-    const std::int64_t P = pool.P((n - 1) / EpisodeOutputs::kOfLayer);
-    const std::size_t which = (n - 1) % EpisodeOutputs::kOfLayer;
-    const Sizes shape = which < 2           ? Sizes{sizes.E, sizes.S, P, sizes.Q}
-                        : options.matches() ? Sizes{sizes.E, sizes.Q, sizes.S, P}
-                                            : Sizes{0};
-    require(has_shape(record[n], shape), "recorded tensors must be those of the forward pass");
-  }
-  for (const Tensor& tensor : record) recorded.push_back(contiguous_of(tensor));
-}
-
 template <class T>
-void differentiate_episodes(const EncodedPool& pool, const EpisodeImages& images,
-                            const EpisodeOptions& options, const BackwardInputs& inputs,
+void differentiate_episodes(const std::vector<PoolLayer<T>>& layers, std::int64_t pool_images,
+                            const EpisodeImages& images, const EpisodeOptions& options,
+                            const OuterGradients<T>& outer,
+                            const std::vector<LayerRecord<T>>& recorded,
                             const std::vector<PoolGradient<T>>& positions,
                             const EmbeddedPoolGradients<T>& embedded) {
-  EpisodesBackward<T>(pool, images, options, inputs, positions, embedded).run();
+  EpisodesBackward<T>(layers, pool_images, images, options, outer, recorded, positions, embedded)
+      .run();
 }
 
-template void differentiate_episodes(const EncodedPool&, const EpisodeImages&,
-                                     const EpisodeOptions&, const BackwardInputs&,
+template void differentiate_episodes(const std::vector<PoolLayer<float>>&, std::int64_t,
+                                     const EpisodeImages&, const EpisodeOptions&,
+                                     const OuterGradients<float>&,
+                                     const std::vector<LayerRecord<float>>&,
                                      const std::vector<PoolGradient<float>>&,
                                      const EmbeddedPoolGradients<float>&);
-template void differentiate_episodes(const EncodedPool&, const EpisodeImages&,
-                                     const EpisodeOptions&, const BackwardInputs&,
+template void differentiate_episodes(const std::vector<PoolLayer<double>>&, std::int64_t,
+                                     const EpisodeImages&, const EpisodeOptions&,
+                                     const OuterGradients<double>&,
+                                     const std::vector<LayerRecord<double>>&,
                                      const std::vector<PoolGradient<double>>&,
                                      const EmbeddedPoolGradients<double>&);
 

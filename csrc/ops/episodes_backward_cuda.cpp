@@ -183,9 +183,9 @@ TensorList episodes_backward_cuda(TensorList grads, TensorList positions, Tensor
                                   TensorList recorded, double temperature, std::int64_t top_k,
                                   bool mean_over_layers, bool merge_shots, bool features) {
   const EncodedPool pool(positions, squares, grams, embedded, embedded_squares);
-  const Inputs in(
-      pool, support, query, order, begin,
-      lwfm::episode_options(pool, temperature, top_k, mean_over_layers, merge_shots, features));
+  const Inputs in(pool, support, query, order, begin,
+                  lwfm::episode_options(pool.positions_of_layers(), temperature, top_k,
+                                        mean_over_layers, merge_shots, features));
   const BackwardInputs from(in, grads, recorded);
   const lwfm::OnDeviceOf device(pool.positions[0]);
   const bool matched = in.embedded() && in.options.matches();

@@ -1,5 +1,4 @@
-// lwfm::episodes and its backward on the CPU, as functions: tensors as the structures of
-// core/matching.
+// lwfm::episodes and its backward on the CPU, as functions of the structures of core/matching.
 #pragma once
 
 #include <algorithm>
@@ -8,8 +7,8 @@
 #include <optional>
 #include <vector>
 
+#include "core/matching/episode_backward.h"
 #include "core/matching/episode_run.h"
-#include "cpu_products.h"
 #include "episodes.h"
 
 namespace lwfm {
@@ -30,7 +29,8 @@ std::vector<PoolLayer<T>> pool_layers(const EncodedPool& pool) {
 
 using OptionalTensor = std::optional<Tensor>;
 
-inline EpisodeImages episode_images(const EncodedPool& pool, const EpisodeSizes& sizes,
+// pool_images: n.
+inline EpisodeImages episode_images(std::int64_t pool_images, const EpisodeSizes& sizes,
                                     const OptionalTensor& support, const OptionalTensor& query,
                                     const Tensor& order, const Tensor& begin) {
   using Index = const std::int64_t;
@@ -48,24 +48,32 @@ inline EpisodeImages episode_images(const EncodedPool& pool, const EpisodeSizes&
   if (!sizes.listed) return of;
   of.support = data_of<Index>(*support);
   of.query = data_of<Index>(*query);
-  require(within(of.support, sizes.E * sizes.S, pool.images()) &&
-              within(of.query, sizes.E * sizes.Q, pool.images()),
+  require(within(of.support, sizes.E * sizes.S, pool_images) &&
+              within(of.query, sizes.E * sizes.Q, pool_images),
           "lists of images must name images of the pool");
   return of;
 }
 
-// See episodes.cpp.
-EpisodeOutputs compare_on_cpu(const EncodedPool& pool, const EpisodeSizes& sizes,
-                              const EpisodeImages& images, const EpisodeOptions& options,
-                              bool record);
+// Where the results of the forward pass go.
+template <class T>
+struct EpisodeResults {
+  // What the backward pass reads of one layer; null where there is nothing.
+  struct OfLayer {
+    T *a, *b;                  // [E, S, P, Q]
+    std::int32_t* assignment;  // [E, Q, S, P]
+    T* cosines;                // [E, Q, S, P]
+  };
 
-// Gradients of the outputs, contiguous, and what the forward pass recorded.
-struct BackwardInputs {
-  TensorList grads, recorded;
-
-  BackwardInputs(const EncodedPool& pool, const EpisodeSizes& sizes, const EpisodeOptions& options,
-                 const TensorList& given, const TensorList& record);
+  T *base, *matching;  // [E, Q, way]
+  T* features;         // [E, Q, C]; null if not wanted
+  T* terms;            // [E, way, 3, Q]: sums over layers; null if nothing is recorded
+  std::vector<OfLayer> recorded;
 };
+
+// See episodes.cpp.
+template <class T>
+void compare_episodes(const std::vector<PoolLayer<T>>& layers, const EpisodeImages& images,
+                      const EpisodeOptions& options, const EpisodeResults<T>& to);
 
 // Where the gradients of the images of the pool go, a pointer for each image.
 template <class T>
@@ -80,10 +88,12 @@ struct EmbeddedPoolGradients {
 };
 
 // The gradients of positions [P, C] of all layers, then those of embedded positions if there are
-// any. See episodes_backward.cpp.
+// any; pool_images: n, recorded: of each layer. See episodes_backward.cpp.
 template <class T>
-void differentiate_episodes(const EncodedPool& pool, const EpisodeImages& images,
-                            const EpisodeOptions& options, const BackwardInputs& inputs,
+void differentiate_episodes(const std::vector<PoolLayer<T>>& layers, std::int64_t pool_images,
+                            const EpisodeImages& images, const EpisodeOptions& options,
+                            const OuterGradients<T>& outer,
+                            const std::vector<LayerRecord<T>>& recorded,
                             const std::vector<PoolGradient<T>>& positions,
                             const EmbeddedPoolGradients<T>& embedded);
 

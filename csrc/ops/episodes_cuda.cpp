@@ -69,9 +69,9 @@ TensorList episodes_cuda(TensorList positions, TensorList squares, TensorList gr
                          std::int64_t top_k, bool mean_over_layers, bool merge_shots, bool features,
                          bool record, std::int64_t fused, bool tf32) {
   const EncodedPool pool(positions, squares, grams, embedded, embedded_squares);
-  const Inputs in(
-      pool, support, query, order, begin,
-      lwfm::episode_options(pool, temperature, top_k, mean_over_layers, merge_shots, features));
+  const Inputs in(pool, support, query, order, begin,
+                  lwfm::episode_options(pool.positions_of_layers(), temperature, top_k,
+                                        mean_over_layers, merge_shots, features));
   const Tensor& like = pool.positions[0];
   const lwfm::OnDeviceOf device(like);
   const Way way(in, record, fused, tf32);

@@ -36,7 +36,7 @@ struct Inputs {
         query(queries),
         order(sorted),
         begin(classes),
-        sizes(pool, support, query, order, begin),
+        sizes(pool.images(), support, query, order, begin),
         options(choices) {
     const Tensor& first = pool.positions[0];
     for (const TensorList* part :

@@ -43,9 +43,9 @@ class PixelEmbedding(nn.Sequential):
 
     def weights(self, dtype: torch.dtype) -> list[Tensor]:
         """Return W1 [C_l // 2, C_l] and W2 [C_l, C_l // 2] in a dtype."""
-        first, _, second, _ = self
-        weights = (cast("nn.Linear", layer).weight for layer in (first, second))
-        return [w if w.dtype == dtype else w.to(dtype) for w in weights]
+        first, _, second, _ = self._modules.values()
+        w1, w2 = _weight(first), _weight(second)
+        return [w1, w2] if w1.dtype is dtype is w2.dtype else [w1.to(dtype), w2.to(dtype)]
 
     def forward(self, x: Tensor) -> Tensor:
         """Embed x [..., C_l] in its own dtype, whatever the parameters' dtype."""
@@ -55,3 +55,9 @@ class PixelEmbedding(nn.Sequential):
         if torch.is_grad_enabled() or rectified.dtype != x.dtype:
             return x + rectified
         return rectified.add_(x)
+
+
+def _weight(layer: nn.Module | None) -> Tensor:
+    """Return ``layer.weight``, which torch looks for in vain before it looks among parameters."""
+    weight = cast("nn.Linear", layer)._parameters.get("weight")
+    return cast("nn.Linear", layer).weight if weight is None else weight

@@ -199,12 +199,11 @@ class LWFMHead(nn.Module):
             logits, features = self.logits(episode), episode.query_features
         else:
             batches, classes, weights = self._checked(support, support_labels, query)
-            with without_autocast(batches[0][0].device):
-                logits, features = compare_maps(
-                    batches, self.layout.dims, classes, self._options(),
-                    together=self.layout.shared, weights=weights, matching_weight=self.matching_weight,
-                    temperature=self.temperature, features=classified,
-                )  # fmt: skip
+            logits, features = compare_maps(
+                batches, self.layout.dims, classes, self._options(),
+                together=self.layout.shared, weights=weights, matching_weight=self.matching_weight,
+                temperature=self.temperature, features=classified,
+            )  # fmt: skip
         return logits if features is None or not classified else (logits, self.classify_features(features))
 
     def logits(self, episode: EpisodeSimilarities) -> Tensor:
@@ -362,12 +361,13 @@ class LWFMHead(nn.Module):
         if len(batches[0]) != len(batches[1]):  # one tensor beside one for each layer
             batches = [self.layout.layers(support, "support"), self.layout.layers(query, "query")]
         first = batches[0][0]
-        device, dtype = first.device, first.dtype
-        for name, layers in zip(("support", "query"), batches, strict=True):
+        device = first.device
+        for layers in batches:
             for x in layers:
                 if x.device != device:
+                    name = "support" if layers is batches[0] else "query"
                     raise ValueError(f"{name} is on {x.device}, but support on {device}")
-                if x.dtype != dtype:
+                if x.dtype is not first.dtype:
                     raise ValueError("mixed dtypes: either all maps are float64 or none")
         if isinstance(labels, Tensor) or first.is_meta:
             # Maps without values may be on the meta device; labels have values in any case.
@@ -381,10 +381,12 @@ class LWFMHead(nn.Module):
         if self.matching_weight == 0:
             return []
         weights = []
+        dtype, device = maps.dtype, maps.device
         for embedding in self.embeddings:
-            weights += cast("PixelEmbedding", embedding).weights(maps.dtype)
-        if any(w.device != maps.device for w in weights):
-            raise ValueError(f"maps are on {maps.device}, but the head on {weights[0].device}")
+            weights += cast("PixelEmbedding", embedding).weights(dtype)
+        for weight in weights:
+            if weight.device != device:
+                raise ValueError(f"maps are on {device}, but the head on {weight.device}")
         return weights
 
     def _options(self) -> EpisodeOptions:

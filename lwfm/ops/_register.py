@@ -28,14 +28,13 @@ def register(operator: Any) -> Any:
 
     The class is a record of functions: ``fake`` and ``backward_fake`` allocate what the operator and its
     backward return, ``setup_context(ctx, inputs, output)`` and ``backward(ctx, *grads)`` are as in
-    ``torch.library.register_autograd``. Of an operator with ``returned``, a recorded call returns so many
-    tensors; the others are for the backward pass alone. A second derivative is refused with a message.
+    ``torch.library.register_autograd``, but that ``backward`` returns a gradient or None for every tensor of
+    a list. A second derivative is refused with a message.
     """
     name = f"lwfm::{operator.name}"
     torch.library.register_fake(name, operator.fake)
     torch.library.register_fake(f"{name}_backward", operator.backward_fake)
-    returned = getattr(operator, "returned", None)
-    _register_autograd(operator.name, operator.setup_context, operator.backward, returned)
+    _register_autograd(operator.name, operator.setup_context, operator.backward)
     message = (
         f"{name} can be differentiated once: double backward (create_graph=True, or a gradient of "
         "a gradient) is not supported; lwfm.reference can be differentiated twice"
@@ -64,6 +63,15 @@ def register_without_gradient(name: str) -> None:
     _LIBRARY.impl(name, kernel, "Autograd", with_keyset=True)  # type: ignore[no-untyped-call]
 
 
+def is_recorded(*tensors: Tensor) -> bool:
+    """Return whether gradients of a function of tensors are recorded."""
+    if torch.is_grad_enabled():
+        for tensor in tensors:  # a generator takes longer
+            if tensor.requires_grad:
+                return True
+    return False
+
+
 def call_operator(operator: Any, *arguments: Any, recorded: bool) -> Any:
     """Call an operator; in eager mode without the dispatcher's detour to its autograd kernel in Python."""
     if torch.compiler.is_compiling():
@@ -81,9 +89,7 @@ def _places(operator: Any) -> tuple[list[int], list[int]]:
     return one, [place for place, kind in enumerate(types) if kind == "List[Tensor]"]
 
 
-def _register_autograd(
-    name: str, setup_context: Callable[..., None], backward: Callable[..., Any], returned: int | None = None
-) -> None:
+def _register_autograd(name: str, setup_context: Callable[..., None], backward: Callable[..., Any]) -> None:
     """Register an autograd kernel of ``lwfm::name``; the functions are as in :func:`register`.
 
     As ``torch.library.register_autograd``, which takes some hundred microseconds to flatten lists of tensors.
@@ -98,26 +104,24 @@ def _register_autograd(
         """Function of all tensors among the arguments, which come after these themselves."""
 
         @staticmethod
-        def forward(ctx: Any, call: Callable[..., Any], arguments: Any, *_: Tensor) -> Any:
+        def forward(ctx: Any, call: Callable[..., Any], arguments: Any, *_: Tensor | None) -> Any:
             with torch._C._AutoDispatchBelowAutograd():
                 output = call(*arguments)
-            ctx.single = [place for place in one if arguments[place] is not None]
-            ctx.lengths = [len(arguments[place]) for place in lists]
             setup_context(ctx, arguments, output)
-            return tuple(output[:returned]) if list_output else output
+            return tuple(output) if list_output else output
 
         @staticmethod
         def backward(ctx: Any, *grads: Any) -> Any:
             slopes = backward(ctx, list(grads)) if list_output else backward(ctx, *grads)
-            flat: list[Any] = [None, None, *(slopes[place] for place in ctx.single)]
-            for place, length in zip(lists, ctx.lengths, strict=True):
-                flat.extend([None] * length if slopes[place] is None else slopes[place])
+            flat = [None, None, *[slopes[place] for place in one]]
+            for place in lists:
+                flat += slopes[place]
             return tuple(flat)
 
     def record(arguments: tuple[Any, ...], call: Callable[..., Any] = operator) -> Any:
-        tensors = [arguments[place] for place in one if arguments[place] is not None]
+        tensors = [arguments[place] for place in one]
         for place in lists:
-            tensors.extend(arguments[place])
+            tensors += arguments[place]
         output = Recorded.apply(call, arguments, *tensors)
         return list(output) if list_output else output
 

@@ -6,15 +6,17 @@ one another takes no memory of its own.
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from lwfm.ops._expressions import without_autocast
 from lwfm.ops._implementation import has_kernels
-from lwfm.ops._register import call_operator, register
-from lwfm.ops.encode_maps import EncodeMaps, encode_maps, encoded_parts, map_sizes
-from lwfm.ops.episodes import Episodes, all_gradients, compare_episodes
+from lwfm.ops._register import call_operator, is_recorded, register
+from lwfm.ops.encode_maps import encode_maps
+from lwfm.ops.episodes import all_gradients, compare_episodes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -51,12 +53,13 @@ def compare_maps(
     logits, features : Tensor
         [Q, way], and [Q, C], empty if not wanted. Differentiable with respect to maps and weights.
     """
-    maps = [x for batch in batches for x in batch]
+    maps = list(itertools.chain.from_iterable(batches))
     if not has_kernels(*maps, *weights, operator="compare_maps"):
-        images = encode_maps(batches, dims, together=together, weights=weights)
-        base, matching, means = compare_episodes(images, classes, None, options, features=features)
-        return (base + matching_weight * matching) / temperature, means
-    record = torch.is_grad_enabled() and any(x.requires_grad for x in (*maps, *weights))
+        with without_autocast(maps[0].device):
+            images = encode_maps(batches, dims, together=together, weights=weights)
+            base, matching, means = compare_episodes(images, classes, None, options, features=features)
+            return (base + matching_weight * matching) / temperature, means
+    record = is_recorded(*maps, *weights)
     attention_temperature, top_k, mean_over_layers, merge_shots = options
     outputs = call_operator(
         torch.ops.lwfm.compare_maps.default,
@@ -73,79 +76,98 @@ class CompareMaps:
     """``lwfm::compare_maps``, on the CPU; only maps and weights have gradients."""
 
     name = "compare_maps"
-    # Positions of the first layer too: as an output they belong to the graph, so that the backward pass
-    # refuses second derivatives with respect to every input.
-    returned = 3
 
     @staticmethod
     def fake(
         maps: Sequence[Tensor],
         dims: Sequence[int],
         joined: bool,
-        together: bool,
+        _together: bool,
         weights: Sequence[Tensor],
         order: Tensor,
         begin: Tensor,
-        attention_temperature: float,
+        _attention_temperature: float,
         top_k: int,
-        mean_over_layers: bool,
-        merge_shots: bool,
+        _mean_over_layers: bool,
+        _merge_shots: bool,
         _matching_weight: float,
         _temperature: float,
         features: bool,
         record: bool,
     ) -> list[Tensor]:
         """Allocate the outputs of csrc/ops/compare_maps.cpp."""
-        encoded = EncodeMaps.fake(maps, dims, joined, together, weights, record)
-        positions, squares, grams, embedded, embedded_squares = encoded_parts(encoded, len(dims))
-        outputs = Episodes.fake(
-            positions, squares, grams, embedded, embedded_squares, None, None, order, begin,
-            attention_temperature, top_k, mean_over_layers, merge_shots, features, record,
-        )  # fmt: skip
-        base, _, means, *recorded = outputs
-        return [base, means, *encoded, *recorded] if record else [base, means]
+        L, S, way = len(dims), order.shape[0], begin.shape[0] - 1
+        n = sum(x.shape[0] for x in maps[:: 1 if joined else L])
+        Q = n - S
+        outputs = [maps[0].new_empty(Q, way), maps[0].new_empty((Q, sum(dims)) if features else (0,))]
+        if record:
+            number = maps[0].element_size()
+            arrays = [way * 3 * Q * number]
+            for layer, C in enumerate(dims):
+                height, width = maps[0 if joined else layer].shape[2:]
+                P = height * width
+                arrays += [n * P * C * number, n * P * number, n * P * P * number]
+                arrays += [S * P * Q * number] * 2
+                if top_k != 0:
+                    arrays += [S * P * Q * 4, S * P * Q * number]
+                if weights:
+                    H = weights[2 * layer].shape[0]
+                    arrays += [n * P * C * number, n * P * number, n * P * H * number, n * P * C]
+            outputs.append(maps[0].new_empty(sum((x + 63) // 64 * 64 for x in arrays) // number))
+        return outputs
 
     @staticmethod
     def backward_fake(
-        grads: Sequence[Tensor],
-        encoded: Sequence[Tensor],
+        _grads: Sequence[Tensor],
+        memory: Tensor,
         weights: Sequence[Tensor],
-        _recorded: Sequence[Tensor],
         _order: Tensor,
         _begin: Tensor,
         images: Sequence[int],
+        dims: Sequence[int],
         heights: Sequence[int],
+        widths: Sequence[int],
         joined: bool,
-        together: bool,
         *_options: Any,
     ) -> list[Tensor]:
         """Allocate the gradients of the maps, then of the weights."""
-        positions = encoded[: len(heights)]
-        return EncodeMaps.backward_fake(grads, positions, weights, (), (), images, heights, joined, together)
+        channels = [sum(dims)] if joined else dims
+        maps = [
+            memory.new_empty(n, C, height, width)
+            for n in images
+            for C, height, width in zip(channels, heights, widths, strict=False)
+        ]
+        return maps + [w.new_empty(w.shape) for w in weights]
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
-        """Keep the weights, the lists, the encoded images and what was recorded of the episode."""
-        maps, dims, joined, together, weights, order, begin, *options = inputs
-        L = len(dims)
-        ctx.maps = (*map_sizes(maps, L, joined=joined), joined, together)
-        *ctx.options, _ = options
-        ctx.counts = len(weights), (7 if weights else 3) * L
-        ctx.shapes = [x.shape for x in output[: 2 if output[1].ndim == 2 else 1]]
+        """Keep the weights, the lists and the memory of what was recorded.
+
+        It is differentiable to torch, so that the backward pass refuses second derivatives with respect to
+        every input.
+        """
+        maps, dims, joined, together, weights, order, begin = inputs[:7]
+        L, features = len(dims), inputs[13]
+        ctx.shapes = [x.shape for x in (output[:2] if features else output[:1])]
+        images = [x.shape[0] for x in maps[:: 1 if joined else L]]
+        sides = [x.shape[2:] for x in ([maps[0]] * L if joined else maps[:L])]
+        heights, widths = zip(*sides, strict=True)
+        ctx.options = (images, dims, heights, widths, joined, together, *inputs[7:14])
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(order, begin, *weights, *output[2:])
+        ctx.save_for_backward(output[2], order, begin, *weights)
 
     @staticmethod
     def backward(ctx: Any, grads: list[Tensor | None]) -> tuple[Any, ...]:
         """Differentiate with respect to the maps and the weights."""
-        order, begin, *saved = ctx.saved_tensors
-        of_weights, of_images = ctx.counts
-        weights, encoded = saved[:of_weights], saved[of_weights : of_weights + of_images]
-        given = all_gradients(grads[: len(ctx.shapes)], ctx.shapes, encoded[0])
+        memory, order, begin, *weights = ctx.saved_tensors
         outputs = call_operator(
             torch.ops.lwfm.compare_maps_backward.default,
-            given, encoded, weights, saved[of_weights + of_images :], order, begin, *ctx.maps, *ctx.options,
+            all_gradients(grads, ctx.shapes, memory), memory, weights, order, begin, *ctx.options,
             recorded=torch.is_grad_enabled(),
         )  # fmt: skip
-        maps = len(outputs) - of_weights
-        return (outputs[:maps], None, None, None, outputs[maps:], *([None] * 10))
+        maps = len(outputs) - len(weights)
+        return (outputs[:maps], None, None, None, outputs[maps:], *_NO_GRADIENTS)
+
+
+_NO_GRADIENTS = (None,) * 10
+"""Of the arguments of the operator after the weights."""

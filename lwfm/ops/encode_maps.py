@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from lwfm.ops._expressions import squared_norms
 from lwfm.ops._implementation import has_kernels
-from lwfm.ops._register import call_operator, register
+from lwfm.ops._register import call_operator, is_recorded, register
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -169,7 +169,7 @@ def encode_maps(
     joined = len(batches[0]) == 1
     maps = [x for batch in batches for x in batch]
     if has_kernels(*maps, *weights, operator="encode_maps"):
-        record = torch.is_grad_enabled() and any(x.requires_grad for x in (*maps, *weights))
+        record = is_recorded(*maps, *weights)
         outputs = call_operator(
             torch.ops.lwfm.encode_maps.default, maps, list(dims), joined, together, list(weights), record,
             recorded=record,

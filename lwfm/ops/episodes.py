@@ -20,7 +20,7 @@ from lwfm.ops._expressions import (
     squared_norms,
 )
 from lwfm.ops._implementation import has_kernels
-from lwfm.ops._register import call_operator, register
+from lwfm.ops._register import call_operator, is_recorded, register
 from lwfm.ops.embedding_weights import embedding_weights
 from lwfm.ops.feature_matching import feature_matching
 
@@ -113,9 +113,7 @@ def compare_episodes(
         is none. Differentiable with respect to positions and embedded positions.
     """
     if has_kernels(*images.positions, *images.embedded, operator="episodes"):
-        record = torch.is_grad_enabled() and any(
-            x.requires_grad for x in (*images.positions, *images.embedded)
-        )
+        record = is_recorded(*images.positions, *images.embedded)
         support, query = (None, None) if lists is None else lists
         outputs = call_operator(
             torch.ops.lwfm.episodes.default,
@@ -207,10 +205,11 @@ def _match(
 
 
 def all_gradients(grads: Sequence[Tensor | None], shapes: Sequence[torch.Size], like: Tensor) -> list[Tensor]:
-    """Return gradients of outputs, zero for those that have none."""
-    return [
-        like.new_zeros(shape) if grad is None else grad for grad, shape in zip(grads, shapes, strict=True)
-    ]
+    """Return gradients of the outputs that have ``shapes``, the first ones; zero for those that have none."""
+    given = []
+    for grad, shape in zip(grads, shapes, strict=False):
+        given.append(like.new_zeros(shape) if grad is None else grad)
+    return given
 
 
 @register
@@ -291,7 +290,7 @@ class Episodes:
         parts = [[saved.pop(0) for _ in range(count)] for count in ctx.counts]
         support, query = (saved.pop(0), saved.pop(0)) if ctx.listed else (None, None)
         order, begin, *recorded = saved
-        given = all_gradients(grads[:3], ctx.shapes, parts[0][0])
+        given = all_gradients(grads, ctx.shapes, parts[0][0])
         outputs = call_operator(
             torch.ops.lwfm.episodes_backward.default,
             given, *parts, support, query, order, begin, recorded, *ctx.options,

@@ -132,9 +132,27 @@ def test_gradients_of_other_shapes_are_refused() -> None:
     outputs = torch.ops.lwfm.compare_maps(
         maps, DIMS, True, True, weights, lists.order, lists.begin, *options, True
     )
-    encoded, recorded = outputs[2 : 2 + 14], outputs[2 + 14 :]
+    logits, _, memory = outputs
+    arguments = [
+        memory,
+        weights,
+        lists.order,
+        lists.begin,
+        [5, 4],
+        DIMS,
+        [3, 3],
+        [3, 3],
+        True,
+        True,
+        *options,
+    ]
+    backward = torch.ops.lwfm.compare_maps_backward
+    with pytest.raises(ValueError, match="gradients must have the shape and the dtype of logits"):
+        backward([logits[:1]], *arguments)
     with pytest.raises(ValueError, match="gradients must be those of logits"):
-        torch.ops.lwfm.compare_maps_backward(
-            [outputs[0][:1]], encoded, weights, recorded, lists.order, lists.begin, [5, 4], [3, 3],
-            True, True, *options,
-        )  # fmt: skip
+        backward([logits, logits], *arguments)
+    for other in (memory[:-1], memory.float(), torch.cat([memory, memory])):
+        with pytest.raises(
+            ValueError, match=r"memory must be that of the forward pass|of the dtype of the maps"
+        ):
+            backward([logits.to(other.dtype)], other, *arguments[1:])
