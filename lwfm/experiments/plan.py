@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path  # noqa: TC003 - read by the parser
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser
@@ -18,6 +18,9 @@ from lwfm.evaluation.methods import METHODS
 from lwfm.model import ModelConfig
 from lwfm.presets import preset_path
 from lwfm.training import pretrain, train
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 _DATA = {"data", "root", "class_split", "crop", "unreadable", "overlap"}
 _GIVEN_ELSEWHERE = _DATA | {"out", "seed", "resume", "decoded"}
@@ -152,7 +155,10 @@ def read_plan(path: Path) -> tuple[Plan, dict[str, NetworkOptions]]:
     except (ArgumentError, TypeError, ValueError, KeyError) as error:
         raise UserError(f"{path}: {error}") from error
     _check(plan, path)
-    return plan, {name: _network_options(plan, name, path) for name in plan.networks}
+    options = {name: _network_options(plan, name, path) for name in plan.networks}
+    for name in plan.networks:
+        _check_start(plan, name, options, path)
+    return plan, options
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
@@ -205,6 +211,19 @@ def _wrong_stage(plan: Plan, name: str) -> str:
     if start is not None and plan.stage(name) == "pretrain":
         return f"network {name}: start is for the networks of lwfm train"
     return ""
+
+
+def _check_start(plan: Plan, name: str, options: Mapping[str, Any], path: Path) -> None:
+    """Raise UserError for a network that starts with the weights of another backbone."""
+    start = plan.start(name)
+    if start is None:
+        return
+    own, other = (options[network]["model"].backbone for network in (name, start))
+    if own != other:
+        raise UserError(
+            f"{path}: network {name} is a {own} and cannot start with the weights of {start}, a {other}: "
+            "name the same backbone in both"
+        )
 
 
 def _network_options(plan: Plan, name: str, path: Path) -> NetworkOptions:

@@ -391,6 +391,15 @@ def test_options_of_the_plan_override_the_preset(plan: Path) -> None:
         ({"networks": {"paper": {"start": "other"}}}, "start must name a network with stage: pretrain"),
         ({"networks": {"paper": {"start": "paper"}}}, "start must name a network with stage: pretrain"),
         (
+            {
+                "networks": {
+                    "paper": {"start": "first", "model": {"backbone": "conv4"}},
+                    "first": {"stage": "pretrain", "model": {"backbone": "resnet12"}},
+                }
+            },
+            "paper is a conv4 and cannot start with the weights of first, a resnet12",
+        ),
+        (
             {"networks": {"paper": {"stage": "pretrain", "start": "paper"}}},
             "start is for the networks of lwfm train",
         ),
