@@ -77,7 +77,7 @@ def run_episodes(
     episodes = {shape: torch.tensor(each) for shape, each in drawn.items()}
     needed: Tensor = torch.unique(torch.cat([each.flatten() for each in episodes.values()]))
     answers: dict[tuple[int, int], dict[str, Tensor]] = {shape: {} for shape in drawn}
-    methods: tuple[Method, ...] = (own, NearestClassMean(), *others)
+    methods: tuple[Method, ...] = (own, NearestClassMean(own.places), *others)
     for method in methods:
         images = _EncodedImages(method, maps, needed)
         for shape, each in episodes.items():

@@ -16,7 +16,7 @@ from lwfm.nn.baselines.easyfsl_methods import EasyFSLName  # noqa: TC001 - read 
 from lwfm.nn.baselines.paired_positions import Pairing  # noqa: TC001 - read by the command line
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from lwfm.evaluation.methods import Method
     from lwfm.nn import LWFMHead
@@ -115,7 +115,7 @@ class HeadSet:
     Attributes
     ----------
     encoder : LWFM
-        Computes every layer that any head compares, at the largest feature size that any head uses.
+        Computes every layer that any head compares, at each feature size that one uses.
     own : HeadOnMaps
         Head of the network.
     others : dict of str to Method
@@ -156,7 +156,7 @@ def make_heads(network: LWFM, options: Mapping[str, HeadOptions]) -> HeadSet:
     >>> dn4 = {"baseline": "local_descriptors", "neighbors": 1}
     >>> heads = make_heads(network, {"finer": finer, "DN4": dn4})
     >>> heads.encoder.backbone.layers, heads.encoder.backbone.feature_size, heads.others["finer"].places
-    ((2, 3, 4), (4, 3, 3), (0, 2))
+    ((2, 3, 4, 4), (4, 3, 2, 3), (0, 2))
     >>> heads.others["DN4"].baseline
     LocalDescriptors(centre='none', neighbors=1)
     """
@@ -167,27 +167,20 @@ def make_heads(network: LWFM, options: Mapping[str, HeadOptions]) -> HeadSet:
         configs[name] = _configure(network, name, each)
         layers = _layers(network, configs[name])
         read[name] = layers, map_sizes(configs[name].feature_size, len(layers))
-    finest: dict[int, int] = {}
-    for layers, sizes in read.values():
-        for layer, size in zip(layers, sizes, strict=True):
-            finest[layer] = max(size, finest.get(layer, 1))
-    encoder = _encoder(network, dict(sorted(finest.items())))
+    maps = sorted({each for layers, sizes in read.values() for each in zip(layers, sizes, strict=True)})
+    encoder = _encoder(network, maps)
     places = {
-        name: tuple(encoder.backbone.layers.index(layer) for layer in layers)
-        for name, (layers, _) in read.items()
+        name: tuple(maps.index(each) for each in zip(layers, sizes, strict=True))
+        for name, (layers, sizes) in read.items()
     }
     others: dict[str, Method] = {}
     for name, config in configs.items():
         if baseline := _baseline(name, options[name]):
-            size = read[name][1][0]
-            others[name] = BaselineOnMaps(
-                baseline, places[name], size, name, views=_views(name, options[name])
-            )
+            others[name] = BaselineOnMaps(baseline, places[name], name, views=_views(name, options[name]))
         else:
             head = _build(network, encoder, name, config)
-            views = _views(name, options[name], head)
-            others[name] = HeadOnMaps(head, places[name], read[name][1], name, views=views)
-    return HeadSet(encoder, HeadOnMaps(network.head, places[""], own.feature_size), others)
+            others[name] = HeadOnMaps(head, places[name], name, views=_views(name, options[name], head))
+    return HeadSet(encoder, HeadOnMaps(network.head, places[""]), others)
 
 
 def _views(name: str, options: HeadOptions, head: LWFMHead | None = None) -> bool:
@@ -266,14 +259,18 @@ def _layers(network: LWFM, config: ModelConfig) -> tuple[int, ...]:
     return network.backbone.layers if config.layers is None else config.layers
 
 
-def _encoder(network: LWFM, finest: Mapping[int, int]) -> LWFM:
-    """Return a network with the backbone of ``network`` and maps of these layers and sides."""
-    layers, sizes = tuple(finest), tuple(finest.values())
+def _encoder(network: LWFM, maps: Sequence[tuple[int, int]]) -> LWFM:
+    """Return a network with the backbone of ``network`` and maps of these layers and sides.
+
+    Each side is pooled from the layer's own map, so that no head's result depends on the others.
+    """
+    layers, sizes = zip(*maps, strict=True)
     if (layers, sizes) == (network.backbone.layers, network.backbone.feature_size):
         return network
-    config = replace(network.config, layers=layers, feature_size=sizes, weights="none")
+    config = replace(network.config, layers=tuple(sorted(set(layers))), feature_size=1, weights="none")
     encoder = LWFM(config, normalization=network.normalization)
     encoder.backbone.load_state_dict(network.backbone.state_dict())  # both end at the same layer
+    encoder.backbone.choose_maps(layers, sizes)
     return encoder.eval().to(next(network.parameters()).device)
 
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import torch
-import torch.nn.functional as F
 
 from lwfm.data.center_crop import VIEWS
 from lwfm.nn import ClassLists, EncodedMaps, global_features
@@ -42,10 +41,10 @@ class Method(Protocol):
         """Whether it learns from further views of the support images."""
 
     def encode(self, maps: Sequence[Tensor]) -> dict[str, Tensor]:
-        """Compute from cached layers [n, C_l, F, F] all that episodes need: tensors [n, ...] by name."""
+        """Compute from cached maps [n, C_l, F_l, F_l] all that episodes need: tensors [n, ...] by name."""
 
     def encode_views(self, maps: Sequence[Tensor]) -> dict[str, Tensor]:
-        """Compute from cached layers [n * V, C_l, F, F] of views what :attr:`views` needs, [n, V, ...]."""
+        """Compute from cached maps [n * V, C_l, F_l, F_l] of views what :attr:`views` needs, [n, V, ...]."""
 
     def scores(
         self, images: Mapping[str, Tensor], support: Tensor, query: Tensor, classes: ClassLists
@@ -62,9 +61,7 @@ class HeadOnMaps:
     head : LWFMHead
         In evaluation mode.
     places : tuple of int
-        Indices of the cached layers it compares.
-    sizes : tuple of int
-        Sides F_l to which it pools them.
+        Indices of the cached maps it compares.
     name : str
         Of the method; both terms of the head of the network, ``lwfm``, are methods too.
     views : bool
@@ -73,18 +70,17 @@ class HeadOnMaps:
 
     head: LWFMHead
     places: tuple[int, ...]
-    sizes: tuple[int, ...]
     name: str = NETWORK_HEAD
     views: bool = False
 
     @classmethod
     def whole(cls, head: LWFMHead) -> HeadOnMaps:
-        """Read all layers at their own size."""
-        return cls(head, tuple(range(len(head.layout.sizes))), head.layout.sizes)
+        """Compare all cached maps."""
+        return cls(head, tuple(range(len(head.layout.sizes))))
 
     def read(self, maps: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """Choose from the cached layers [n, C_l, F, F] and pool them to [n, C_l, F_l, F_l]."""
-        return _pooled(maps, self.places, self.sizes)
+        """Choose from the cached maps [n, C_l, F_l, F_l]."""
+        return tuple(maps[place] for place in self.places)
 
     def encode(self, maps: Sequence[Tensor]) -> dict[str, Tensor]:
         """Encode images for the head."""
@@ -120,9 +116,7 @@ class BaselineOnMaps:
     baseline : Baseline
         Scores episodes one by one.
     places : tuple of int
-        Indices of the cached layers it compares.
-    size : int
-        Side F to which it pools them.
+        Indices of the cached maps it compares, all of one side.
     name : str
         Of the method.
     views : bool
@@ -131,14 +125,13 @@ class BaselineOnMaps:
 
     baseline: Baseline
     places: tuple[int, ...]
-    size: int
     name: str
     views: bool = False
 
     def encode(self, maps: Sequence[Tensor]) -> dict[str, Tensor]:
         """Lay out images as positions [n, P, C]."""
-        layers = _pooled(maps, self.places, (self.size,) * len(self.places))
-        return {"positions": torch.cat([x.flatten(2) for x in layers], dim=1).transpose(1, 2).contiguous()}
+        layers = [maps[place].flatten(2) for place in self.places]
+        return {"positions": torch.cat(layers, dim=1).transpose(1, 2).contiguous()}
 
     def encode_views(self, maps: Sequence[Tensor]) -> dict[str, Tensor]:
         """Lay out views as positions [n, V, P, C]."""
@@ -164,17 +157,14 @@ class BaselineOnMaps:
         return {self.name: torch.stack(scores)}
 
 
-def _pooled(maps: Sequence[Tensor], places: Sequence[int], sizes: Sequence[int]) -> tuple[Tensor, ...]:
-    """Choose from cached layers [n, C_l, F, F] and pool them to [n, C_l, F_l, F_l]."""
-    return tuple(
-        maps[place] if maps[place].shape[-1] == size else F.adaptive_avg_pool2d(maps[place], size)
-        for place, size in zip(places, sizes, strict=True)
-    )
-
-
+@dataclass(frozen=True)
 class NearestClassMean:
-    """The baseline: cosine of globally averaged features with the mean of each class."""
+    """The baseline: cosine of globally averaged features with the mean of each class.
 
+    ``places`` are the indices of the cached maps that are averaged: those that the network's head compares.
+    """
+
+    places: tuple[int, ...]
     name, views = BASELINE, False
 
     def encode_views(self, maps: Sequence[Tensor]) -> dict[str, Tensor]:  # noqa: ARG002
@@ -183,7 +173,7 @@ class NearestClassMean:
 
     def encode(self, maps: Sequence[Tensor]) -> dict[str, Tensor]:
         """Average the maps of images."""
-        return {"features": global_features(maps)}
+        return {"features": global_features([maps[place] for place in self.places])}
 
     def scores(
         self, images: Mapping[str, Tensor], support: Tensor, query: Tensor, classes: ClassLists

@@ -99,6 +99,23 @@ class Backbone(nn.Module):
         self.name, self.layers, self.layer_dims = name, layers, layer_dims
         self.feature_size, self.normalization = feature_size, normalization
         self.body, self.smallest_size = body, smallest_size
+        self._outputs = tuple(range(len(layers)))  # of the body, one for each map
+
+    def choose_maps(self, layers: Sequence[int], feature_size: Sequence[int]) -> None:
+        """Set the layers and sides F_l of the maps: any of the layers so far, each with any number of sides.
+
+        Examples
+        --------
+        >>> import torch
+        >>> backbone = build_backbone("conv4", layers=(3, 4))
+        >>> backbone.choose_maps((3, 4, 4), (4, 1, 2))
+        >>> [tuple(x.shape) for x in backbone(torch.rand(1, 3, 32, 32))]
+        [(1, 64, 4, 4), (1, 64, 1, 1), (1, 64, 2, 2)]
+        """
+        places = [self.layers.index(layer) for layer in layers]
+        self._outputs = tuple(self._outputs[place] for place in places)
+        self.layer_dims = tuple(self.layer_dims[place] for place in places)
+        self.layers, self.feature_size = tuple(layers), tuple(feature_size)
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Compute the pooled maps of a batch.
@@ -132,7 +149,10 @@ class Backbone(nn.Module):
             maps = list(maps.values())
         if getattr(self.body, "output_fmt", "NCHW") == "NHWC":
             maps = [m.permute(0, 3, 1, 2) for m in maps]
-        return tuple(F.adaptive_avg_pool2d(m, size) for m, size in zip(maps, self.feature_size, strict=True))
+        return tuple(
+            F.adaptive_avg_pool2d(maps[output], size)
+            for output, size in zip(self._outputs, self.feature_size, strict=True)
+        )
 
     def check_size(self, height: int, width: int) -> None:
         """Raise UserError where images leave no position of the last layer."""

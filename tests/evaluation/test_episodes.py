@@ -84,7 +84,7 @@ def expected() -> dict[tuple[int, int], dict[str, Tensor]]:
 def _merged() -> HeadOnMaps:
     head = LWFMHead(DIMS, **OPTIONS, merge_shots=True).eval()
     head.load_state_dict(_head().state_dict())
-    return HeadOnMaps(head, (0, 1), (2, 2), "merged")
+    return HeadOnMaps(head, (0, 1), "merged")
 
 
 def _check(answers: Mapping[str, Tensor], scores: Mapping[str, Tensor]) -> None:
@@ -124,7 +124,7 @@ def test_scores_of_a_batch_are_those_of_single_episodes(
     way, shot = shape
     support, query = torch.tensor(DRAWN[shape]).tensor_split([way * shot], dim=1)
     classes = ClassLists(episode_labels(way, shot))
-    for method in (HeadOnMaps.whole(_head()), _merged(), NearestClassMean()):
+    for method in (HeadOnMaps.whole(_head()), _merged(), NearestClassMean((0, 1))):
         with torch.no_grad():
             scores = method.scores(method.encode(maps), support, query, classes)
         for name, of_batch in scores.items():
@@ -152,7 +152,7 @@ class _Counted(HeadOnMaps):
 def counted(monkeypatch: pytest.MonkeyPatch) -> _Counted:
     for name in ("encoded", "compared"):
         monkeypatch.setattr(_Counted, name, [], raising=False)
-    return _Counted(_head(), (0, 1), (2, 2))
+    return _Counted(_head(), (0, 1))
 
 
 def test_each_image_is_encoded_once_for_all_shapes(counted: _Counted) -> None:
@@ -204,7 +204,7 @@ def test_images_without_maps_are_named() -> None:
 @pytest.mark.gpu
 def test_batches_do_not_wait_for_the_device(expected: dict[tuple[int, int], dict[str, Tensor]]) -> None:
     maps = _maps("cuda")
-    others = [HeadOnMaps(_merged().head.cuda(), (0, 1), (2, 2), "merged")]
+    others = [HeadOnMaps(_merged().head.cuda(), (0, 1), "merged")]
     head = _head().cuda()
     run_episodes(head, maps, DRAWN, others=others)
     images = runner._EncodedImages(HeadOnMaps.whole(head), maps, torch.arange(IMAGES))

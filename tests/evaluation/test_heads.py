@@ -110,6 +110,20 @@ def test_other_layers_and_sizes_come_from_the_same_pass(tiny_images: Path) -> No
     torch.testing.assert_close(last.head.embeddings[0].state_dict(), learned)
 
 
+def test_results_do_not_depend_on_the_other_heads(tiny_images: Path, checkpoint: Path) -> None:
+    """Sides that are no multiples of one another, and a layer that no other head reads."""
+    options: dict[str, HeadOptions] = {
+        "sides": {"feature_size": 3, "embedding": False},
+        "layers": {"layers": [2, 4], "feature_size": 5, "embedding": False},
+        "DN4": {"baseline": "local_descriptors", "feature_size": 4},
+    }
+    together = _evaluate(tiny_images, checkpoint=checkpoint, shot=2, heads=options)
+    for name, each in options.items():
+        alone = _evaluate(tiny_images, checkpoint=checkpoint, shot=2, heads={name: each})
+        for method in alone.methods:
+            assert method.episode_accuracy == together.of(method.method, 2).episode_accuracy, method.method
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
