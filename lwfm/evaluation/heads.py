@@ -267,10 +267,11 @@ def _encoder(network: LWFM, maps: Sequence[tuple[int, int]]) -> LWFM:
     layers, sizes = zip(*maps, strict=True)
     if (layers, sizes) == (network.backbone.layers, network.backbone.feature_size):
         return network
-    config = replace(network.config, layers=tuple(sorted(set(layers))), feature_size=1, weights="none")
+    config = replace(  # without what its head would need of all of these maps
+        network.config, layers=layers, feature_size=sizes, weights="none", embedding=False, top_k=1
+    )
     encoder = LWFM(config, normalization=network.normalization)
     encoder.backbone.load_state_dict(network.backbone.state_dict())  # both end at the same layer
-    encoder.backbone.choose_maps(layers, sizes)
     return encoder.eval().to(next(network.parameters()).device)
 
 

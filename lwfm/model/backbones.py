@@ -71,7 +71,7 @@ class Backbone(nn.Module):
     name
         As given to :func:`build_backbone`.
     layers
-        Ascending layer numbers.
+        Ascending layer numbers; several times the same with several sides.
     layer_dims
         Channels C_l of each layer.
     feature_size
@@ -99,23 +99,8 @@ class Backbone(nn.Module):
         self.name, self.layers, self.layer_dims = name, layers, layer_dims
         self.feature_size, self.normalization = feature_size, normalization
         self.body, self.smallest_size = body, smallest_size
-        self._outputs = tuple(range(len(layers)))  # of the body, one for each map
-
-    def choose_maps(self, layers: Sequence[int], feature_size: Sequence[int]) -> None:
-        """Set the layers and sides F_l of the maps: any of the layers so far, each with any number of sides.
-
-        Examples
-        --------
-        >>> import torch
-        >>> backbone = build_backbone("conv4", layers=(3, 4))
-        >>> backbone.choose_maps((3, 4, 4), (4, 1, 2))
-        >>> [tuple(x.shape) for x in backbone(torch.rand(1, 3, 32, 32))]
-        [(1, 64, 4, 4), (1, 64, 1, 1), (1, 64, 2, 2)]
-        """
-        places = [self.layers.index(layer) for layer in layers]
-        self._outputs = tuple(self._outputs[place] for place in places)
-        self.layer_dims = tuple(self.layer_dims[place] for place in places)
-        self.layers, self.feature_size = tuple(layers), tuple(feature_size)
+        # Of the body, one for each map.
+        self._outputs = tuple(sorted(set(layers)).index(layer) for layer in layers)
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Compute the pooled maps of a batch.
@@ -189,7 +174,8 @@ def build_backbone(
     name
         ``resnet18``, ``resnet34``, ``resnet50``, ``resnet12``, ``conv4`` or ``timm:<model>``.
     layers
-        Ascending layer numbers (default: the last two); see the table above.
+        Ascending layer numbers (default: the last two); see the table above. A layer may be repeated with
+        another feature size.
     feature_size
         F, or one F_l for each layer, at least 1.
     weights
@@ -224,8 +210,11 @@ def build_backbone(
     (256, 512)
     >>> [tuple(maps.shape) for maps in backbone(torch.zeros(2, 3, 84, 84))]
     [(2, 256, 6, 6), (2, 512, 3, 3)]
+    >>> backbone = build_backbone("conv4", layers=(4, 4), feature_size=(1, 2))
+    >>> [tuple(maps.shape) for maps in backbone(torch.zeros(2, 3, 84, 84))]
+    [(2, 64, 1, 1), (2, 64, 2, 2)]
     """
-    chosen = None if layers is None else tuple(layers)
+    chosen = None if layers is None else tuple(dict.fromkeys(layers))
     source = os.fspath(weights)
     if image_size is not None and image_size > LARGEST_IMAGE_SIZE:
         raise UserError(f"image_size must be at most {LARGEST_IMAGE_SIZE}, not {image_size}")
@@ -237,7 +226,14 @@ def build_backbone(
         parts = _build_timm(name, chosen, source, image_size)
     else:
         raise UserError(f"unknown backbone {name!r}: choose one of {', '.join(NAMES)} or timm:<model>")
-    body, numbers, dims, normalization = parts
+    body, read, read_dims, normalization = parts
+    numbers = read if layers is None else tuple(layers)
+    sizes = map_sizes(feature_size, len(numbers))
+    maps = list(zip(numbers, sizes, strict=True))
+    if list(numbers) != sorted(numbers) or len(set(maps)) < len(maps):
+        raise UserError(
+            f"{name}: layers must ascend, repeated only with another feature_size, not {list(numbers)}"
+        )
     if source == "imagenet":
         warnings.warn(
             "ImageNet's training classes contain the test classes of miniImageNet and tieredImageNet: "
@@ -248,8 +244,8 @@ def build_backbone(
         name,
         body,
         layers=numbers,
-        layer_dims=dims,
-        feature_size=map_sizes(feature_size, len(numbers)),
+        layer_dims=tuple(read_dims[read.index(number)] for number in numbers),
+        feature_size=sizes,
         normalization=normalization,
         smallest_size=2 ** numbers[-1] if name in _FEWSHOT else 1,  # each of their blocks halves the side
     )
@@ -402,7 +398,7 @@ def _check_layers(name: str, layers: tuple[int, ...] | None, valid: range) -> tu
         what = f"no layer {wrong[0]}" if wrong else "no layers were chosen"
         raise UserError(f"{name}: {what}; valid layers are {', '.join(map(str, valid))}")
     if list(layers) != sorted(set(layers)):
-        raise UserError(f"{name}: layers must ascend without repetition, not {list(layers)}")
+        raise UserError(f"{name}: layers must ascend, not {list(layers)}")
     return layers
 
 
