@@ -112,6 +112,18 @@ def test_bits_do_not_depend_on_threads_or_other_images(layout: str) -> None:
     torch.testing.assert_close(images[3:].parts(), alone.parts(), rtol=0, atol=0)
 
 
+def test_threads_do_not_write_over_the_images_of_others() -> None:
+    """Gradients of hidden numbers, fewer than channels, take the memory of those of embedded positions."""
+    maps = leaf(600, 16, 3, 3, device=torch.device("cpu"), dtype=torch.float32, seed=0)
+    weights = [leaf(*shape, device=maps.device, dtype=maps.dtype, seed=1) for shape in ((2, 16), (16, 2))]
+    both = []
+    for count in (1, 2):
+        with torch_threads(count):
+            images = encode_maps([[maps]], (16,), together=True, weights=weights)
+            both.append(results(images, [maps, *weights]))
+    torch.testing.assert_close(both[1], both[0], rtol=0, atol=0)
+
+
 def test_no_images() -> None:
     images = LWFMHead(DIMS, feature_size=2).encode(torch.rand(0, 11, 2, 2))
     assert len(images) == 0
