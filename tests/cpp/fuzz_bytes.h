@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
@@ -20,11 +21,14 @@ class Bytes {
 
   template <class T>
   T take() {
-    T value{};
+    // Through an array: of a value that is copied over in part, compilers have dropped the zeros.
+    std::array<std::uint8_t, sizeof(T)> bytes{};
     const std::size_t count = std::min(sizeof(T), size_);
-    std::memcpy(&value, data_, count);
+    std::copy_n(data_, count, bytes.begin());
     data_ += count;
     size_ -= count;
+    T value;
+    std::memcpy(&value, bytes.data(), sizeof(T));
     return value;
   }
 
