@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import os
+import threading
 import warnings
 from contextlib import nullcontext, suppress
 from dataclasses import asdict
@@ -51,6 +52,9 @@ WORTH_EXPORTING = 2000
 
 _CACHE_BYTES = 2**25
 _LARGEST_BATCH = 64
+
+_EXPORTING = threading.Lock()
+"""The exporter is not made for several threads, and what one has written the others open."""
 
 _KEPT = 16
 """Exported networks in the user's cache: the least recently used ones are removed."""
@@ -280,6 +284,14 @@ def open_exported(
         :class:`~lwfm.model.onnx_export.DifferentOutputsError` when its outputs differ from torch's.
     """
     check_providers(providers)
+    with _EXPORTING:
+        return _open_exported(network, normalization, path, providers)
+
+
+def _open_exported(
+    network: LWFM, normalization: Normalization, path: Path, providers: Sequence[str]
+) -> OnnxNetwork:
+    """Open or write an exported network; one thread at a time."""
     graph = PixelNetwork(network, normalization)
     if path.is_file():
         with suppress(UserError):  # damaged, or removed meanwhile by another process
