@@ -210,7 +210,7 @@ def _configure(network: LWFM, name: str, options: HeadOptions) -> ModelConfig:
         plain["embedding"] = False  # it learns nothing
     config = replace(network.config, **plain)
     layers = _layers(network, config)
-    if not layers or list(layers) != sorted(set(layers)) or not 0 <= layers[0] <= layers[-1] <= own[-1]:
+    if not layers or list(layers) != sorted(layers) or not 0 <= layers[0] <= layers[-1] <= own[-1]:
         raise UserError(
             f"head {name}: layers must ascend and end at most with the network's last, {own[-1]}, "
             f"not {list(layers)}"
@@ -219,6 +219,8 @@ def _configure(network: LWFM, name: str, options: HeadOptions) -> ModelConfig:
         sizes = map_sizes(config.feature_size, len(layers))
     except UserError as error:
         raise UserError(f"head {name}: {error}") from error
+    if len(set(zip(layers, sizes, strict=True))) < len(layers):
+        raise UserError(f"head {name}: layers are repeated only with another feature_size")
     if baseline is not None and len(set(sizes)) > 1:
         raise UserError(f"head {name}: a baseline compares layers of one feature_size, not {list(sizes)}")
     unlearned = [layer for layer in layers if layer not in own or not network.head.embeddings]
@@ -284,7 +286,11 @@ def _build(network: LWFM, encoder: LWFM, name: str, config: ModelConfig) -> LWFM
         head = build_head(config, [dims[layer] for layer in layers])
     except ValueError as error:
         raise UserError(f"head {name}: {error}") from error
-    if config.matching_weight > 0:
-        for embedding, layer in zip(head.embeddings, layers, strict=False):  # none where embedding is off
-            embedding.load_state_dict(network.head.embeddings[own.index(layer)].state_dict())
+    if config.matching_weight > 0 and head.embeddings:
+        # Of the same layer and side; of another side of the layer where there is none.
+        learned = list(zip(own, network.backbone.feature_size, strict=True))
+        maps = zip(layers, map_sizes(config.feature_size, len(layers)), strict=True)
+        for embedding, each in zip(head.embeddings, maps, strict=True):
+            place = learned.index(each) if each in learned else own.index(each[0])
+            embedding.load_state_dict(network.head.embeddings[place].state_dict())
     return head.eval().to(next(network.parameters()).device)

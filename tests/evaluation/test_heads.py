@@ -110,6 +110,20 @@ def test_other_layers_and_sizes_come_from_the_same_pass(tiny_images: Path) -> No
     torch.testing.assert_close(last.head.embeddings[0].state_dict(), learned)
 
 
+def test_a_layer_at_several_sides_has_the_embedding_of_each() -> None:
+    network = _network(layers=(3, 4, 4), feature_size=(2, 1, 2))
+    head = make_heads(network, {"same": {"top_k": None}, "last": {"layers": [4], "feature_size": 2}}).others
+    for name, places in (("same", (0, 1, 2)), ("last", (2,))):
+        method = head[name]
+        assert isinstance(method, HeadOnMaps)
+        for embedding, place in zip(method.head.embeddings, places, strict=True):
+            torch.testing.assert_close(
+                embedding.state_dict(), network.head.embeddings[place].state_dict(), rtol=0, atol=0
+            )
+    with pytest.raises(UserError, match="head twice: layers are repeated only with another feature_size"):
+        make_heads(network, {"twice": {"layers": [4, 4], "feature_size": 1}})
+
+
 def test_results_do_not_depend_on_the_other_heads(tiny_images: Path, checkpoint: Path) -> None:
     """Sides that are no multiples of one another, and a layer that no other head reads."""
     options: dict[str, HeadOptions] = {
