@@ -1,9 +1,13 @@
-"""The plan of an experiment, a YAML file: data sets, networks to train, rows of a table."""
+"""The plan of an experiment, a YAML file: data sets, networks to train, rows of a table.
+
+With `extends`, the name of a plan that the package brings or a file beside the plan, it holds what differs
+from that one: groups of options are merged, lists and values replaced.
+"""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from pathlib import Path  # noqa: TC003 - read by the parser
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import yaml
@@ -147,7 +151,7 @@ def read_plan(path: Path) -> tuple[Plan, dict[str, NetworkOptions]]:
     """
     if not path.suffix and not path.exists():
         path = preset_path(str(path), "experiment")
-    values = _read_yaml(path)
+    values = _read_values(path)
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(Plan)
     try:
@@ -159,6 +163,24 @@ def read_plan(path: Path) -> tuple[Plan, dict[str, NetworkOptions]]:
     for name in plan.networks:
         _check_start(plan, name, options, path)
     return plan, options
+
+
+def _read_values(path: Path) -> dict[str, Any]:
+    """Read the options of a plan, over those of the plan that it extends if there is one."""
+    values = _read_yaml(path)
+    name = str(values.pop("extends", ""))
+    if not name:
+        return values
+    if Path(name).name != name:  # what a plan names is beside it
+        raise UserError(f"{path}: extends must be a shipped plan, or a file beside this one, not {name}")
+    try:
+        extended = path.parent / name if Path(name).suffix else preset_path(name, "experiment")
+    except UserError as error:
+        raise UserError(f"{path}: extends: {error}") from error
+    first = _read_yaml(extended)
+    if "extends" in first:
+        raise UserError(f"{path} extends {extended}, which itself extends another plan: name that one")
+    return _merge(first, values)
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

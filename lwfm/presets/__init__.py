@@ -50,8 +50,8 @@ def list_presets(command: str | None = None) -> list[Preset]:
 
     Examples
     --------
-    >>> [preset.name for preset in list_presets("experiment")]
-    ['ablation', 'from-scratch', 'from-scratch-resnet12', 'heads', 'paper-or-recommended']
+    >>> print(*(preset.name for preset in list_presets("experiment")))
+    ablation from-scratch from-scratch-resnet12 from-scratch-resnet12-small heads paper-or-recommended
     """
     presets = [_read(path) for path in sorted(_FOLDER.glob("*.yaml"), key=lambda path: path.stem)]
     return [preset for preset in presets if command in (None, preset.command)]

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -358,6 +359,37 @@ def test_options_of_the_plan_override_the_preset(plan: Path) -> None:
     assert options["paper"]["model"].backbone == "conv4"
     assert options["paper"]["epochs"] == 1
     assert options["prototypical"]["model"].attention_temperature is None
+
+
+def test_a_plan_that_extends_another_holds_what_differs(plan: Path, tmp_path: Path) -> None:
+    first, others = read_plan(plan)
+    difference = {"extends": plan.name, "seeds": [7], "networks": {"paper": {"model": {"top_k": 2}}}}
+    second, options = read_plan(write(tmp_path / "second.yaml", difference))
+    assert (second.seeds, second.rows, second.data) == ([7], first.rows, first.data)
+    assert options["paper"] == others["paper"] | {"model": replace(others["paper"]["model"], top_k=2)}
+    assert options["prototypical"] == others["prototypical"]
+
+
+def test_a_plan_that_extends_a_shipped_one_trains_another_network() -> None:
+    (first, others), (second, options) = map(
+        read_plan, (Path("from-scratch"), Path("from-scratch-resnet12-small"))
+    )
+    assert first.rows == second.rows
+    for name, other in others.items():
+        model = replace(other["model"], backbone="resnet12", layers=(3, 4), image_size=48)
+        assert options[name] == other | {"model": model}
+
+
+def test_a_plan_extends_a_plan_that_is_there_and_whole(plan: Path, tmp_path: Path) -> None:
+    second = write(tmp_path / "second.yaml", {"extends": plan.name})
+    for extends, message in (
+        ("from-scrach", "extends: there is no preset from-scrach; did you mean from-scratch"),
+        ("gone.yaml", r"cannot read .*gone\.yaml"),
+        ("other/plan.yaml", "extends must be a shipped plan, or a file beside this one, not other/plan"),
+        (second.name, r"extends .*second\.yaml, which itself extends another plan"),
+    ):
+        with pytest.raises(UserError, match=message):
+            read_plan(write(tmp_path / "third.yaml", {"extends": extends}))
 
 
 @pytest.mark.parametrize(
