@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+import torch
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 
@@ -20,6 +21,7 @@ from lwfm.errors import UserError
 from lwfm.evaluation.heads import HeadOptions
 from lwfm.evaluation.methods import METHODS
 from lwfm.model import ModelConfig
+from lwfm.model.backbones import build_backbone
 from lwfm.presets import preset_path
 from lwfm.training import pretrain, train
 
@@ -236,16 +238,25 @@ def _wrong_stage(plan: Plan, name: str) -> str:
 
 
 def _check_start(plan: Plan, name: str, options: Mapping[str, Any], path: Path) -> None:
-    """Raise UserError for a network that starts with the weights of another backbone."""
+    """Raise UserError for a network that starts with weights that do not fit it."""
     start = plan.start(name)
     if start is None:
         return
-    own, other = (options[network]["model"].backbone for network in (name, start))
-    if own != other:
-        raise UserError(
-            f"{path}: network {name} is a {own} and cannot start with the weights of {start}, a {other}: "
-            "name the same backbone in both"
-        )
+    own, other = (options[network]["model"] for network in (name, start))
+    if _tensor_shapes(own) == _tensor_shapes(other):
+        return
+    layers = [config.layers or "by default" for config in (own, other)]
+    raise UserError(
+        f"{path}: network {name}, a {own.backbone} with layers {layers[0]}, cannot start with the weights of "
+        f"{start}, a {other.backbone} with layers {layers[1]}: give both the same backbone and last layer"
+    )
+
+
+def _tensor_shapes(config: ModelConfig) -> dict[str, torch.Size]:
+    """Return the shapes of the weights of a backbone by name, without memory for them."""
+    with torch.device("meta"):
+        backbone = build_backbone(config.backbone, layers=config.layers, weights="none")
+    return {name: tensor.shape for name, tensor in backbone.body.state_dict().items()}
 
 
 def _network_options(plan: Plan, name: str, path: Path) -> NetworkOptions:

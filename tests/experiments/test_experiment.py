@@ -429,7 +429,16 @@ def test_a_plan_extends_a_plan_that_is_there_and_whole(plan: Path, tmp_path: Pat
                     "first": {"stage": "pretrain", "model": {"backbone": "resnet12"}},
                 }
             },
-            "paper is a conv4 and cannot start with the weights of first, a resnet12",
+            "paper, a conv4 with .*, cannot start with the weights of first, a resnet12",
+        ),
+        (
+            {
+                "networks": {
+                    "paper": {"start": "first", "model": {"backbone": "resnet18", "layers": [5, 6]}},
+                    "first": {"stage": "pretrain", "model": {"backbone": "resnet18"}},
+                }
+            },
+            r"paper, a resnet18 with layers \(5, 6\), cannot start with the weights of first, .* by default",
         ),
         (
             {"networks": {"paper": {"stage": "pretrain", "start": "paper"}}},
