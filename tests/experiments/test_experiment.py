@@ -28,6 +28,7 @@ from lwfm.experiments.run import experiment
 from lwfm.experiments.table import RowResult, mean_difference
 
 if TYPE_CHECKING:
+    from lwfm.experiments.plan import Plan
     from lwfm.experiments.table import ExperimentTable
 
 PLAN: dict[str, Any] = {
@@ -61,6 +62,11 @@ def plan(tmp_path: Path) -> Path:
 def write(path: Path, plan: dict[str, Any]) -> Path:
     path.write_text(yaml.safe_dump(plan))
     return path
+
+
+def read_training_plan(path: Path) -> tuple[Plan, dict[str, Any]]:
+    """Return a plan all of whose networks are trained, and the options of each."""
+    return read_plan(path)
 
 
 def run(plan: Path, root: Path, out: Path, **options: Any) -> ExperimentTable:
@@ -362,18 +368,17 @@ def test_options_of_the_plan_override_the_preset(plan: Path) -> None:
 
 
 def test_a_plan_that_extends_another_holds_what_differs(plan: Path, tmp_path: Path) -> None:
-    first, others = read_plan(plan)
+    first, others = read_training_plan(plan)
     difference = {"extends": plan.name, "seeds": [7], "networks": {"paper": {"model": {"top_k": 2}}}}
-    second, options = read_plan(write(tmp_path / "second.yaml", difference))
+    second, options = read_training_plan(write(tmp_path / "second.yaml", difference))
     assert (second.seeds, second.rows, second.data) == ([7], first.rows, first.data)
     assert options["paper"] == others["paper"] | {"model": replace(others["paper"]["model"], top_k=2)}
     assert options["prototypical"] == others["prototypical"]
 
 
 def test_a_plan_that_extends_a_shipped_one_trains_another_network() -> None:
-    (first, others), (second, options) = map(
-        read_plan, (Path("from-scratch"), Path("from-scratch-resnet12-small"))
-    )
+    first, others = read_training_plan(Path("from-scratch"))
+    second, options = read_training_plan(Path("from-scratch-resnet12-small"))
     assert first.rows == second.rows
     for name, other in others.items():
         model = replace(other["model"], backbone="resnet12", layers=(3, 4), image_size=48)
