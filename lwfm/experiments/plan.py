@@ -170,10 +170,10 @@ def read_plan(path: Path) -> tuple[Plan, dict[str, NetworkOptions]]:
 def _read_values(path: Path) -> dict[str, Any]:
     """Read the options of a plan, over those of the plan that it extends if there is one."""
     values = _read_yaml(path)
-    name = str(values.pop("extends", ""))
-    if not name:
+    name = values.pop("extends", None)
+    if name is None:
         return values
-    if Path(name).name != name:  # what a plan names is beside it
+    if not isinstance(name, str) or Path(name).name != name:  # what a plan names is beside it
         raise UserError(f"{path}: extends must be a shipped plan, or a file beside this one, not {name}")
     try:
         extended = path.parent / name if Path(name).suffix else preset_path(name, "experiment")
@@ -243,8 +243,13 @@ def _check_start(plan: Plan, name: str, options: Mapping[str, Any], path: Path) 
     if start is None:
         return
     own, other = (options[network]["model"] for network in (name, start))
-    if _tensor_shapes(own) == _tensor_shapes(other):
-        return
+    try:
+        if _tensor_shapes(own) == _tensor_shapes(other):
+            return
+    except UserError as error:
+        raise UserError(
+            f"{path}: network {name}, which starts with the weights of {start}: {error}"
+        ) from error
     layers = [config.layers or "by default" for config in (own, other)]
     raise UserError(
         f"{path}: network {name}, a {own.backbone} with layers {layers[0]}, cannot start with the weights of "
